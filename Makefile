@@ -1,0 +1,45 @@
+# `make` lists the targets. Needed: Python 3.12 (as `python3.12`, or `make PYTHON=...`) and a C++ compiler.
+PYTHON ?= python3.12
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-full demo-paired test check lint types bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## make .venv and install everything into it, at the versions of constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## record, pretrain, train with and without the prior, roll out, compare (under 20 minutes)
+	$(BIN)/lightning demo
+
+demo-full: install  ## the demo at its full budget
+	$(BIN)/lightning demo --preset full
+
+demo-paired: install  ## the demo over paired seeds, with the control prior
+	$(BIN)/lightning demo --preset paired
+
+test: lint types  ## lint, types and every test
+	$(BIN)/pytest
+
+check: lint types  ## lint, types and the quick tests
+	$(BIN)/pytest -m "not slow"
+
+lint: install  ## style, format and the floors of the imports
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/lint-imports
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+bench: install  ## measure throughput and latency
+	$(BIN)/lightning bench
+
+clean:  ## remove caches and builds; .venv and outputs stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

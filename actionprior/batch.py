@@ -1,0 +1,52 @@
+"""What travels from data to model: one named tuple a stage, no optional field.
+
+Named tuples keep their type through torch's collate and pinning and Lightning's transfer.
+
+Axes: B batch, H chunk or history steps, A = 37 action slots, S = 74 state slots,
+C cameras, K = 3 colours, Y rows, X columns.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class TrajectoryBatch(NamedTuple):
+    """Windows of state-action trajectories in the unified spaces, in the robots' own units.
+
+    Slots that a robot does not use are zero. Steps outside the episode hold any finite value
+    and are marked in ``step_mask_BH``; nothing of them reaches a loss or a metric.
+    Step h pairs state s_{t+h} with the action a_{t+h} commanded from it.
+    """
+
+    action_BHA: Tensor  # float32 (B, H, 37), raw: absolute targets or per-step deltas
+    state_BHS: Tensor  # float32 (B, H, 74)
+    reference_BA: Tensor  # float32 (B, 37): what position-like actions of the window are learnt
+    #                       relative to (the window's first state), zero elsewhere
+    step_mask_BH: Tensor  # bool (B, H), True inside the episode
+    embodiment_B: Tensor  # int64 (B,), index into the DataModule's embodiments
+
+
+class Observation(NamedTuple):
+    """What a policy sees at one time step; the same in training and on the robot."""
+
+    images_BCKYX: Tensor  # uint8 (B, C, 3, Y, X)
+    camera_mask_BC: Tensor  # bool (B, C), False where the embodiment has fewer cameras
+    task: list[str]  # B instructions
+    state_BS: Tensor  # float32 (B, 74)
+    reference_BA: Tensor  # float32 (B, 37), of the chunk to be predicted
+    history: TrajectoryBatch  # the past H_h steps, oldest first from position 0, padding last
+    embodiment_B: Tensor  # int64 (B,)
+
+
+class VLABatch(NamedTuple):
+    """Stage 2: an observation and the chunk that a demonstrator executed from it."""
+
+    observation: Observation
+    future: TrajectoryBatch  # starts at the observation's step; a teacher's input only
+
+
+def batch_size(batch: TrajectoryBatch | VLABatch) -> int:
+    """Rows of a batch, for Lightning's ``ThroughputMonitor``."""
+    rows = batch.future if isinstance(batch, VLABatch) else batch
+    return len(rows.embodiment_B)

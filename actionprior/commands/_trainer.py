@@ -1,0 +1,97 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: the project's one LightningCLI."""
+
+from pathlib import Path
+from typing import Any, override
+
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from actionprior.checkpoint_io import AtomicCheckpointIO
+from actionprior.embodiment import Embodiment, EmbodimentError
+
+
+class TrainerCLI(LightningCLI):
+    """LightningCLI with one link (the data's robots are the model's) and safe checkpoints."""
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # Plain dicts, so that the checkpoint's hyper-parameters load with weights_only=True.
+        # The source is `data` itself: where `data.embodiments` did not exist, the link would
+        # be left out without a word and the model would get None.
+        parser.link_arguments(
+            "data",
+            "model.init_args.embodiments",
+            compute_fn=plain_embodiments,
+            apply_on="instantiate",
+        )
+
+    @override
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        # No option turns the safe reading of checkpoints off.
+        return {verb: skip | {"weights_only"} for verb, skip in LightningCLI.subcommands().items()}
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        # Lightning's own lets a checkpoint's hyper-parameters beat explicit flags, and imports
+        # the class that the checkpoint names.
+        pass
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        # A Stage-2 checkpoint stands alone: its prior comes out of it, not of the Stage-1 file
+        # that the recipe still names and that may be gone.
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        settings = config.model.get("init_args") or {}
+        if "prior_checkpoint" in settings and Path(config.get("ckpt_path") or "").is_file():
+            settings["prior_checkpoint"] = str(config.ckpt_path)
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        # Set here rather than among the default plugins, so that a recipe's own plugins, and
+        # strategies that write checkpoints themselves, stay what they are.
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
+
+
+def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:
+    """The DataModule's robots as the model takes them: plain data.
+
+    Raises:
+        EmbodimentError: the DataModule does not say which robots it holds.
+    """
+    embodiments: list[Embodiment] | None = getattr(data, "embodiments", None)
+    if not embodiments:
+        raise EmbodimentError(
+            f"{type(data).__name__} has no embodiments; expected a list of Embodiment, "
+            "known when it is constructed"
+        )
+    return [embodiment.to_dict() for embodiment in embodiments]
+
+
+def main(args: list[str] | None) -> None:
+    """Parse ``args`` (``None``: the command line) and run the trainer's verb."""
+    TrainerCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        # Modules configure their own optimisers.
+        auto_configure_optimizers=False,
+        # A resumed or requeued job writes its config.yaml again.
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        trainer_defaults={
+            "default_root_dir": "outputs",
+            # The DataModules shard by themselves, so that a resumed run sees the same data.
+            "use_distributed_sampler": False,
+        },
+        args=args,
+    )

@@ -1,0 +1,244 @@
+"""The DataModule contract: what the two stages' models ask of data.
+
+A data set of your own is a subclass that gives ``embodiments`` and, in ``setup``, the frames;
+``data_modules/trajectories.py`` is one to imitate.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from actionprior.batch import TrajectoryBatch
+from actionprior.embodiment import Embodiment
+from actionprior.errors import UserError
+from actionprior.sampling import EpochOrder, ShardedBatches
+from actionprior.trajectories import TrajectoryStore, TrajectoryWindows
+
+Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+class DataError(UserError):
+    """Data cannot be used as they are; the message names the place and what to do."""
+
+
+class BatchSource(Protocol[Batch_co]):
+    """A data set that gathers whole batches: ``collate`` has nothing left to do."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, frames: Sequence[int]) -> Batch_co: ...
+
+
+class Frames(NamedTuple):
+    """What ``setup`` reads: all frames, and where training and validation windows start."""
+
+    store: TrajectoryStore
+    train_N: Tensor  # int64
+    val_N: Tensor  # int64, disjoint episodes from those of train_N
+
+
+class EmbodiedDataModule(LightningDataModule, ABC):
+    """Windows of several robots' trajectories, shuffled, sharded and resumable.
+
+    Run it with ``Trainer(use_distributed_sampler=False)``: its batches are sharded already, in
+    an order that depends on (seed, epoch, position) alone, and the position is saved in the
+    checkpoint, so that a run resumed within an epoch goes on with the exact next batch.
+
+    Args:
+        chunk_length: steps H of an action chunk.
+        history_length: past steps H_h that a policy may see.
+        batch_size: windows a process and step.
+        num_workers: loader processes; Stage 1 needs none.
+        seed: of the split and of the order.
+    """
+
+    def __init__(
+        self,
+        chunk_length: int = 15,
+        history_length: int = 15,
+        batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("chunk_length", chunk_length), ("batch_size", batch_size)):
+            if value < 1:
+                raise DataError(f"{name} is {value}, expected at least 1")
+        if history_length < 0:
+            raise DataError(f"history_length is {history_length}, expected at least 0")
+        self.chunk_length = chunk_length
+        self.history_length = history_length
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._frames: Frames | None = None
+        self._resume = (0, 0)
+
+    # ---- what a subclass gives --------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def embodiments(self) -> list[Embodiment]:
+        """The robots, known after ``__init__`` without reading data; their order is the index."""
+
+    @abstractmethod
+    def read_frames(self) -> Frames:
+        """Read what training needs; called once, by ``setup``.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+
+    def windows(self, training: bool) -> BatchSource[Any]:
+        """The data set that turns frames into batches; Stage 1's by default."""
+        return TrajectoryWindows(self.frames.store, self.chunk_length)
+
+    def mixture(self) -> list[float] | None:
+        """A share of each epoch for every embodiment; ``None``: each window once an epoch."""
+        return None
+
+    # ---- Lightning ----------------------------------------------------------------------------
+
+    @property
+    def frames(self) -> Frames:
+        """What was read.
+
+        Raises:
+            DataError: before ``setup``.
+        """
+        if self._frames is None:
+            raise DataError("the data are not read yet; call setup() first")
+        return self._frames
+
+    def setup(self, stage: str) -> None:
+        """Read the data, once for all stages."""
+        if self._frames is None:
+            frames = self.read_frames()
+            if len(frames.train_N) == 0:
+                raise DataError("there is no training window; check the data and val_fraction")
+            self._frames = frames
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Whole batches, resumed where the loaded checkpoint stopped."""
+        trainer = self.trainer
+        overfit = trainer is not None and cast(Any, trainer).overfit_batches > 0
+        order = EpochOrder(
+            self._by_embodiment(self.frames.train_N),
+            self.mixture(),
+            seed=self.seed,
+            shuffle=not overfit,
+        )
+        resume, self._resume = self._resume, (0, 0)
+        return self._loader(order, training=True, resume=resume)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Every validation window once, in one order mixed over the robots."""
+        if len(self.frames.val_N) == 0:
+            return []
+        order = EpochOrder(self._by_embodiment(self.frames.val_N), seed=self.seed, shuffle=False)
+        return self._loader(order, training=False)
+
+    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """The validation windows; rollouts are a callback's business."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """The validation windows."""
+        # The sampler that it speaks of gives every window.
+        warnings.filterwarnings("ignore", message=".*custom batch sampler `ShardedBatches`.*")
+        return self.val_dataloader()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands: the epoch and how many of its batches are done."""
+        if self.trainer is None:
+            return {}
+        loop: Any = self.trainer.fit_loop
+        epoch = max(0, loop.epoch_progress.current.ready - 1)
+        done = loop.epoch_loop.batch_progress.current.processed
+        if done >= self.trainer.num_training_batches:
+            epoch, done = epoch + 1, 0
+        return {"epoch": epoch, "batches": done, "global_batch": self._global_batch()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there; warns where the global batch has changed, as the order then has, too."""
+        if not state_dict:
+            return
+        self._resume = (state_dict["epoch"], state_dict["batches"])
+        if state_dict["batches"] and state_dict["global_batch"] != self._global_batch():
+            warnings.warn(
+                f"resumed within an epoch with a global batch of {self._global_batch()} windows "
+                f"instead of {state_dict['global_batch']}: some windows of this epoch are seen "
+                "twice or not at all",
+                stacklevel=2,
+            )
+        # Lightning looks for a stateful loader only; this module keeps the position itself.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+
+    # ---- for the models -----------------------------------------------------------------------
+
+    def statistics_sample(self, max_windows: int = 20000) -> TrajectoryBatch:
+        """Training windows from which a model fits its normaliser.
+
+        Evenly spaced over each robot's training windows, equally many a robot as far as it has
+        them; the same ones in every process and run.
+
+        Raises:
+            DataError: before ``setup``.
+        """
+        share = max(1, max_windows // len(self.embodiments))
+        chosen = [
+            group[torch.linspace(0, len(group) - 1, min(share, len(group))).round().long()]
+            for group in self._by_embodiment(self.frames.train_N)
+        ]
+        return self._statistics_windows(torch.cat(chosen))
+
+    def _statistics_windows(self, frames_B: Tensor) -> TrajectoryBatch:
+        return self.frames.store.future(frames_B, self.chunk_length)
+
+    # ---- parts --------------------------------------------------------------------------------
+
+    def _by_embodiment(self, frames_N: Tensor) -> list[Tensor]:
+        robot_N = self.frames.store.embodiment_N[frames_N]
+        return [frames_N[robot_N == index] for index in range(len(self.embodiments))]
+
+    def _rank(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _global_batch(self) -> int:
+        return self.batch_size * self._rank()[1]
+
+    def _loader(
+        self, order: EpochOrder, *, training: bool, resume: tuple[int, int] = (0, 0)
+    ) -> DataLoader[Any]:
+        rank, world_size = self._rank()
+        if world_size > 1 and _lightning_shards(self.trainer):
+            raise DataError(
+                "batches are sharded over processes by the data module; "
+                "set trainer.use_distributed_sampler to false"
+            )
+        batches = ShardedBatches(
+            order, self.batch_size, rank, world_size, whole_batches=training, resume=resume
+        )
+        return DataLoader(
+            cast(Dataset[Any], self.windows(training)),
+            batch_sampler=batches,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401  what __getitems__ returns is finished
+    return batch
+
+
+def _lightning_shards(trainer: Any) -> bool:  # noqa: ANN401
+    return bool(trainer._accelerator_connector.use_distributed_sampler)

@@ -1,0 +1,344 @@
+"""A robot's features and where they live in the unified action and state spaces.
+
+Source of the slot tables: arXiv 2606.26095, Table I. Axes: A = 37 action slots,
+S = 74 state slots.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from actionprior.errors import UserError
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+ACTION_WIDTH = 37
+STATE_WIDTH = 74
+
+ACTION_SLOTS: dict[str, tuple[int, int]] = {
+    "left_arm": (0, 7),
+    "right_arm": (7, 14),
+    "left_hand": (14, 20),
+    "right_hand": (20, 26),
+    "waist": (26, 29),
+    "joints": (29, 37),
+}
+STATE_SLOTS: dict[str, tuple[int, int]] = {
+    "end_effector": (0, 8),
+    "joints": (8, 16),
+    "body": (16, 74),
+}
+
+ActionRepresentation = Literal[
+    "joint_position", "joint_delta", "end_effector_position", "end_effector_delta", "gripper"
+]
+StateRepresentation = Literal["position", "angle_sincos", "gripper"]
+DELTAS = ("joint_delta", "end_effector_delta")
+
+
+class EmbodimentError(UserError):
+    """An embodiment's description is wrong; the message names the robot and the feature."""
+
+
+@dataclass(frozen=True)
+class ActionGroup:
+    """Consecutive action features that share a slot, a representation and a unit.
+
+    Attributes:
+        name: group name, e.g. ``arm``; metrics are logged under it.
+        slot: key of ``ACTION_SLOTS``.
+        features: the dataset's names of these entries, in slot order.
+        representation: deltas are learnt as their running sum along the chunk, positions
+            relative to ``relative_to``, a gripper as it is.
+        unit: of one entry, for reports (rad, m, ...). A delta's is that of its sum.
+        offset: first entry within the slot.
+        relative_to: name of the state group (same width, same unit) whose value at the
+            chunk's first step is subtracted from position-like actions; empty: learnt absolute.
+    """
+
+    name: str = ""
+    slot: str = ""
+    features: list[str] = field(default_factory=list)
+    representation: ActionRepresentation = "joint_position"
+    unit: str = ""
+    offset: int = 0
+    relative_to: str = ""
+
+
+@dataclass(frozen=True)
+class StateGroup:
+    """Consecutive proprioceptive features that share a slot.
+
+    ``angle_sincos`` takes two entries of the slot a feature (sine, cosine) and needs radians.
+    """
+
+    name: str = ""
+    slot: str = ""
+    features: list[str] = field(default_factory=list)
+    representation: StateRepresentation = "position"
+    unit: str = ""
+    offset: int = 0
+
+    @property
+    def slot_width(self) -> int:
+        """Entries taken in the slot."""
+        return len(self.features) * (2 if self.representation == "angle_sincos" else 1)
+
+
+@dataclass
+class Embodiment:
+    """One robot: its action and state features in the unified spaces, its cameras, its rate.
+
+    Attributes:
+        name: unique among the robots of a run.
+        control_hz: control rate [Hz]; must equal the frame rate of its datasets.
+        action: groups in the order of the dataset's ``action_key`` vector's use; each feature
+            named once.
+        state: likewise for ``state_key``.
+        cameras: the dataset's image keys, in the order in which a policy sees them.
+        ignored: features of the dataset that are left out on purpose (all others must be mapped).
+
+    Raises:
+        EmbodimentError: unknown slot, overlap, group wider than its slot, a feature named twice,
+            a bad representation, or a ``relative_to`` that does not fit.
+    """
+
+    name: str = ""
+    control_hz: float = 0.0
+    action: list[ActionGroup] = field(default_factory=list)
+    state: list[StateGroup] = field(default_factory=list)
+    cameras: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    action_key: str = "action"
+    state_key: str = "observation.state"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise EmbodimentError("an embodiment has no name; give it a unique one")
+        if not self.control_hz > 0:
+            raise EmbodimentError(
+                f"embodiment {self.name!r}: control_hz is {self.control_hz}, expected above 0"
+            )
+        if not self.action:
+            raise EmbodimentError(
+                f"embodiment {self.name!r} has no action group; give at least one"
+            )
+        self._check_groups("action", self.action, ACTION_SLOTS)
+        self._check_groups("state", self.state, STATE_SLOTS)
+        self._check_representations()
+
+    # ---- layout -------------------------------------------------------------------------
+
+    @property
+    def action_features(self) -> list[str]:
+        """Names of the robot's action vector, group by group: n_a of them."""
+        return [f for group in self.action for f in group.features]
+
+    @property
+    def state_features(self) -> list[str]:
+        """Names of the robot's state vector, group by group: n_s of them."""
+        return [f for group in self.state for f in group.features]
+
+    def action_slots(self, group: ActionGroup) -> slice:
+        """Unified entries of one action group."""
+        start = ACTION_SLOTS[group.slot][0] + group.offset
+        return slice(start, start + len(group.features))
+
+    def state_slots(self, group: StateGroup) -> slice:
+        """Unified entries of one state group."""
+        start = STATE_SLOTS[group.slot][0] + group.offset
+        return slice(start, start + group.slot_width)
+
+    def action_mask(self) -> BoolArray:
+        """(37,) True where this robot has an action."""
+        return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in self.action])
+
+    def state_mask(self) -> BoolArray:
+        """(74,) True where this robot has a state."""
+        return self._mask(STATE_WIDTH, [self.state_slots(g) for g in self.state])
+
+    def delta_mask(self) -> BoolArray:
+        """(37,) True where actions are per-step deltas, learnt as their running sum."""
+        deltas = [g for g in self.action if g.representation in DELTAS]
+        return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in deltas])
+
+    # ---- robot vectors <-> unified vectors ------------------------------------------------
+
+    def action_to_unified(self, action: FloatArray) -> FloatArray:
+        """(..., n_a) in ``action_features`` order → (..., 37)."""
+        self._check_width("action", action.shape[-1], len(self.action_features))
+        unified = np.zeros((*action.shape[:-1], ACTION_WIDTH), dtype=np.float32)
+        column = 0
+        for group in self.action:
+            unified[..., self.action_slots(group)] = action[
+                ..., column : column + len(group.features)
+            ]
+            column += len(group.features)
+        return unified
+
+    def action_from_unified(self, unified: FloatArray) -> FloatArray:
+        """(..., 37) → (..., n_a), the inverse of ``action_to_unified``."""
+        parts = [unified[..., self.action_slots(group)] for group in self.action]
+        return np.concatenate(parts, axis=-1).astype(np.float32)
+
+    def state_to_unified(self, state: FloatArray) -> FloatArray:
+        """(..., n_s) in ``state_features`` order → (..., 74)."""
+        self._check_width("state", state.shape[-1], len(self.state_features))
+        unified = np.zeros((*state.shape[:-1], STATE_WIDTH), dtype=np.float32)
+        for group, values in self._state_parts(state):
+            if group.representation == "angle_sincos":
+                pairs = np.stack([np.sin(values), np.cos(values)], axis=-1)
+                values = pairs.reshape(*values.shape[:-1], -1)
+            unified[..., self.state_slots(group)] = values
+        return unified
+
+    def reference(self, state: FloatArray) -> FloatArray:
+        """What position-like actions of a chunk are relative to, from its first state.
+
+        (..., n_s) → (..., 37); zero for deltas, grippers and absolute groups.
+        """
+        reference = np.zeros((*state.shape[:-1], ACTION_WIDTH), dtype=np.float32)
+        values_of = {group.name: values for group, values in self._state_parts(state)}
+        for group in self.action:
+            if group.relative_to:
+                reference[..., self.action_slots(group)] = values_of[group.relative_to]
+        return reference
+
+    # ---- plain data -----------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for checkpoints and recipes; a subclass's own fields are left out."""
+        names = {f.name for f in fields(Embodiment)}
+        return {key: value for key, value in asdict(self).items() if key in names}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            EmbodimentError: an unknown key, or what the constructor refuses.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise EmbodimentError(f"embodiment {data.get('name')!r} has unknown keys {unknown}")
+        values = dict(data)
+        values["action"] = [_group(ActionGroup, g) for g in data.get("action", [])]
+        values["state"] = [_group(StateGroup, g) for g in data.get("state", [])]
+        return cls(**values)
+
+    def differences(self, other: "Embodiment") -> list[str]:
+        """What keeps a prior trained on ``other`` from serving this robot, in words."""
+        found = []
+        for key in ("control_hz", "action", "state"):
+            mine, theirs = self.to_dict()[key], other.to_dict()[key]
+            if mine != theirs:
+                found.append(f"{key} is {theirs!r} there and {mine!r} here")
+        return found
+
+    # ---- checks ---------------------------------------------------------------------------
+
+    def _state_parts(self, state: FloatArray) -> list[tuple[StateGroup, FloatArray]]:
+        ends = np.cumsum([len(g.features) for g in self.state])
+        return [
+            (g, state[..., end - len(g.features) : end])
+            for g, end in zip(self.state, ends, strict=True)
+        ]
+
+    @staticmethod
+    def _mask(width: int, slices: list[slice]) -> BoolArray:
+        mask = np.zeros(width, dtype=np.bool_)
+        for s in slices:
+            mask[s] = True
+        return mask
+
+    def _check_width(self, what: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise EmbodimentError(
+                f"embodiment {self.name!r}: {what} vector has {found} entries, expected {expected}"
+            )
+
+    def _check_groups(
+        self,
+        kind: str,
+        groups: list[ActionGroup] | list[StateGroup],
+        slots: dict[str, tuple[int, int]],
+    ) -> None:
+        where = f"embodiment {self.name!r}, {kind}"
+        taken: dict[int, str] = {}
+        seen: set[str] = set()
+        names: set[str] = set()
+        for group in groups:
+            if not group.name or group.name in names:
+                raise EmbodimentError(f"{where}: group name {group.name!r} is empty or used twice")
+            names.add(group.name)
+            if group.slot not in slots:
+                raise EmbodimentError(
+                    f"{where} group {group.name!r}: slot {group.slot!r} is unknown; "
+                    f"expected one of {sorted(slots)}"
+                )
+            if not group.features:
+                raise EmbodimentError(f"{where} group {group.name!r} names no feature")
+            width = group.slot_width if isinstance(group, StateGroup) else len(group.features)
+            start, stop = slots[group.slot]
+            if group.offset < 0 or start + group.offset + width > stop:
+                raise EmbodimentError(
+                    f"{where} group {group.name!r} ({', '.join(group.features)}) needs {width} "
+                    f"entries from offset {group.offset}, but {group.slot!r} has {stop - start}"
+                )
+            for feature in group.features:
+                if feature in seen:
+                    raise EmbodimentError(f"{where}: feature {feature!r} is mapped twice")
+                seen.add(feature)
+            for entry in range(start + group.offset, start + group.offset + width):
+                if entry in taken:
+                    raise EmbodimentError(
+                        f"{where} group {group.name!r} overlaps group {taken[entry]!r} in slot "
+                        f"{group.slot!r} (unified entry {entry})"
+                    )
+                taken[entry] = group.name
+
+    def _check_representations(self) -> None:
+        states = {g.name: g for g in self.state}
+        for group in self.action:
+            where = f"embodiment {self.name!r}, action group {group.name!r}"
+            if group.representation not in get_args(ActionRepresentation):
+                raise EmbodimentError(
+                    f"{where}: representation {group.representation!r} is unknown; "
+                    f"expected one of {list(get_args(ActionRepresentation))}"
+                )
+            if not group.relative_to:
+                continue
+            if group.representation not in ("joint_position", "end_effector_position"):
+                raise EmbodimentError(
+                    f"{where}: relative_to is for positions, found {group.representation!r}"
+                )
+            state = states.get(group.relative_to)
+            if state is None:
+                raise EmbodimentError(
+                    f"{where}: relative_to names state group {group.relative_to!r}; "
+                    f"expected one of {sorted(states)}"
+                )
+            if len(state.features) != len(group.features) or state.unit != group.unit:
+                raise EmbodimentError(
+                    f"{where} has {len(group.features)} features in {group.unit!r}, but its "
+                    f"relative_to {state.name!r} has {len(state.features)} in {state.unit!r}"
+                )
+        for state in self.state:
+            if state.representation not in get_args(StateRepresentation):
+                raise EmbodimentError(
+                    f"embodiment {self.name!r}, state group {state.name!r}: representation "
+                    f"{state.representation!r} is unknown; expected one of "
+                    f"{list(get_args(StateRepresentation))}"
+                )
+
+
+def _group[G: (ActionGroup, StateGroup)](kind: type[G], data: G | dict[str, Any]) -> G:
+    if not isinstance(data, dict):
+        return data
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(data) - known):
+        raise EmbodimentError(f"group {data.get('name')!r} has unknown keys {unknown}")
+    return kind(**data)

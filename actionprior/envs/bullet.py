@@ -1,0 +1,95 @@
+"""The border to PyBullet: one client, and the bodies that scenes are made of.
+
+PyBullet has no types and takes the client's number in every call; both end here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from actionprior.envs.scene import COLORS, PAD_SIZE, SHAPES, Pad, Thing
+from actionprior.envs.urdf import data_path
+
+_OBJECT_MASS = 0.1
+_TABLE_MIDDLE = (0.02, 0.0, -0.02)
+_TABLE_HALF = (0.62, 0.55, 0.02)
+_TABLE_COLOR = (0.70, 0.66, 0.60)
+
+type Triple = tuple[float, float, float]
+
+
+class Bullet:
+    """PyBullet's functions and constants, bound to a simulator of its own.
+
+    Raises:
+        UserError: PyBullet is not installed.
+    """
+
+    def __init__(self) -> None:
+        data_path()  # says what to install, should PyBullet be missing
+        self._module: ModuleType = importlib.import_module("pybullet")
+        self._client: int = self._module.connect(self._module.DIRECT)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        found = getattr(self._module, name)
+        if callable(found):
+            found = functools.partial(found, physicsClientId=self._client)
+        setattr(self, name, found)
+        return found
+
+    def close(self) -> None:
+        """Disconnect; closing twice does no harm."""
+        if self._client >= 0:
+            self._module.disconnect(physicsClientId=self._client)
+            self._client = -1
+
+
+def make_table(bullet: Bullet) -> int:
+    """The table; its top is the plane z = 0."""
+    collision = bullet.createCollisionShape(bullet.GEOM_BOX, halfExtents=_TABLE_HALF)
+    visual = _draw_box(bullet, _TABLE_HALF, _TABLE_COLOR)
+    return int(bullet.createMultiBody(0.0, collision, visual, basePosition=_TABLE_MIDDLE))
+
+
+def make_pad(bullet: Bullet, pad: Pad) -> int:
+    """A pad: drawn only, nothing collides with it."""
+    visual = _draw_box(bullet, (PAD_SIZE / 2, PAD_SIZE / 2, 0.001), COLORS[pad.color])
+    return int(bullet.createMultiBody(0.0, -1, visual))
+
+
+def make_thing(bullet: Bullet, thing: Thing, prism: Path) -> int:
+    """An object; cylinders are drawn with the mesh at ``prism``."""
+    shape, color = SHAPES[thing.shape], COLORS[thing.color]
+    half = (shape.radius, shape.radius, shape.height / 2)
+    if shape.box:
+        collision = bullet.createCollisionShape(bullet.GEOM_BOX, halfExtents=half)
+        visual = _draw_box(bullet, half, color)
+    else:
+        collision = bullet.createCollisionShape(
+            bullet.GEOM_CYLINDER, radius=shape.radius, height=shape.height
+        )
+        visual = bullet.createVisualShape(
+            bullet.GEOM_MESH,
+            fileName=str(prism),
+            meshScale=(shape.radius, shape.radius, shape.height),
+            rgbaColor=(*color, 1.0),
+        )
+    body = int(bullet.createMultiBody(_OBJECT_MASS, collision, visual))
+    bullet.changeDynamics(
+        body,
+        -1,
+        lateralFriction=0.6,
+        spinningFriction=0.003,
+        linearDamping=0.2,
+        angularDamping=0.4,
+    )
+    return body
+
+
+def _draw_box(bullet: Bullet, half: Triple, color: Triple) -> int:
+    shape = bullet.createVisualShape(bullet.GEOM_BOX, halfExtents=half, rgbaColor=(*color, 1.0))
+    return int(shape)

@@ -1,0 +1,189 @@
+"""Free grounding data: images, instructions and where the things named in them are.
+
+No physics runs: bodies are put in place and drawn, so samples cost little more than their image.
+They cover what happens during episodes: the arm anywhere over the table, objects moved, on pads,
+or held in the air. A small vision trunk is warmed up on them before it sees demonstrations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprior.envs.env import TabletopEnv
+from actionprior.envs.kinematics import Array, Pose, rotation_matrix, solve_ik
+from actionprior.envs.scene import WORKSPACE, Scene, Thing
+from actionprior.errors import UserError
+
+_HELD = 0.25
+"""Share of samples with an object on the suction cup."""
+_MOVED = 0.35
+"""Share of samples in which the target stands elsewhere than scenes are drawn."""
+_NEAR = 0.4
+"""Share of samples with the tip close to an object."""
+_MARGIN = (0.05, 0.06)
+_LOW, _HIGH = 0.012, 0.32
+
+
+class GroundingSamples(NamedTuple):
+    """Samples, N of them.
+
+    Attributes:
+        images: (N, size, size, 3) uint8.
+        instructions: N instructions.
+        target_xyz: (N, 3) float32, centre of the named object in the robot's base frame [m].
+        goal_xyz: (N, 3) float32, centre of the named pad, or the target's where the task has no
+            pad [m].
+    """
+
+    images: NDArray[np.uint8]
+    instructions: list[str]
+    target_xyz: NDArray[np.float32]
+    goal_xyz: NDArray[np.float32]
+
+
+class _Draft(NamedTuple):
+    """A sample before it is drawn: scene, arm, and the object on the cup, if any."""
+
+    number: int
+    scene: Scene
+    q: Array
+    held: int | None
+    tip: Array
+
+
+def grounding_samples(
+    env_ids: str | Sequence[str], count: int, seed: int = 0, image_size: int = 64
+) -> GroundingSamples:
+    """Draw ``count`` samples, the environments taking turns.
+
+    Args:
+        env_ids: registered ids; different robots and tasks may be mixed.
+        count: how many samples, at least 1.
+        seed: the same seed gives the same samples.
+        image_size: edge of the images [pixels].
+
+    Raises:
+        UserError: no environment is named, ``count`` is below 1, or PyBullet is not installed.
+    """
+    env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
+    if not env_ids or count < 1:
+        raise UserError(f"need an environment and a count of 1 or more; got {env_ids}, {count}")
+    samples = GroundingSamples(
+        images=np.empty((count, image_size, image_size, 3), np.uint8),
+        instructions=[""] * count,
+        target_xyz=np.empty((count, 3), np.float32),
+        goal_xyz=np.empty((count, 3), np.float32),
+    )
+    for turn, env_id in enumerate(env_ids):
+        rng = np.random.default_rng((seed, turn))
+        env: gym.Env[Any, Any] = gym.make(env_id, images=False)
+        body = env.unwrapped
+        if not isinstance(body, TabletopEnv):
+            raise UserError(f"{env_id} is not one of the actionprior/ environments")
+        drafts = [_draft(body, rng, number) for number in range(turn, count, len(env_ids))]
+        _draw(body, drafts, image_size, samples)
+        env.close()
+    return samples
+
+
+def _draft(env: TabletopEnv, rng: np.random.Generator, number: int) -> _Draft:
+    scene = env.task.draw(rng)
+    base = np.array(env.robot.base)
+    upright = env.chain.forward(env.home).rotation
+    if rng.random() < _MOVED:
+        scene = _move_target(scene, rng)
+    held = None
+    if rng.random() < _HELD:
+        held = scene.target if rng.random() < 0.7 else int(rng.integers(len(scene.things)))
+    while True:
+        tip = _draw_tip(scene, held, rng)
+        lean = rng.uniform(-1.0, 1.0, 3) * (0.08, 0.08, 0.3)
+        goal = Pose(tip - base, rotation_matrix(lean) @ upright)
+        solution = solve_ik(
+            env.chain, env.home, goal, free_yaw=True, posture=env.home, tolerance=2e-3
+        )
+        if solution.error < 5e-3:
+            tip = env.chain.forward(solution.q).position + base
+            return _Draft(number, scene, solution.q, held, tip)
+
+
+def _move_target(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Put the target near a pad, or anywhere that it can be pushed to."""
+    thing = scene.target_thing
+    others = [t for i, t in enumerate(scene.things) if i != scene.target]
+    while True:
+        if scene.pads and rng.random() < 0.6:
+            pad = scene.pads[int(rng.integers(len(scene.pads)))]
+            x, y = rng.normal((pad.x, pad.y), 0.03).tolist()
+        else:
+            x, y = _anywhere(rng)
+        if all(math.hypot(x - t.x, y - t.y) > 0.075 for t in others):
+            moved = thing._replace(x=x, y=y)
+            things = tuple(moved if i == scene.target else t for i, t in enumerate(scene.things))
+            return scene._replace(things=things)
+
+
+def _draw_tip(scene: Scene, held: int | None, rng: np.random.Generator) -> Array:
+    """A place for the tip, not inside an object that it does not hold."""
+    if rng.random() < _NEAR:
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        x, y = rng.normal((thing.x, thing.y), 0.025).tolist()
+    else:
+        x, y = _anywhere(rng)
+    floor = _LOW if held is None else scene.things[held].height + 0.001
+    for i, thing in enumerate(scene.things):
+        if i != held and math.hypot(x - thing.x, y - thing.y) < 0.055:
+            floor = max(floor, floor - _LOW + thing.height + 0.002)
+    return np.array([x, y, floor + (_HIGH - floor) * rng.random() ** 1.5])
+
+
+def _anywhere(rng: np.random.Generator) -> tuple[float, float]:
+    x, y = (
+        (half + margin) * rng.uniform(-1, 1)
+        for half, margin in zip(WORKSPACE, _MARGIN, strict=True)
+    )
+    return x, y
+
+
+def _draw(
+    env: TabletopEnv, drafts: list[_Draft], image_size: int, samples: GroundingSamples
+) -> None:
+    """Render drafts; those with the same shapes share one world, repainted and rearranged."""
+    base = np.array(env.robot.base)
+    alike: dict[tuple[str, ...], list[_Draft]] = defaultdict(list)
+    for draft in drafts:
+        alike[tuple(thing.shape for thing in draft.scene.things)].append(draft)
+    for group in alike.values():
+        env.world.build(group[0].scene, group[0].q)
+        for draft in group:
+            scene = draft.scene
+            env.world.recolor(scene)
+            env.world.arrange(scene, draft.q)
+            centre = _centre(scene.target_thing)
+            if draft.held is not None:
+                held = _below(draft.tip, scene.things[draft.held])
+                env.world.place(draft.held, held, scene.things[draft.held].yaw)
+                centre = held if draft.held == scene.target else centre
+            pad = None if scene.goal is None else scene.goal_pad
+            goal = centre if pad is None else (pad.x, pad.y, 0.0)
+            samples.images[draft.number] = env.world.render(image_size)
+            samples.instructions[draft.number] = env.task.instruction(scene)
+            samples.target_xyz[draft.number] = np.array(centre) - base
+            samples.goal_xyz[draft.number] = np.array(goal) - base
+
+
+def _centre(thing: Thing) -> tuple[float, float, float]:
+    return thing.x, thing.y, thing.height / 2
+
+
+def _below(tip: Array, thing: Thing) -> tuple[float, float, float]:
+    """Centre of an object whose top is at the tip."""
+    x, y, z = tip.tolist()
+    return x, y, max(z - thing.height / 2, thing.height / 2)

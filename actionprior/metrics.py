@@ -1,0 +1,66 @@
+"""Errors of predicted chunks in the robot's own units, per robot and feature group.
+
+Axes: B batch, H steps, A action slots, E embodiments.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from actionprior.embodiment import ACTION_WIDTH, Embodiment
+
+
+class ChunkError(Metric):
+    """Mean absolute error of chunks in relative form, over steps inside the episode.
+
+    ``compute`` returns ``{"<robot>/mae_<group>_<unit>": value, ...}`` and, unit-free,
+    ``{"<robot>/mae_normalized": value}``: each slot's error divided by its scale, averaged.
+    Robots that were not seen are left out.
+    """
+
+    full_state_update = False
+    error_EA: Tensor
+    count_EA: Tensor
+
+    def __init__(self, embodiments: list[Embodiment], **kwargs: Any) -> None:  # noqa: ANN401
+        """Create sums for these robots; ``kwargs`` are torchmetrics' own."""
+        super().__init__(**kwargs)
+        self.embodiments = embodiments
+        for name in ("error_EA", "count_EA"):
+            zeros = torch.zeros(len(embodiments), ACTION_WIDTH, dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+
+    def update(
+        self, predicted_BHA: Tensor, target_BHA: Tensor, mask_BHA: Tensor, embodiment_B: Tensor
+    ) -> None:
+        """Add a batch; all in relative form and robot units."""
+        error_BHA = torch.where(mask_BHA, (predicted_BHA - target_BHA).abs(), 0.0)
+        self.error_EA.index_add_(0, embodiment_B, error_BHA.sum(1).double())
+        self.count_EA.index_add_(0, embodiment_B, mask_BHA.sum(1).double())
+
+    def mean_EA(self) -> Tensor:
+        """(E, A) mean absolute error of each slot, 0 where nothing was seen."""
+        return self.error_EA / self.count_EA.clamp(min=1)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Errors by group, in the robot's units."""
+        mean_EA, found = self.mean_EA(), {}
+        for row, embodiment in enumerate(self.embodiments):
+            if not bool(self.count_EA[row].any()):
+                continue
+            for group in embodiment.action:
+                unit = f"_{group.unit}" if group.unit else ""
+                value = mean_EA[row, embodiment.action_slots(group)].mean()
+                found[f"{embodiment.name}/mae_{group.name}{unit}"] = value.float()
+        return found
+
+    def normalized(self, scale_EA: Tensor) -> dict[str, Tensor]:
+        """Unit-free error a robot: each slot's error over its scale, averaged over its slots."""
+        ratio_EA, found = self.mean_EA() / scale_EA, {}
+        for row, embodiment in enumerate(self.embodiments):
+            slots = torch.from_numpy(embodiment.action_mask()).to(ratio_EA.device)
+            if bool(self.count_EA[row].any()):
+                found[embodiment.name] = ratio_EA[row, slots].mean().float()
+        return found

@@ -1,0 +1,218 @@
+"""Stage 1: learn to move, from trajectories alone.
+
+Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from actionprior.batch import TrajectoryBatch
+from actionprior.data import EmbodiedDataModule
+from actionprior.embodiment import Embodiment
+from actionprior.errors import UserError
+from actionprior.flow_matching import Integrator, TimeLaw
+from actionprior.metrics import ChunkError
+from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+from actionprior.networks.prior_checkpoint import describe_into
+from actionprior.normalization import Normalizer
+from actionprior.training import FlowNoise, StageModule
+
+EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
+
+
+class MotionPriorModule(StageModule):
+    """Trains encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
+
+    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``val/loss``, and per
+    robot the held-out reconstruction error in its own units beside two baselines,
+    ``val/<robot>/mae_<group>_<unit>``, ``.../copy_last_mae_…`` (the chunk's first action
+    repeated, which is one step better informed than the action before the chunk) and
+    ``.../untrained_mae_…`` (an untrained decoder has zero velocity and returns its noise), and
+    ``val/<robot>/error_over_copy_last`` (unit-free).
+    """
+
+    def __init__(
+        self,
+        embodiments: list[dict[str, Any]],
+        architecture: PriorArchitecture | None = None,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 5e-6,
+        warmup_steps: int = 100,
+        weight_decay: float = 0.01,
+        time_law: TimeLaw = "uniform",
+        latent_noise: float = 0.0,
+        noise_repeats: int = 1,
+        integration_steps: int = 10,
+        integrator: Integrator = "euler",
+    ) -> None:
+        """Create the module.
+
+        Args:
+            embodiments: the robots as plain data (``Embodiment.to_dict``); linked from the data.
+            architecture: sizes and switches.
+            learning_rate: peak of AdamW (paper: 1e-4 at 0.6 B parameters).
+            final_learning_rate: end of the cosine (paper: 5e-7).
+            warmup_steps: linear warm-up (paper: 1,000).
+            weight_decay: AdamW's, on matrices.
+            time_law: law of the flow time, ``uniform`` or ``beta``.
+            latent_noise: length of the noise added to z on the sphere while training.
+            noise_repeats: draws of noise and flow time a window and step.
+            integration_steps: of the flow, in evaluation.
+            integrator: ``euler`` or ``midpoint``.
+        """
+        super().__init__(learning_rate, final_learning_rate, warmup_steps, weight_decay)
+        self.prior = MotionPrior(
+            [Embodiment.from_dict(e) for e in embodiments], architecture or PriorArchitecture()
+        )
+        self.time_law: TimeLaw = time_law
+        self.latent_noise = latent_noise
+        self.noise_repeats = noise_repeats
+        self.integration_steps = integration_steps
+        self.integrator: Integrator = integrator
+        names = ("error", "copy_last", "untrained")
+        self.errors = torch.nn.ModuleDict({n: ChunkError(self.prior.embodiments) for n in names})
+
+    # ---- life cycle -----------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Fit the statistics of a new run; a checkpoint's replace them when one is loaded.
+
+        Here rather than in ``setup``, because weight averaging copies the module before that.
+        """
+        data = embodied(self)
+        check_lengths(self.prior.architecture, data)
+        fit_statistics(self, self.prior.normalizer, data.statistics_sample)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint describe its prior, so that Stage 2 need not be told."""
+        describe_into(checkpoint, self.prior)
+
+    # ---- steps ----------------------------------------------------------------------------
+
+    def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
+        """One reconstruction step."""
+        noise = self.noise(batch_idx)
+        loss = self._reconstruction_loss(batch, noise, self.latent_noise, self.noise_repeats)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.embodiment_B))
+        return self.checked(loss, batch_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        """Refuse to report errors of robots without statistics."""
+        self.prior.normalizer.require_fitted()
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_predict_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
+        """Accumulate reconstruction errors on held-out windows."""
+        self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
+        """As in validation."""
+        self._evaluate(batch, batch_idx, "test")
+
+    def predict_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
+        """Latents z (B, Z) of windows."""
+        return self.prior.encode(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log errors per robot and group."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log errors per robot and group."""
+        self._report("test")
+
+    # ---- parts ----------------------------------------------------------------------------
+
+    def _reconstruction_loss(
+        self, batch: TrajectoryBatch, noise: FlowNoise, sigma: float, repeats: int
+    ) -> Tensor:
+        z_BZ = self.prior.encode(batch)
+        z_BZ = self.prior.perturb(z_BZ, noise.normal(*z_BZ.shape, like=z_BZ), sigma)
+        count = repeats * len(z_BZ)
+        r_B = noise.time(count, self.time_law, like=z_BZ)
+        shape = batch.action_BHA.shape[1:]
+        return self.prior.flow_loss(z_BZ, batch, noise.normal(count, *shape, like=z_BZ), r_B)
+
+    def _evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
+        size = len(batch.embodiment_B)
+        noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
+        self.log(f"{split}/loss", self._reconstruction_loss(batch, noise, 0.0, 1), batch_size=size)
+        n = self.prior.normalizer
+        start_BHA = noise.normal(*batch.action_BHA.shape, like=batch.action_BHA)
+        rebuilt_BHA = self.prior.sample_relative(
+            self.prior.encode(batch),
+            batch.state_BHS[:, 0],
+            batch.embodiment_B,
+            start_BHA,
+            self.integration_steps,
+            self.integrator,
+        )
+        copied = batch._replace(action_BHA=batch.action_BHA[:, :1].expand_as(batch.action_BHA))
+        candidates = {
+            "error": rebuilt_BHA,
+            "copy_last": n.relative_action(copied),
+            "untrained": n.unnormalize_action(start_BHA, batch.embodiment_B),
+        }
+        target_BHA, mask_BHA = n.relative_action(batch), n.action_mask(batch)
+        for name, predicted_BHA in candidates.items():
+            metric: ChunkError = self.errors[name]  # type: ignore[assignment]  # ModuleDict forgets
+            metric.update(predicted_BHA, target_BHA, mask_BHA, batch.embodiment_B)
+
+    def _report(self, split: str) -> None:
+        scale_EA = self.prior.normalizer.action_scale
+        ratio: dict[str, dict[str, Tensor]] = {}
+        for name in self.errors:
+            metric: ChunkError = self.errors[name]  # type: ignore[assignment]  # ModuleDict forgets
+            prefix = "" if name == "error" else f"{name}_"
+            for key, value in metric.compute().items():
+                self.log(f"{split}/" + key.replace("/mae_", f"/{prefix}mae_"), value)
+            ratio[name] = metric.normalized(scale_EA)
+            metric.reset()
+        for robot, value in ratio["error"].items():
+            self.log(f"{split}/{robot}/error_over_copy_last", value / ratio["copy_last"][robot])
+            self.log(f"{split}/{robot}/error_over_untrained", value / ratio["untrained"][robot])
+        if ratio["error"]:
+            self.log(f"{split}/mae_normalized", torch.stack(list(ratio["error"].values())).mean())
+
+
+def embodied(module: StageModule) -> EmbodiedDataModule:
+    """The trainer's DataModule.
+
+    Raises:
+        UserError: it is not an ``EmbodiedDataModule``.
+    """
+    data = getattr(module.trainer, "datamodule", None)
+    if not isinstance(data, EmbodiedDataModule):
+        raise UserError(
+            f"{type(module).__name__} needs an EmbodiedDataModule, found {type(data).__name__}; "
+            "subclass actionprior.data.EmbodiedDataModule"
+        )
+    return data
+
+
+def fit_statistics(
+    module: StageModule, normalizer: Normalizer, sample: Callable[[], TrajectoryBatch]
+) -> None:
+    """Before training, fit the robots that have no statistics yet."""
+    if module.trainer.state.fn == TrainerFn.FITTING and normalizer.missing:
+        normalizer.fit(sample())
+
+
+def check_lengths(architecture: PriorArchitecture, data: EmbodiedDataModule) -> None:
+    """Refuse windows that do not fit the architecture.
+
+    Raises:
+        UserError: naming both lengths.
+    """
+    for name in ("chunk_length", "history_length"):
+        found, wanted = getattr(data, name), getattr(architecture, name)
+        if found != wanted:
+            raise UserError(
+                f"the data's {name} is {found} but the model's is {wanted}; set both alike"
+            )

@@ -1,0 +1,1 @@
+"""Networks: the action expert, the vision-language trunks and what fuses them."""

@@ -1,0 +1,64 @@
+"""The flow-matching action decoder: Stage 1's decoder and Stage 2's action head.
+
+Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, S state slots,
+W width, Z latent width.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
+from actionprior.flow_matching import time_features
+from actionprior.networks.transformer import AdaptiveBlock, AdaptiveNorm
+
+
+class ActionDecoder(nn.Module):
+    """Velocity D(x_r, r, z) of a noisy chunk, conditioned through modulated normalisation alone.
+
+    With ``condition_on_state`` the condition is (z, s_t) rather than the paper's z.
+    The last layer starts at zero: a fresh decoder predicts no velocity.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        latent_width: int,
+        depth: int,
+        heads: int,
+        chunk_length: int,
+        condition_on_state: bool = False,
+    ) -> None:
+        """Create a decoder for chunks of ``chunk_length`` steps."""
+        super().__init__()
+        self.embed_action = nn.Linear(ACTION_WIDTH, width)
+        self.position_HW = nn.Parameter(torch.randn(chunk_length, width) * 0.02)
+        self.embed_time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed_latent = nn.Linear(latent_width, width)
+        self.embed_state = nn.Linear(STATE_WIDTH, width) if condition_on_state else None
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.blocks = nn.ModuleList(AdaptiveBlock(width, heads, width) for _ in range(depth))
+        self.norm = AdaptiveNorm(width, width)
+        self.to_velocity = nn.Linear(width, ACTION_WIDTH)
+        nn.init.zeros_(self.to_velocity.weight)
+        nn.init.zeros_(self.to_velocity.bias)
+        # A unit vector has entries of size 1/sqrt(Z); bring them to the scale of the others.
+        self.latent_gain = sqrt(latent_width)
+
+    def forward(
+        self, x_BHA: Tensor, r_B: Tensor, z_BZ: Tensor, state_BS: Tensor, step_mask_BH: Tensor
+    ) -> Tensor:
+        """Noisy normalised chunk (B, H, A) at flow times (B,) → velocity (B, H, A)."""
+        time_BW = time_features(r_B, self.position_HW.shape[1]).to(x_BHA.dtype)
+        condition_BW = self.embed_time(time_BW)
+        condition_BW = condition_BW + self.embed_latent(z_BZ * self.latent_gain)
+        if self.embed_state is not None:
+            condition_BW = condition_BW + self.embed_state(state_BS)
+        condition_BW = self.mix(condition_BW)
+        h_BHW = self.embed_action(x_BHA) + self.position_HW
+        for block in self.blocks:
+            h_BHW = block(h_BHW, step_mask_BH, condition_BW)
+        h_BHW, _ = self.norm(h_BHW, condition_BW)
+        velocity_BHA: Tensor = self.to_velocity(h_BHW)
+        return velocity_BHA

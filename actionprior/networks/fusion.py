@@ -1,0 +1,94 @@
+"""The fusion transformer: what is seen and said becomes one latent action embedding.
+
+Source: arXiv 2606.26095, Sec. III-C. Axes: B batch, N trunk tokens, P dataset tokens,
+H history steps, A action slots, S state slots, W width, Z latent width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
+from actionprior.networks.transformer import Block, FeedForward
+
+
+class Fusion(nn.Module):
+    """z′ = ℓ2norm(VLM([p_k, images, text, state, (z_hist), query]) at query)."""
+
+    def __init__(
+        self,
+        trunk_width: int,
+        prior_width: int,
+        latent_width: int,
+        width: int,
+        depth: int,
+        heads: int,
+    ) -> None:
+        super().__init__()
+        self.from_trunk = nn.Linear(trunk_width, width)
+        self.from_dataset = nn.Linear(prior_width, width)
+        self.from_state = nn.Sequential(nn.Linear(STATE_WIDTH, width), FeedForward(width))
+        self.from_history = nn.Linear(latent_width, width)
+        self.query = nn.Parameter(torch.randn(width) * 0.02)
+        # One vector a kind of token: dataset, state, history, trunk.
+        self.kind_KW = nn.Parameter(torch.randn(4, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.RMSNorm(width)
+        self.to_latent = nn.Linear(width, latent_width)
+        self.latent_gain = latent_width**0.5
+
+    def forward(
+        self,
+        trunk_BNW: Tensor,
+        trunk_mask_BN: Tensor,
+        dataset_BPW: Tensor,
+        state_BS: Tensor,
+        history_BZ: Tensor,
+        history_mask_B: Tensor,
+    ) -> Tensor:
+        """Tokens → unit vectors z′ (B, Z).
+
+        Args:
+            trunk_BNW: image and text tokens.
+            trunk_mask_BN: True where there is one.
+            dataset_BPW: the robot's soft tokens, of the prior's width.
+            state_BS: normalised current state.
+            history_BZ: z_hist.
+            history_mask_B: True where z_hist is to be seen.
+        """
+        batch = len(trunk_BNW)
+        dataset, state, history, trunk = self.kind_KW
+        tokens = [
+            self.query.expand(batch, 1, -1),
+            self.from_dataset(dataset_BPW) + dataset,
+            self.from_state(state_BS)[:, None] + state,
+            self.from_history(history_BZ * self.latent_gain)[:, None] + history,
+            self.from_trunk(trunk_BNW) + trunk,
+        ]
+        seen = history_mask_B.new_ones(batch, 2 + dataset_BPW.shape[1])
+        mask_BN = torch.cat([seen, history_mask_B[:, None], trunk_mask_BN], dim=1)
+        x_BNW = torch.cat(tokens, dim=1)
+        for block in self.blocks:
+            x_BNW = block(x_BNW, mask_BN)
+        return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)
+
+
+class HistoryMLP(nn.Module):
+    """The paper's control for the history token: a plain MLP over the past (s, a) pairs."""
+
+    def __init__(self, steps: int, latent_width: int, width: int) -> None:
+        super().__init__()
+        entries = steps * (ACTION_WIDTH + STATE_WIDTH + 1)
+        self.net = nn.Sequential(
+            nn.Linear(entries, width), nn.GELU(), nn.Linear(width, latent_width)
+        )
+
+    def forward(self, action_BHA: Tensor, state_BHS: Tensor, step_mask_BH: Tensor) -> Tensor:
+        """Normalised past window → unit vectors (B, Z); padded steps are zeroed."""
+        mask_BH1 = step_mask_BH[:, :, None]
+        parts = [
+            torch.where(mask_BH1, action_BHA, 0.0),
+            torch.where(mask_BH1, state_BHS, 0.0),
+            mask_BH1.to(action_BHA.dtype),
+        ]
+        return F.normalize(self.net(torch.cat(parts, dim=-1).flatten(1)), dim=-1)

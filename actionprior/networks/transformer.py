@@ -1,0 +1,99 @@
+"""Transformer blocks of the action expert and of the fusion.
+
+Axes: B batch, N tokens, W width.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a key mask."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        """Create the projections.
+
+        Raises:
+            ValueError: ``width`` is not a multiple of ``heads``.
+        """
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
+        """(B, N, W) → (B, N, W); tokens attend only where ``mask_BN`` is True."""
+        batch, tokens, width = x_BNW.shape
+        qkv = self.qkv(x_BNW).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BN[:, None, None, :])
+        mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+        return mixed
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, width: int, ratio: int = 4) -> None:
+        super().__init__(
+            nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
+        )
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm_mlp = nn.RMSNorm(width)
+        self.mlp = FeedForward(width)
+
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
+        """(B, N, W) → (B, N, W)."""
+        x_BNW = x_BNW + self.attention(self.norm_attention(x_BNW), mask_BN)
+        y: Tensor = x_BNW + self.mlp(self.norm_mlp(x_BNW))
+        return y
+
+
+class AdaptiveNorm(nn.Module):
+    """Adaptive RMSNorm: the condition sets scale, shift and gate, as in π0.5.
+
+    y = (1 + scale(c)) · rms(x) + shift(c); the gate scales what the layer behind adds to x.
+    The projection starts at zero, so that a new block is the identity (adaLN-zero,
+    arXiv 2212.09748, Sec. 3.2; adaRMS in π0.5, arXiv 2504.16054).
+    """
+
+    def __init__(self, width: int, condition_width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(condition_width, 3 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x_BNW: Tensor, condition_BC: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, W), (B, C) → the modulated tokens (B, N, W) and the gate (B, 1, W)."""
+        scale, shift, gate = self.modulation(condition_BC)[:, None, :].chunk(3, dim=-1)
+        return (1 + scale) * self.norm(x_BNW) + shift, gate
+
+
+class AdaptiveBlock(nn.Module):
+    """Transformer block whose two norms are modulated by a condition vector."""
+
+    def __init__(self, width: int, heads: int, condition_width: int) -> None:
+        super().__init__()
+        self.norm_attention = AdaptiveNorm(width, condition_width)
+        self.attention = Attention(width, heads)
+        self.norm_mlp = AdaptiveNorm(width, condition_width)
+        self.mlp = FeedForward(width)
+
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor, condition_BC: Tensor) -> Tensor:
+        """(B, N, W) → (B, N, W)."""
+        y, gate = self.norm_attention(x_BNW, condition_BC)
+        x_BNW = x_BNW + gate * self.attention(y, mask_BN)
+        y, gate = self.norm_mlp(x_BNW, condition_BC)
+        out: Tensor = x_BNW + gate * self.mlp(y)
+        return out

@@ -1,0 +1,207 @@
+"""Per-embodiment normalisation of actions and states, and the relative form actions are learnt in.
+
+Position-like actions are learnt relative to the window's first state, deltas as their running
+sum along the window: in both, an error made at one step does not add up over the next ones.
+The normaliser is part of the motion prior, so its statistics travel inside every checkpoint.
+
+Axes: B batch, H steps, A = 37 action slots, S = 74 state slots, E embodiments.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from actionprior.batch import TrajectoryBatch
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment
+from actionprior.errors import UserError
+
+Law = Literal["quantile", "mean_std"]
+
+CONSTANT = 1e-6  # a range below this is a constant feature: it is shifted, not scaled
+RELATIVE_FLOOR = 0.05  # no feature is scaled up more than 20x beside its group's widest one
+
+
+class MissingStatisticsError(UserError):
+    """A robot has no normalisation statistics."""
+
+
+class Normalizer(nn.Module):
+    """Maps robot units to about [-1, 1] (``quantile``) or unit variance (``mean_std``) and back.
+
+    Both kinds of statistics (mean, std, 1 % and 99 % quantiles) are kept as buffers of shape
+    (E, A) and (E, S), so that the law can be read off a checkpoint and compared. Narrow ranges
+    get a floor: 5 % of the widest range in the same group of features, and 1 for a group that
+    never moves (arXiv 2606.26095 leaves normalisation open; a quantile range near zero would
+    blow the loss up).
+    """
+
+    fitted_E: Tensor
+    action_mask_EA: Tensor
+    state_mask_ES: Tensor
+    delta_mask_EA: Tensor
+    action_scale: Tensor  # (E, A), what ``normalize_action`` divides by
+
+    def __init__(self, embodiments: list[Embodiment], law: Law = "quantile") -> None:
+        """Create an empty normaliser; ``fit`` fills it.
+
+        Raises:
+            UserError: unknown law.
+        """
+        super().__init__()
+        if law not in ("quantile", "mean_std"):
+            raise UserError(f"normalisation {law!r} is unknown; expected 'quantile' or 'mean_std'")
+        self.law = law
+        self.embodiments: list[Embodiment] = []
+        for kind, width in (("action", ACTION_WIDTH), ("state", STATE_WIDTH)):
+            for statistic in ("mean", "std", "q01", "q99", "center", "scale"):
+                self.register_buffer(f"{kind}_{statistic}", torch.zeros(0, width))
+        self.register_buffer("fitted_E", torch.zeros(0, dtype=torch.bool))
+        for name, width in (
+            ("action_mask_EA", ACTION_WIDTH),
+            ("delta_mask_EA", ACTION_WIDTH),
+            ("state_mask_ES", STATE_WIDTH),
+        ):
+            # Follows from the embodiments, hence not stored twice.
+            self.register_buffer(name, torch.zeros(0, width, dtype=torch.bool), persistent=False)
+        self.add_embodiments(embodiments)
+
+    def add_embodiments(self, embodiments: list[Embodiment]) -> None:
+        """Append rows for new robots, not yet fitted; the rows of known robots are kept."""
+        self.embodiments = [*self.embodiments, *embodiments]
+        count = len(embodiments)
+        for name, buffer in list(self.named_buffers()):
+            fill = 1.0 if name.endswith("_scale") else 0.0
+            new = torch.full((count, *buffer.shape[1:]), fill, device=buffer.device)
+            setattr(self, name, torch.cat([buffer, new.to(buffer.dtype)]))
+        for row, embodiment in enumerate(embodiments, len(self.embodiments) - count):
+            self.action_mask_EA[row] = torch.from_numpy(embodiment.action_mask())
+            self.delta_mask_EA[row] = torch.from_numpy(embodiment.delta_mask())
+            self.state_mask_ES[row] = torch.from_numpy(embodiment.state_mask())
+
+    # ---- masks ----------------------------------------------------------------------------
+
+    def action_mask(self, trajectory: TrajectoryBatch) -> Tensor:
+        """(B, H, A) True where a step is inside the episode AND the slot is the robot's."""
+        slots_BA = self.action_mask_EA[trajectory.embodiment_B]
+        return trajectory.step_mask_BH[:, :, None] & slots_BA[:, None, :]
+
+    # ---- relative form --------------------------------------------------------------------
+
+    def relative_action(self, trajectory: TrajectoryBatch) -> Tensor:
+        """Actions in the form they are learnt in, robot units: (B, H, A), zero where masked."""
+        mask_BHA = self.action_mask(trajectory)
+        action_BHA = torch.where(mask_BHA, trajectory.action_BHA, 0.0)
+        relative_BHA = action_BHA - trajectory.reference_BA[:, None, :]
+        delta_B1A = self.delta_mask_EA[trajectory.embodiment_B][:, None, :]
+        summed_BHA = torch.where(delta_B1A, action_BHA.cumsum(dim=1), relative_BHA)
+        return torch.where(mask_BHA, summed_BHA, 0.0)
+
+    def absolute_action(
+        self, relative_BHA: Tensor, reference_BA: Tensor, embodiment_B: Tensor
+    ) -> Tensor:
+        """Inverse of ``relative_action``: what the robot is commanded, (B, H, A)."""
+        first_B1A = torch.zeros_like(relative_BHA[:, :1])
+        steps_BHA = torch.diff(relative_BHA, dim=1, prepend=first_B1A)
+        delta_B1A = self.delta_mask_EA[embodiment_B][:, None, :]
+        action_BHA = torch.where(delta_B1A, steps_BHA, relative_BHA + reference_BA[:, None, :])
+        return torch.where(self.action_mask_EA[embodiment_B][:, None, :], action_BHA, 0.0)
+
+    # ---- normalised form ------------------------------------------------------------------
+
+    def normalize_action(self, trajectory: TrajectoryBatch) -> Tensor:
+        """(B, H, A) what the flow is learnt on; zero where masked."""
+        center_B1A, scale_B1A = self._row("action", trajectory.embodiment_B)
+        normal_BHA = (self.relative_action(trajectory) - center_B1A) / scale_B1A
+        return torch.where(self.action_mask(trajectory), normal_BHA, 0.0)
+
+    def unnormalize_action(self, normal_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
+        """(B, H, A) normalised → relative form in robot units."""
+        center_B1A, scale_B1A = self._row("action", embodiment_B)
+        slots_B1A = self.action_mask_EA[embodiment_B][:, None, :]
+        return torch.where(slots_B1A, normal_BHA * scale_B1A + center_B1A, 0.0)
+
+    def normalize_state(self, state_BHS: Tensor, embodiment_B: Tensor) -> Tensor:
+        """(B, H, S) robot units → normalised; slots of other robots are zero."""
+        center_B1S, scale_B1S = self._row("state", embodiment_B)
+        slots_B1S = self.state_mask_ES[embodiment_B][:, None, :]
+        return torch.where(slots_B1S, (state_BHS - center_B1S) / scale_B1S, 0.0)
+
+    def _row(self, kind: str, embodiment_B: Tensor) -> tuple[Tensor, Tensor]:
+        center, scale = getattr(self, f"{kind}_center"), getattr(self, f"{kind}_scale")
+        return center[embodiment_B][:, None, :], scale[embodiment_B][:, None, :]
+
+    # ---- statistics -----------------------------------------------------------------------
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the robots without statistics."""
+        return [
+            e.name for e, ok in zip(self.embodiments, self.fitted_E.tolist(), strict=True) if not ok
+        ]
+
+    def require_fitted(self) -> None:
+        """Refuse to work on robots without statistics.
+
+        Raises:
+            MissingStatisticsError: naming them.
+        """
+        if self.missing:
+            raise MissingStatisticsError(
+                f"no normalisation statistics for {', '.join(map(repr, self.missing))}; "
+                "fit first, or load a checkpoint that knows the robot"
+            )
+
+    @torch.no_grad()
+    def fit(self, sample: TrajectoryBatch) -> None:
+        """Fit robots that have no statistics yet from windows of their training episodes.
+
+        Args:
+            sample: windows; ``embodiment_B`` indexes this normaliser's robots.
+
+        Raises:
+            MissingStatisticsError: a robot to be fitted has no window in ``sample``.
+        """
+        relative_BHA = self.relative_action(sample)
+        for row in (~self.fitted_E).nonzero().flatten().tolist():
+            chosen_BH = sample.step_mask_BH & (sample.embodiment_B == row)[:, None]
+            embodiment = self.embodiments[row]
+            if not chosen_BH.any():
+                raise MissingStatisticsError(
+                    f"no training window of embodiment {embodiment.name!r} to fit statistics on"
+                )
+            actions = [embodiment.action_slots(g) for g in embodiment.action]
+            states = [embodiment.state_slots(g) for g in embodiment.state]
+            self._fit_row("action", row, relative_BHA[chosen_BH], actions)
+            self._fit_row("state", row, sample.state_BHS[chosen_BH], states)
+            self.fitted_E[row] = True
+
+    def _fit_row(self, kind: str, row: int, values_ND: Tensor, groups: list[slice]) -> None:
+        values_ND = values_ND.double()
+        mean, std = values_ND.mean(0), values_ND.std(0, correction=0)
+        # quantile() is bounded in size and slow on long columns: sort once and index.
+        ordered = values_ND.sort(dim=0).values
+        q01 = ordered[round(0.01 * (len(ordered) - 1))]
+        q99 = ordered[round(0.99 * (len(ordered) - 1))]
+        center, scale = (
+            ((q01 + q99) / 2, (q99 - q01) / 2) if self.law == "quantile" else (mean, std)
+        )
+        for group in groups:
+            widest = scale[group].max()
+            floor = RELATIVE_FLOOR * widest if widest > CONSTANT else torch.ones_like(widest)
+            scale[group] = scale[group].clamp(min=float(floor))
+        unused = torch.ones(values_ND.shape[1], dtype=torch.bool, device=scale.device)
+        for group in groups:
+            unused[group] = False
+        scale[unused] = 1.0
+        fitted = {
+            "mean": mean,
+            "std": std,
+            "q01": q01,
+            "q99": q99,
+            "center": center,
+            "scale": scale,
+        }
+        for name, value in fitted.items():
+            buffer: Tensor = getattr(self, f"{kind}_{name}")
+            buffer[row] = value.to(buffer.dtype)

@@ -1,0 +1,178 @@
+"""What a set of rollouts says: per episode, and summed up with its uncertainty."""
+
+import math
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actionprior.embodiment import DELTAS, Embodiment, FloatArray
+
+Frame = npt.NDArray[np.uint8]
+
+
+class Interval(NamedTuple):
+    """Bounds of a confidence interval."""
+
+    low: float
+    high: float
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a success rate (Wilson, JASA 22, 1927).
+
+    With rate p and normal quantile z: (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
+
+    Raises:
+        ValueError: ``n`` < 1 or ``successes`` outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"found {successes} successes of {n} episodes; expected 0 to n, n above 0")
+    p = successes / n
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    middle = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return Interval(max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
+
+
+def jerk(action_TA: FloatArray, embodiment: Embodiment) -> float:
+    """Roughness of the executed motion: mean of |p_{t+3} - 3 p_{t+2} + 3 p_{t+1} - p_t|.
+
+    p_t are the commanded positions: the actions themselves for position groups, their running
+    sum for delta groups; grippers are left out. The mean is over t and all these features, in
+    their units (rad, m) per step³, seams between chunks included. Jerk in units per second³ is
+    this times ``control_hz``³.
+
+    Args:
+        action_TA: (T, n_a) executed actions in ``embodiment.action_features`` order.
+        embodiment: says which features are positions, deltas and grippers.
+
+    Returns:
+        NaN when T < 4 or when the robot has nothing but grippers.
+    """
+    positions = []
+    column = 0
+    for group in embodiment.action:
+        values = action_TA[:, column : column + len(group.features)].astype(np.float64)
+        column += len(group.features)
+        if group.representation != "gripper":
+            positions.append(np.cumsum(values, 0) if group.representation in DELTAS else values)
+    if len(action_TA) < 4 or not positions:
+        return math.nan
+    return float(np.abs(np.diff(np.concatenate(positions, axis=1), n=3, axis=0)).mean())
+
+
+@dataclass
+class EpisodeResult:
+    """One episode.
+
+    Attributes:
+        seed: that the environment was reset with.
+        instruction: the task in words.
+        success: what the environment's info said at the last step.
+        episode_return: sum of rewards.
+        length: number of steps.
+        jerk: see ``jerk``; NaN for episodes shorter than four steps.
+        clipped_share: share of commanded action entries outside of the action space's bounds.
+        latencies_s: wall time of each re-planning call [s] (which may serve several episodes).
+        frames: (Y, X, 3) images of reset and every step, for filmed episodes only.
+    """
+
+    seed: int
+    instruction: str
+    success: bool
+    episode_return: float
+    length: int
+    jerk: float
+    clipped_share: float
+    latencies_s: list[float]
+    frames: list[Frame] = field(default_factory=list, repr=False)
+
+
+@dataclass
+class RolloutResult:
+    """All episodes of one environment, in the order of their seeds."""
+
+    env_id: str
+    episodes: list[EpisodeResult]
+
+    @property
+    def successes(self) -> int:
+        """Number of episodes that succeeded."""
+        return sum(episode.success for episode in self.episodes)
+
+    @property
+    def success_rate(self) -> float:
+        """Share of episodes that succeeded."""
+        return self.successes / len(self.episodes)
+
+    @property
+    def success_interval(self) -> Interval:
+        """Its 95 % Wilson interval."""
+        return wilson_interval(self.successes, len(self.episodes))
+
+    @property
+    def mean_return(self) -> float:
+        """Mean sum of rewards."""
+        return float(np.mean([e.episode_return for e in self.episodes]))
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of steps."""
+        return float(np.mean([e.length for e in self.episodes]))
+
+    @property
+    def mean_jerk(self) -> float:
+        """Mean jerk of the episodes that have one, else NaN."""
+        known = [e.jerk for e in self.episodes if not math.isnan(e.jerk)]
+        return float(np.mean(known)) if known else math.nan
+
+    @property
+    def median_latency_s(self) -> float:
+        """Median wall time of a re-planning call [s]."""
+        return float(np.median([s for e in self.episodes for s in e.latencies_s]))
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of commanded action entries outside of the bounds, weighted by episode length."""
+        lengths = [e.length for e in self.episodes]
+        return float(np.average([e.clipped_share for e in self.episodes], weights=lengths))
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged under the environment's name; latency in milliseconds."""
+        interval = self.success_interval
+        return {
+            "success_rate": self.success_rate,
+            "success_low": interval.low,
+            "success_high": interval.high,
+            "return": self.mean_return,
+            "episode_length": self.mean_length,
+            "jerk": self.mean_jerk,
+            "latency_ms": 1e3 * self.median_latency_s,
+            "clipped_share": self.clipped_share,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file, without frames; an unknown jerk is None."""
+        episodes = [
+            {
+                "seed": e.seed,
+                "instruction": e.instruction,
+                "success": e.success,
+                "return": e.episode_return,
+                "length": e.length,
+                "jerk": _finite(e.jerk),
+                "clipped_share": e.clipped_share,
+                "latency_ms": 1e3 * float(np.median(e.latencies_s)),
+            }
+            for e in self.episodes
+        ]
+        summary = {key: _finite(value) for key, value in self.metrics().items()}
+        return {"env_id": self.env_id, **summary, "episodes": episodes}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

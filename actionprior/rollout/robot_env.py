@@ -1,0 +1,160 @@
+"""Any Gymnasium environment as one robot: typed observations, actions in the robot's order."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Box, Dict, Space
+
+from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.rollout.fit import RENDER, Fit, ObservationMap, RolloutError, find, render
+
+RobotObservation = dict[str, npt.NDArray[Any]]
+
+
+class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Shows an environment as ``{"state": (n_s,), "images": (C, Y, X, 3)}``, typed and checked.
+
+    State and actions are in the order of the embodiment's features. An environment whose
+    unwrapped object has ``state_names`` or ``action_names`` is matched by name, any other must
+    use the embodiment's order. ``images`` is left out for a robot without cameras.
+
+    ``info`` holds ``instruction``, ``success`` (if the environment tells) and, in filmed
+    episodes, ``frame``. ``reset(seed=None)`` parks the environment: until the next reset with a
+    seed, steps cost nothing and return the last observation.
+
+    Args:
+        env: the environment.
+        env_id: its name, for messages.
+        embodiment: the robot.
+        observation_map: where its features are found.
+        success_key: key of ``info``; None: ``is_success``, else ``success``.
+        filmed: seeds of the episodes to be filmed.
+
+    Raises:
+        RolloutError: the spaces, the control rate or the cameras do not fit the embodiment.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        env_id: str,
+        embodiment: Embodiment,
+        observation_map: ObservationMap,
+        success_key: str | None = None,
+        filmed: frozenset[int] = frozenset(),
+    ) -> None:
+        super().__init__(env)
+        self._id = env_id
+        self._robot = embodiment
+        self._map = observation_map
+        self._success_keys = [success_key] if success_key else ["is_success", "success"]
+        self._filmed = filmed
+        self._filming = False
+        self._parked = False
+        self._instruction = ""
+        fit = Fit(env, env_id, embodiment, observation_map)
+        fit.check_rate()
+        self._state_order = fit.state_order()
+        self._action_order, self.action_space = fit.action_order()
+        spaces: dict[str, Space[Any]] = {
+            "state": Box(-np.inf, np.inf, (len(embodiment.state_features),), np.float32)
+        }
+        if embodiment.cameras:
+            spaces["images"] = fit.image_space()
+        self.observation_space = Dict(spaces)
+        self._last = {key: np.zeros(s.shape or (), s.dtype) for key, s in spaces.items()}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[RobotObservation, dict[str, Any]]:
+        """Start the episode of a seed, or park (``seed=None``)."""
+        self._parked = seed is None
+        if seed is None:
+            return self._last, {}
+        observation, info = self.env.reset(seed=seed, options=options or None)
+        self._filming = seed in self._filmed
+        self._instruction = self._map.text
+        self._last = self._observe(observation)
+        return self._last, self._tell(info)
+
+    def step(
+        self, action: FloatArray
+    ) -> tuple[RobotObservation, float, bool, bool, dict[str, Any]]:
+        """Step with an action (n_a,) in the embodiment's order."""
+        if self._parked:
+            return self._last, 0.0, False, False, {}
+        space = self.env.action_space
+        assert isinstance(space, Box)
+        vector = np.empty(space.shape, space.dtype)
+        vector[self._action_order] = action
+        # Bounds in float64 may lie inside of their float32 roundings.
+        vector = np.clip(vector, space.low, space.high)
+        observation, reward, terminated, truncated, info = self.env.step(vector)
+        self._last = self._observe(observation)
+        return self._last, float(reward), bool(terminated), bool(truncated), self._tell(info)
+
+    def _observe(self, observation: object) -> RobotObservation:
+        state = np.asarray(find(observation, self._map.state), dtype=np.float32)
+        typed: RobotObservation = {"state": state[self._state_order]}
+        if self._robot.cameras:
+            keys = [self._map.images[camera] for camera in self._robot.cameras]
+            typed["images"] = np.stack(
+                [
+                    render(self.env, self._id) if key == RENDER else find(observation, key)
+                    for key in keys
+                ]
+            )
+        return typed
+
+    def _tell(self, info: dict[str, Any]) -> dict[str, Any]:
+        if not self._map.text:
+            self._instruction = info.get(self._map.instruction, self._instruction)
+        if not self._instruction:
+            raise RolloutError(
+                f"environment {self._id!r} gives no instruction: info has keys {sorted(info)}, "
+                f"expected {self._map.instruction!r}; or set observation_map.text to a fixed one"
+            )
+        told: dict[str, Any] = {"instruction": self._instruction}
+        for key in self._success_keys:
+            if key in info:
+                told["success"] = bool(info[key])
+                break
+        if self._filming:
+            told["frame"] = render(self.env, self._id)
+        return told
+
+
+def make_robot_env(
+    spec: EnvSpec,
+    embodiment: Embodiment,
+    observation_map: ObservationMap,
+    success_key: str | None,
+    filmed: frozenset[int],
+    max_steps: int | None,
+    env_kwargs: dict[str, Any],
+) -> RobotEnv:
+    """Make one environment of a vector.
+
+    Raises:
+        RolloutError: see ``RobotEnv``; or it cannot render, but a film or an image needs it.
+    """
+    kwargs = dict(env_kwargs)
+    renders = bool(filmed) or RENDER in observation_map.images.values()
+    if renders:
+        kwargs.setdefault("render_mode", "rgb_array")
+    # The passive checker warns of what RobotEnv refuses, and costs a check a step.
+    env = gymnasium.make(spec, max_episode_steps=max_steps, disable_env_checker=True, **kwargs)
+    if renders and env.render_mode != "rgb_array":
+        env.close()
+        raise RolloutError(
+            f"environment {spec.id!r} has render_mode {env.render_mode!r}, but filming and "
+            f"{RENDER!r} images need 'rgb_array'"
+        )
+    try:
+        return RobotEnv(env, spec.id, embodiment, observation_map, success_key, filmed)
+    except RolloutError:
+        env.close()
+        raise

@@ -1,0 +1,60 @@
+"""Films of episodes: mp4 files and GIF bytes."""
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from actionprior.rollout.results import Frame
+
+
+def enlarge(frame: Frame, smallest: int = 256) -> Frame:
+    """Repeat pixels a whole number of times until both edges have at least ``smallest``.
+
+    (Y, X, 3) → (k·Y, k·X, 3), less a last odd row or column (yuv420p needs even edges).
+    """
+    factor = max(1, -(-smallest // min(frame.shape[:2])))
+    big = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.ascontiguousarray(big[: big.shape[0] // 2 * 2, : big.shape[1] // 2 * 2])
+
+
+def write_mp4(frames: Sequence[Frame], path: Path, fps: float) -> None:
+    """Write (Y, X, 3) uint8 frames as H.264 in yuv420p, which every browser plays.
+
+    Args:
+        frames: at least one, all of one size; small ones are enlarged to 256 pixels.
+        path: of the file; its folder is made.
+        fps: frames per second.
+    """
+    import av  # 0.1 s that only films need
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = enlarge(frames[0]).shape[:2]
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def gif_bytes(frames: Sequence[Frame], fps: float) -> bytes:
+    """The frames as an endless GIF, which is what TensorBoard shows as a video."""
+    from PIL import Image
+
+    pictures = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    # GIFs count in hundredths of a second; disposal 2 and no optimisation keep equal frames apart.
+    pictures[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=10 * max(2, round(100 / fps)),
+        loop=0,
+        optimize=False,
+    )
+    return buffer.getvalue()

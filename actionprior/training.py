@@ -1,0 +1,110 @@
+"""What both LightningModules share: optimiser, schedule, reproducible noise, guards."""
+
+import math
+import os
+from collections.abc import Iterable
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from actionprior.errors import UserError
+from actionprior.flow_matching import TimeLaw, sample_time
+
+
+class FlowNoise:
+    """Flow times and noise that are a function of (seed, step, micro-batch, rank) alone.
+
+    Lightning stores no random state, so drawing from the global generator would make a resumed
+    run differ; this also keeps draws indifferent to the number of workers.
+    """
+
+    def __init__(self, *key: int) -> None:
+        """Seed from the run's seed (set by ``seed_everything``) and ``key``."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        mixed = 0
+        for part in (seed, *key):
+            mixed = (mixed * 1_000_003 + part + 1) % (2**63 - 1)
+        self.generator = torch.Generator().manual_seed(mixed)
+
+    def normal(self, *shape: int, like: Tensor) -> Tensor:
+        """Standard normal noise on the device of ``like``."""
+        return torch.randn(*shape, generator=self.generator).to(like.device)
+
+    def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
+        """Stratified flow times (count,) on the device of ``like``."""
+        return sample_time(count, law, generator=self.generator).to(like.device)
+
+
+class StageModule(LightningModule):
+    """AdamW with linear warm-up and cosine decay; gradient norm logged; NaN losses refused."""
+
+    def __init__(
+        self,
+        learning_rate: float,
+        final_learning_rate: float,
+        warmup_steps: int,
+        weight_decay: float,
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.final_learning_rate = final_learning_rate
+        self.warmup_steps = warmup_steps
+        self.weight_decay = weight_decay
+
+    def noise(self, batch_idx: int) -> FlowNoise:
+        """Draws for this training step."""
+        return FlowNoise(self.global_step, batch_idx, self.global_rank)
+
+    def parameter_groups(self) -> Iterable[tuple[Iterable[torch.nn.Parameter], float]]:
+        """Parameters and the factor on their learning rate."""
+        yield self.parameters(), 1.0
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; biases, norms and single vectors are not decayed."""
+        groups = []
+        for parameters, factor in self.parameter_groups():
+            trained = [p for p in parameters if p.requires_grad]
+            for decay, chosen in (
+                (self.weight_decay, [p for p in trained if p.dim() > 1]),
+                (0.0, [p for p in trained if p.dim() <= 1]),
+            ):
+                if chosen:
+                    groups.append(
+                        {"params": chosen, "lr": self.learning_rate * factor, "weight_decay": decay}
+                    )
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.rate(k, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def rate(self, step: int, total: int) -> float:
+        """Factor on the learning rate: linear warm-up, then cosine to the final rate."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        final = self.final_learning_rate / self.learning_rate
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the norm of the whole gradient, before clipping."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """The loss, if it is a finite number.
+
+        Raises:
+            UserError: NaN or infinite, naming the step.
+        """
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the training loss is {loss.item()} at step {self.global_step} (batch {batch_idx});"
+                " check the data, lower the learning rate or clip the gradient"
+            )
+        return loss

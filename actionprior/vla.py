@@ -1,0 +1,392 @@
+"""Stage 2: learn to see and act, on top of the motion prior.
+
+Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A action slots,
+Z latent width.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actionprior.batch import Observation, TrajectoryBatch, VLABatch
+from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.embodiment import Embodiment
+from actionprior.errors import UserError
+from actionprior.flow_matching import Integrator, TimeLaw
+from actionprior.metrics import ChunkError
+from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
+from actionprior.networks import trunks
+from actionprior.networks.fusion import Fusion, HistoryMLP
+from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+from actionprior.networks.prior_checkpoint import describe_into, starting_prior
+from actionprior.networks.trunks.base import Trunk
+from actionprior.training import FlowNoise, StageModule
+
+History = Literal["off", "encoder", "mlp"]
+DESCRIPTION = "vla"  # the checkpoint's key of what ``VLAModule.load`` needs beside weights
+
+
+class Latents(NamedTuple):
+    """What the fusion says of a batch, with and without the history token."""
+
+    with_history_BZ: Tensor
+    without_history_BZ: Tensor
+
+
+class VLAModule(StageModule):
+    """Trains trunk, fusion, encoder and decoder together; nothing of the prior is frozen.
+
+    L = L_pred + λ(k)·(L_align + L_recon) with L_pred = ‖D(x_r, r, z′) - v‖²,
+    L_align = ‖z′ - sg(Enc(τ))‖², L_recon as in Stage 1 and λ(k) = max(0, 1 - k / N_decay);
+    with history, every term of z′ is averaged over z_hist given and z_hist withheld.
+
+    The architecture of the prior is read from its checkpoint. A checkpoint of this module
+    stands alone: the Stage-1 file is not needed again.
+    """
+
+    def __init__(
+        self,
+        embodiments: list[dict[str, Any]],
+        trunk: Trunk,
+        prior_checkpoint: str = "",
+        architecture: PriorArchitecture | None = None,
+        use_prior: bool = True,
+        reuse_decoder: bool = True,
+        align_weight: float = 1.0,
+        recon_weight: float = 1.0,
+        decay_fraction: float = 0.1,
+        history: History = "encoder",
+        allow_new_embodiments: bool = False,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 1e-6,
+        warmup_steps: int = 100,
+        weight_decay: float = 0.01,
+        expert_lr_scale: float = 1.0,
+        time_law: TimeLaw = "uniform",
+        latent_noise: float = 0.0,
+        noise_repeats: int = 4,
+        integration_steps: int = 10,
+        integrator: Integrator = "euler",
+    ) -> None:
+        """Create the module; the prior's checkpoint is read at once.
+
+        Args:
+            embodiments: the robots as plain data; linked from the data.
+            trunk: sees and reads.
+            prior_checkpoint: of Stage 1, or of this module; its architecture and statistics are
+                used even where its weights are not.
+            architecture: of the prior where there is no ``prior_checkpoint``.
+            use_prior: False: the same architecture and statistics with fresh weights, neither
+                aligned nor reconstructed (the paper's "no action prior").
+            reuse_decoder: False: fresh decoder, pretrained encoder.
+            align_weight: of L_align; 0 turns it off.
+            recon_weight: of L_recon; 0 turns it off.
+            decay_fraction: N_decay as a share of the run (paper: 0.1); 0: λ is 0 throughout.
+            history: ``encoder`` (the paper's), ``mlp`` (its control) or ``off``.
+            allow_new_embodiments: let robots join that the prior does not know.
+            width: of the fusion transformer.
+            depth: of the fusion transformer.
+            heads: of the fusion transformer.
+            learning_rate: peak of AdamW (paper: 2.5e-5 with a 2 B VLM).
+            final_learning_rate: end of the cosine (paper: 2.5e-8).
+            warmup_steps: linear warm-up (paper: 5,000).
+            weight_decay: AdamW's, on matrices.
+            expert_lr_scale: factor on the learning rate of encoder and decoder.
+            time_law: law of the flow time, ``uniform`` or ``beta``.
+            latent_noise: length of the noise on z in L_recon.
+            noise_repeats: draws of noise and flow time an observation and step.
+            integration_steps: of the flow, in evaluation and on the robot.
+            integrator: ``euler`` or ``midpoint``.
+
+        Raises:
+            UserError: an unknown ``history``, a share outside [0, 1], or neither checkpoint nor
+                architecture while ``use_prior`` is set.
+        """
+        settings = dict(locals())
+        for name in ("self", "__class__", "embodiments", "trunk", "prior_checkpoint"):
+            del settings[name]
+        del settings["architecture"]
+        super().__init__(learning_rate, final_learning_rate, warmup_steps, weight_decay)
+        self.settings = settings
+        if history not in ("off", "encoder", "mlp"):
+            raise UserError(f"history is {history!r}; expected 'off', 'encoder' or 'mlp'")
+        if not 0 <= decay_fraction <= 1:
+            raise UserError(
+                f"decay_fraction is {decay_fraction}; expected a share of the run, 0 to 1"
+            )
+        if use_prior and not prior_checkpoint and architecture is None:
+            raise UserError(
+                "no motion prior: give model.init_args.prior_checkpoint (a Stage-1 checkpoint), "
+                "or use_prior: false to train without one"
+            )
+        self.embodiments = [Embodiment.from_dict(e) for e in embodiments]
+        self.trunk = trunk
+        if prior_checkpoint:
+            self.prior = starting_prior(
+                prior_checkpoint,
+                self.embodiments,
+                use_prior=use_prior,
+                reuse_decoder=reuse_decoder,
+                may_join=allow_new_embodiments,
+            )
+        else:
+            self.prior = MotionPrior(self.embodiments, architecture or PriorArchitecture())
+        a = self.prior.architecture
+        self.fusion = Fusion(trunk.width, a.width, a.latent_width, width, depth, heads)
+        self.history_mlp = (
+            HistoryMLP(a.history_length, a.latent_width, 2 * width) if history == "mlp" else None
+        )
+        self.errors = ChunkError(self.prior.embodiments)
+        # Not a buffer: weight averaging would average the indices.
+        self.rows = torch.tensor([self.prior.index_of(e.name) for e in self.embodiments])
+        self.align_weight = align_weight if use_prior else 0.0
+        self.recon_weight = recon_weight if use_prior else 0.0
+        self.decay_fraction = decay_fraction
+        self.history: History = history
+        self.expert_lr_scale = expert_lr_scale
+        self.time_law: TimeLaw = time_law
+        self.latent_noise = latent_noise
+        self.noise_repeats = noise_repeats
+        self.integration_steps = integration_steps
+        self.integrator: Integrator = integrator
+
+    # ---- life cycle -----------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Check that data and prior agree; fit the statistics of robots new in this stage."""
+        data = embodied(self)
+        check_lengths(self.prior.architecture, data)
+        fit_statistics(
+            self, self.prior.normalizer, lambda: self._of_prior(data.statistics_sample())
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
+        describe_into(checkpoint, self.prior)
+        checkpoint[DESCRIPTION] = {
+            "embodiments": [e.to_dict() for e in self.embodiments],
+            "trunk": {"name": type(self.trunk).__name__, "init_args": self.trunk.init_args()},
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def load(cls, path: str | Path, trunk: Trunk | None = None) -> Self:
+        """A policy from its checkpoint alone, in evaluation mode.
+
+        Args:
+            path: checkpoint of this module.
+            trunk: needed only where the policy's trunk is not one of ours: no class that a file
+                names is ever imported.
+
+        Raises:
+            CheckpointError: missing, damaged, of another module, or with an unknown trunk.
+        """
+        checkpoint = read_checkpoint(path)
+        if DESCRIPTION not in checkpoint:
+            raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
+        description = checkpoint[DESCRIPTION]
+        name = description["trunk"]["name"]
+        if trunk is None and name not in trunks.__all__:
+            raise CheckpointError(f"{path} uses the trunk {name!r}; pass one as trunk=")
+        trunk = trunk or getattr(trunks, name)(**description["trunk"]["init_args"])
+        policy = cls(description["embodiments"], trunk, str(path), **description["settings"])
+        policy.load_state_dict(checkpoint["state_dict"])
+        return policy.eval()
+
+    def parameter_groups(self) -> Iterable[tuple[Iterable[nn.Parameter], float]]:
+        """Trunk, expert and the rest, each with its own factor on the learning rate."""
+        pretrained = self.trunk.pretrained_parameters()
+        known = {id(p) for p in pretrained}
+        yield pretrained, self.trunk.lr_scale
+        yield [p for p in self.trunk.parameters() if id(p) not in known], 1.0
+        yield self.prior.parameters(), self.expert_lr_scale
+        yield self.fusion.parameters(), 1.0
+        if self.history_mlp is not None:
+            yield self.history_mlp.parameters(), 1.0
+
+    # ---- training -------------------------------------------------------------------------
+
+    def decay(self, step: int) -> float:
+        """λ(k) = max(0, 1 - k / N_decay)."""
+        horizon = self.decay_fraction * float(self.trainer.estimated_stepping_batches)
+        return max(0.0, 1.0 - step / horizon) if horizon > 0 else 0.0
+
+    def training_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
+        """One step of L = L_pred + λ(k)·(L_align + L_recon)."""
+        noise, weight = self.noise(batch_idx), self.decay(self.global_step)
+        latents = self._latents(batch.observation)
+        future = self._of_prior(batch.future)
+        branches = 1 if self.history == "off" else 2
+        z_BZ = torch.cat(latents[-branches:])
+        futures = TrajectoryBatch(*(t.repeat(branches, *[1] * (t.dim() - 1)) for t in future))
+        loss = pred = self._flow_loss(z_BZ, futures, noise, self.noise_repeats)
+        logged = {"loss_pred": pred}
+        teacher = weight > 0 and (self.align_weight > 0 or self.recon_weight > 0)
+        if teacher:
+            own_BZ = self.prior.encode(future)
+            target_BZ = own_BZ.detach().repeat(branches, 1)
+            align = (z_BZ - target_BZ).square().sum(-1).mean()
+            moved_BZ = self.prior.perturb(
+                own_BZ, noise.normal(*own_BZ.shape, like=own_BZ), self.latent_noise
+            )
+            recon = self._flow_loss(moved_BZ, future, noise, 1)
+            loss = pred + weight * (self.align_weight * align + self.recon_weight * recon)
+            logged |= {"loss_align": align, "loss_recon": recon}
+            logged |= {"cosine": F.cosine_similarity(z_BZ, target_BZ).mean()}
+        if not teacher and self.history != "encoder":
+            # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
+            loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
+        logged |= {"loss": loss, "lambda": torch.tensor(weight)}
+        size = len(batch.observation.task)
+        self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
+        return self.checked(loss, batch_idx)
+
+    def _flow_loss(
+        self, z_BZ: Tensor, trajectory: TrajectoryBatch, noise: FlowNoise, repeats: int
+    ) -> Tensor:
+        count = repeats * len(z_BZ)
+        shape = trajectory.action_BHA.shape[1:]
+        r_B = noise.time(count, self.time_law, like=z_BZ)
+        return self.prior.flow_loss(z_BZ, trajectory, noise.normal(count, *shape, like=z_BZ), r_B)
+
+    def _latents(self, observation: Observation) -> Latents:
+        """z′ with and without history from one pass of the trunk; only the fusion runs twice."""
+        tokens = self.trunk(
+            observation.images_BCKYX, observation.camera_mask_BC, list(observation.task)
+        )
+        robots_B = self._robot_of_prior(observation.embodiment_B)
+        n = self.prior.normalizer
+        state_BS = n.normalize_state(observation.state_BS[:, None], robots_B)[:, 0]
+        dataset_BPW = self.prior.dataset_EPW[robots_B]
+        history = self._of_prior(observation.history)
+        any_B = history.step_mask_BH.any(dim=1)
+        if self.history == "off":
+            empty_BZ = dataset_BPW.new_zeros(len(any_B), self.prior.architecture.latent_width)
+            none_BZ = self.fusion(*tokens, dataset_BPW, state_BS, empty_BZ, torch.zeros_like(any_B))
+            return Latents(none_BZ, none_BZ)
+        history_BZ = self._history_token(history)
+        twice = [
+            torch.cat([t, t])
+            for t in (tokens.tokens_BNW, tokens.mask_BN, dataset_BPW, state_BS, history_BZ)
+        ]
+        seen_B = torch.cat([any_B, torch.zeros_like(any_B)])
+        with_BZ, without_BZ = self.fusion(*twice, seen_B).chunk(2)
+        return Latents(with_BZ, without_BZ)
+
+    def _history_token(self, history: TrajectoryBatch) -> Tensor:
+        if self.history_mlp is None:
+            return self.prior.encode(history)
+        n = self.prior.normalizer
+        state_BHS = n.normalize_state(history.state_BHS, history.embodiment_B)
+        token: Tensor = self.history_mlp(
+            n.normalize_action(history), state_BHS, history.step_mask_BH
+        )
+        return token
+
+    def _of_prior(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
+        """Robots counted as the prior counts them, rather than as the data does."""
+        return trajectory._replace(embodiment_B=self._robot_of_prior(trajectory.embodiment_B))
+
+    def _robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
+        return self.rows.to(embodiment_B.device)[embodiment_B]
+
+    # ---- evaluation -----------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Refuse to act without statistics."""
+        self.prior.normalizer.require_fitted()
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_predict_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: VLABatch, batch_idx: int) -> None:
+        """Held-out losses, latent geometry and chunk errors."""
+        self._evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: VLABatch, batch_idx: int) -> None:
+        """As in validation."""
+        self._evaluate(batch, batch_idx, "test")
+
+    def predict_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
+        """Chunks (B, H, A) in robot units for a batch of observations."""
+        noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
+        shape = batch.future.action_BHA.shape
+        return self.predict_chunk(
+            batch.observation, noise.normal(*shape, like=batch.future.action_BHA)
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log errors per robot and group."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log errors per robot and group."""
+        self._report("test")
+
+    def _evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
+        noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
+        future, z_BZ = self._of_prior(batch.future), self._latents(batch.observation)[0]
+        target_BZ = self.prior.encode(future)
+        similarity_BB = z_BZ @ target_BZ.T
+        hits_B = similarity_BB.argmax(1) == torch.arange(len(z_BZ), device=z_BZ.device)
+        logged = {
+            "loss_pred": self._flow_loss(z_BZ, future, noise, 1),
+            "loss_recon": self._flow_loss(target_BZ, future, noise, 1),
+            "loss_align": (z_BZ - target_BZ).square().sum(-1).mean(),
+            "cosine": similarity_BB.diagonal().mean(),
+            "retrieval": hits_B.float().mean(),
+        }
+        self.log_dict({f"{split}/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ))
+        start_BHA = noise.normal(*future.action_BHA.shape, like=z_BZ)
+        predicted_BHA = self._chunk(z_BZ, batch.observation, start_BHA)
+        n = self.prior.normalizer
+        self.errors.update(
+            predicted_BHA, n.relative_action(future), n.action_mask(future), future.embodiment_B
+        )
+
+    def _chunk(self, z_BZ: Tensor, observation: Observation, noise_BHA: Tensor) -> Tensor:
+        robots_B = self._robot_of_prior(observation.embodiment_B)
+        return self.prior.sample_relative(
+            z_BZ,
+            observation.state_BS,
+            robots_B,
+            noise_BHA,
+            self.integration_steps,
+            self.integrator,
+        )
+
+    def _report(self, split: str) -> None:
+        for key, value in self.errors.compute().items():
+            self.log(f"{split}/{key}", value)
+        values = self.errors.normalized(self.prior.normalizer.action_scale)
+        if values:
+            self.log(f"{split}/mae_normalized", torch.stack(list(values.values())).mean())
+        self.errors.reset()
+
+    # ---- acting ---------------------------------------------------------------------------
+
+    @property
+    def chunk_length(self) -> int:
+        """H, steps of a predicted chunk."""
+        return self.prior.architecture.chunk_length
+
+    @property
+    def history_length(self) -> int:
+        """H_h, past steps the policy may be given."""
+        return self.prior.architecture.history_length
+
+    @torch.no_grad()
+    def predict_chunk(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
+        """Observations and standard normal noise → what to command, (B, H, A), robot units."""
+        relative_BHA = self._chunk(self._latents(observation)[0], observation, noise_BHA)
+        robots_B = self._robot_of_prior(observation.embodiment_B)
+        return self.prior.normalizer.absolute_action(
+            relative_BHA, observation.reference_BA, robots_B
+        )

@@ -1,0 +1,273 @@
+"""Rolls the policy out during ``fit`` and in ``test``, and says how often it succeeded."""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from actionprior.batch import Observation
+from actionprior.embodiment import Embodiment
+from actionprior.rollout import (
+    DEFAULT_SEED,
+    ChunkPolicy,
+    EpisodeResult,
+    ObservationMap,
+    RolloutError,
+    RolloutResult,
+    rollout,
+)
+from actionprior.rollout.run import Vectorization
+from callbacks.rollout_report import log_scalars, log_videos, print_table, write_files
+
+
+class RolloutEvaluation(pl.Callback):
+    """Success rates of the policy under training, measured in simulators.
+
+    Logged under ``rollout/<env id>/``: ``success_rate`` with its 95 % Wilson interval
+    ``success_low``, ``success_high``, ``return``, ``episode_length``, ``jerk``, ``latency_ms``,
+    ``clipped_share`` and videos; ``rollout/success_rate`` is the mean over the environments and
+    can be monitored by ``ModelCheckpoint``. Films and ``results.json`` go to
+    ``<log_dir>/rollouts/step_XXXXXXXX/``, and to ``<log_dir>/rollouts/test/`` in ``test``.
+
+    With Lightning's weight averaging the averaged weights are evaluated. Training is left as it
+    was: weights, train/eval modes and random states. Under several ranks each runs a part of the
+    episodes. ``fast_dev_run`` runs one short episode an environment and writes nothing.
+
+    Args:
+        env_ids: Gymnasium ids.
+        observation_map: where the environments' observations hold the embodiment's features.
+        embodiment: name of the robot; or one name for each environment id.
+        episodes: of each environment.
+        every_n_steps: optimiser steps between evaluations; 0: only at the end of ``fit``.
+        seed: of the first episode.
+        num_envs: environments run side by side on each rank.
+        execute_steps: actions executed of a chunk before re-planning.
+        videos: episodes of each environment to be filmed.
+        max_steps: time limit in place of the environments' own.
+        env_kwargs: for ``gymnasium.make``.
+        vectorization: ``sync``, or ``async``: a process an environment.
+        success_key: key of ``info``; None: ``is_success``, else ``success``.
+        import_modules: modules that register the environments.
+        tag: first part of the logged names; set it when several of these callbacks are in use.
+    """
+
+    def __init__(
+        self,
+        env_ids: list[str],
+        observation_map: ObservationMap,
+        embodiment: str | dict[str, str],
+        episodes: int = 50,
+        every_n_steps: int = 0,
+        seed: int = DEFAULT_SEED,
+        num_envs: int = 8,
+        execute_steps: int = 8,
+        videos: int = 2,
+        max_steps: int | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        vectorization: Vectorization = "sync",
+        success_key: str | None = None,
+        import_modules: list[str] | None = None,
+        tag: str = "rollout",
+    ) -> None:
+        self.env_ids = env_ids
+        self.observation_map = observation_map
+        self.embodiment = embodiment
+        self.episodes = episodes
+        self.every_n_steps = every_n_steps
+        self.seed = seed
+        self.num_envs = num_envs
+        self.execute_steps = execute_steps
+        self.videos = videos
+        self.max_steps = max_steps
+        self.env_kwargs = env_kwargs
+        self.vectorization = vectorization
+        self.success_key = success_key
+        self.import_modules = ["actionprior.envs"] if import_modules is None else import_modules
+        self.tag = tag
+        self.results: list[RolloutResult] = []
+        """What the latest evaluation found, one an environment, on every rank."""
+        self._evaluated_step = -1
+        if not env_ids or episodes < 1:
+            raise RolloutError(
+                f"RolloutEvaluation got env_ids={env_ids} and episodes={episodes}; "
+                "expected at least one of each"
+            )
+        if isinstance(embodiment, dict) and (missing := set(env_ids) - set(embodiment)):
+            raise RolloutError(
+                f"RolloutEvaluation: embodiment names no robot for environment {min(missing)!r}"
+            )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Register the environments, so that a wrong name shows before training.
+
+        Raises:
+            RolloutError: a module of ``import_modules`` does not exist.
+        """
+        for name in self.import_modules:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                raise RolloutError(f"import_modules names {name!r}: {error}") from error
+        self._evaluated_step = -1
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 (Lightning's own)
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Evaluate every ``every_n_steps`` optimiser steps."""
+        step = trainer.global_step
+        # With accumulated gradients several batches share a step.
+        if self.every_n_steps and step and step % self.every_n_steps == 0:
+            self._evaluate_in_fit(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate the finished policy."""
+        self._evaluate_in_fit(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate, print a table and write the results."""
+        metrics = self._evaluate(trainer, pl_module, "test")
+        pl_module.log_dict(metrics, sync_dist=True, batch_size=1)
+        if trainer.is_global_zero:
+            print_table(self.results)
+
+    def _evaluate_in_fit(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        if step == self._evaluated_step:
+            return
+        self._evaluated_step = step
+        metrics = self._evaluate(trainer, pl_module, f"step_{step:08d}")
+        # Lightning allows no log() at the end of training, and drops what falls between
+        # log_every_n_steps; so tell the loggers and the checkpoint callbacks ourselves.
+        log_scalars(trainer.loggers, metrics, step)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
+
+    def _evaluate(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, folder: str
+    ) -> dict[str, float]:
+        log_dir = trainer.log_dir or trainer.default_root_dir  # asks all ranks
+        policy = _Policy(trainer, pl_module)
+        with (
+            isolate_rng(include_cuda=pl_module.device.type == "cuda"),
+            _evaluating(trainer, pl_module),
+        ):
+            self.results = [self._roll_out(trainer, policy, env_id) for env_id in self.env_ids]
+        metrics = {
+            f"{self.tag}/{result.env_id}/{key}": value
+            for result in self.results
+            for key, value in result.metrics().items()
+        }
+        rates = [result.success_rate for result in self.results]
+        metrics[f"{self.tag}/success_rate"] = sum(rates) / len(rates)
+        if trainer.is_global_zero and not _is_quick(trainer):
+            rates_hz = [policy.robot(self._robot(r.env_id)).control_hz for r in self.results]
+            step = trainer.global_step
+            for result, fps in zip(self.results, rates_hz, strict=True):
+                log_videos(trainer.loggers, self.tag, result, step, fps)
+            write_files(self.results, rates_hz, log_dir, self.tag, folder, step)
+        return metrics
+
+    def _robot(self, env_id: str) -> str:
+        return self.embodiment if isinstance(self.embodiment, str) else self.embodiment[env_id]
+
+    def _roll_out(self, trainer: pl.Trainer, policy: "_Policy", env_id: str) -> RolloutResult:
+        quick = _is_quick(trainer)
+        total = 1 if quick else self.episodes
+        first = total * trainer.global_rank // trainer.world_size
+        count = total * (trainer.global_rank + 1) // trainer.world_size - first
+        mine: list[EpisodeResult] = []
+        if count:
+            mine = rollout(
+                policy,
+                env_id,
+                episodes=count,
+                observation_map=self.observation_map,
+                embodiment=self._robot(env_id),
+                seed=self.seed + first,
+                num_envs=self.num_envs,
+                execute_steps=self.execute_steps,
+                env_kwargs=self.env_kwargs,
+                vectorization=self.vectorization,
+                record=self.videos if trainer.is_global_zero and not quick else 0,
+                max_steps=2 * self.execute_steps if quick else self.max_steps,
+                success_key=self.success_key,
+                device=policy.device,
+            ).episodes
+        return RolloutResult(env_id, _gather(trainer, mine))
+
+
+class _Policy:
+    """The module as a ``ChunkPolicy`` under the trainer's precision."""
+
+    def __init__(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module: Any = pl_module
+        wanted = ("embodiments", "chunk_length", "history_length", "predict_chunk")
+        if missing := [name for name in wanted if not hasattr(module, name)]:
+            raise RolloutError(
+                f"{type(pl_module).__name__} has no {', '.join(missing)}; rollouts need a module "
+                "with the members of actionprior.rollout.ChunkPolicy"
+            )
+        self._module: ChunkPolicy = module
+        self._precision = trainer.precision_plugin
+        self.device = pl_module.device
+        self.embodiments: list[Embodiment] = self._module.embodiments
+        self.chunk_length: int = self._module.chunk_length
+        self.history_length: int = self._module.history_length
+
+    def robot(self, name: str) -> Embodiment:
+        """The embodiment of a name that a rollout has already checked."""
+        return next(robot for robot in self.embodiments if robot.name == name)
+
+    def predict_chunk(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
+        with self._precision.forward_context():
+            return self._module.predict_chunk(
+                self._precision.convert_input(observation), self._precision.convert_input(noise_BHA)
+            )
+
+
+def _is_quick(trainer: pl.Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set outside of its __init__
+
+
+@contextmanager
+def _evaluating(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
+    """Averaged weights and eval mode inside; what was before, after."""
+    averaging = [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None
+    ]
+    modes = [(module, module.training) for module in pl_module.modules()]
+    # As WeightAveraging does around validation. In on_train_end and in test the module may hold
+    # the averaged weights already: then both are equal and swapping changes nothing.
+    for callback in averaging:
+        callback._swap_models(pl_module)
+    pl_module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for callback in averaging:
+            callback._swap_models(pl_module)
+
+
+def _gather(trainer: pl.Trainer, mine: list[EpisodeResult]) -> list[EpisodeResult]:
+    """All ranks' episodes in seed order; frames stay where they were taken."""
+    if trainer.world_size == 1:
+        return mine
+    parts: list[list[EpisodeResult]] = [[] for _ in range(trainer.world_size)]
+    torch.distributed.all_gather_object(parts, [replace(e, frames=[]) for e in mine])
+    parts[trainer.global_rank] = mine
+    return [episode for part in parts for episode in part]

@@ -1,0 +1,102 @@
+"""Where rollouts are told: loggers, video files, a JSON file and the console."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from actionprior.rollout import RolloutResult
+from actionprior.rollout.video import enlarge, gif_bytes, write_mp4
+
+
+def log_scalars(loggers: Iterable[Logger], metrics: dict[str, float], step: int) -> None:
+    """Log at a step, whatever the trainer's ``log_every_n_steps``."""
+    for logger in loggers:
+        logger.log_metrics(metrics, step)
+        logger.save()
+
+
+def log_videos(
+    loggers: Iterable[Logger], tag: str, result: RolloutResult, step: int, fps: float
+) -> None:
+    """Show the filmed episodes in TensorBoard, as ``<tag>/<env>/video_<k>``."""
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+    # Not `file_writer`: a finished fit closes it, and this opens it again for a test.
+    writers = [
+        logger.experiment._get_file_writer()
+        for logger in loggers
+        if isinstance(logger, TensorBoardLogger)
+    ]
+    filmed = [episode for episode in result.episodes if episode.frames]
+    for k, episode in enumerate(filmed if writers else []):
+        frames = [enlarge(frame, 128) for frame in episode.frames]
+        # add_video of torch.utils.tensorboard drops the video silently with moviepy 2.
+        image = Summary.Image(
+            height=frames[0].shape[0],
+            width=frames[0].shape[1],
+            colorspace=3,
+            encoded_image_string=gif_bytes(frames, fps),
+        )
+        name = f"{tag}/{result.env_id}/video_{k}"
+        for writer in writers:
+            writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+            writer.flush()
+
+
+def write_files(
+    results: Sequence[RolloutResult],
+    rates_hz: Sequence[float],
+    log_dir: str,
+    tag: str,
+    folder: str,
+    step: int,
+) -> None:
+    """Write ``results.json`` and the films under ``<log_dir>/<tag>s/<folder>/``.
+
+    Films are named ``<env>_<seed>_<success|failure>.mp4`` and play at the control rate.
+    """
+    target = Path(log_dir, f"{tag}s", folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for result, fps in zip(results, rates_hz, strict=True):
+        for episode in result.episodes:
+            if episode.frames:
+                outcome = "success" if episode.success else "failure"
+                name = f"{result.env_id.replace('/', '_')}_{episode.seed}_{outcome}.mp4"
+                write_mp4(episode.frames, target / name, fps)
+    rates = [result.success_rate for result in results]
+    data = {
+        "step": step,
+        "success_rate": sum(rates) / len(rates),
+        "environments": [result.to_dict() for result in results],
+    }
+    (target / "results.json").write_text(json.dumps(data, indent=2) + "\n")
+
+
+def print_table(results: Sequence[RolloutResult]) -> None:
+    """Print one line an environment, and the mean success."""
+    from rich.console import Console
+    from rich.table import Table
+
+    mean = sum(result.success_rate for result in results) / len(results)
+    table = Table(title="Rollouts", caption=f"mean success {100 * mean:.1f} %")
+    table.add_column("environment")
+    columns = ("success", "95 % interval", "episodes", "return", "length", "jerk", "latency")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for result in results:
+        interval = result.success_interval
+        table.add_row(
+            result.env_id,
+            f"{100 * result.success_rate:.1f} %",
+            f"{100 * interval.low:.1f} - {100 * interval.high:.1f} %",
+            str(len(result.episodes)),
+            f"{result.mean_return:.2f}",
+            f"{result.mean_length:.1f}",
+            f"{result.mean_jerk:.2e}",
+            f"{1e3 * result.median_latency_s:.1f} ms",
+        )
+    console = Console()
+    console.width = max(console.width, 110)  # a log file's 80 columns would cut the numbers
+    console.print(table)

@@ -1,0 +1,177 @@
+"""Demonstrations of the PyBullet suite, recorded on first use."""
+
+from pathlib import Path
+from typing import Any
+
+from actionprior.data import DataError
+from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.trajectories import LeRobotTrajectories
+from data_modules.vla import LeRobotVLA
+
+TASKS = ("reach", "push", "lift", "place")
+
+
+class Demonstrations:
+    """One robot's demonstration set: where it is, how it is recorded, how it is read.
+
+    Args:
+        robot: ``panda``, ``kuka`` or ``xarm6``.
+        tasks: of ``TASKS``.
+        episodes_per_task: episodes of each.
+        data_dir: where sets are kept.
+        seed: block of reset seeds (``record_demonstrations``).
+        control_mode: None is the robot's own.
+        image_size: edge of the images [pixels]; None records none.
+    """
+
+    def __init__(
+        self,
+        robot: str,
+        tasks: list[str],
+        episodes_per_task: int,
+        data_dir: str,
+        seed: int,
+        control_mode: str | None,
+        image_size: int | None,
+    ) -> None:
+        from actionprior.envs import ENV_IDS
+        from actionprior.envs.embodiments import suite_embodiment
+        from actionprior.envs.robots import check_control_mode, find_robot
+
+        try:
+            arm = find_robot(robot)
+            self.control_mode = check_control_mode(control_mode or arm.control_mode)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        if not tasks or not set(tasks) <= set(TASKS) or len(set(tasks)) < len(tasks):
+            raise DataError(f"tasks is {tasks}, expected some of {list(TASKS)}, each once")
+        if episodes_per_task < 1:
+            raise DataError(f"episodes_per_task is {episodes_per_task}, expected at least 1")
+        ids = {env_id.lower(): env_id for env_id in ENV_IDS}
+        self.env_ids = [ids[f"actionprior/{arm.name}{task}-v0"] for task in tasks]
+        self.episodes_per_task = episodes_per_task
+        self.seed = seed
+        self.image_size = image_size
+        parts = [arm.name, self.control_mode, "+".join(tasks), f"{episodes_per_task}x"]
+        parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind"]
+        self.root = Path(data_dir).expanduser() / "-".join(parts)
+        robot_fields = vars(suite_embodiment(arm, self.control_mode))
+        self.embodiment = LeRobotEmbodiment(**robot_fields, roots=[str(self.root)])
+
+    def record(self) -> None:
+        """Record the set unless it is there.
+
+        Raises:
+            DataError: PyBullet is missing, or the arguments are out of range.
+        """
+        if self.root.exists():
+            return
+        from actionprior.envs.recording import record_demonstrations
+
+        try:
+            record_demonstrations(
+                self.env_ids,
+                self.root,
+                episodes_per_task=self.episodes_per_task,
+                seed=self.seed,
+                images=self.image_size is not None,
+                image_size=self.image_size or 64,
+                control_mode=self.control_mode,
+            )
+        except (ImportError, ValueError) as error:
+            raise DataError(f"{self.root}: cannot be recorded: {error}") from error
+
+
+class SimulatedTrajectories(LeRobotTrajectories):
+    """Stage 1 on the suite: states and actions of one or many of its arms, without images.
+
+    Args:
+        robots: names of the arms.
+        tasks: names of the tasks.
+        episodes_per_task: recorded demonstrations of each arm and task.
+        data_dir: where sets are kept; missing ones are recorded there.
+        recording_seed: block of reset seeds.
+        control_modes: by arm, instead of the arm's own.
+        kwargs: of ``LeRobotTrajectories``.
+    """
+
+    def __init__(
+        self,
+        robots: list[str],
+        tasks: list[str] = list(TASKS),  # noqa: B006  read only
+        episodes_per_task: int = 200,
+        data_dir: str = "outputs/data",
+        recording_seed: int = 0,
+        control_modes: dict[str, str] | None = None,
+        **kwargs: Any,  # noqa: ANN401  the parent's, as they are
+    ) -> None:
+        modes = control_modes or {}
+        if unknown := sorted(set(modes) - set(robots)):
+            raise DataError(f"control_modes names {unknown[0]!r}, which is not among {robots}")
+        self.sets = [
+            Demonstrations(
+                robot, tasks, episodes_per_task, data_dir, recording_seed, modes.get(robot), None
+            )
+            for robot in robots
+        ]
+        super().__init__(embodiments=[s.embodiment for s in self.sets], **kwargs)
+
+    def prepare_data(self) -> None:
+        """Record what is missing."""
+        for demonstrations in self.sets:
+            demonstrations.record()
+        super().prepare_data()
+
+
+class SimulatedVLA(LeRobotVLA):
+    """Stage 2 on the suite: one arm, with images.
+
+    Args:
+        robot: name of the arm.
+        tasks: names of the tasks.
+        episodes_per_task: recorded demonstrations of each task.
+        demonstrations: takes the first this many of each task (by default all of them).
+        data_dir: where sets are kept; missing ones are recorded there.
+        recording_seed: block of reset seeds; another one than Stage 1's by default.
+        control_mode: instead of the arm's own.
+        render_size: edge of the recorded images [pixels].
+        kwargs: of ``LeRobotVLA``.
+    """
+
+    def __init__(
+        self,
+        robot: str,
+        tasks: list[str] = list(TASKS),  # noqa: B006  read only
+        episodes_per_task: int = 100,
+        demonstrations: int | None = None,
+        data_dir: str = "outputs/data",
+        recording_seed: int = 1,
+        control_mode: str | None = None,
+        render_size: int = 64,
+        **kwargs: Any,  # noqa: ANN401  the parent's, as they are
+    ) -> None:
+        if demonstrations is not None and not 1 <= demonstrations <= episodes_per_task:
+            raise DataError(
+                f"demonstrations is {demonstrations}, expected 1 to {episodes_per_task} "
+                "(episodes_per_task)"
+            )
+        self.sets = [
+            Demonstrations(
+                robot,
+                tasks,
+                episodes_per_task,
+                data_dir,
+                recording_seed,
+                control_mode,
+                render_size,
+            )
+        ]
+        super().__init__(embodiments=[self.sets[0].embodiment], **kwargs)
+        if demonstrations is not None:
+            # The suite records its tasks in turn: the first n·T episodes are n of each.
+            self.max_episodes = demonstrations * len(tasks)
+
+    def prepare_data(self) -> None:
+        """Record what is missing."""
+        self.sets[0].record()
+        super().prepare_data()

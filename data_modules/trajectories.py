@@ -1,0 +1,207 @@
+"""Stage 1 data: state-action trajectories of one or many robots from LeRobot v3 datasets."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from actionprior.batch import TrajectoryBatch
+from actionprior.data import BatchSource, DataError, EmbodiedDataModule, Frames
+from actionprior.embodiment import Embodiment
+from actionprior.trajectories import (
+    Recording,
+    TrajectoryStore,
+    TrajectoryWindows,
+    moving,
+    split_episodes,
+)
+from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, locate, read_columns
+
+
+class Episode(NamedTuple):
+    """A stretch of one dataset that windows may not leave."""
+
+    robot: int  # index into embodiments
+    dataset: int  # index into the datasets read
+    number: int  # episode in the dataset
+    start: int  # first frame in the dataset
+    stop: int
+    validation: bool
+
+
+class LeRobotTrajectories(EmbodiedDataModule):
+    """Windows of actions and states; images and videos are never opened.
+
+    Validation takes whole episodes. A robot with a single episode is cut in time: its last
+    part validates, as an episode of its own, so that no window is in both.
+
+    Args:
+        embodiments: robots with their datasets.
+        chunk_length: steps H of an action chunk.
+        history_length: past steps H_h (Stage 2).
+        batch_size: windows a process and step.
+        num_workers: loader processes; the gather is fast enough for none.
+        seed: of the split and of the order.
+        val_fraction: share of each robot's episodes that validates.
+        max_episodes: takes the first episodes of each dataset only.
+        max_episodes_per_task: takes the first episodes of each instruction only.
+        weights: each robot's share of an epoch, by name; by default each window comes once.
+        skip_idle: leave out training windows in which hardly anything moves.
+        idle_threshold: what counts as motion, relative to what the robot's group travels in
+            its 1-in-100 windows.
+        shuffle_time: permute the steps inside each training chunk: the control prior.
+    """
+
+    needs_videos = False
+
+    def __init__(
+        self,
+        embodiments: list[LeRobotEmbodiment],
+        chunk_length: int = 15,
+        history_length: int = 15,
+        batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        max_episodes: int | None = None,
+        max_episodes_per_task: int | None = None,
+        weights: dict[str, float] | None = None,
+        skip_idle: bool = False,
+        idle_threshold: float = 0.02,
+        shuffle_time: bool = False,
+    ) -> None:
+        super().__init__(chunk_length, history_length, batch_size, num_workers, seed)
+        self.robots = list(embodiments)
+        self.val_fraction = val_fraction
+        self.max_episodes = max_episodes
+        self.max_episodes_per_task = max_episodes_per_task
+        self.weights = weights
+        self.skip_idle = skip_idle
+        self.idle_threshold = idle_threshold
+        self.shuffle_time = shuffle_time
+        self._check_arguments()
+
+    @property
+    def embodiments(self) -> list[Embodiment]:
+        """The robots, in the order given."""
+        return cast(list[Embodiment], self.robots)
+
+    def mixture(self) -> list[float] | None:
+        """``weights`` in the order of the robots."""
+        return None if self.weights is None else [self.weights[r.name] for r in self.robots]
+
+    def windows(self, training: bool) -> BatchSource[Any]:
+        """Chunks; shuffled in time for the control prior's training."""
+        shuffled = training and self.shuffle_time
+        return TrajectoryWindows(
+            self.frames.store, self.chunk_length, shuffle_seed=self.seed if shuffled else None
+        )
+
+    def prepare_data(self) -> None:
+        """Download hub datasets, in one process."""
+        for robot in self.robots:
+            for repo_id in robot.repo_ids:
+                locate(repo_id, self.needs_videos)
+
+    def read_frames(self) -> Frames:
+        """Read all datasets, split them by episode, and drop idle training windows if asked."""
+        datasets = [
+            (index, self.read_dataset(root, robot))
+            for index, robot in enumerate(self.robots)
+            for root in self._folders(robot)
+        ]
+        episodes = self._split(self._select(datasets))
+        recordings = [(e.robot, _cut(datasets[e.dataset][1], e)) for e in episodes]
+        store = TrajectoryStore(self.robots, recordings)
+        validation_N = torch.from_numpy(
+            np.repeat([e.validation for e in episodes], [e.stop - e.start for e in episodes])
+        )
+        train_N = (~validation_N).nonzero()[:, 0]
+        if self.skip_idle:
+            train_N = self._without_idle(store, train_N)
+        self.keep_sources([columns for _, columns in datasets], episodes)
+        return Frames(store, train_N, validation_N.nonzero()[:, 0])
+
+    def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
+        """One dataset's columns; Stage 2 checks its cameras, too."""
+        return read_columns(root, robot)
+
+    def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
+        """Stage 2 needs to know where each frame's image and instruction are."""
+
+    def _statistics_windows(self, frames_B: Tensor) -> TrajectoryBatch:
+        windows = LeRobotTrajectories.windows(self, training=True)
+        return cast(TrajectoryBatch, windows.__getitems__(frames_B.tolist()))
+
+    # ---- parts --------------------------------------------------------------------------------
+
+    def _check_arguments(self) -> None:
+        if not self.robots:
+            raise DataError("embodiments is empty; give at least one robot")
+        names = [robot.name for robot in self.robots]
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(f"embodiment name {twice[0]!r} is used twice")
+        if not 0 <= self.val_fraction < 1:
+            raise DataError(f"val_fraction is {self.val_fraction}, expected 0 <= val_fraction < 1")
+        for robot in self.robots:
+            if not robot.roots and not robot.repo_ids:
+                raise DataError(f"embodiment {robot.name!r} names no dataset in roots or repo_ids")
+        if self.weights is not None and (
+            sorted(self.weights) != sorted(names) or min(self.weights.values()) <= 0
+        ):
+            raise DataError(
+                f"weights is {self.weights}, expected a share above 0 for each of {names}"
+            )
+
+    def _folders(self, robot: LeRobotEmbodiment) -> list[Path]:
+        return [Path(root).expanduser() for root in robot.roots] + [
+            locate(repo_id, self.needs_videos) for repo_id in robot.repo_ids
+        ]
+
+    def _select(self, datasets: list[tuple[int, Columns]]) -> list[Episode]:
+        chosen = []
+        for dataset, (robot, columns) in enumerate(datasets):
+            taken: Counter[str] = Counter()
+            for index, task in enumerate(columns.tasks_E[: self.max_episodes]):
+                taken[task] += 1
+                if self.max_episodes_per_task and taken[task] > self.max_episodes_per_task:
+                    continue
+                start = int(columns.starts_E[index])
+                stop = start + int(columns.lengths_E[index])
+                chosen.append(Episode(robot, dataset, index, start, stop, False))
+        return chosen
+
+    def _split(self, episodes: list[Episode]) -> list[Episode]:
+        result = []
+        for robot in range(len(self.robots)):
+            mine = [e for e in episodes if e.robot == robot]
+            if len(mine) == 1 and self.val_fraction > 0 and mine[0].stop - mine[0].start > 1:
+                only = mine[0]
+                cut = only.stop - max(1, round(self.val_fraction * (only.stop - only.start)))
+                result.append(only._replace(stop=cut))
+                result.append(only._replace(start=cut, validation=True))
+                continue
+            rng = np.random.default_rng([self.seed, robot])
+            held_out = set(split_episodes(len(mine), self.val_fraction, rng).tolist())
+            result += [e._replace(validation=i in held_out) for i, e in enumerate(mine)]
+        return result
+
+    def _without_idle(self, store: TrajectoryStore, train_N: Tensor) -> Tensor:
+        keep = moving(store, train_N, self.chunk_length, self.idle_threshold)
+        for index, robot in enumerate(self.robots):
+            mine = store.embodiment_N[train_N] == index
+            if not keep[mine].any():
+                raise DataError(f"embodiment {robot.name!r} never moves; set skip_idle to false")
+            share = 1 - float(keep[mine].float().mean())
+            rank_zero_info(f"{robot.name}: {share:.0%} of the training windows are idle: left out")
+        return train_N[keep]
+
+
+def _cut(columns: Columns, episode: Episode) -> Recording:
+    rows = slice(episode.start, episode.stop)
+    lengths = np.array([episode.stop - episode.start], dtype=np.int64)
+    return Recording(columns.action_Na[rows], columns.state_Ns[rows], lengths)

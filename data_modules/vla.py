@@ -1,0 +1,229 @@
+"""Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from actionprior.batch import Observation, VLABatch
+from actionprior.data import BatchSource, DataError
+from actionprior.trajectories import IntArray, TrajectoryStore
+from data_modules.frame_images import FrameImages, Size, camera_size, check_cameras
+from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.trajectories import Episode, LeRobotTrajectories
+
+
+class VLAWindows(Dataset[VLABatch]):
+    """Observations with their future chunks, a whole batch at a time.
+
+    Args:
+        store: the frames.
+        images: the images of each dataset.
+        source_N3: int64 (N, 3), each frame's dataset, episode in it, and row in the episode.
+        tasks_N: each frame's instruction.
+        chunk_length: steps H.
+        history_length: past steps H_h.
+    """
+
+    def __init__(
+        self,
+        store: TrajectoryStore,
+        images: list[FrameImages],
+        source_N3: IntArray,
+        tasks_N: list[str],
+        chunk_length: int,
+        history_length: int,
+    ) -> None:
+        self.store = store
+        self.images = images
+        self.source_N3 = source_N3
+        self.tasks_N = tasks_N
+        self.chunk_length = chunk_length
+        self.history_length = history_length
+        self.cameras = max(len(i.cameras) for i in images)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, frame: int) -> VLABatch:
+        return self.__getitems__([frame])
+
+    def __getitems__(self, frames: Sequence[int]) -> VLABatch:
+        """The finished batch of the observations at ``frames``."""
+        frames_B = torch.as_tensor(frames, dtype=torch.int64)
+        future = self.store.future(frames_B, self.chunk_length)
+        images_BCKYX, camera_mask_BC = self._look(frames)
+        return VLABatch(
+            observation=Observation(
+                images_BCKYX=images_BCKYX,
+                camera_mask_BC=camera_mask_BC,
+                task=[self.tasks_N[frame] for frame in frames],
+                state_BS=self.store.state_NS[frames_B],
+                reference_BA=future.reference_BA.clone(),
+                history=self.store.history(frames_B, self.history_length),
+                embodiment_B=future.embodiment_B.clone(),
+            ),
+            future=future,
+        )
+
+    def _look(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+        size = self.images[0].size
+        images = np.zeros((len(frames), self.cameras, 3, *size), dtype=np.uint8)
+        mask = np.zeros((len(frames), self.cameras), dtype=np.bool_)
+        for b, frame in enumerate(frames):
+            dataset, episode, row = self.source_N3[frame]
+            source = self.images[dataset]
+            for c, camera in enumerate(source.cameras):
+                images[b, c] = source.read(int(episode), int(row), camera)
+                mask[b, c] = True
+        return torch.from_numpy(images), torch.from_numpy(mask)
+
+
+class LeRobotVLA(LeRobotTrajectories):
+    """Images of the robots' cameras, instruction, state, history and action chunk.
+
+    Args:
+        embodiments: robots with their datasets; ``cameras`` says which images a policy sees.
+        chunk_length: steps H of an action chunk.
+        history_length: past steps H_h.
+        batch_size: observations a process and step.
+        num_workers: loader processes.
+        seed: of the split and of the order.
+        val_fraction: share of each robot's episodes that validates.
+        max_episodes: takes the first episodes of each dataset only.
+        max_episodes_per_task: takes the first episodes of each instruction only.
+        weights: each robot's share of an epoch, by name; by default each window comes once.
+        skip_idle: leave out training windows in which hardly anything moves.
+        idle_threshold: what counts as motion (see ``LeRobotTrajectories``).
+        image_size: side, or [rows, columns], of the images; by default the cameras' own, which
+            must then all be equal.
+        cache_images: decode each episode once, into arrays that later runs map into memory;
+            otherwise decode at each access.
+        cache_dir: where; by default $ACTIONPRIOR_CACHE or ~/.cache/actionprior.
+        video_backend: lerobot's name of the decoder.
+    """
+
+    needs_videos = True
+
+    def __init__(
+        self,
+        embodiments: list[LeRobotEmbodiment],
+        chunk_length: int = 15,
+        history_length: int = 15,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        max_episodes: int | None = None,
+        max_episodes_per_task: int | None = None,
+        weights: dict[str, float] | None = None,
+        skip_idle: bool = False,
+        idle_threshold: float = 0.02,
+        image_size: int | tuple[int, int] | None = None,
+        cache_images: bool = True,
+        cache_dir: str | None = None,
+        video_backend: str = "pyav",
+    ) -> None:
+        super().__init__(
+            embodiments,
+            chunk_length,
+            history_length,
+            batch_size,
+            num_workers,
+            seed,
+            val_fraction,
+            max_episodes,
+            max_episodes_per_task,
+            weights,
+            skip_idle,
+            idle_threshold,
+        )
+        for robot in self.robots:
+            if not robot.cameras:
+                raise DataError(f"embodiment {robot.name!r} names no camera; Stage 2 needs one")
+        self.image_size = image_size
+        self.cache_images = cache_images
+        self.cache_dir = cache_dir
+        self.video_backend = video_backend
+        self._images: list[FrameImages] = []
+        self._source_N3: IntArray = np.empty((0, 3), dtype=np.int64)
+        self._tasks_N: list[str] = []
+
+    def prepare_data(self) -> None:
+        """Download hub datasets and decode what the cache lacks, in one process."""
+        super().prepare_data()
+        if self.cache_images:
+            self.setup("fit")
+
+    def windows(self, training: bool) -> BatchSource[Any]:
+        """Observations and chunks."""
+        return VLAWindows(
+            self.frames.store,
+            self._images,
+            self._source_N3,
+            self._tasks_N,
+            self.chunk_length,
+            self.history_length,
+        )
+
+    def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
+        """The columns; refuses a dataset that lacks a camera before anything is decoded."""
+        columns = read_columns(root, robot)
+        check_cameras(columns, robot.cameras)
+        return columns
+
+    def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
+        """Remember where images and instructions are, and fill the cache."""
+        cameras = {e.dataset: self.robots[e.robot].cameras for e in episodes}
+        size = self._size([(datasets[d], names) for d, names in cameras.items()])
+        self._images = [
+            FrameImages(columns, cameras.get(d, []), size, self._cache(), self.video_backend)
+            for d, columns in enumerate(datasets)
+        ]
+        rows, tasks = [], []
+        for e in episodes:
+            first = int(datasets[e.dataset].starts_E[e.number])
+            at = np.arange(e.start, e.stop)
+            source = [np.full_like(at, e.dataset), np.full_like(at, e.number), at - first]
+            rows.append(np.stack(source, axis=1))
+            tasks += [datasets[e.dataset].tasks[i] for i in datasets[e.dataset].task_N[at]]
+        self._source_N3 = np.concatenate(rows)
+        self._tasks_N = tasks
+        self._fill(episodes)
+
+    # ---- parts --------------------------------------------------------------------------------
+
+    def _fill(self, episodes: list[Episode]) -> None:
+        missing = [
+            (images, *pair)
+            for d, images in enumerate(self._images)
+            for pair in images.missing(sorted({e.number for e in episodes if e.dataset == d}))
+        ]
+        if not missing:
+            return
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        for images, episode, camera in tqdm(missing, desc="decoding episodes", unit="episode"):
+            images.fill(episode, camera)
+
+    def _cache(self) -> Path | None:
+        if not self.cache_images:
+            return None
+        chosen = self.cache_dir or os.environ.get("ACTIONPRIOR_CACHE") or "~/.cache/actionprior"
+        return Path(chosen).expanduser() / "images"
+
+    def _size(self, sources: list[tuple[Columns, list[str]]]) -> Size:
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size)
+        if self.image_size is not None:
+            rows, columns = self.image_size
+            return (rows, columns)
+        sizes = {camera_size(c, name): f"{c.root} {name}" for c, names in sources for name in names}
+        if len(sizes) > 1:
+            raise DataError(f"cameras differ in size: {sizes}; set image_size")
+        return next(iter(sizes))

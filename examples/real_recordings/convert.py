@@ -1,0 +1,156 @@
+"""Turn the real recordings in ../shared/data into LeRobot v3 datasets.
+
+    python examples/real_recordings/convert.py --source ../shared/data --out outputs/real
+
+Each dataset is written by lerobot itself and appears whole or not at all. What was found in a
+recording, and done about it, is printed and kept in the dataset's ``CONVERSION.txt``.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from recordings import READERS, Episode, Recording, RecordingError, check
+
+CAMERA_KEY = "observation.images.cam_high"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Convert what the command line names.
+
+    Raises:
+        SystemExit: with one sentence, if a recording is missing or not as expected.
+    """
+    options = _parser().parse_args(arguments)
+    for name in options.only or READERS:
+        filmed = options.videos and name == "g1_inspire"
+        target = options.out / (f"{name}_video" if filmed else name)
+        if target.exists() and not options.overwrite:
+            print(f"{target}: is there already (--overwrite replaces it)")
+            continue
+        try:
+            convert(options.source / name, target, filmed, options.max_episodes)
+        except RecordingError as error:
+            sys.exit(f"error: {error}")
+
+
+def convert(source: Path, target: Path, videos: bool, max_episodes: int | None = None) -> None:
+    """Convert one recording.
+
+    Args:
+        source: the recording's folder; its name chooses the reader.
+        target: the dataset's folder, replaced if it exists.
+        videos: keep the images where the recording has them.
+        max_episodes: converts the first episodes only.
+
+    Raises:
+        RecordingError: the recording is missing or not as expected.
+    """
+    if not source.is_dir():
+        raise RecordingError(
+            f"{source} is missing: expected the folder of real recordings that comes beside the "
+            "project (shared/data); name it with --source"
+        )
+    recording = READERS[source.name](source, videos)
+    check(source.name, recording)
+    recording.episodes = recording.episodes[:max_episodes]
+    frames = sum(len(e.state) for e in recording.episodes)
+    said = [f"{source.name}: {len(recording.episodes)} episodes, {frames} frames → {target}"]
+    said += [f"  - {note}" for note in recording.notes]
+    print("\n".join(said), flush=True)
+    building = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)  # of a killed run
+    try:
+        _write(recording, building, target.name)
+        (building / "CONVERSION.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _write(recording: Recording, folder: Path, name: str) -> None:
+    from datasets.utils import logging
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    logging.disable_progress_bar()  # datasets shows one for every episode
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    features: dict[str, dict[str, Any]] = {
+        "observation.state": _vector(recording.state_names),
+        "action": _vector(recording.action_names),
+    }
+    filmed = recording.episodes[0].video is not None
+    if filmed:
+        shape = next(_images(recording.episodes[0])).shape
+        names = ["height", "width", "channels"]
+        features[CAMERA_KEY] = {"dtype": "video", "shape": shape, "names": names}
+    dataset = LeRobotDataset.create(
+        repo_id=f"actionprior/{name}",
+        fps=recording.fps,
+        features=features,
+        root=folder,
+        robot_type=recording.robot_type,
+        use_videos=filmed,
+        video_backend="pyav",
+    )
+    for number, episode in enumerate(recording.episodes):
+        images = _images(episode)
+        for row in range(len(episode.state)):
+            frame = {
+                "observation.state": episode.state[row].astype(np.float32),
+                "action": episode.action[row].astype(np.float32),
+                "task": episode.task,
+            }
+            if filmed:
+                image = next(images, None)
+                if image is None:
+                    raise RecordingError(
+                        f"{episode.video}: has {row} frames, but episode {number} of {name} has "
+                        f"{len(episode.state)}"
+                    )
+                frame[CAMERA_KEY] = image
+            dataset.add_frame(frame)
+        if next(images, None) is not None:
+            raise RecordingError(
+                f"{episode.video}: has more frames than the {len(episode.state)} of its episode"
+            )
+        dataset.save_episode()
+    dataset.finalize()
+    shutil.rmtree(folder / "images", ignore_errors=True)
+
+
+def _vector(names: list[str]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": (len(names),), "names": [str(n) for n in names]}
+
+
+def _images(episode: Episode) -> Iterator[npt.NDArray[np.uint8]]:
+    """The episode's frames, (Y, X, 3)."""
+    if episode.video is None:
+        return
+    import av
+
+    with av.open(str(episode.video)) as container:
+        for frame in container.decode(video=0):
+            yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--source", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/real"))
+    parser.add_argument("--only", nargs="+", choices=list(READERS), help="default: all")
+    parser.add_argument("--videos", action="store_true", help="keep g1_inspire's head camera")
+    parser.add_argument("--max-episodes", type=int, help="first episodes of each recording")
+    parser.add_argument("--overwrite", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Every test runs on one thread, offline, without a display, and with a cache of its own."""
+
+import os
+from collections.abc import Iterator
+
+# Before anything imports the libraries that read these once.
+os.environ.update(
+    {
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+        "SDL_AUDIODRIVER": "dummy",
+        "SDL_VIDEODRIVER": "dummy",
+    }
+)
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # set it to run the tests on a GPU
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the project records on first use goes to a folder of this test session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACTIONPRIOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seed that one test's ``seed_everything`` leaves in the environment ends with it."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")

@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+
+from tests.datasets import CAMERAS, write_dataset
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three episodes without images."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "plain")
+
+
+@pytest.fixture(scope="session")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three episodes with one camera as images and one as video, of different sizes."""
+    return write_dataset(
+        tmp_path_factory.mktemp("data") / "seen",
+        cameras={CAMERAS[0]: "image", CAMERAS[1]: "video"},
+        sizes={CAMERAS[1]: (64, 96)},
+    )

@@ -1,0 +1,205 @@
+"""What is wrong with a dataset is said in one sentence that names the place."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actionprior.data import DataError
+from data_modules.lerobot_columns import feature_names, locate, read_columns
+from tests.datasets import arm, write_dataset
+
+Spoil = Callable[[Path], None]
+
+
+@pytest.fixture
+def copy(plain: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(plain, tmp_path / "broken"))
+
+
+def data_file(root: Path) -> Path:
+    return next((root / "data").glob("*/*.parquet"))
+
+
+def edit_info(**changes) -> Spoil:
+    def spoil(root: Path) -> None:
+        path = root / "meta" / "info.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def edit_feature(key: str, **changes) -> Spoil:
+    def spoil(root: Path) -> None:
+        path = root / "meta" / "info.json"
+        info = json.loads(path.read_text())
+        info["features"][key] |= changes
+        path.write_text(json.dumps(info))
+
+    return spoil
+
+
+def edit_table(change: Callable[[pa.Table], pa.Table], where: str = "data") -> Spoil:
+    def spoil(root: Path) -> None:
+        path = next((root / where).glob("*/*.parquet"))
+        pq.write_table(change(pq.read_table(path)), path)
+
+    return spoil
+
+
+def edit_value(key: str, frame: int, entry: int, value: float) -> Spoil:
+    def change(table: pa.Table) -> pa.Table:
+        rows = table[key].to_pylist()
+        rows[frame][entry] = value
+        column = pa.array(rows, table.schema.field(key).type)
+        return table.set_column(table.schema.get_field_index(key), key, column)
+
+    return edit_table(change)
+
+
+def truncate(root: Path) -> None:
+    data_file(root).write_bytes(data_file(root).read_bytes()[:-40])
+
+
+def slow_clock(table: pa.Table) -> pa.Table:
+    times = pa.array(table["timestamp"].to_numpy() * 1.08, pa.float32())
+    return table.set_column(table.schema.get_field_index("timestamp"), "timestamp", times)
+
+
+def drop_episode(table: pa.Table) -> pa.Table:
+    return table.slice(0, table.num_rows - 1)
+
+
+def misnumber(table: pa.Table) -> pa.Table:
+    episodes = table["episode_index"].to_numpy().copy()
+    episodes[13] = 0
+    index = table.schema.get_field_index("episode_index")
+    return table.set_column(index, "episode_index", pa.array(episodes))
+
+
+REFUSALS: dict[str, tuple[Spoil, str]] = {
+    "no folder": (shutil.rmtree, "there is no such dataset folder"),
+    "no info": (lambda r: (r / "meta/info.json").unlink(), "has no meta/info.json"),
+    "bad info": (lambda r: (r / "meta/info.json").write_text("{"), "info.json is damaged"),
+    "v2.1": (edit_info(codebase_version="v2.1"), r"is a LeRobot v2\.1 dataset.*convert it"),
+    "empty": (edit_info(total_episodes=0, total_frames=0), "the dataset is empty"),
+    "no rows": (edit_table(lambda t: t.slice(0, 0)), "the dataset is empty"),
+    "fps": (edit_info(fps=30), r"has 30 frames a second, but embodiment 'arm' says control_hz 10"),
+    "timestamps": (edit_table(slow_clock), r"timestamps of episode 0 say 9\.26; resample it"),
+    "unknown feature": (
+        edit_feature("action", names=["a", "j2", "grip"]),
+        r"'action' has no feature 'j1'; it has \['a', 'j2', 'grip'\]",
+    ),
+    "name count": (edit_feature("action", names=["j1", "j2"]), "has 2 names for 3 entries"),
+    "wrong dims": (
+        edit_feature("action", names=["j1", "j2", "grip", "x"], shape=[4]),
+        "'x' of 'action' is neither mapped",
+    ),
+    "no action": (
+        lambda r: edit_info(features={})(r),
+        r"has no 'action'; it has \[\]",
+    ),
+    "nan": (
+        edit_value("action", 14, 1, float("nan")),
+        r"'action' feature 'j2' is nan at frame 2 of episode 1 \(1 such values\)",
+    ),
+    "inf": (
+        edit_value("observation.state", 0, 2, float("inf")),
+        r"'observation\.state' feature 'grip' is inf at frame 0 of episode 0",
+    ),
+    "truncated": (truncate, "is truncated or not a parquet file"),
+    "not parquet": (lambda r: data_file(r).write_text("no"), "is truncated or not a parquet file"),
+    "no data": (lambda r: shutil.rmtree(r / "data"), r"has no data/\*/\*\.parquet"),
+    "no column": (
+        edit_table(lambda t: t.drop_columns(["timestamp"])),
+        "has no column 'timestamp'",
+    ),
+    "fewer frames": (edit_table(drop_episode), "counts 28 frames, but the data have 27"),
+    "episode order": (edit_table(misnumber), "frame 13 is of episode 0 in the data, but of epis"),
+    "claimed count": (edit_info(total_episodes=105), "claims 105 episodes, but .* lists 3"),
+    "no episodes": (lambda r: shutil.rmtree(r / "meta/episodes"), "has no episode table"),
+    "no tasks": (lambda r: (r / "meta/tasks.parquet").unlink(), r"has no meta/tasks\.parquet"),
+    "bad metadata": (
+        lambda r: (r / "meta/tasks.parquet").write_text("no"),
+        "the metadata cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_a_fault_is_told_in_one_sentence_that_names_the_dataset(fault: str, copy: Path) -> None:
+    spoil, message = REFUSALS[fault]
+    spoil(copy)
+    with pytest.raises(DataError, match=message) as told:
+        read_columns(copy, arm())
+    assert str(copy) in str(told.value)
+
+
+def test_wrong_width_of_the_data_is_told(copy: Path) -> None:
+    def narrow(table: pa.Table) -> pa.Table:
+        rows = [row[:2] for row in table["action"].to_pylist()]
+        index = table.schema.get_field_index("action")
+        return table.set_column(index, "action", pa.array(rows))
+
+    edit_table(narrow)(copy)
+    with pytest.raises(DataError, match=r"'action' has 2 entries in the data, but 3 in"):
+        read_columns(copy, arm())
+
+
+def test_contradicted_rate_is_used_where_the_user_says_so(copy: Path) -> None:
+    edit_table(slow_clock)(copy)
+    assert len(read_columns(copy, arm(trust_fps=True)).action_Na) == 28
+
+
+def test_columns_hold_what_lerobot_reads(plain: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset("plain", root=plain)
+    columns = read_columns(plain, arm())
+    assert columns.lengths_E.tolist() == [12, 7, 9]
+    for i in range(len(dataset)):
+        item = dataset[i]
+        np.testing.assert_array_equal(columns.action_Na[i], item["action"])
+        np.testing.assert_array_equal(columns.state_Ns[i], item["observation.state"])
+        assert columns.tasks[columns.task_N[i]] == item["task"]
+    assert columns.tasks_E == ["push the cube", "lift the cube", "push the cube"]
+
+
+def test_features_are_found_by_name_and_left_out_by_name(plain: Path) -> None:
+    from actionprior.embodiment import ActionGroup
+
+    robot = arm(ignored=["j2"])
+    robot.action = [ActionGroup("part", "joints", ["grip", "j1"], "joint_position")]
+    columns, straight = read_columns(plain, robot), read_columns(plain, arm())
+    np.testing.assert_array_equal(columns.action_Na, straight.action_Na[:, [2, 0]])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["a", "b", "c"], [["a", "b", "c"]], {"motors": ["a", "b", "c"]}, {"b": 1, "a": 0, "c": 2}],
+)
+def test_feature_names_in_all_their_spellings(names: object) -> None:
+    assert feature_names({"shape": [3], "names": names}) == ["a", "b", "c"]
+
+
+def test_nameless_features_are_numbered() -> None:
+    assert feature_names({"shape": [3], "names": None}) == ["0", "1", "2"]
+
+
+def test_a_hub_name_is_looked_up_in_lerobots_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.utils import constants
+
+    monkeypatch.setattr(constants, "HF_LEROBOT_HOME", tmp_path)
+    write_dataset(tmp_path / "me" / "there", (3,))
+    assert locate("me/there", videos=False) == tmp_path / "me" / "there"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="'me/absent' cannot be had from the hub"):
+        locate("me/absent", videos=False)

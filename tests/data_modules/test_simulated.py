@@ -1,0 +1,94 @@
+"""The suite's demonstrations: recorded when missing, described as the environments are."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from actionprior.data import DataError
+from actionprior.embodiment import Embodiment
+from actionprior.envs.embodiments import suite_embodiment
+from data_modules import SimulatedTrajectories, SimulatedVLA
+
+pytest.importorskip("pybullet")
+
+
+@pytest.mark.parametrize(
+    ("robot", "mode", "slots"),
+    [
+        ("panda", None, range(29, 37)),
+        ("kuka", None, range(29, 37)),
+        ("xarm6", None, range(7, 14)),
+        ("xarm6", "joint_delta", [*range(29, 35), 36]),
+        ("panda", "ee_delta", range(7, 14)),
+    ],
+)
+def test_embodiments_fit_the_unified_spaces(robot: str, mode, slots) -> None:
+    import gymnasium
+
+    import actionprior.envs  # noqa: F401
+
+    body = suite_embodiment(robot, mode)
+    assert body.action_mask().nonzero()[0].tolist() == list(slots)
+    ids = {"panda": "Panda", "kuka": "Kuka", "xarm6": "XArm6"}
+    env = gymnasium.make(f"actionprior/{ids[robot]}Reach-v0", control_mode=mode, images=False)
+    assert tuple(body.action_features) == env.unwrapped.action_names
+    assert tuple(body.state_features) == env.unwrapped.state_names
+    assert body.control_hz == env.unwrapped.control_hz
+    env.close()
+
+
+def test_commands_are_learnt_as_what_they_are() -> None:
+    assert suite_embodiment("kuka").action[0].relative_to == "joints"
+    assert suite_embodiment("panda").delta_mask().sum() == 7
+    assert suite_embodiment("xarm6").delta_mask().sum() == 6
+    assert suite_embodiment("panda", "ee_delta").name == "panda_ee_delta"
+
+
+def test_missing_sets_are_recorded_once_without_images(tmp_path: Path) -> None:
+    def make() -> SimulatedTrajectories:
+        return SimulatedTrajectories(
+            ["panda", "xarm6"], ["reach"], episodes_per_task=3, data_dir=str(tmp_path),
+            batch_size=4, val_fraction=0.3,
+        )  # fmt: skip
+
+    data = make()
+    assert [type(e).__mro__[1] for e in data.embodiments] == [Embodiment] * 2
+    assert not list(tmp_path.iterdir())
+    data.prepare_data()
+    data.setup("fit")
+    assert data.statistics_sample(40).embodiment_B.unique().tolist() == [0, 1]
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert sorted(p.name for p in made) == [
+        "panda-joint_delta-reach-3x-seed0-blind",
+        "xarm6-ee_delta-reach-3x-seed0-blind",
+    ]
+    make().prepare_data()
+    assert made == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+
+
+def test_stage_two_takes_the_first_demonstrations_of_each_task(tmp_path: Path) -> None:
+    data = SimulatedVLA(
+        "panda", ["reach", "lift"], episodes_per_task=2, demonstrations=1, render_size=32,
+        data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"), batch_size=4, val_fraction=0,
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("fit")
+    assert len(data.frames.store.start_N.unique()) == 2
+    batch = next(iter(data.train_dataloader()))
+    assert batch.observation.images_BCKYX.shape == (4, 1, 3, 32, 32)
+    assert batch.observation.images_BCKYX.float().std() > 10
+    verbs = {t.split()[0] for t in data._tasks_N}
+    assert len(verbs) == 2
+    assert torch.isfinite(batch.future.action_BHA).all()
+
+
+def test_wrong_names_are_told() -> None:
+    with pytest.raises(DataError, match="robot 'ur5' is not known"):
+        SimulatedTrajectories(["ur5"])
+    with pytest.raises(DataError, match=r"tasks is \['fold'\], expected some of"):
+        SimulatedTrajectories(["panda"], ["fold"])
+    with pytest.raises(DataError, match="control_modes names 'kuka'"):
+        SimulatedTrajectories(["panda"], control_modes={"kuka": "ee_delta"})
+    with pytest.raises(DataError, match="demonstrations is 9, expected 1 to 5"):
+        SimulatedVLA("panda", episodes_per_task=5, demonstrations=9)

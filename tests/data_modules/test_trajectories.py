@@ -1,0 +1,169 @@
+"""Stage 1 data: split, windows, mixture, and never a video."""
+
+import shutil
+from pathlib import Path
+
+import jsonargparse
+import pytest
+import torch
+import yaml
+
+from actionprior.batch import TrajectoryBatch
+from actionprior.data import DataError
+from data_modules import LeRobotEmbodiment, LeRobotTrajectories
+from tests.datasets import CAMERAS, arm, write_dataset
+
+
+def module(*robots: LeRobotEmbodiment, **options) -> LeRobotTrajectories:
+    data = LeRobotTrajectories(list(robots), **{"batch_size": 4, "chunk_length": 5, **options})
+    data.setup("fit")
+    return data
+
+
+def episodes_of(data: LeRobotTrajectories, frames: torch.Tensor) -> set[int]:
+    return set(data.frames.store.start_N[frames].tolist())
+
+
+def test_windows_are_padded_where_lerobot_pads(plain: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    steps = [i / 10 for i in range(5)]
+    reference = LeRobotDataset(
+        "plain", root=plain, delta_timestamps={"action": steps, "observation.state": steps}
+    )
+    data = module(arm(plain), val_fraction=0.0)
+    batch = data.windows(training=True).__getitems__(list(range(len(reference))))
+    robot = data.embodiments[0]
+    for i in range(len(reference)):
+        item = reference[i]
+        assert torch.equal(batch.step_mask_BH[i], ~item["action_is_pad"])
+        # Values agree also past the end: both repeat the last frame.
+        action = robot.action_to_unified(item["action"].numpy())
+        state = robot.state_to_unified(item["observation.state"].numpy())
+        assert torch.equal(batch.action_BHA[i], torch.from_numpy(action))
+        assert torch.equal(batch.state_BHS[i], torch.from_numpy(state))
+
+
+def test_validation_takes_whole_episodes_of_every_robot(plain: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", (5, 6, 7, 8, 9, 10))
+    robots = arm(plain, name="a"), arm(other, name="b")
+    data = module(*robots, val_fraction=0.3)
+    train, held_out = (episodes_of(data, f) for f in data.frames[1:])
+    assert not train & held_out
+    assert len(train | held_out) == 9
+    assert len(held_out) == 3  # one of 3, two of 6
+    assert data.frames.store.embodiment_N[data.frames.val_N].unique().tolist() == [0, 1]
+    again = module(*robots, val_fraction=0.3)
+    assert torch.equal(again.frames.val_N, data.frames.val_N)
+    splits = {tuple(module(*robots, seed=s).frames.val_N.tolist()) for s in range(5)}
+    assert len(splits) > 1
+
+
+def test_a_single_episode_is_cut_in_time_and_windows_do_not_cross(tmp_path: Path) -> None:
+    data = module(arm(write_dataset(tmp_path / "one", (20,))), val_fraction=0.25)
+    assert data.frames.train_N.tolist() == list(range(15))
+    assert data.frames.val_N.tolist() == list(range(15, 20))
+    store = data.frames.store
+    last = store.future(torch.tensor([14]), 5)
+    assert last.step_mask_BH.tolist() == [[True, False, False, False, False]]
+    assert not store.history(torch.tensor([15]), 5).step_mask_BH.any()
+
+
+def test_several_datasets_of_a_robot_are_pooled(plain: Path, tmp_path: Path) -> None:
+    more = write_dataset(tmp_path / "more", (6, 6), seed=1)
+    data = module(arm(plain, more), val_fraction=0.0)
+    assert len(data.frames.store) == 28 + 12
+    assert len(data.embodiments) == 1
+
+
+def test_the_first_episodes_can_be_taken(plain: Path) -> None:
+    assert len(module(arm(plain), max_episodes=2).frames.store) == 12 + 7
+    # Tasks alternate: the first of each task are episodes 0 and 1.
+    assert len(module(arm(plain), max_episodes_per_task=1).frames.store) == 12 + 7
+
+
+def test_videos_and_images_are_never_opened(seen: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(seen, tmp_path / "blind"))
+    shutil.rmtree(root / "videos")
+    data = module(arm(root, cameras=CAMERAS))
+    batch = next(iter(data.train_dataloader()))
+    assert isinstance(batch, TrajectoryBatch)
+    assert batch.action_BHA.shape == (4, 5, 37)
+    assert batch.state_BHS.shape == (4, 5, 74)
+
+
+def test_idle_windows_are_left_out_of_training_only(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "idle", (20, 20, 20, 20), still=(0, 1, 2))
+    kept = module(arm(root), skip_idle=True, val_fraction=0.25)
+    every = module(arm(root), val_fraction=0.25)
+    assert torch.equal(kept.frames.val_N, every.frames.val_N)
+    moving = {f for f in every.frames.train_N.tolist() if f >= 60}
+    # A window at an episode's last frame has one step and cannot move.
+    assert set(kept.frames.train_N.tolist()) == moving - {79}
+    still = write_dataset(tmp_path / "still", (9, 9), still=(0, 1))
+    with pytest.raises(DataError, match="'arm' never moves"):
+        module(arm(still), skip_idle=True)
+
+
+def test_weights_share_the_epoch(plain: Path, tmp_path: Path) -> None:
+    small = write_dataset(tmp_path / "small", (4,))
+    robots = arm(plain, name="a"), arm(small, name="b")
+    data = module(*robots, val_fraction=0.0, weights={"a": 0.5, "b": 0.5})
+    robot = torch.cat([batch.embodiment_B for batch in data.train_dataloader()])
+    assert torch.bincount(robot).tolist() == [16, 16]
+    with pytest.raises(DataError, match=r"weights is \{'a': 1\.0\}, expected .* \['a', 'b'\]"):
+        LeRobotTrajectories(list(robots), weights={"a": 1.0})
+
+
+def test_the_control_prior_trains_on_shuffled_time_and_validates_on_true(plain: Path) -> None:
+    data = module(arm(plain), shuffle_time=True, val_fraction=0.0)
+    true = data.frames.store.future(torch.arange(12), 5)
+    shuffled = data.windows(training=True).__getitems__(list(range(12)))
+    held_out = data.windows(training=False).__getitems__(list(range(12)))
+    assert torch.equal(held_out.action_BHA, true.action_BHA)
+    assert not torch.equal(shuffled.action_BHA, true.action_BHA)
+    # Statistics are those of what is trained on.
+    sample = data.statistics_sample()
+    assert torch.equal(sample.action_BHA[:12], shuffled.action_BHA)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"embodiments": []}, "embodiments is empty"),
+        ({"embodiments": [arm(name="x")]}, "'x' names no dataset"),
+        ({"embodiments": [arm(Path("a")), arm(Path("b"))]}, "name 'arm' is used twice"),
+        ({"embodiments": [arm(Path("a"))], "val_fraction": 1.0}, r"val_fraction is 1\.0"),
+    ],
+)
+def test_bad_arguments_are_refused_before_reading(options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        LeRobotTrajectories(**options)
+
+
+def test_recipes_describe_robots_as_plain_yaml(plain: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "data.yaml"
+    robot = {
+        "name": "arm",
+        "control_hz": 10,
+        "action": [
+            {"name": "arm", "slot": "joints", "features": ["j1", "j2"], "relative_to": "joints"},
+            {"name": "grip", "slot": "joints", "features": ["grip"], "offset": 7,
+             "representation": "gripper"},
+        ],
+        "state": [{"name": "joints", "slot": "joints", "features": ["j1", "j2"]}],
+        "ignored": ["grip"],
+        "roots": [str(plain)],
+    }  # fmt: skip
+    arguments = {"class_path": "data_modules.LeRobotTrajectories",
+                 "init_args": {"embodiments": [robot], "chunk_length": 5}}  # fmt: skip
+    recipe.write_text(yaml.safe_dump({"data": arguments}))
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--data", type=LeRobotTrajectories)
+    parsed = parser.parse_args([f"--config={recipe}", "--data.init_args.batch_size=3"])
+    data = parser.instantiate(parsed).data
+    assert isinstance(data.embodiments[0], LeRobotEmbodiment)
+    assert data.embodiments[0].to_dict()["action"][0]["relative_to"] == "joints"
+    data.setup("fit")
+    assert next(iter(data.train_dataloader())).state_BHS.shape == (3, 5, 74)

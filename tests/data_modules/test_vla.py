@@ -1,0 +1,191 @@
+"""Stage 2 data: what a policy sees equals what lerobot decodes, also through the cache."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from actionprior.batch import VLABatch
+from actionprior.data import DataError
+from data_modules import LeRobotVLA
+from data_modules.frame_images import FrameImages
+from tests.datasets import CAMERAS, arm, write_dataset
+
+FRONT, WRIST = CAMERAS
+
+
+def module(root: Path, *, cameras: tuple[str, ...] = (FRONT,), **options) -> LeRobotVLA:
+    options = {"batch_size": 4, "chunk_length": 5, "history_length": 3, **options}
+    data = LeRobotVLA([arm(root, cameras=cameras)], **options)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def everything(data: LeRobotVLA) -> VLABatch:
+    batch = data.windows(training=True).__getitems__(list(range(len(data.frames.store))))
+    assert isinstance(batch, VLABatch)
+    return batch
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_images_equal_lerobots(camera: str, cache: bool, seen: Path, tmp_path: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    data = module(
+        seen, cameras=(camera,), cache_images=cache, cache_dir=str(tmp_path), val_fraction=0
+    )
+    batch = everything(data)
+    reference = LeRobotDataset("seen", root=seen, video_backend="pyav")
+    assert batch.observation.images_BCKYX.dtype == torch.uint8
+    for i in range(len(reference)):
+        expected = (reference[i][camera] * 255).round().to(torch.uint8)
+        assert torch.equal(batch.observation.images_BCKYX[i, 0], expected)
+        assert batch.observation.task[i] == reference[i]["task"]
+
+
+def test_cameras_are_resized_to_one_size_in_the_embodiments_order(
+    seen: Path, tmp_path: Path
+) -> None:
+    data = module(seen, cameras=(WRIST, FRONT), image_size=(16, 24), cache_dir=str(tmp_path))
+    images = everything(data).observation.images_BCKYX
+    assert images.shape == (28, 2, 3, 16, 24)
+    alone = module(seen, cameras=(FRONT,), image_size=(16, 24), cache_dir=str(tmp_path))
+    assert torch.equal(everything(alone).observation.images_BCKYX[:, 0], images[:, 1])
+    with pytest.raises(DataError, match=r"cameras differ in size.*set image_size"):
+        module(seen, cameras=(WRIST, FRONT), cache_dir=str(tmp_path))
+
+
+def test_state_history_and_future_belong_together(seen: Path, tmp_path: Path) -> None:
+    data = module(seen, cache_dir=str(tmp_path), val_fraction=0)
+    batch, store = everything(data), data.frames.store
+    seen_now, future = batch.observation, batch.future
+    assert torch.equal(seen_now.state_BS, store.state_NS)
+    assert torch.equal(seen_now.state_BS, future.state_BHS[:, 0])
+    assert torch.equal(seen_now.reference_BA, future.reference_BA)
+    assert seen_now.history.action_BHA.shape == (28, 3, 37)
+    # Episodes of 12, 7 and 9 steps: their first frames have no past, their second one step.
+    steps = seen_now.history.step_mask_BH.sum(1).tolist()
+    assert steps == [min(t, 3) for n in (12, 7, 9) for t in range(n)]
+    assert torch.equal(seen_now.history.state_BHS[5], store.state_NS[2:5])
+
+
+def test_a_robot_with_fewer_cameras_is_masked(seen: Path, tmp_path: Path) -> None:
+    robots = [arm(seen, name="two", cameras=CAMERAS), arm(seen, name="one", cameras=(WRIST,))]
+    data = LeRobotVLA(robots, image_size=16, cache_dir=str(tmp_path), val_fraction=0)
+    data.setup("fit")
+    observation = everything(data).observation
+    assert observation.camera_mask_BC.tolist() == [[True, True]] * 28 + [[True, False]] * 28
+    assert (observation.images_BCKYX[28:, 1] == 0).all()
+    assert torch.equal(observation.images_BCKYX[28:, 0], observation.images_BCKYX[:28, 1])
+
+
+def test_loader_yields_typed_batches_also_from_workers(seen: Path, tmp_path: Path) -> None:
+    plain = list(module(seen, cache_dir=str(tmp_path)).train_dataloader())
+    worked = list(module(seen, cache_dir=str(tmp_path), num_workers=2).train_dataloader())
+    assert len(plain) == len(worked) > 1
+    for a, b in zip(plain, worked, strict=True):
+        assert isinstance(b, VLABatch)
+        assert a.observation.task == b.observation.task
+        assert torch.equal(a.observation.images_BCKYX, b.observation.images_BCKYX)
+
+
+def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    decode = FrameImages._decode
+    monkeypatch.setattr(
+        FrameImages,
+        "_decode",
+        lambda self, episode, camera, rows: (
+            calls.append(episode),
+            decode(self, episode, camera, rows),
+        )[1],
+    )
+    return calls
+
+
+def test_each_episode_is_decoded_once_and_only_if_used(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_decodes(monkeypatch)
+    first = everything(module(seen, cache_dir=str(tmp_path), max_episodes=2, val_fraction=0))
+    assert calls == [0, 1]
+    again = everything(module(seen, cache_dir=str(tmp_path), max_episodes=2, val_fraction=0))
+    assert calls == [0, 1]
+    assert torch.equal(first.observation.images_BCKYX, again.observation.images_BCKYX)
+    module(seen, cache_dir=str(tmp_path))
+    assert calls == [0, 1, 2]
+    module(seen, cache_dir=str(tmp_path), image_size=16)
+    assert calls == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_changed_dataset_is_decoded_anew(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(seen, tmp_path / "copy"))
+    calls = count_decodes(monkeypatch)
+    module(root, cache_dir=str(tmp_path / "cache"))
+    data_file = next((root / "data").glob("*/*.parquet"))
+    os.utime(data_file, (1, 1))
+    module(root, cache_dir=str(tmp_path / "cache"))
+    assert calls == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_killed_fill_leaves_nothing_that_looks_whole(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = FrameImages._decode
+
+    def fail_late(self, episode, camera, rows) -> torch.Tensor:
+        if episode == 1:
+            raise KeyboardInterrupt
+        return decode(self, episode, camera, rows)
+
+    monkeypatch.setattr(FrameImages, "_decode", fail_late)
+    with pytest.raises(KeyboardInterrupt):
+        module(seen, cache_dir=str(tmp_path))
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["episode_000000.npy"]
+    monkeypatch.undo()
+    calls = count_decodes(monkeypatch)
+    module(seen, cache_dir=str(tmp_path))
+    assert calls == [1, 2]
+
+
+def test_cache_is_where_the_environment_says(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "here"))
+    module(seen)
+    arrays = sorted((tmp_path / "here").rglob("*.npy"))
+    assert [np.load(a, mmap_mode="r").shape for a in arrays] == [
+        (12, 3, 32, 48), (7, 3, 32, 48), (9, 3, 32, 48)
+    ]  # fmt: skip
+
+
+def test_a_missing_camera_is_told(seen: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no camera 'observation\.images\.top'; it has \['obs"):
+        module(seen, cameras=("observation.images.top",))
+    root = Path(shutil.copytree(seen, tmp_path / "lost"))
+    shutil.rmtree(root / "videos")
+    with pytest.raises(DataError, match=r"video file videos/.*\.mp4 of camera .*wrist' is missing"):
+        module(root, cameras=(WRIST,))
+    with pytest.raises(DataError, match="'arm' names no camera"):
+        LeRobotVLA([arm(seen)])
+
+
+def test_a_damaged_video_is_told(seen: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(seen, tmp_path / "damaged"))
+    next((root / "videos").rglob("*.mp4")).write_bytes(b"no video")
+    with pytest.raises(DataError, match=r"\.mp4: frames 0 to 11 of episode 0 cannot be decoded"):
+        module(root, cameras=(WRIST,), cache_dir=str(tmp_path))
+
+
+def test_first_demonstrations_of_each_task(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "many", (4, 5, 6, 7), cameras={FRONT: "image"})
+    data = module(root, max_episodes_per_task=1, val_fraction=0, cache_dir=str(tmp_path))
+    assert len(data.frames.store) == 4 + 5
+    assert set(everything(data).observation.task) == {"push the cube", "lift the cube"}

@@ -1,0 +1,194 @@
+import subprocess
+import sys
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from actionprior.envs import ENV_IDS, EVALUATION_SEED
+from actionprior.envs.env import TabletopEnv
+from actionprior.envs.experts import Expert
+from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_DELTA
+from actionprior.errors import UserError
+
+
+def roll(env, actions, seed):
+    observations = [env.reset(seed=seed)[0]]
+    observations += [env.step(action)[0] for action in actions]
+    return observations
+
+
+def assert_equal(left, right):
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_importing_the_suite_imports_no_simulator():
+    code = (
+        "import sys, actionprior.envs; "
+        "sys.exit(bool({'pybullet', 'lerobot', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_twelve_ids_are_registered():
+    assert len(ENV_IDS) == 12
+    assert set(ENV_IDS) <= set(gym.registry)
+    assert gym.spec(ENV_IDS[0]).max_episode_steps == 60
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_gymnasium_accepts_it(env_id):
+    env = gym.make(env_id, disable_env_checker=True, render_mode="rgb_array")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Actions are in physical units on purpose.
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized space")
+        check_env(env.unwrapped, skip_close_check=True)
+    assert env.unwrapped.render().shape == (256, 256, 3)
+    env.close()
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", ["actionprior/PandaPush-v0", "actionprior/XArm6Place-v0"])
+def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
+    fresh, used = (gym.make(env_id, image_size=32).unwrapped for _ in range(2))
+    expert = Expert(fresh)
+    seed = EVALUATION_SEED + 3
+    fresh.reset(seed=seed)
+    expert.reset(seed)
+    actions = []
+    for _ in range(30):
+        actions.append(expert())
+        fresh.step(actions[-1])
+    roll(used, actions, seed=5)
+    expected = roll(gym.make(env_id, image_size=32).unwrapped, actions, seed)
+    assert_equal(roll(used, actions, seed), expected)
+    assert_equal(roll(fresh, actions, seed), expected)
+
+
+def test_images_do_not_change_what_happens():
+    with_images = gym.make(ENV_IDS[0]).unwrapped
+    without = gym.make(ENV_IDS[0], images=False).unwrapped
+    assert "image" not in without.observation_space.spaces
+    actions = [with_images.action_space.sample() for _ in range(10)]
+    for a, b in zip(roll(with_images, actions, 1), roll(without, actions, 1), strict=True):
+        assert "image" not in b
+        np.testing.assert_array_equal(a["state"], b["state"])
+
+
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+@pytest.mark.parametrize("mode", CONTROL_MODES)
+def test_names_and_spaces_agree(robot, mode):
+    env = TabletopEnv(robot, "lift", images=False, control_mode=mode)
+    observation, info = env.reset(seed=0)
+    assert observation["state"].shape == (len(env.state_names),)
+    assert env.action_space.shape == (len(env.action_names),)
+    assert env.control_mode == mode
+    assert info["instruction"] == env.instruction
+    assert info["instruction"].startswith("lift the ")
+    assert info["is_success"] is False
+    tip = env.snapshot().tip - np.array(env.robot.base)
+    np.testing.assert_allclose(observation["state"][:3], tip, atol=1e-6)
+    env.close()
+
+
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+def test_joint_deltas_add_to_the_held_target(robot):
+    env = TabletopEnv(robot, images=False, control_mode="joint_delta")
+    before = env.reset(seed=0)[0]["state"][3:-1]
+    action = np.zeros(env.action_space.shape)
+    action[0] = 0.05
+    for _ in range(3):
+        observation = env.step(action)[0]
+    after = observation["state"][3:-1]
+    assert after[0] - before[0] == pytest.approx(0.15, abs=0.005)
+    np.testing.assert_allclose(after[1:], before[1:], atol=0.005)
+
+
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+def test_joint_positions_are_approached_no_faster_than_the_limit(robot):
+    env = TabletopEnv(robot, images=False, control_mode="joint_position")
+    before = env.reset(seed=0)[0]["state"][3:-1]
+    action = np.append(before, 0.0)
+    action[0] += 0.5
+    moved = [env.step(action)[0]["state"][3] - before[0] for _ in range(4)]
+    assert moved[0] == pytest.approx(MAX_JOINT_DELTA, abs=0.02)
+    assert moved[-1] == pytest.approx(0.5, abs=0.005)
+
+
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+def test_tip_deltas_move_the_tip(robot):
+    env = TabletopEnv(robot, images=False, control_mode="ee_delta")
+    before = env.reset(seed=0)[0]["state"][:3]
+    action = np.zeros(7)
+    action[:3] = (0.01, -0.01, 0.005)
+    for _ in range(5):
+        observation = env.step(action)[0]
+    moved = observation["state"][:3] - before
+    np.testing.assert_allclose(moved, (0.05, -0.05, 0.025), atol=0.004)
+
+
+def test_suction_shows_in_the_state():
+    env = TabletopEnv("panda", "lift", images=False)
+    assert env.reset(seed=0)[0]["state"][-1] == 0.0
+    expert = Expert(env)
+    seen = set()
+    for _ in range(60):
+        observation, _, terminated, _, _ = env.step(expert())
+        seen.add(float(observation["state"][-1]))
+        if terminated:
+            break
+    assert seen >= {0.0, 1.0}
+    action = np.zeros(env.action_space.shape)
+    assert env.step(action)[0]["state"][-1] == 0.0
+    assert env.world.held is None
+
+
+def test_success_ends_the_episode_with_reward_one():
+    env = gym.make("actionprior/PandaReach-v0", images=False)
+    env.reset(seed=0)
+    expert = Expert(env)
+    rewards, terminated = [], False
+    while not terminated:
+        _, reward, terminated, truncated, info = env.step(expert())
+        rewards.append(reward)
+        assert info["is_success"] == info["success"] == terminated
+        assert not truncated
+    assert rewards[-1] == 1.0
+    assert sum(rewards) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"control_mode": "torque"}, "control_mode 'torque' is not known; choose one of"),
+        ({"robot": "ur5"}, "robot 'ur5' is not known; choose one of"),
+        ({"task": "cook"}, "task 'cook' is not known; choose one of"),
+        ({"image_size": 0}, "image_size is 0"),
+        ({"render_mode": "human"}, "render_mode 'human' is not known"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_sentence(arguments, message):
+    with pytest.raises(UserError, match=message):
+        TabletopEnv(**arguments)
+
+
+@pytest.mark.parametrize("action", [np.zeros(3), np.full(8, np.nan)])
+def test_bad_actions_are_told_in_one_sentence(action):
+    env = TabletopEnv(images=False)
+    with pytest.raises(UserError, match="call reset"):
+        env.step(np.zeros(8))
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="must be 8 finite numbers"):
+        env.step(action)
+
+
+def test_a_missing_simulator_is_told_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pybullet_data", None)
+    with pytest.raises(UserError, match=r"pip install 'actionprior\[sim\]'"):
+        gym.make("actionprior/PandaReach-v0")

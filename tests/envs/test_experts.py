@@ -1,0 +1,60 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from actionprior.envs import ENV_IDS, EVALUATION_SEED
+from actionprior.envs.check_experts import main, run_episode
+from actionprior.envs.experts import Expert
+from actionprior.envs.robots import CONTROL_MODES
+from actionprior.errors import UserError
+
+SEEDS = range(EVALUATION_SEED, EVALUATION_SEED + 6)
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS)
+def test_experts_succeed(env_id):
+    env = gym.make(env_id, images=False)
+    expert = Expert(env)
+    outcomes = [run_episode(env, expert, seed) for seed in SEEDS]
+    assert sum(o.success for o in outcomes) >= len(SEEDS) - 1  # one unlucky push is allowed
+    env.close()
+
+
+@pytest.mark.parametrize("mode", CONTROL_MODES)
+@pytest.mark.parametrize("env_id", ["actionprior/PandaPlace-v0", "actionprior/XArm6Push-v0"])
+def test_experts_succeed_in_every_control_mode(env_id, mode):
+    env = gym.make(env_id, images=False, control_mode=mode)
+    expert = Expert(env)
+    assert sum(run_episode(env, expert, seed).success for seed in SEEDS) >= len(SEEDS) - 1
+    env.close()
+
+
+@pytest.mark.parametrize("env_id", ["actionprior/PandaPlace-v0", "actionprior/KukaLift-v0"])
+def test_motion_is_smooth_and_hardly_ever_idle(env_id):
+    env = gym.make(env_id, images=False).unwrapped
+    expert = Expert(env)
+    speeds, changes = [], []
+    for seed in SEEDS:
+        env.reset(seed=seed)
+        expert.reset(seed)
+        tips, done = [env.snapshot().tip], False
+        while not done and len(tips) < 60:
+            done = env.step(expert())[2]
+            tips.append(env.snapshot().tip)
+        velocity = np.diff(tips, axis=0)
+        speeds.append(np.linalg.norm(velocity, axis=1))
+        changes.append(np.linalg.norm(np.diff(velocity, axis=0), axis=1))
+    assert np.concatenate(speeds).max() < 0.035
+    assert np.concatenate(changes).max() < 0.02
+    assert (np.concatenate(speeds) < 0.003).mean() < 0.1
+
+
+def test_the_command_ends_with_a_result_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["check_experts", "--seeds", "1", "--only", "PandaReach"])
+    main()
+    assert capsys.readouterr().out.splitlines()[-1].startswith('RESULT {"actionprior/PandaReach')
+
+
+def test_an_environment_without_expert_is_told():
+    with pytest.raises(UserError, match="there is no expert"):
+        Expert(gym.make("CartPole-v1"))

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from actionprior.envs import ENV_IDS
+from actionprior.envs.grounding import grounding_samples
+from actionprior.envs.robots import ROBOTS
+from actionprior.envs.scene import COLORS
+from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
+from actionprior.errors import UserError
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return grounding_samples(ENV_IDS, 240, seed=1, image_size=SIZE)
+
+
+def pixel(point):
+    """Row and column where a point in table coordinates is drawn."""
+    eye, target = np.array(CAMERA_EYE), np.array(CAMERA_TARGET)
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross(forward, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    ray = point - eye
+    scale = SIZE / 2 / np.tan(np.radians(CAMERA_FOV) / 2) / (ray @ forward)
+    return SIZE / 2 - scale * (ray @ up), SIZE / 2 + scale * (ray @ right)
+
+
+def color_near(image, point, reach=4):
+    """Names of the palette's colours within some pixels of a point, in table coordinates."""
+    row, column = (round(v) for v in pixel(point))
+    rows = slice(max(0, row - reach), row + reach + 1)
+    columns = slice(max(0, column - reach), column + reach + 1)
+    patch = image[rows, columns].reshape(-1, 3) / 255
+    # Shading scales a colour, so compare directions.
+    patch = patch / (np.linalg.norm(patch, axis=1, keepdims=True) + 1e-6)
+    found = set()
+    for name, color in COLORS.items():
+        direction = np.array(color) / np.linalg.norm(color)
+        if (patch @ direction > 0.97).any():
+            found.add(name)
+    return found
+
+
+def bases(count):
+    names = ["panda"] * 4 + ["kuka"] * 4 + ["xarm6"] * 4
+    return [np.array(ROBOTS[names[i % 12]].base) for i in range(count)]
+
+
+def test_shapes_and_instructions(samples):
+    count = len(samples.instructions)
+    assert samples.images.shape == (count, SIZE, SIZE, 3)
+    assert samples.images.dtype == np.uint8
+    assert samples.target_xyz.shape == samples.goal_xyz.shape == (count, 3)
+    verbs = [text.split()[0] for text in samples.instructions[:4]]
+    assert verbs == ["reach", "push", "lift", "place"]
+
+
+def test_the_named_color_is_where_the_target_is(samples):
+    hits = [
+        text.split()[2] in color_near(image, xyz + base)
+        for image, text, xyz, base in zip(
+            samples.images,
+            samples.instructions,
+            samples.target_xyz,
+            bases(len(samples.images)),
+            strict=True,
+        )
+    ]
+    assert np.mean(hits) > 0.93  # the arm hides a few
+
+
+def test_the_named_pad_is_where_the_goal_is(samples):
+    hits = [
+        text.split()[-2] in color_near(image, xyz + base)
+        for image, text, xyz, base in zip(
+            samples.images,
+            samples.instructions,
+            samples.goal_xyz,
+            bases(len(samples.images)),
+            strict=True,
+        )
+        if text.endswith("pad")
+    ]
+    assert np.mean(hits) > 0.93
+
+
+def test_goal_is_the_target_without_a_pad_and_on_the_table_with_one(samples):
+    for text, target, goal in zip(
+        samples.instructions, samples.target_xyz, samples.goal_xyz, strict=True
+    ):
+        if text.endswith("pad"):
+            assert goal[2] == 0.0
+        else:
+            np.testing.assert_array_equal(target, goal)
+
+
+def test_some_targets_are_in_the_air(samples):
+    assert 0.05 < (samples.target_xyz[:, 2] > 0.06).mean() < 0.4
+
+
+def test_the_seed_decides():
+    again = [grounding_samples(ENV_IDS[:2], 6, seed=s, image_size=32) for s in (0, 0, 1)]
+    np.testing.assert_array_equal(again[0].images, again[1].images)
+    assert again[0].instructions == again[1].instructions
+    assert (again[0].target_xyz != again[2].target_xyz).any()
+
+
+def test_bad_input_is_told():
+    with pytest.raises(UserError, match="count of 1 or more"):
+        grounding_samples([], 3)

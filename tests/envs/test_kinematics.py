@@ -1,0 +1,89 @@
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actionprior.envs.bullet import Bullet
+from actionprior.envs.kinematics import (
+    TOOL_DOWN,
+    Pose,
+    rotation_matrix,
+    rotation_vector,
+    solve_ik,
+)
+from actionprior.envs.robots import ROBOTS
+from actionprior.envs.scene import WORKSPACE
+from actionprior.envs.urdf import TOOL_LENGTH, load_chain
+
+NAMES = sorted(ROBOTS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_agrees_with_pybullet_on_the_original_urdf(name):
+    robot = ROBOTS[name]
+    chain = load_chain(robot)
+    bullet = Bullet()
+    data = Path(importlib.import_module("pybullet_data").getDataPath())
+    arm = bullet.loadURDF(str(data / robot.urdf), useFixedBase=True)
+    revolute = [
+        i
+        for i in range(bullet.getNumJoints(arm))
+        if bullet.getJointInfo(arm, i)[2] == bullet.JOINT_REVOLUTE
+    ][: robot.dof]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        q = rng.uniform(chain.lower, chain.upper)
+        for joint, angle in zip(revolute, q, strict=True):
+            bullet.resetJointState(arm, joint, angle)
+        state = bullet.getLinkState(arm, revolute[-1], computeForwardKinematics=True)
+        rotation = np.array(bullet.getMatrixFromQuaternion(state[5])).reshape(3, 3)
+        tip = np.array(state[4]) + rotation @ [0, 0, robot.flange + TOOL_LENGTH]
+        pose = chain.forward(q)
+        np.testing.assert_allclose(pose.position, tip, atol=1e-5)
+        np.testing.assert_allclose(pose.rotation, rotation, atol=1e-5)
+    bullet.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jacobian_is_the_derivative_of_forward(name):
+    chain = load_chain(ROBOTS[name])
+    q = np.random.default_rng(1).uniform(chain.lower, chain.upper)
+    jacobian = chain.jacobian(chain.frames(q))
+    step = 1e-6
+    for i in range(chain.dof):
+        change = np.eye(chain.dof)[i] * step
+        before, after = chain.forward(q - change), chain.forward(q + change)
+        linear = (after.position - before.position) / (2 * step)
+        angular = rotation_vector(after.rotation @ before.rotation.T) / (2 * step)
+        np.testing.assert_allclose(jacobian[:, i], np.append(linear, angular), atol=1e-6)
+
+
+def test_rotation_vector_inverts_rotation_matrix():
+    rng = np.random.default_rng(2)
+    for size in (0.0, 1e-7, 0.3, 2.0, 3.1):
+        axis = rng.normal(size=3)
+        vector = size * axis / np.linalg.norm(axis)
+        np.testing.assert_allclose(rotation_vector(rotation_matrix(vector)), vector, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ik_reaches_the_whole_workspace_with_the_tool_down(name):
+    robot = ROBOTS[name]
+    chain, home = load_chain(robot), np.array(robot.home)
+    for x in (-WORKSPACE[0], 0.0, WORKSPACE[0]):
+        for y in (-WORKSPACE[1], 0.0, WORKSPACE[1]):
+            for z in (0.01, 0.2):
+                goal = Pose(np.array([x, y, z]) - robot.base, TOOL_DOWN)
+                found = solve_ik(chain, home, goal, free_yaw=True, posture=home, iterations=60)
+                tip = chain.forward(found.q)
+                assert np.linalg.norm(tip.position - goal.position) < 1e-3
+                assert tip.rotation[2, 2] < -0.999
+                assert (found.q >= chain.lower).all()
+                assert (found.q <= chain.upper).all()
+
+
+def test_ik_says_how_far_an_unreachable_goal_is():
+    robot = ROBOTS["panda"]
+    found = solve_ik(load_chain(robot), np.array(robot.home), Pose(np.full(3, 2.0), TOOL_DOWN))
+    assert found.error > 1.0

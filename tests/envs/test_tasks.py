@@ -1,0 +1,121 @@
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from actionprior.envs import ENV_IDS
+from actionprior.envs.experts import Expert
+from actionprior.envs.scene import COLORS, Pad, Scene, Thing, draw_scene
+from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach, Snapshot
+from actionprior.errors import UserError
+
+SCENE = Scene(
+    things=(
+        Thing("red", "cube", 0.0, 0.0, 0.0),
+        Thing("red", "disc", 0.1, 0.1, 0.0),
+        Thing("blue", "cube", -0.1, 0.1, 0.0),
+    ),
+    pads=(Pad("green", 0.0, -0.2), Pad("yellow", 0.1, -0.1)),
+    target=0,
+    goal=0,
+)
+
+
+def snapshot(target=(0.0, 0.0, 0.025), tip=(0.3, 0.3, 0.3), held=None, speed=0.0):
+    positions = np.array([target, (0.1, 0.1, 0.013), (-0.1, 0.1, 0.025)])
+    return Snapshot(np.array(tip), positions, np.array([speed, 0, 0]), held, held is not None)
+
+
+def test_instructions():
+    said = {name: task().instruction(SCENE) for name, task in TASKS.items()}
+    assert said == {
+        "reach": "reach the red cube",
+        "lift": "lift the red cube",
+        "push": "push the red cube to the green pad",
+        "place": "place the red cube on the green pad",
+    }
+
+
+def test_reach_needs_two_steps_in_a_row():
+    task, there, away = Reach(), snapshot(tip=(0.0, 0.01, 0.08)), snapshot()
+    assert [task.succeeded(SCENE, s) for s in (there, away, there, there)] == [0, 0, 0, 1]
+
+
+def test_lift_needs_the_target_on_the_cup():
+    high = (0.0, 0.0, 0.13)
+    assert Lift().succeeded(SCENE, snapshot(high, held=0))
+    assert not Lift().succeeded(SCENE, snapshot(high, held=1))
+    assert not Lift().succeeded(SCENE, snapshot((0.0, 0.0, 0.12), held=0))
+
+
+def test_push_does_not_count_what_suction_carried():
+    on_pad = (0.0, -0.17, 0.025)
+    assert Push().succeeded(SCENE, snapshot(on_pad))
+    assert not Push().succeeded(SCENE, snapshot((0.1, -0.1, 0.025)))  # the other pad
+    task = Push()
+    assert not task.succeeded(SCENE, snapshot(on_pad, held=0))
+    assert not task.succeeded(SCENE, snapshot(on_pad))
+    task.reset()
+    assert task.succeeded(SCENE, snapshot(on_pad))
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (snapshot((0.0, -0.2, 0.025)), True),
+        (snapshot((0.0, -0.2, 0.025), held=0), False),
+        (snapshot((0.0, -0.2, 0.06)), False),
+        (snapshot((0.0, -0.2, 0.025), speed=0.2), False),
+        (snapshot((0.0, -0.15, 0.025)), False),
+    ],
+)
+def test_place_needs_the_target_resting_on_the_pad(now, expected):
+    assert Place().succeeded(SCENE, now) is expected
+
+
+@pytest.mark.parametrize("task", TASKS.values())
+def test_scenes_are_unambiguous(task):
+    rng = np.random.default_rng(0)
+    targets, goals = set(), set()
+    for _ in range(100):
+        scene = task().draw(rng)
+        assert len({thing.label for thing in scene.things}) == 3
+        assert len(scene.pads) == task.pads
+        used = [thing.color for thing in scene.things]
+        assert not {pad.color for pad in scene.pads} & set(used)
+        places = [(item.x, item.y) for item in (*scene.things, *scene.pads)]
+        for i, place in enumerate(places):
+            assert all(math.dist(place, other) > 0.1 for other in places[:i])
+        targets.add(scene.target)
+        goals.add(scene.goal)
+    assert targets == {0, 1, 2}
+    assert goals == ({0, 1} if task.pads else {None})
+
+
+def test_all_colors_are_drawn():
+    rng = np.random.default_rng(0)
+    drawn = {thing.color for _ in range(50) for thing in draw_scene(rng).things}
+    assert drawn == set(COLORS)
+
+
+def test_a_scene_without_pads_says_so():
+    with pytest.raises(UserError, match="no pads"):
+        _ = SCENE._replace(pads=(), goal=None).goal_pad
+
+
+@pytest.mark.parametrize("env_id", ENV_IDS[:4])
+def test_success_with_the_wrong_object_does_not_count(env_id):
+    env = gym.make(env_id, images=False).unwrapped
+    expert = Expert(env)
+    for seed in range(3):
+        env.reset(seed=seed)
+        expert.reset(seed)
+        asked = env.scene
+        # The expert is misled; the task's judge is not.
+        wrong = asked._replace(target=(asked.target + 1) % 3)
+        for _ in range(50):
+            env.scene = wrong
+            action = expert()
+            env.scene = asked
+            assert not env.step(action)[2]

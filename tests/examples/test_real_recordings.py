@@ -1,0 +1,261 @@
+"""The converter and the recipe, on the recordings themselves where this machine has them."""
+
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+
+import jsonargparse
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from actionprior.data import DataError
+from data_modules import LeRobotTrajectories
+
+REPOSITORY = Path(__file__).parents[2]
+SOURCE = Path(os.environ.get("ACTIONPRIOR_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
+EXAMPLE = REPOSITORY / "examples" / "real_recordings"
+NAMES = {
+    "g1_inspire": 2,
+    "so101_bimanual_cloth": 2,
+    "piper_smolvla": 2,
+    "so101_record_test": 2,
+    "rebot_b601": 1,
+    "tiago_excitation": 1,
+}
+
+real = pytest.mark.skipif(
+    not SOURCE.is_dir(), reason=f"real recordings are missing: {SOURCE} (ACTIONPRIOR_REAL_DATA)"
+)
+
+
+@pytest.fixture
+def converter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    import convert  # ty: ignore
+
+    return convert
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLE))
+        import convert
+
+        out = tmp_path_factory.mktemp("real") / "real"
+        convert.main([f"--source={SOURCE}", f"--out={out}", "--max-episodes=2"])
+    return out
+
+
+def recipe(folder: Path) -> LeRobotTrajectories:
+    text = (REPOSITORY / "recipes" / "pretrain_real.yaml").read_text()
+    data = yaml.safe_load(text.replace("outputs/real", str(folder)))["data"]
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--data", type=LeRobotTrajectories)
+    return parser.instantiate(parser.parse_object({"data": data})).data
+
+
+@real
+def test_each_recording_becomes_a_dataset_that_lerobot_opens(converted: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    assert sorted(p.name for p in converted.iterdir()) == sorted(NAMES)
+    for name, episodes in NAMES.items():
+        dataset = LeRobotDataset(name, root=converted / name)
+        assert dataset.num_episodes == episodes
+        assert name in (converted / name / "CONVERSION.txt").read_text()
+
+
+@real
+def test_flaws_are_told(converted: Path) -> None:
+    def told(name: str) -> str:
+        return (converted / name / "CONVERSION.txt").read_text()
+
+    assert "lack for episodes [0, 3, 6, 9, 47, 58, 61]" in told("g1_inspire")
+    assert "info says 20 Hz; timestamps say 18.3" in told("so101_bimanual_cloth")
+    assert "['episode_000026']" in told("so101_bimanual_cloth")
+    assert "claims 105 episodes and 27623 frames, the data hold 19 and 4958" in told(
+        "piper_smolvla"
+    )
+    assert "['joint_4.pos']" in told("piper_smolvla")
+    assert "degrees: turned into rad" in told("rebot_b601")
+
+
+@real
+def test_values_are_what_was_recorded_in_the_units_promised(converted: Path) -> None:
+    import pyarrow.parquet as pq
+
+    def columns(path: Path, key: str) -> np.ndarray:
+        return np.stack(pq.read_table(path)[key].to_numpy())
+
+    def of(name: str, key: str) -> np.ndarray:
+        return columns(next((converted / name / "data").glob("*/*.parquet")), key)
+
+    tail = "data/chunk-000/file-000.parquet"
+    degrees = columns(SOURCE / "rebot_b601" / "data" / tail, "action")
+    np.testing.assert_allclose(of("rebot_b601", "action"), np.deg2rad(degrees), atol=1e-5)
+    piper = columns(SOURCE / "piper_smolvla" / "data" / tail, "action")
+    np.testing.assert_array_equal(of("piper_smolvla", "action"), piper[: 268 + 224])
+    g1 = columns(SOURCE / "g1_inspire/data/chunk-000/episode_000000.parquet", "observation.state")
+    np.testing.assert_array_equal(of("g1_inspire", "observation.state")[: len(g1)], g1)
+
+    raw = SOURCE / "so101_bimanual_cloth/dataset/data/chunk-000/episode_000000.parquet"
+    ticks, times = columns(raw, "observation.state"), pq.read_table(raw)["timestamp"].to_numpy()
+    state, action = of("so101_bimanual_cloth", "observation.state"), None
+    length = int(times[-1] * 20) + 1
+    for k in (0, 7, length - 1):  # by hand: between which two samples, how far
+        i = min(int(np.searchsorted(times, k / 20, side="right")), len(times) - 1)
+        share = (k / 20 - times[i - 1]) / (times[i] - times[i - 1])
+        expected = ((1 - share) * ticks[i - 1] + share * ticks[i] - 2048) * 2 * np.pi / 4096
+        np.testing.assert_allclose(state[k], expected, atol=1e-4)
+    action = of("so101_bimanual_cloth", "action")[:length]
+    np.testing.assert_array_equal(action[:-1], state[1:length])
+    np.testing.assert_array_equal(action[-1], state[length - 1])
+
+
+@real
+def test_the_recipe_reads_all_robots_jointly(converted: Path) -> None:
+    data = recipe(converted)
+    data.setup("fit")
+    sample = data.statistics_sample(120)
+    assert torch.bincount(sample.embodiment_B).tolist() == [20] * 6
+    held_out = data.frames.store.embodiment_N[data.frames.val_N]
+    assert held_out.unique().tolist() == list(range(6))
+    assert next(iter(data.train_dataloader())).action_BHA.shape == (96, 15, 37)
+
+
+def write_g1(folder: Path, filmed_frames: int) -> None:
+    """Two v2.1 episodes of six frames; the second has a video."""
+    import av
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    info = {"fps": 30, "features": {"action": {"names": [["a", "b"]]}}}
+    for part in ("meta", "data", video := "videos/chunk-000/observation.images.cam_high"):
+        (folder / part).mkdir(parents=True)
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    (folder / "meta" / "episodes.jsonl").write_text('{"tasks": ["pick"]}\n' * 2)
+    for episode in range(2):
+        rows = [[float(episode), t / 10] for t in range(6)]
+        columns = {
+            "observation.state": rows,
+            "action": rows,
+            "timestamp": [t / 30 for t in range(6)],
+        }
+        pq.write_table(pa.table(columns), folder / "data" / f"episode_{episode}.parquet")
+    with av.open(str(folder / video / "episode_000001.mp4"), "w") as container:
+        stream = container.add_stream("h264", rate=30, width=64, height=64, pix_fmt="yuv420p")
+        for t in range(filmed_frames):
+            image = np.full((64, 64, 3), 40 * t, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode())
+
+
+def test_head_camera_is_kept_where_it_is_there(
+    converter: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    write_g1(tmp_path / "g1_inspire", filmed_frames=6)
+    converter.main([f"--source={tmp_path}", f"--out={tmp_path}", "--only=g1_inspire", "--videos"])
+    assert "files lack for episodes [0]" in capsys.readouterr().out
+    dataset = LeRobotDataset("x", root=tmp_path / "g1_inspire_video", video_backend="pyav")
+    assert len(dataset) == 6
+    for t in range(6):
+        assert dataset[t]["action"].tolist() == pytest.approx([1.0, t / 10])
+        brightness = dataset[t]["observation.images.cam_high"].mean() * 255
+        assert brightness == pytest.approx(40 * t, abs=6)
+
+
+@pytest.mark.parametrize(("frames", "message"), [(4, "has 4 frames"), (7, "has more frames")])
+def test_a_video_of_another_length_is_refused(
+    converter: ModuleType, tmp_path: Path, frames: int, message: str
+) -> None:
+    write_g1(tmp_path / "g1_inspire", filmed_frames=frames)
+    with pytest.raises(SystemExit, match=message):
+        converter.main(
+            [f"--source={tmp_path}", f"--out={tmp_path}", "--only=g1_inspire", "--videos"]
+        )
+
+
+@real
+def test_a_dataset_that_is_there_is_left_alone(
+    converter: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiago_excitation").mkdir()
+    arguments = [f"--source={SOURCE}", f"--out={tmp_path}", "--only", "tiago_excitation"]
+    converter.main(arguments)
+    assert "is there already" in capsys.readouterr().out
+    converter.main([*arguments, "--overwrite"])
+    assert (tmp_path / "tiago_excitation" / "meta" / "info.json").is_file()
+
+
+def test_a_missing_source_is_told_in_one_sentence(converter: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"g1_inspire is missing: expected the folder of real"):
+        converter.main([f"--source={tmp_path}", f"--out={tmp_path}"])
+
+
+def write_tiago(folder: Path, **changes: np.ndarray) -> None:
+    rows = np.zeros((6, 2), np.float32)
+    parts = {
+        "state": rows, "action": rows, "episode_ends": np.array([2, 6]), "fps": np.array(30),
+        "names": np.array(["torso", "arm"]), "tasks": np.array(["a", "b"]),
+    }  # fmt: skip
+    folder.mkdir()
+    np.savez(folder / "tiago_excitation.npz", **(parts | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"action": np.array([[0, 0], [0, np.nan], [0, 0], [0, 0], [0, 0], [0, 0]])},
+            r"action 'arm' is nan at frame 1 of episode 0",
+        ),
+        ({"state": np.zeros((6, 3))}, r"state of episode 0 has shape \(2, 3\), expected \(fr.*2\)"),
+        ({"tasks": np.array([{"a": 1}, None], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_a_spoilt_recording_is_refused_and_leaves_nothing(
+    converter: ModuleType, tmp_path: Path, changes: dict[str, np.ndarray], message: str
+) -> None:
+    write_tiago(tmp_path / "tiago_excitation", **changes)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match=message):
+        converter.main([f"--source={tmp_path}", f"--out={out}", "--only=tiago_excitation"])
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_killed_conversion_leaves_nothing_that_looks_whole(
+    converter: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    def killed(self: object) -> None:
+        raise KeyboardInterrupt
+
+    write_tiago(tmp_path / "tiago_excitation")
+    monkeypatch.setattr(LeRobotDataset, "finalize", killed)
+    with pytest.raises(KeyboardInterrupt):
+        converter.main([f"--source={tmp_path}", f"--out={tmp_path / 'out'}",
+                        "--only=tiago_excitation"])  # fmt: skip
+    assert not (tmp_path / "out" / "tiago_excitation").exists()
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    converter.main([f"--source={tmp_path}", f"--out={tmp_path / 'out'}",
+                    "--only=tiago_excitation"])  # fmt: skip
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["tiago_excitation"]
+
+
+def test_the_recipe_says_how_to_make_what_is_missing(tmp_path: Path) -> None:
+    data = recipe(tmp_path / "nothing")
+    with pytest.raises(DataError) as told:
+        data.setup("fit")
+    assert str(told.value) == (
+        f"{tmp_path}/nothing/g1_inspire: there is no such dataset folder; make it with `python "
+        "examples/real_recordings/convert.py`, which needs the recordings in ../shared/data"
+    )
+    assert json.dumps([robot.to_dict() for robot in data.embodiments])

@@ -1,0 +1,231 @@
+"""The command line, from a user's folder with a model and a DataModule of the user's own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import actionprior.commands
+from actionprior import cli
+from actionprior.checkpoint_io import read_checkpoint
+
+LIGHTNING = Path(sys.executable).with_name("lightning")
+
+MYLAB = """
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader
+
+from actionprior.embodiment import ActionGroup, Embodiment
+
+
+class Data(LightningDataModule):
+    def __init__(self, control_hz: float = 10.0):
+        super().__init__()
+        arm = ActionGroup(name="arm", slot="right_arm", features=["x", "y"])
+        self.embodiments = [Embodiment(name="toy", control_hz=control_hz, action=[arm])]
+
+    def loader(self):
+        return DataLoader(torch.randn(8, 4), batch_size=2)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
+
+
+class NoRobots(LightningDataModule):
+    def __init__(self, batch_size: int = 2):
+        super().__init__()
+
+
+class Model(LightningModule):
+    def __init__(self, embodiments: list[dict], lr: float = 0.1, broken: bool = False):
+        super().__init__()
+        if broken:
+            raise RuntimeError("a bug")
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(4, 1)
+
+    def training_step(self, batch, index):
+        return self.layer(batch).square().mean()
+
+    def test_step(self, batch, index):
+        self.log("test_loss", self.training_step(batch, index))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.lr)
+"""
+
+RECIPE = """
+model: {class_path: mylab.toy.Model}
+data: {class_path: mylab.toy.Data}
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's folder, as the working directory."""
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "toy.py").write_text(MYLAB)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
+        del sys.modules[name]
+
+
+def checkpoint_of(folder: Path, version: int = 0) -> Path:
+    [path] = folder.glob(f"outputs/lightning_logs/version_{version}/checkpoints/*.ckpt")
+    return path
+
+
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The sentence with which the command ends, which must be one line and exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(args)
+    assert stop.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    return errors.splitlines()[-1]
+
+
+def test_fit_then_resume_with_a_flag_that_beats_the_checkpoint(folder: Path) -> None:
+    cli.main(["fit", "--config", "recipe.yaml"])
+    first = read_checkpoint(checkpoint_of(folder))
+    assert first["hyper_parameters"]["embodiments"][0]["name"] == "toy"
+    saved = yaml.safe_load((folder / "outputs/lightning_logs/version_0/config.yaml").read_text())
+    assert saved["trainer"]["use_distributed_sampler"] is False
+    assert saved["seed_everything"] == 0
+
+    resume = ["--ckpt_path", str(checkpoint_of(folder)), "--trainer.max_epochs", "3"]
+    cli.main(["fit", "--config", "recipe.yaml", "--model.lr", "0.9", *resume])
+    second = read_checkpoint(checkpoint_of(folder, 1))
+    assert second["hyper_parameters"]["lr"] == 0.9
+    assert (first["global_step"], second["global_step"]) == (4, 12)
+
+
+@pytest.mark.slow
+def test_the_command_runs_in_the_users_folder(folder: Path) -> None:
+    for name in ("callbacks", "data_modules"):  # files that must not stand in for ours
+        (folder / f"{name}.py").write_text("raise RuntimeError('shadowed')")
+    words = ["fit", "--config", "recipe.yaml", "--trainer.fast_dev_run", "true"]
+    done = subprocess.run([LIGHTNING, *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_a_hostile_checkpoint_runs_nothing(
+    folder: Path,
+    verb: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Payload:
+        def __reduce__(self):
+            return open, (str(folder / "proof"), "w")
+
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"state_dict": {}, "hyper_parameters": {"lr": Payload()}}, folder / "bad.ckpt")
+    told = refused([verb, "--config", "recipe.yaml", "--ckpt_path", "bad.ckpt"], capsys)
+    assert "bad.ckpt holds more than tensors and plain data" in told
+    assert not (folder / "proof").exists()
+
+
+def test_safe_reading_cannot_be_turned_off(folder: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fit", "--config", "recipe.yaml", "--weights_only", "false"])
+    assert stop.value.code == 2
+
+
+def test_a_checkpoint_names_no_class_to_import(folder: Path) -> None:
+    (folder / "trap.py").write_text("open('proof', 'w').close()")
+    cli.main(["fit", "--config", "recipe.yaml"])
+    checkpoint = read_checkpoint(checkpoint_of(folder))
+    checkpoint["hyper_parameters"] |= {"_class_path": "trap.Model", "_instantiator": "trap.make"}
+    torch.save(checkpoint, folder / "trap.ckpt")
+    cli.main(["test", "--config", "recipe.yaml", "--ckpt_path", "trap.ckpt"])
+    assert not (folder / "proof").exists()
+
+
+def test_recipes_keep_their_own_plugins(folder: Path) -> None:
+    plugin = "lightning.pytorch.plugins.io.AsyncCheckpointIO"
+    cli.main(["fit", "--config", "recipe.yaml", "--trainer.plugins", plugin])
+    assert read_checkpoint(checkpoint_of(folder))["global_step"] == 4
+
+
+def test_bad_input_is_told_in_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = ["fit", "--config", "recipe.yaml"]
+    assert "control_hz is 0.0" in refused([*fit, "--data.control_hz", "0"], capsys)
+    assert "gone.ckpt does not exist" in refused([*fit, "--ckpt_path", "gone.ckpt"], capsys)
+    (folder / "cut.ckpt").write_bytes(b"PK")
+    assert "cut.ckpt is cut short" in refused([*fit, "--ckpt_path", "cut.ckpt"], capsys)
+    assert "NoRobots has no embodiments" in refused([*fit, "--data", "mylab.toy.NoRobots"], capsys)
+
+    monkeypatch.setenv("ACTIONPRIOR_DEBUG", "1")
+    with pytest.raises(ValueError, match=r"control_hz is 0\.0"):
+        cli.main([*fit, "--data.control_hz", "0"])
+
+
+def test_a_bug_keeps_its_traceback(folder: Path) -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["fit", "--config", "recipe.yaml", "--model.broken", "true"])
+
+
+def test_an_unknown_verb_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown verb 'fti'; expected one of fit, validate" in refused(["fti"], capsys)
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    verbs = {words[0]: words[1:] for line in lines if (words := line.split())}
+    ours = [path.stem for path in cli.COMMANDS.glob("*.py") if not path.stem.startswith("_")]
+    for verb in ["fit", "validate", "test", "predict", *ours]:
+        assert verbs[verb], f"{verb} is not explained"
+
+
+@pytest.mark.parametrize("command", ["lightning", "actionprior"])
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_are_light(command: str, flag: str) -> None:
+    script = LIGHTNING.with_name(command)
+    found = subprocess.run(
+        [sys.executable, "-X", "importtime", script, flag], capture_output=True, text=True
+    )
+    assert found.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in found.stderr.splitlines()}
+    assert "actionprior.cli" in imported
+    assert not imported & {"torch", "numpy", "lightning", "lerobot", "open_clip", "pybullet"}
+
+
+def test_a_verb_of_ours_gets_what_follows_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "greet.py").write_text(
+        '"""Greet."""\n'
+        "from actionprior.errors import UserError\n\n\n"
+        "def main(args):\n"
+        "    if not args:\n        raise UserError('nobody to greet')\n"
+        "    print('hello', *args)\n"
+    )
+    monkeypatch.setattr(cli, "COMMANDS", tmp_path)
+    monkeypatch.setattr(actionprior.commands, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    cli.main(["greet", "you", "--twice"])
+    assert capsys.readouterr().out == "hello you --twice\n"
+    assert refused(["greet"], capsys) == "error: nobody to greet"
+    del sys.modules["actionprior.commands.greet"]

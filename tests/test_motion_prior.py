@@ -1,0 +1,135 @@
+"""Stage 1: it learns, reports in the robots' units, resumes exactly and says what is wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from actionprior.checkpoint_io import CheckpointError
+from actionprior.errors import UserError
+from actionprior.motion_prior import MotionPriorModule
+from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.networks.prior_checkpoint import load_prior
+from tests.synthetic import ToyTrajectories
+
+SMALL = PriorArchitecture(width=32, latent_width=16, encoder_depth=1, decoder_depth=2, heads=2)
+
+
+def module(data: ToyTrajectories, **kwargs: object) -> MotionPriorModule:
+    torch.manual_seed(0)
+    robots = [e.to_dict() for e in data.embodiments]
+    settings = {"architecture": SMALL, "warmup_steps": 5, "learning_rate": 3e-3, **kwargs}
+    return MotionPriorModule(robots, **settings)
+
+
+def trainer(folder: Path, steps: int, **kwargs: object) -> Trainer:
+    settings = {
+        "max_steps": steps,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "use_distributed_sampler": False,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+        **kwargs,
+    }
+    return Trainer(**settings)
+
+
+class StopAt(Callback):
+    """Ends a run in the middle of an epoch, its schedule still spanning the whole run."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def test_it_learns_and_reports_in_the_robots_units_beside_baselines(tmp_path: Path) -> None:
+    data = ToyTrajectories()
+    stage1 = module(data)
+    runner = trainer(tmp_path, 120, check_val_every_n_epoch=None, val_check_interval=120)
+    runner.fit(stage1, data)
+    metrics = {k: float(v) for k, v in runner.callback_metrics.items()}
+    for robot in ("panda", "kuka"):
+        error = metrics[f"val/{robot}/mae_arm_rad"]
+        assert error < 0.6 * metrics[f"val/{robot}/untrained_mae_arm_rad"]
+        assert metrics[f"val/{robot}/copy_last_mae_arm_rad"] > 0
+        assert metrics[f"val/{robot}/error_over_copy_last"] > 0
+        assert metrics[f"val/{robot}/error_over_untrained"] < 0.6
+    assert "val/panda/mae_gripper" in metrics
+    assert {"train/grad_norm", "train/learning_rate", "train/loss", "val/loss"} <= set(metrics)
+
+
+def test_the_untrained_baseline_is_what_an_untrained_module_scores(tmp_path: Path) -> None:
+    data = ToyTrajectories()
+    stage1, runner = module(data, integration_steps=3), trainer(tmp_path, 1)
+    data.setup("fit")
+    stage1.prior.normalizer.fit(data.statistics_sample())
+    (metrics,) = runner.validate(stage1, data, verbose=False)
+    for robot in ("panda", "kuka"):
+        assert metrics[f"val/{robot}/mae_arm_rad"] == pytest.approx(
+            metrics[f"val/{robot}/untrained_mae_arm_rad"], rel=1e-5
+        )
+
+
+def test_a_resumed_run_ends_bit_equal(tmp_path: Path) -> None:
+    whole = module(ToyTrajectories())
+    trainer(tmp_path, 16).fit(whole, ToyTrajectories())
+    half = trainer(tmp_path, 16, callbacks=[StopAt(7, tmp_path / "seven.ckpt")])
+    half.fit(module(ToyTrajectories()), ToyTrajectories())
+    second = module(ToyTrajectories())
+    trainer(tmp_path, 16).fit(
+        second, ToyTrajectories(), ckpt_path=tmp_path / "seven.ckpt", weights_only=True
+    )
+    for (name, wanted), found in zip(
+        whole.state_dict().items(), second.state_dict().values(), strict=True
+    ):
+        assert torch.equal(wanted, found), name
+
+
+def test_a_checkpoint_describes_its_prior(tmp_path: Path) -> None:
+    data, runner = ToyTrajectories(), trainer(tmp_path, 2)
+    stage1 = module(data)
+    runner.fit(stage1, data)
+    runner.save_checkpoint(tmp_path / "one.ckpt")
+    prior = load_prior(tmp_path / "one.ckpt")
+    assert prior.architecture == SMALL
+    assert [e.name for e in prior.embodiments] == ["panda", "kuka"]
+    for name, value in stage1.prior.state_dict().items():
+        assert torch.equal(prior.state_dict()[name], value), name
+
+
+def test_bad_checkpoints_are_told_by_name(tmp_path: Path) -> None:
+    data, runner = ToyTrajectories(), trainer(tmp_path, 1)
+    runner.fit(module(data), data)
+    whole, cut, other = (tmp_path / n for n in ("whole.ckpt", "cut.ckpt", "other.ckpt"))
+    runner.save_checkpoint(whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6"}, other)
+    with pytest.raises(CheckpointError, match=r"cut\.ckpt is cut short"):
+        load_prior(cut)
+    with pytest.raises(CheckpointError, match=r"other\.ckpt holds no motion prior"):
+        load_prior(other)
+    with pytest.raises(CheckpointError, match=r"absent\.ckpt does not exist"):
+        load_prior(tmp_path / "absent.ckpt")
+
+
+def test_bad_set_ups_are_told_in_one_sentence(tmp_path: Path) -> None:
+    data = ToyTrajectories(chunk_length=8)
+    with pytest.raises(UserError, match="data's chunk_length is 8 but the model's is 15"):
+        trainer(tmp_path, 1).fit(module(data), data)
+    with pytest.raises(UserError, match="no normalisation statistics for 'panda', 'kuka'"):
+        trainer(tmp_path, 1).validate(module(ToyTrajectories()), ToyTrajectories(), verbose=False)
+    with pytest.raises(UserError, match="needs an EmbodiedDataModule, found LightningDataModule"):
+        trainer(tmp_path, 1).fit(module(data), LightningDataModule())
+    broken = module(ToyTrajectories(), learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(UserError, match=r"training loss is (nan|inf) at step"):
+        trainer(tmp_path, 50).fit(broken, ToyTrajectories())

@@ -1,0 +1,86 @@
+"""Relative form, masks and statistics."""
+
+import pytest
+import torch
+
+from actionprior.normalization import MissingStatisticsError, Normalizer
+from tests.robots import delta_arm, position_arm, windows
+
+ROBOTS = [delta_arm(), position_arm()]
+
+
+@pytest.mark.parametrize("law", ["quantile", "mean_std"])
+def test_normalise_then_unnormalise_is_the_identity(law: str) -> None:
+    normalizer, batch = Normalizer(ROBOTS, law), windows(ROBOTS, 64)
+    normalizer.fit(batch)
+    normal = normalizer.normalize_action(batch)
+    relative = normalizer.unnormalize_action(normal, batch.embodiment_B)
+    action = normalizer.absolute_action(relative, batch.reference_BA, batch.embodiment_B)
+    mask = normalizer.action_mask(batch)
+    torch.testing.assert_close(action[mask], batch.action_BHA[mask], atol=1e-5, rtol=1e-4)
+
+
+def test_deltas_are_summed_and_positions_are_relative() -> None:
+    batch = windows(ROBOTS, 2)
+    normalizer = Normalizer(ROBOTS)
+    relative = normalizer.relative_action(batch)
+    torch.testing.assert_close(relative[0, :, 29:36], batch.action_BHA[0, :, 29:36].cumsum(0))
+    torch.testing.assert_close(relative[0, :, 36], batch.action_BHA[0, :, 36])  # gripper
+    expected = batch.action_BHA[1, :3, 7:13] - batch.reference_BA[1, 7:13]
+    torch.testing.assert_close(relative[1, :3, 7:13], expected)
+
+
+def test_what_is_padded_or_of_another_robot_changes_nothing() -> None:
+    batch = windows(ROBOTS, 64)
+    normalizer, other = Normalizer(ROBOTS), Normalizer(ROBOTS)
+    normalizer.fit(batch)
+    mask = normalizer.action_mask(batch)
+    spoilt = batch._replace(
+        action_BHA=torch.where(mask, batch.action_BHA, 1e6),
+        state_BHS=torch.where(batch.step_mask_BH[..., None], batch.state_BHS, -1e6),
+    )
+    other.fit(spoilt)
+    for name, value in normalizer.state_dict().items():
+        if name.startswith("action") or name == "fitted_E":
+            torch.testing.assert_close(other.state_dict()[name], value)
+    torch.testing.assert_close(
+        normalizer.normalize_action(spoilt), normalizer.normalize_action(batch)
+    )
+    assert not normalizer.normalize_action(batch)[~mask].any()
+
+
+def test_quantiles_map_to_one_and_narrow_ranges_have_a_floor() -> None:
+    robot = delta_arm()
+    batch = windows([robot], 512)
+    batch.action_BHA[:, :, 30] *= 1e-5  # hardly moves
+    batch.action_BHA[:, :, 36] = 1.0  # a gripper that stays open
+    batch.step_mask_BH[:] = True
+    normalizer = Normalizer([robot])
+    normalizer.fit(batch)
+    normal = normalizer.normalize_action(batch)
+    inside = (normal[:, :, 29].abs() <= 1.0001).float().mean()
+    assert float(inside) == pytest.approx(0.98, abs=0.005)
+    scale = normalizer.action_scale[0]
+    assert float(scale[30]) == pytest.approx(0.05 * float(scale[29:36].max()))
+    assert float(scale[36]) == 1.0
+    assert float(normal[:, :, 36].abs().max()) == 0.0
+    assert float(scale[:29].min()) == 1.0
+
+
+def test_statistics_are_missing_until_fitted_and_are_kept_when_robots_join() -> None:
+    normalizer = Normalizer([delta_arm()])
+    with pytest.raises(MissingStatisticsError, match="'panda'"):
+        normalizer.require_fitted()
+    normalizer.fit(windows([delta_arm()], 32))
+    before = normalizer.action_scale[0].clone()
+    normalizer.add_embodiments([position_arm()])
+    assert normalizer.missing == ["kuka"]
+    normalizer.fit(windows(ROBOTS, 64, seed=5, spread=2.0))
+    assert normalizer.missing == []
+    torch.testing.assert_close(normalizer.action_scale[0], before)
+
+
+def test_a_robot_without_windows_is_named() -> None:
+    normalizer = Normalizer(ROBOTS)
+    with pytest.raises(MissingStatisticsError, match="no training window of embodiment 'kuka'"):
+        normalizer.fit(windows([delta_arm()], 8))

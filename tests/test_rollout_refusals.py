@@ -1,0 +1,106 @@
+"""What does not fit is refused by a rollout, in one sentence that names it."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from actionprior.batch import Observation
+from actionprior.embodiment import ActionGroup, StateGroup
+from actionprior.rollout import ObservationMap, RolloutError
+from tests import point_env
+from tests.point_env import CAMERA, VECTOR, Policy, Solver, point_robot, roll
+
+
+def refused(match: str, policy: Policy | None = None, **changes: Any) -> None:
+    with pytest.raises(RolloutError, match=match) as error:
+        roll(policy or Solver(), **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_an_action_space_that_does_not_fit_is_refused() -> None:
+    three = [ActionGroup("move", "right_arm", ["dx", "dy", "dz"], "end_effector_delta", "m")]
+    refused(
+        r"'test/Point-v0' has an action space of shape \(2,\).*'point' has 3 actions: dx, dy, dz",
+        Solver(point_robot(action=three)),
+    )
+    refused(r"'CartPole-v1'.*Discrete\(2\)", env_id="CartPole-v1")
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    three = [StateGroup("place", "joints", ["x", "y", "z"], unit="m")]
+    refused(
+        r"'test/Point-v0' has a state of shape \(4,\).*'point' expects 3 entries: x, y, z",
+        Solver(point_robot(state=three)),
+    )
+
+
+def test_missing_keys_and_cameras_are_refused() -> None:
+    camera = {"env_id": "test/PointCamera-v0", "policy": Solver(point_robot(["top"]))}
+    refused(
+        r"state is 'state', but.* keys \['arm', 'image'\]",
+        **camera,
+        observation_map=ObservationMap(),
+    )
+    refused(r"state is 'state', but.*no keys", observation_map=ObservationMap())
+    refused(
+        r"camera 'top' of embodiment 'point' is missing in observation_map.images",
+        **camera,
+        observation_map=replace(CAMERA, images={"front": "image"}),
+    )
+    refused(
+        r"camera 'top' is mapped to 'photo', which is missing; .* keys \['arm', 'image'\]",
+        **camera,
+        observation_map=replace(CAMERA, images={"top": "photo"}),
+    )
+    refused(
+        r"'top' is mapped to 'arm/state', which is Box.*expected a \(Y, X, 3\) uint8 image",
+        **camera,
+        observation_map=replace(CAMERA, images={"top": "arm/state"}),
+    )
+
+
+def test_an_environment_that_tells_no_success_or_instruction_is_refused() -> None:
+    refused("does not tell success.*pass success_key", env_kwargs={"info_key": "done"})
+    assert roll(Solver(), env_kwargs={"info_key": "success"}).success_rate == 1
+    assert roll(Solver(), env_kwargs={"info_key": "done"}, success_key="done").success_rate == 1
+    refused(
+        r"gives no instruction: info has keys \['instruction', 'is_success'\], expected 'task'",
+        observation_map=replace(VECTOR, instruction="task"),
+    )
+
+
+def test_a_control_rate_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(point_env.PointEnv, "control_hz", 25, raising=False)
+    refused("runs at 25 Hz, but embodiment 'point' is controlled at 10.0 Hz")
+
+
+def test_wrong_arguments_are_refused() -> None:
+    refused(r"no embodiment 'ur5'; it knows \['another', 'point'\]", embodiment="ur5")
+    refused("execute_steps is 7, expected 1 to the chunk length 6", execute_steps=7)
+    refused("found episodes=0", episodes=0)
+    refused("environment 'test/None-v0' cannot be found", env_id="test/None-v0")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_actions_that_are_not_finite_are_refused(value: float) -> None:
+    class Broken(Solver):
+        def moves(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
+            moves = super().moves(observation, noise_BHA)
+            if observation.history.step_mask_BH.any():
+                moves[0, 0, 0] = value
+            return moves
+
+    refused(
+        r"NaN or inf actions at step 5 of the episode with seed 5\d in 'test/Point-v0'", Broken()
+    )
+
+
+def test_a_chunk_of_another_shape_is_refused() -> None:
+    class Short(Solver):
+        def predict_chunk(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
+            return super().predict_chunk(observation, noise_BHA)[:, :3]
+
+    refused(r"chunk of shape \(3, 3, 37\), expected \(3, 6, 37\)", Short())

@@ -1,0 +1,220 @@
+"""Stage 2: losses and their switches, the prior's way in, a checkpoint that stands alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+
+from actionprior.checkpoint_io import CheckpointError
+from actionprior.errors import UserError
+from actionprior.networks.prior_checkpoint import load_prior
+from actionprior.vla import VLAModule
+from tests.robots import delta_arm
+from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
+from tests.test_motion_prior import SMALL, StopAt, module, trainer
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short Stage 1 over both arms."""
+    folder = tmp_path_factory.mktemp("stage1")
+    data, runner = ToyTrajectories(), trainer(folder, 60)
+    runner.fit(module(data), data)
+    runner.save_checkpoint(folder / "prior.ckpt")
+    return folder / "prior.ckpt"
+
+
+def vla(prior: Path | str, data: ToyVLA | None = None, **kwargs: object) -> VLAModule:
+    torch.manual_seed(1)
+    robots = [e.to_dict() for e in (data or ToyVLA()).embodiments]
+    settings = {"width": 32, "heads": 2, "warmup_steps": 5, "noise_repeats": 2, **kwargs}
+    return VLAModule(robots, BrightnessTrunk(), str(prior), **settings)
+
+
+class Log(Callback):
+    """Keeps what every training step logged."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+def run(folder: Path, policy: VLAModule, steps: int = 6, data: ToyVLA | None = None) -> Log:
+    log = Log()
+    trainer(folder, steps, callbacks=[log], limit_val_batches=1).fit(policy, data or ToyVLA())
+    return log
+
+
+def test_the_loss_is_the_methods(tmp_path: Path, stage1: Path) -> None:
+    log = run(tmp_path, vla(stage1, decay_fraction=0.5, align_weight=2.0, recon_weight=3.0), 6)
+    assert [row["train/lambda"] for row in log.rows] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
+    for row in log.rows[:3]:
+        parts = 2 * row["train/loss_align"] + 3 * row["train/loss_recon"]
+        expected = row["train/loss_pred"] + row["train/lambda"] * parts
+        assert row["train/loss"] == pytest.approx(expected, rel=1e-5)
+        # On the sphere ‖z′ - z‖² = 2 - 2·cos.
+        assert row["train/loss_align"] == pytest.approx(2 - 2 * row["train/cosine"], abs=1e-5)
+    for row in log.rows[3:]:
+        assert row["train/loss"] == pytest.approx(row["train/loss_pred"], rel=1e-6)
+
+
+def test_the_decoder_is_the_action_head_and_nothing_is_frozen(tmp_path: Path, stage1: Path) -> None:
+    policy, loaded = vla(stage1), load_prior(stage1)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(policy.prior.state_dict()[name], value), name
+    before = {k: v.clone() for k, v in policy.state_dict().items()}
+    run(tmp_path, policy, 3)
+    moved = {k for k, v in policy.named_parameters() if not torch.equal(v, before[k])}
+    assert {k.split(".")[0] for k in moved} == {"prior", "fusion", "trunk"}
+    assert any("encoder" in k for k in moved)
+    assert any("decoder" in k for k in moved)
+    scale = "prior.normalizer.action_scale"
+    assert torch.equal(policy.state_dict()[scale], before[scale])
+
+
+def test_switches_of_the_prior(stage1: Path) -> None:
+    loaded = load_prior(stage1).state_dict()
+
+    def kept(**switches: object) -> set[str]:
+        policy = vla(stage1, **switches)
+        found = policy.prior.state_dict()
+        same = {k for k, v in loaded.items() if torch.equal(found[k], v) and v.any()}
+        return {k.split(".")[0] for k in same if not k.endswith(("bias", "norm.weight"))}
+
+    assert kept() >= {"encoder", "decoder", "normalizer", "dataset_EPW"}
+    assert "decoder" not in kept(reuse_decoder=False)
+    assert "encoder" in kept(reuse_decoder=False)
+    without = vla(stage1, use_prior=False)
+    assert without.prior.architecture == SMALL  # the same architecture and statistics
+    assert without.align_weight == without.recon_weight == 0
+    found = without.prior.state_dict()
+    assert torch.equal(found["normalizer.action_scale"], loaded["normalizer.action_scale"])
+    key = "encoder.embed_action.weight"
+    assert not torch.equal(found[key], loaded[key])
+
+
+@pytest.mark.parametrize("history", ["off", "encoder", "mlp"])
+def test_history_is_seen_only_where_there_is_one(stage1: Path, history: str) -> None:
+    policy, data = vla(stage1, history=history).eval(), ToyVLA()
+    data.setup("fit")
+    first_of_episode = data.windows(True).__getitems__([0, 20])
+    later = data.windows(True).__getitems__([9, 29])
+    with torch.no_grad():
+        start, on = (policy._latents(b.observation) for b in (first_of_episode, later))
+    torch.testing.assert_close(start.with_history_BZ, start.without_history_BZ)
+    apart = (on.with_history_BZ - on.without_history_BZ).norm(dim=-1).max()
+    assert float(apart) == 0 if history == "off" else float(apart) > 1e-4
+    # What is padded in the history changes nothing.
+    past = later.observation.history
+    inside = past.step_mask_BH[..., None]
+    spoilt = past._replace(
+        action_BHA=torch.where(inside, past.action_BHA, 50.0),
+        state_BHS=torch.where(inside, past.state_BHS, 50.0),
+    )
+    with torch.no_grad():
+        again = policy._latents(later.observation._replace(history=spoilt))
+    torch.testing.assert_close(again.with_history_BZ, on.with_history_BZ)
+
+
+def test_the_trunk_runs_once_a_step(tmp_path: Path, stage1: Path) -> None:
+    policy, calls = vla(stage1), []
+    policy.trunk.register_forward_hook(lambda *args: calls.append(1))
+    trainer(tmp_path, 2, limit_val_batches=0).fit(policy, ToyVLA())
+    assert len(calls) == 2
+
+
+def test_validation_logs_what_was_promised(tmp_path: Path, stage1: Path) -> None:
+    runner = trainer(tmp_path, 40, check_val_every_n_epoch=None, val_check_interval=40)
+    runner.fit(vla(stage1), ToyVLA())
+    metrics = {k: float(v) for k, v in runner.callback_metrics.items()}
+    assert -1 <= metrics["val/cosine"] <= 1
+    assert 0 <= metrics["val/retrieval"] <= 1
+    assert metrics["val/panda/mae_arm_rad"] > 0
+    assert metrics["val/kuka/mae_arm_rad"] > 0
+    assert {"val/loss_pred", "val/loss_recon", "val/mae_normalized", "train/grad_norm"} <= set(
+        metrics
+    )
+
+
+def test_a_checkpoint_stands_alone_and_resumes_bit_equal(tmp_path: Path, stage1: Path) -> None:
+    own = tmp_path / "prior.ckpt"
+    own.write_bytes(stage1.read_bytes())
+
+    def average() -> EMAWeightAveraging:
+        return EMAWeightAveraging(decay=0.9, update_starting_at_step=0)
+
+    whole = vla(own)
+    trainer(tmp_path, 12, limit_val_batches=0, callbacks=[average()]).fit(whole, ToyVLA())
+    saved = tmp_path / "five.ckpt"
+    stop = [average(), StopAt(5, saved)]
+    trainer(tmp_path, 12, limit_val_batches=0, callbacks=stop).fit(vla(own), ToyVLA())
+    own.unlink()
+    again = vla(saved)
+    resumed = trainer(tmp_path, 12, limit_val_batches=0, callbacks=[average()])
+    resumed.fit(again, ToyVLA(), ckpt_path=saved, weights_only=True)
+    for (name, wanted), found in zip(
+        whole.state_dict().items(), again.state_dict().values(), strict=True
+    ):
+        assert torch.equal(wanted, found), name
+    tester = trainer(tmp_path, 1)
+    tester.test(vla(saved), ToyVLA(), ckpt_path=saved, weights_only=True, verbose=False)
+    assert tester.callback_metrics["test/loss_pred"] > 0
+    with pytest.raises(CheckpointError, match=r"prior\.ckpt does not exist"):
+        vla(own)
+    alone = VLAModule.load(saved, trunk=BrightnessTrunk())
+    for (name, wanted), found in zip(
+        tester.lightning_module.state_dict().items(), alone.state_dict().values(), strict=True
+    ):
+        assert torch.equal(wanted, found), name
+    with pytest.raises(CheckpointError, match="uses the trunk 'BrightnessTrunk'; pass one"):
+        VLAModule.load(saved)
+
+
+def test_new_robots_join_only_when_asked_to(tmp_path: Path, stage1: Path) -> None:
+    only_delta = tmp_path / "delta.ckpt"
+    data, runner = ToyTrajectories(robots="delta"), trainer(tmp_path, 2)
+    runner.fit(module(data), data)
+    runner.save_checkpoint(only_delta)
+    with pytest.raises(CheckpointError, match=r"trained on \['panda'\] and does not know 'kuka'"):
+        run(tmp_path, vla(only_delta), 1)
+    policy = vla(only_delta, allow_new_embodiments=True)
+    run(tmp_path, policy, 2)
+    normalizer, old = policy.prior.normalizer, load_prior(only_delta).normalizer
+    assert [e.name for e in policy.prior.embodiments] == ["panda", "kuka"]
+    assert normalizer.missing == []
+    torch.testing.assert_close(normalizer.action_scale[0], old.action_scale[0])
+
+
+def test_rows_of_the_data_find_their_rows_in_the_prior(tmp_path: Path, stage1: Path) -> None:
+    data = ToyVLA(robots="position")  # row 0 of the data, row 1 of the prior
+    policy = vla(stage1, data)
+    run(tmp_path, policy, 1, data)
+    batch = next(iter(data.val_dataloader()))
+    noise = torch.randn(len(batch.observation.task), 15, 37)
+    chunk = policy.eval().predict_chunk(batch.observation, noise)
+    used = chunk.abs().amax((0, 1)) > 0
+    assert used.nonzero()[:, 0].tolist() == list(range(7, 13))
+
+
+def test_bad_set_ups_are_told_in_one_sentence(tmp_path: Path, stage1: Path) -> None:
+    other = delta_arm().to_dict() | {"control_hz": 50.0}
+    with pytest.raises(CheckpointError, match="robot 'panda' differs: control_hz is 10 there"):
+        VLAModule([other], BrightnessTrunk(), str(stage1))
+    with pytest.raises(UserError, match="history is 'long'"):
+        vla(stage1, history="long")
+    with pytest.raises(UserError, match=r"decay_fraction is 1\.5"):
+        vla(stage1, decay_fraction=1.5)
+    with pytest.raises(UserError, match="no motion prior: give model"):
+        vla("")
+
+
+def test_it_learns_from_what_it_sees(tmp_path: Path, stage1: Path) -> None:
+    log = run(tmp_path, vla(stage1, decay_fraction=0.5, learning_rate=3e-3), 80)
+    first = sum(r["train/loss_pred"] for r in log.rows[:5]) / 5
+    last = sum(r["train/loss_pred"] for r in log.rows[-5:]) / 5
+    assert last < 0.8 * first
+    assert log.rows[35]["train/cosine"] > log.rows[0]["train/cosine"] + 0.2
