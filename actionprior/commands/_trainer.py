@@ -76,9 +76,9 @@ def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:
     return [embodiment.to_dict() for embodiment in embodiments]
 
 
-def main(args: list[str] | None) -> None:
+def main(args: list[str] | None) -> TrainerCLI:
     """Parse ``args`` (``None``: the command line) and run the trainer's verb."""
-    TrainerCLI(
+    return TrainerCLI(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,

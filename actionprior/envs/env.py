@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -25,13 +25,10 @@ type Observation = dict[str, NDArray[Any]]
 type Info = dict[str, Any]
 
 
-class _Range(NamedTuple):
-    """Where the tip starts, in table coordinates [m], and how far the tool leans [rad]."""
-
-    low: tuple[float, float, float] = (-0.10, -0.14, 0.19)
-    high: tuple[float, float, float] = (0.06, 0.14, 0.29)
-    tilt: float = 0.12
-    yaw: float = 0.4
+_START_LOW, _START_HIGH = (-0.10, -0.14, 0.19), (0.06, 0.14, 0.29)
+"""Corners of the box that the tip starts in, in table coordinates [m]."""
+_START_LEAN = (0.12, 0.12, 0.4)
+"""How far the tool starts from upright: two tilts and the yaw [rad]."""
 
 
 class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
@@ -216,14 +213,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         }
 
 
-def random_start(
-    rng: np.random.Generator,
-    chain: Chain,
-    home: Array,
-    base: Array,
-    low: tuple[float, float, float] = _Range().low,
-    high: tuple[float, float, float] = _Range().high,
-) -> Array:
+def random_start(rng: np.random.Generator, chain: Chain, home: Array, base: Array) -> Array:
     """Joint angles (n,) [rad] with the tip in a box above the table, the tool leaning a little.
 
     Args:
@@ -231,15 +221,20 @@ def random_start(
         chain: the arm.
         home: (n,) angles to start the search from; the tool points down there.
         base: (3,) where the robot stands in table coordinates [m].
-        low: lower corner of the box, table coordinates [m].
-        high: upper corner of the box [m].
+
+    Raises:
+        UserError: the arm hardly reaches that box from there.
     """
     upright = chain.forward(home).rotation
-    limits = _Range()
-    while True:
-        lean = rng.uniform(-1.0, 1.0, 3) * (limits.tilt, limits.tilt, limits.yaw)
-        goal = Pose(rng.uniform(low, high) - base, rotation_matrix(lean) @ upright)
+    for _ in range(100):
+        lean = rng.uniform(-1.0, 1.0, 3) * _START_LEAN
+        tip = rng.uniform(_START_LOW, _START_HIGH)
+        goal = Pose(tip - base, rotation_matrix(lean) @ upright)
         posture = home + rng.uniform(-0.1, 0.1, chain.dof)
         solution = solve_ik(chain, home, goal, posture=posture, iterations=30, tolerance=1e-3)
         if solution.error < 3e-3:
             return solution.q
+    raise UserError(
+        f"a robot at {base.tolist()} m with home {home.tolist()} rad cannot bring its tool above "
+        "the table; choose another base or home"
+    )

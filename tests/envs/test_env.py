@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_DELTA
+from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_DELTA, PANDA
 from actionprior.errors import UserError
 
 
@@ -176,6 +177,12 @@ def test_success_ends_the_episode_with_reward_one():
 def test_bad_arguments_are_told_in_one_sentence(arguments, message):
     with pytest.raises(UserError, match=message):
         TabletopEnv(**arguments)
+
+
+def test_a_robot_out_of_reach_is_told_in_one_sentence():
+    env = TabletopEnv(dataclasses.replace(PANDA, base=(-3.0, 0.0, 0.0)), images=False)
+    with pytest.raises(UserError, match="choose another base or home"):
+        env.reset(seed=0)
 
 
 @pytest.mark.parametrize("action", [np.zeros(3), np.full(8, np.nan)])

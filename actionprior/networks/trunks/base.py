@@ -5,10 +5,16 @@ Axes: B batch, C cameras, K = 3 colours, Y rows, X columns, N tokens, W token wi
 
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from actionprior.errors import UserError
 
 
 class TrunkTokens(NamedTuple):
@@ -52,16 +58,37 @@ class Trunk(nn.Module, ABC):
         """The trainable parameters that ``lr_scale`` applies to; by default all of them."""
         return [p for p in self.parameters() if p.requires_grad]
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimiser groups at the module's learning rate ``lr``; what is frozen is left out."""
-        pretrained = self.pretrained_parameters()
-        known = {id(p) for p in pretrained}
-        fresh = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        groups = [
-            {"params": pretrained, "lr": lr * self.lr_scale},
-            {"params": fresh, "lr": lr},
-        ]
-        return [group for group in groups if group["params"]]
+
+def resize(images_IKYX: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (I, 3, any, any) → float (I, 3, *size) in [0, 1]; the whole view is kept."""
+    x = images_IKYX.float() / 255
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def read_weights(module: nn.Module, file: str) -> None:
+    """Load a safetensors file into ``module``; every name and shape has to fit.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another architecture.
+    """
+    if not Path(file).is_file():
+        raise UserError(f"trunk weights {file} do not exist; make them with `lightning ground`")
+    try:
+        state = load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"trunk weights {file} cannot be read as safetensors ({error})") from None
+    own = module.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        found, wanted = (d[name].shape if name in d else None for d in (state, own))
+        if found != wanted:
+            raise UserError(
+                f"trunk weights {file} are of another architecture: {name} is "
+                f"{'missing' if found is None else tuple(found)} there, "
+                f"{'unknown' if wanted is None else tuple(wanted)} here"
+            )
+    module.load_state_dict(state)
 
 
 def check_inputs(images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> None:
@@ -103,7 +130,7 @@ def place_code(cameras: int, rows: int, columns: int, width: int, device: torch.
     row = code(rows)[None, :, None].expand(shape)
     column = code(columns)[None, None].expand(shape)
     full = torch.cat([camera, row, column], dim=-1).flatten(1, 2)
-    return nn.functional.pad(full, (0, width - full.shape[-1]))
+    return F.pad(full, (0, width - full.shape[-1]))
 
 
 def join_tokens(

@@ -5,23 +5,16 @@ Axes: B batch, L words, W width.
 
 import re
 import zlib
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from actionprior.networks.transformer import Block
+from actionprior.networks.trunks.text_cache import TextFeatures
 
 MAX_WORDS = 31
 """Words of an instruction that are read; what follows is left out."""
 _PAD, _START, _FIRST = 0, 1, 2
-
-
-class TextTokens(NamedTuple):
-    """Word tokens; position 0 is a start token that sums up the instruction."""
-
-    tokens_BLW: Tensor
-    mask_BL: Tensor  # bool
 
 
 def tokenize(tasks: list[str], buckets: int) -> Tensor:
@@ -60,11 +53,11 @@ class TextEncoder(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
         self.norm = nn.RMSNorm(width)
 
-    def forward(self, tasks: list[str]) -> TextTokens:
-        """Encode B instructions; padding changes no other token."""
+    def forward(self, tasks: list[str]) -> TextFeatures:
+        """Encode B instructions; position 0 sums each up, and padding changes no other token."""
         ids_BL = tokenize(tasks, self.buckets).to(self.position.device)
         mask_BL = ids_BL != _PAD
         x_BLW = self.embedding(ids_BL) + self.position[: ids_BL.shape[1]]
         for block in self.blocks:
             x_BLW = block(x_BLW, mask_BL)
-        return TextTokens(self.norm(x_BLW), mask_BL)
+        return TextFeatures(self.norm(x_BLW), mask_BL)

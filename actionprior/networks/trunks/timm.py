@@ -1,0 +1,121 @@
+"""Any image model of timm, beside a text tower of open_clip."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from actionprior.errors import UserError
+from actionprior.networks.trunks.towers import (
+    ImageTower,
+    TextTower,
+    clip_parts,
+    first_line,
+    near_matches,
+)
+from actionprior.networks.trunks.two_towers import TwoTowerTrunk
+
+
+class TimmTrunk(TwoTowerTrunk):
+    """The last feature map of a timm model, transformer or CNN alike, and open_clip's words."""
+
+    def __init__(
+        self,
+        model: str = "vit_small_patch16_224",
+        pretrained: str = "",
+        text_model: str = "ViT-B-16",
+        text_pretrained: str = "",
+        freeze_image: bool = True,
+        freeze_text: bool = True,
+        lr_scale: float = 0.1,
+        width: int = 0,
+        image_size: int = 0,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        quick_gelu: bool | None = None,
+    ) -> None:
+        """Build the towers.
+
+        Args:
+            model: timm's name of the image model.
+            pretrained: one of its tags (downloaded), a local file of weights, or empty.
+            text_model: open_clip's name of the model whose text tower is used.
+            text_pretrained: likewise, for the text tower.
+            freeze_image: train nothing of the image model.
+            freeze_text: train nothing of the text tower, and compute each instruction once.
+            lr_scale: learning rate of the towers relative to the module's; 0 freezes both.
+            width: of the tokens; 0: the image model's own.
+            image_size: edge of the images [pixels]; 0: the model's own.
+            mean: of the pixels, in [0, 1]; None: as its weights were trained.
+            std: likewise.
+            quick_gelu: whether the text weights want OpenAI's GELU; None: as the tag says.
+
+        Raises:
+            UserError: an unknown name or tag, a file that does not fit, a failed download, or a
+                size that the model does not take.
+        """
+        visual = cast(Any, _image_model(model, pretrained, image_size))
+        parts = clip_parts(text_model, text_pretrained, quick_gelu)
+        config = visual.pretrained_cfg
+        pixels = list(mean or config["mean"]), list(std or config["std"])
+        size = (image_size, image_size) if image_size else tuple(config["input_size"][1:])
+        frozen = lr_scale == 0
+        super().__init__(
+            ImageTower(visual, _features, size, *pixels, freeze=freeze_image or frozen),
+            TextTower(parts.text, text_model, freeze=freeze_text or frozen),
+            width,
+            lr_scale,
+        )
+        self._args = {
+            "model": model,
+            "pretrained": "",
+            "text_model": text_model,
+            "text_pretrained": "",
+            "freeze_image": freeze_image,
+            "freeze_text": freeze_text,
+            "lr_scale": lr_scale,
+            "width": self.width,
+            "image_size": size[0],
+            "mean": pixels[0],
+            "std": pixels[1],
+            "quick_gelu": parts.quick_gelu,
+        }
+
+    def init_args(self) -> dict[str, Any]:
+        """See :class:`Trunk`."""
+        return dict(self._args)
+
+
+def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(model):
+        known = timm.list_models()
+        raise UserError(f"timm has no model {model!r}{near_matches(model, known)}")
+    local = Path(pretrained).is_file()
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
+    if pretrained and not local and pretrained not in tags:
+        raise UserError(
+            f"timm has no weights {pretrained!r} for {model}, and no such file exists"
+            f"{near_matches(pretrained, tags)}"
+        )
+    try:
+        built = cast(Any, timm).create_model(
+            model if local or not pretrained else f"{model}.{pretrained}",
+            pretrained=bool(pretrained),
+            pretrained_cfg_overlay={"file": pretrained} if local else None,
+            num_classes=0,
+        )
+        if image_size and hasattr(built, "set_input_size"):
+            built.set_input_size((image_size, image_size))
+    except Exception as error:  # of many kinds: network, pickle, keys, shapes
+        what = f"weights {pretrained!r} of timm model {model}" if pretrained else model
+        raise UserError(f"{what} cannot be loaded: {first_line(error)}") from error
+    return cast(nn.Module, built)
+
+
+def _features(tower: nn.Module, x_IKYX: Tensor) -> Tensor:
+    maps = cast(Any, tower).forward_intermediates(
+        x_IKYX, indices=1, norm=True, intermediates_only=True
+    )
+    return cast(Tensor, maps[-1])

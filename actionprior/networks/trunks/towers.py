@@ -1,0 +1,233 @@
+"""open_clip's image and text towers as modules that give tokens.
+
+Axes: I images, K = 3 colours, B instructions, C channels, Y rows, X columns, L tokens, W width.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from actionprior.errors import UserError
+from actionprior.networks.trunks.base import resize
+from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
+
+
+class ClipParts(NamedTuple):
+    """What an open_clip model is made of, and what its pixels have to look like."""
+
+    visual: nn.Module
+    text: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    quick_gelu: bool
+
+
+def clip_parts(
+    model: str,
+    pretrained: str = "",
+    quick_gelu: bool | None = None,
+    image_size: int = 0,
+) -> ClipParts:
+    """Build an open_clip model and take it apart.
+
+    Args:
+        model: open_clip's name of the architecture, e.g. ``ViT-B-16``.
+        pretrained: a tag, a local file of weights, or empty for random weights.
+        quick_gelu: whether the weights want OpenAI's GELU; None: as the tag says.
+        image_size: edge of the images [pixels]; 0: the model's own.
+
+    Raises:
+        UserError: an unknown name or tag, a file that does not fit, or a failed download.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if model not in (known := open_clip.list_models()):
+        raise UserError(f"open_clip has no model {model!r}{near_matches(model, known)}")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    # A model without weights of its own reports open_clip's default mean and std, which are
+    # wrong for many families: those of its tags are the family's.
+    tag = get_pretrained_cfg(model, pretrained) if pretrained else {}
+    if pretrained and not tag and not Path(pretrained).is_file():
+        raise UserError(
+            f"open_clip has no weights {pretrained!r} for {model}, and no such file exists"
+            f"{near_matches(pretrained, tags)}"
+        )
+    family = tag or get_pretrained_cfg(model, tags[0] if tags else "")
+    if quick_gelu is None:
+        config = open_clip.get_model_config(model)
+        quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a GELU that we have just set right
+            # Custom text: the text tower is a module of its own for every family.
+            clip = open_clip.create_model(
+                model,
+                pretrained=pretrained or None,
+                force_custom_text=True,
+                force_quick_gelu=quick_gelu,
+                force_image_size=image_size or None,
+                pretrained_text=False,
+                weights_only=True,
+            )
+    except Exception as error:  # of many kinds: network, pickle, keys, shapes
+        what = f"weights {pretrained!r} of open_clip model {model}" if pretrained else model
+        raise UserError(f"{what} cannot be loaded: {first_line(error)}") from error
+    return ClipParts(
+        clip.visual,
+        clip.text,
+        tuple(family.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        tuple(family.get("std", open_clip.OPENAI_DATASET_STD)),
+        quick_gelu,
+    )
+
+
+class TextTower(nn.Module):
+    """An open_clip text tower with its tokeniser: word tokens of instructions."""
+
+    def __init__(self, tower: nn.Module, model: str, freeze: bool) -> None:
+        """Wrap a tower.
+
+        Args:
+            tower: as :func:`clip_parts` gives it.
+            model: the name of its architecture, which tells the tokeniser.
+            freeze: train nothing of it and keep the features of instructions once seen.
+
+        Raises:
+            UserError: the tokeniser needs a download that failed, or the tower gives no tokens.
+        """
+        super().__init__()
+        import open_clip
+
+        if not hasattr(tower, "forward_intermediates"):
+            raise UserError(f"the text tower of open_clip model {model} gives no word tokens")
+        try:
+            self._tokenizer = open_clip.get_tokenizer(model)
+            self._padding = int(self._tokenizer([""])[0, -1])
+        except Exception as error:  # transformers is missing, or there is no network
+            raise UserError(
+                f"the tokeniser of open_clip model {model} cannot be loaded: {first_line(error)}"
+            ) from error
+        self.tower, self.cache, self.frozen = tower, TextCache(), freeze
+        if freeze:
+            cast(Any, tower).lock()
+        self.width = try_out(tower, lambda: self._encode(["a"]).tokens_BLW).shape[-1]
+
+    def forward(self, task: list[str]) -> TextFeatures:
+        """Token features of B instructions, (B, L, W), up to the longest."""
+        features: TextFeatures = self.cache(task, self._encode, self.frozen)
+        return features
+
+    def train(self, mode: bool = True) -> "TextTower":
+        """Keep a frozen tower in evaluation mode."""
+        super().train(mode)
+        self.tower.train(mode and not self.frozen)
+        return self
+
+    def _encode(self, task: list[str]) -> TextFeatures:
+        ids_BL = self._tokenizer(task)
+        # Up to the last token that is not padding: padding's id may also stand for a word.
+        position_L = torch.arange(ids_BL.shape[1])
+        last_B1 = ((ids_BL != self._padding) * position_L).amax(dim=1, keepdim=True)
+        mask_BL = (position_L <= last_B1)[:, : int(last_B1.max()) + 1]
+        ids_BL = ids_BL.to(next(self.tower.parameters()).device)
+        output = cast(Any, self.tower).forward_intermediates(
+            ids_BL,
+            indices=1,
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
+        tokens_BLW: Tensor = output["text_intermediates"][-1][:, : mask_BL.shape[1]]
+        return TextFeatures(tokens_BLW, mask_BL.to(tokens_BLW.device))
+
+
+class ImageTower(nn.Module):
+    """An image model: pixels of any size to a feature map."""
+
+    mean_K11: Tensor
+    std_K11: Tensor
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        features: Callable[[nn.Module, Tensor], Tensor],
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        freeze: bool,
+    ) -> None:
+        """Wrap a tower.
+
+        Args:
+            tower: the model.
+            features: maps it and normalised pixels (I, 3, *size) to (I, C, Y, X). A function of
+                the module's, not of the instance's: copies of the trunk bring their own tower.
+            size: rows and columns that it takes [pixels].
+            mean: of the pixels that it was trained on, a colour each, in [0, 1].
+            std: of the same.
+            freeze: train nothing of it.
+
+        Raises:
+            UserError: the tower does not take images of this size.
+        """
+        super().__init__()
+        self.tower, self.size, self.frozen = tower, size, freeze
+        self._features = features
+        self.register_buffer("mean_K11", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std_K11", torch.tensor(std)[:, None, None], persistent=False)
+        if freeze:
+            tower.requires_grad_(False)
+        blank = torch.zeros(1, 3, *size, dtype=torch.uint8)
+        try:
+            self.width = try_out(tower, lambda: self(blank)).shape[1]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the image tower does not take images of {size[0]} by {size[1]} pixels: "
+                f"{first_line(error)}"
+            ) from error
+
+    def forward(self, images_IKYX: Tensor) -> Tensor:
+        """uint8 (I, 3, any, any) → (I, C, Y, X)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x_IKYX = (resize(images_IKYX, self.size) - self.mean_K11) / self.std_K11
+            return self._features(self.tower, x_IKYX)
+
+    def train(self, mode: bool = True) -> "ImageTower":
+        """Keep a frozen tower in evaluation mode: no dropout, no batch statistics."""
+        super().train(mode)
+        self.tower.train(mode and not self.frozen)
+        return self
+
+
+def try_out(tower: nn.Module, run: Callable[[], Tensor]) -> Tensor:
+    """Run a tower once, and take out of training what the output does not depend on.
+
+    Pooling and projection heads get no gradient from tokens, and data-parallel training
+    refuses parameters that get none.
+    """
+    tower.eval()  # batch statistics stay as they are
+    output = run()
+    parameters = [p for p in tower.parameters() if p.requires_grad]
+    if parameters:
+        gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
+    tower.train(bool(parameters))
+    return output
+
+
+def near_matches(name: str, known: list[str]) -> str:
+    """What an unknown name may have meant, to end an error's sentence with."""
+    near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
+    return f"; near are {', '.join(near)}" if near else "; it has none"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
