@@ -80,74 +80,60 @@ def demo(
     start, chosen, folder = time.monotonic(), PRESETS[preset], Path(out)
     steps, rollouts = steps or chosen.steps, rollouts or chosen.rollouts
     folder.mkdir(parents=True, exist_ok=True)
-    trunk = _warm_trunk(folder / "trunk.safetensors", ground_steps, reuse)
-    priors = {
-        arm: _pretrain(folder, arm, pretrain_steps, reuse)
-        for arm in chosen.arms
-        if arm != "no_prior"
-    }
-    runs: list[Run] = []
-    for seed in chosen.seeds:
-        for arm in chosen.arms:
-            prior = priors.get(arm, priors["prior"])
-            options = [
-                f"--seed_everything={seed}",
-                f"--model.prior_checkpoint={prior}",
-                f"--model.trunk.init_args.weights={trunk}",
-                f"--data.demonstrations={chosen.demonstrations}",
-                f"--data.seed={seed}",
-                f"--trainer.max_steps={steps}",
-                f"--trainer.val_check_interval={max(1, steps // 20)}",
-                "--trainer.log_every_n_steps=1",
-                *ARMS[arm],
-            ]
-            log_dir = _fit(FINETUNE, folder / preset / f"{arm}-{seed}", options, rollouts)
-            runs.append(Run(arm, seed, log_dir))
+    trunk = folder / "trunk.safetensors"
+    priors = {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
+    with Jobs(folder / "logs") as jobs:
+        for arm, path in priors.items():
+            if not (reuse and path.is_file()):
+                jobs.start(f"pretrain-{arm}", _pretrain(folder, arm, path, pretrain_steps))
+        if not (reuse and trunk.is_file()):
+            jobs.start(
+                "ground", ["ground", "--robots=[panda]", f"--out={trunk}", f"--steps={ground_steps}"]
+            )
+        jobs.start("record", ["prepare", f"--config={FINETUNE}"])
+        jobs.wait()
+        runs = []
+        for seed in chosen.seeds:
+            for arm in chosen.arms:
+                run = Run(arm, seed, folder / preset / f"{arm}-{seed}")
+                shutil.rmtree(run.folder, ignore_errors=True)  # of an earlier demo
+                jobs.start(
+                    f"{preset}-{arm}-{seed}",
+                    [
+                        *_words(FINETUNE, run.folder),
+                        f"--seed_everything={seed}",
+                        f"--model.prior_checkpoint={priors.get(arm, priors['prior'])}",
+                        f"--model.trunk.init_args.weights={trunk}",
+                        f"--data.demonstrations={chosen.demonstrations}",
+                        f"--data.seed={seed}",
+                        f"--trainer.max_steps={steps}",
+                        f"--trainer.val_check_interval={max(1, steps // 20)}",
+                        "--trainer.log_every_n_steps=1",
+                        # jsonargparse: an option of the list's last callback, the rollouts.
+                        f"--trainer.callbacks.episodes={rollouts}",
+                        *ARMS[arm],
+                    ],
+                )
+                runs.append(run)
+        jobs.wait()
     minutes = (time.monotonic() - start) / 60
     report(runs, folder / preset, chosen.demonstrations, steps, minutes)
 
 
-def _warm_trunk(path: Path, steps: int, reuse: bool) -> Path:
-    if not (reuse and path.is_file()):
-        from actionprior.commands import ground
-
-        ground.main(["--robots=[panda]", f"--out={path}", f"--steps={steps}"])
-    return path
-
-
-def _pretrain(folder: Path, arm: str, steps: int, reuse: bool) -> Path:
-    path = folder / f"{arm}.ckpt"
-    if reuse and path.is_file():
-        return path
-    options = [f"--trainer.max_steps={steps}"] if steps else []
+def _pretrain(folder: Path, arm: str, path: Path, steps: int) -> list[str]:
+    log = folder / "pretrain" / arm
+    shutil.rmtree(log, ignore_errors=True)
+    words = _words(PRETRAIN, log)
+    words.append(f"--trainer.callbacks.dirpath={path.parent}")
+    words.append(f"--trainer.callbacks.filename={path.stem}")
     if steps:
-        options.append(f"--trainer.val_check_interval={steps}")
-    if arm == "shuffled":
-        options.append("--data.shuffle_time=true")
-    _fit(PRETRAIN, folder / "pretrain" / arm, options, save=path)
-    return path
+        words += [f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={steps}"]
+    return words + (["--data.shuffle_time=true"] if arm == "shuffled" else [])
 
 
-def _fit(
-    recipe: str,
-    folder: Path,
-    options: list[str],
-    rollouts: int = 0,
-    save: Path | None = None,
-) -> Path:
-    """Run ``lightning fit`` and return its log folder."""
-    from actionprior.commands import _trainer
-
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
-    words = ["fit", f"--config={recipe}", f"--trainer.default_root_dir={folder}", *options]
-    if rollouts:
-        # jsonargparse: an option of the list's last callback, the rollouts.
-        words.append(f"--trainer.callbacks.episodes={rollouts}")
-    print("\n$ lightning " + " ".join(words), flush=True)
-    cli = _trainer.main(words)
-    if save is not None:
-        cli.trainer.save_checkpoint(save)
-    return Path(str(cli.trainer.log_dir))
+def _words(recipe: str, folder: Path) -> list[str]:
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    return ["fit", f"--config={recipe}", f"--trainer.default_root_dir={folder}", *quiet]
 
 
 def main(args: list[str]) -> None:

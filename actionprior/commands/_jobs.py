@@ -1,0 +1,76 @@
+"""Commands of ours run side by side, one thread each: how small machines are used best."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from actionprior.errors import UserError
+
+
+class Jobs:
+    """Runs ``lightning`` commands in processes of their own, as many at a time as asked for.
+
+    Each writes to ``<logs>/<name>.log``; leaving the context ends what still runs.
+    """
+
+    def __init__(self, logs: Path, at_once: int = 2) -> None:
+        self.logs = logs
+        self.at_once = at_once
+
+    def __enter__(self) -> Self:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._pool = ThreadPoolExecutor(self.at_once)
+        self._waiting: list[Future[None]] = []
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = threading.Event()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        for process in list(self._running):
+            process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+    def start(self, name: str, words: list[str]) -> None:
+        """Queue ``lightning <words>``."""
+        self._waiting.append(self._pool.submit(self._run, name, words))
+
+    def wait(self) -> None:
+        """Wait for all that was queued.
+
+        Raises:
+            UserError: a command failed; the message holds its last line and names its log.
+        """
+        waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            job.result()
+
+    def _run(self, name: str, words: list[str]) -> None:
+        if self._stopped.is_set():
+            return
+        log, start = self.logs / f"{name}.log", time.monotonic()
+        print(f"$ lightning {' '.join(words)}", flush=True)
+        command = [sys.executable, "-c", "from actionprior.cli import main; main()", *words]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment
+            )
+            self._running.add(process)
+            code = process.wait()
+            self._running.discard(process)
+        if code and not self._stopped.is_set():
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+            raise UserError(f"{name} failed: {last[0]} (all of it: {log})")
+        print(f"{name}: done in {(time.monotonic() - start) / 60:.1f} min", flush=True)

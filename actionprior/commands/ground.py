@@ -1,0 +1,295 @@
+"""Warm up the small vision trunk on where things are, with data that the suite draws for free.
+
+Axes: B batch, M samples, R = 2 roles (target, goal), N = Y · X cells of the feature map.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from actionprior.envs import ENV_IDS
+from actionprior.envs.grounding import GroundingSamples, grounding_samples
+from actionprior.envs.robots import find_robot
+from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
+from actionprior.errors import UserError
+from actionprior.networks.trunks.film_cnn import STRIDE, Seen
+from actionprior.networks.trunks.small import SmallTrunk
+
+_MOST_HELD_OUT = 2000
+_LEARNING_RATE = 3e-3
+_FAR = 0.03
+_ELSEWHERE = 0.2
+"""Distance in the image, of 2 from edge to edge, beyond which another thing was taken."""
+
+
+class PlaceErrors(NamedTuple):
+    """Held-out errors of one role's places.
+
+    Attributes:
+        median_cm: median distance [cm].
+        p90_cm: its 90th percentile [cm].
+        over_3cm: share of samples that are further off; most are objects held in the air, whose
+            depth one image shows poorly, or hidden behind the arm.
+        elsewhere: share of samples in which another part of the image was pointed at.
+    """
+
+    median_cm: float
+    p90_cm: float
+    over_3cm: float
+    elsewhere: float
+
+
+class GroundingResult(NamedTuple):
+    """What a warm-up reached.
+
+    Attributes:
+        weights: the safetensors file, for ``SmallTrunk(weights=...)``.
+        target: errors of the named object's place.
+        goal: errors of the named pad's place.
+        seconds: wall time, data included.
+    """
+
+    weights: Path
+    target: PlaceErrors
+    goal: PlaceErrors
+    seconds: float
+
+
+class _Data(NamedTuple):
+    images_MKYX: Tensor  # uint8
+    tasks: list[str]
+    place_MR3: Tensor  # target and goal [m], robot base frame
+    seen_at_MR2: Tensor  # the same in the image, x and y in [-1, 1]
+
+
+def ground(
+    robots: Sequence[str] = ("panda", "kuka", "xarm6"),
+    out: Path | str = "outputs/trunk.safetensors",
+    steps: int = 3000,
+    samples: int = 24000,
+    batch_size: int = 32,
+    seed: int = 0,
+    threads: int = 1,
+    processes: int = 2,
+    image_size: int = 64,
+) -> GroundingResult:
+    """Train a SmallTrunk to say where target and goal are, and save its weights.
+
+    Args:
+        robots: the suite's arms whose scenes it learns.
+        out: the safetensors file to write; it appears whole or not at all.
+        steps: training steps.
+        samples: training images; as many more, up to 2,000, are held out.
+        batch_size: images a step.
+        seed: of data, weights and order.
+        threads: CPU threads for the training; more than the idle cores slow it down by much.
+        processes: processes that draw the data.
+        image_size: edge of the images [pixels], a multiple of 8.
+
+    Raises:
+        UserError: an unknown robot, a count or size that does not fit, or PyBullet is missing.
+    """
+    start = time.monotonic()
+    counts = {
+        "steps": steps,
+        "samples": samples,
+        "batch_size": batch_size,
+        "threads": threads,
+        "processes": processes,
+    }
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"ground: {name} is {count}, expected 1 or more")
+    if not robots:
+        raise UserError("ground: the list of robots names no robot")
+    env_ids = _env_ids(robots)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk = SmallTrunk(image_size=image_size)  # first of all: it checks the size
+    held_out_samples = min(samples, _MOST_HELD_OUT)
+    print(f"drawing {samples + held_out_samples} scenes of {', '.join(robots)}", flush=True)
+    train, held_out = _draw(env_ids, [samples, held_out_samples], seed, image_size, processes)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        _train(trunk, train, steps, batch_size, seed)
+        _save(trunk, Path(out))
+        target, goal = _evaluate(trunk, held_out)
+    finally:
+        torch.set_num_threads(before)
+    return GroundingResult(Path(out), target, goal, time.monotonic() - start)
+
+
+def main(args: list[str]) -> None:
+    """Run the verb: see :func:`ground` for its options."""
+    from jsonargparse import auto_cli
+
+    result: GroundingResult = auto_cli(ground, args=args, prog="lightning ground")
+    told: dict[str, object] = {"weights": str(result.weights), "seconds": result.seconds}
+    for role, errors in (("target", result.target), ("goal", result.goal)):
+        print(
+            f"held-out {role}: median {errors.median_cm:.2f} cm, p90 {errors.p90_cm:.2f} cm, "
+            f"above 3 cm {errors.over_3cm:.1%}, elsewhere in the image {errors.elsewhere:.1%}"
+        )
+        told |= {f"{role}_{key}": value for key, value in errors._asdict().items()}
+    print("RESULT " + json.dumps(told))
+
+
+# ---- data ---------------------------------------------------------------------------------
+
+
+def _env_ids(robots: Sequence[str]) -> list[str]:
+    robots = [find_robot(robot).name for robot in robots]
+    return [e for e in ENV_IDS if gym.spec(e).kwargs["robot"] in robots]
+
+
+def _draw(
+    env_ids: list[str], counts: list[int], seed: int, image_size: int, processes: int
+) -> list[_Data]:
+    """Draw sets of samples with different seeds, in several processes at a time."""
+    # Many parts of a moderate size keep all processes busy to the end.
+    parts = [(i, min(2000, n - k)) for i, n in enumerate(counts) for k in range(0, n, 2000)]
+    jobs = [(env_ids, n, 1000 * seed + j, image_size) for j, (_, n) in enumerate(parts)]
+    if processes == 1:
+        drawn = [grounding_samples(*job) for job in jobs]
+    else:
+        # Spawned: a fork would inherit torch's threads in an unknown state.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            drawn = list(pool.map(grounding_samples, *zip(*jobs, strict=True)))
+    return [
+        _join([_typed(d, env_ids) for d, (i, _) in zip(drawn, parts, strict=True) if i == wanted])
+        for wanted in range(len(counts))
+    ]
+
+
+def _typed(samples: GroundingSamples, env_ids: list[str]) -> _Data:
+    place = np.stack([samples.target_xyz, samples.goal_xyz], axis=1)
+    bases = np.array([find_robot(gym.spec(e).kwargs["robot"]).base for e in env_ids])
+    table = place + bases[np.arange(len(place)) % len(env_ids), None]  # they take turns
+    return _Data(
+        torch.from_numpy(samples.images).permute(0, 3, 1, 2).contiguous(),
+        samples.instructions,
+        torch.from_numpy(place),
+        _project(torch.from_numpy(table)).float(),
+    )
+
+
+def _join(parts: list[_Data]) -> _Data:
+    images, tasks, place, seen_at = zip(*parts, strict=True)
+    return _Data(torch.cat(images), list(chain(*tasks)), torch.cat(place), torch.cat(seen_at))
+
+
+def _project(point: Tensor) -> Tensor:
+    """Where the suite's camera sees table coordinates (..., 3) [m]: x right, y down, in [-1, 1]."""
+    eye = torch.tensor(CAMERA_EYE, dtype=point.dtype)
+    forward = F.normalize(torch.tensor(CAMERA_TARGET, dtype=point.dtype) - eye, dim=0)
+    right = F.normalize(torch.linalg.cross(forward, forward.new_tensor([0.0, 0.0, 1.0])), dim=0)
+    down = torch.linalg.cross(forward, right)
+    ray = point - eye
+    scale = ray @ forward * np.tan(np.radians(CAMERA_FOV) / 2)
+    return torch.stack([ray @ right / scale, ray @ down / scale], dim=-1)
+
+
+# ---- training -----------------------------------------------------------------------------
+
+
+def _train(trunk: SmallTrunk, data: _Data, steps: int, batch_size: int, seed: int) -> None:
+    trunk.vision.workspace_mean_R3.copy_(data.place_MR3.mean(dim=0))
+    trunk.vision.workspace_scale_R3.copy_(data.place_MR3.std(dim=0).clamp(min=0.01))
+    modules = (trunk.text, trunk.vision)  # the rest has no part in where things are
+    parameters = [p for module in modules for p in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, _LEARNING_RATE, betas=(0.9, 0.99), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, _LEARNING_RATE, steps, pct_start=0.1, cycle_momentum=False
+    )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(steps):
+        while len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(len(data.tasks), generator=generator)])
+        rows, order = order[:batch_size], order[batch_size:]
+        seen = trunk.look(data.images_MKYX[rows], trunk.read([data.tasks[i] for i in rows]))
+        loss = grounding_loss(seen, data.place_MR3[rows], data.seen_at_MR2[rows])
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % max(1, steps // 10) == 0:
+            print(f"step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
+
+
+def grounding_loss(seen: Seen, place_BR3: Tensor, seen_at_BR2: Tensor) -> Tensor:
+    """Which cells show it (cross-entropy), their votes, and the place that follows [cm].
+
+    The true cell is known from the camera. Without it, votes and cells have to find each other,
+    and training starts on a long plateau (tried: five times the steps).
+    """
+    rows, columns = seen.map_ICYX.shape[2:]
+    x_BRX, y_BRY = (_hat(seen_at_BR2[..., i], n) for i, n in ((0, columns), (1, rows)))
+    cell_BRN = (y_BRY[..., :, None] * x_BRX[..., None, :]).flatten(2)
+    which = -(cell_BRN * seen.logit_IRN.log_softmax(dim=-1)).sum(dim=-1)
+    vote = (cell_BRN * _distance_cm(seen.vote_IRN3, place_BR3[:, :, None])).sum(dim=-1)
+    return (which + 0.3 * vote + 0.3 * _distance_cm(seen.place_IR3, place_BR3)).mean()
+
+
+def _hat(position: Tensor, cells: int) -> Tensor:
+    """Linear weights (..., cells) of the two cells around a position in [-1, 1]."""
+    at = ((position + 1) * cells / 2 - 0.5).clamp(0, cells - 1)
+    return (1 - (at[..., None] - torch.arange(cells)).abs()).clamp(min=0)
+
+
+def _distance_cm(found: Tensor, wanted: Tensor) -> Tensor:
+    # The hundredth (1 mm) keeps the root's gradient finite.
+    return ((100 * (found - wanted)).square().sum(dim=-1) + 0.01).sqrt()
+
+
+@torch.no_grad()
+def _evaluate(trunk: SmallTrunk, data: _Data) -> list[PlaceErrors]:
+    """Errors of target and goal."""
+    distance, off = [], []
+    for first in range(0, len(data.tasks), 250):
+        rows = slice(first, first + 250)
+        seen = trunk.look(data.images_MKYX[rows], trunk.read(data.tasks[rows]))
+        distance.append((seen.place_IR3 - data.place_MR3[rows]).norm(dim=-1))
+        columns = data.images_MKYX.shape[-1] // STRIDE
+        cell = seen.logit_IRN.argmax(dim=-1)
+        at = torch.stack([cell % columns, cell // columns], dim=-1)
+        at = (at + 0.5) * 2 / columns - 1
+        off.append((at - data.seen_at_MR2[rows].clamp(-1, 1)).abs().amax(dim=-1) > _ELSEWHERE)
+    distance_MR, off_MR = torch.cat(distance), torch.cat(off)
+    return [
+        PlaceErrors(
+            100 * distance_M.median().item(),
+            100 * distance_M.quantile(0.9).item(),
+            (distance_M > _FAR).float().mean().item(),
+            off_M.float().mean().item(),
+        )
+        for distance_M, off_M in zip(distance_MR.T, off_MR.T, strict=True)
+    ]
+
+
+def _save(trunk: SmallTrunk, file: Path) -> None:
+    """Write the weights whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        save_file(trunk.state_dict(), part)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""``lightning ground``, on few samples of one robot."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from actionprior.errors import UserError
+from actionprior.networks.trunks.small import SmallTrunk
+
+pytest.importorskip("pybullet")
+
+from actionprior.commands.ground import ground, main
+
+FEW = {"samples": 24, "batch_size": 8, "image_size": 32, "processes": 1}
+
+
+def test_it_learns_where_things_are_and_the_file_loads(tmp_path: Path) -> None:
+    small = {"samples": 600, "robots": ["panda"], "processes": 1}
+    before = ground(**small, steps=1, out=tmp_path / "before.safetensors")
+    after = ground(**small, steps=60, out=tmp_path / "after.safetensors")
+    for role in ("target", "goal"):
+        untrained, trained = getattr(before, role), getattr(after, role)
+        assert trained.median_cm < untrained.median_cm - 1
+        assert trained.elsewhere < untrained.elsewhere - 0.2
+    assert after.target.median_cm < after.target.p90_cm
+    trunk = SmallTrunk(weights=str(after.weights), freeze=True)
+    assert_close(trunk.state_dict(), load_file(after.weights))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["after.safetensors", "before.safetensors"]
+
+
+def test_a_seed_gives_one_result_however_many_processes_draw(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.safetensors" for name in ("one", "two", "other")]
+    ground(**FEW, steps=2, out=files[0])
+    ground(**FEW | {"processes": 2}, steps=2, out=files[1])
+    ground(**FEW, steps=2, seed=1, out=files[2])
+    one, two, other = (load_file(file) for file in files)
+    assert_close(one, two, rtol=0, atol=0)
+    assert not one["vision.query.weight"].equal(other["vision.query.weight"])
+
+
+def test_the_command_reports_in_its_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deeper" / "trunk.safetensors"
+    words = ["--robots=[xarm6]", f"--out={out}", "--steps=2"]
+    main([*words, *(f"--{key}={value}" for key, value in FEW.items())])
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    told = json.loads(last.removeprefix("RESULT "))
+    assert told["weights"] == str(out)
+    assert out.is_file()
+    keys = {"median_cm", "p90_cm", "over_3cm", "elsewhere"}
+    assert told.keys() == {
+        "weights",
+        "seconds",
+        *(f"{role}_{key}" for role in ("target", "goal") for key in keys),
+    }
+    assert 0 <= told["target_over_3cm"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"robots": ["pand"]}, "robot 'pand' is not known"),
+        ({"robots": []}, "names no robot"),
+        ({"steps": 0}, "steps is 0, expected 1 or more"),
+        ({"image_size": 30}, "image_size is 30, expected a multiple of 8"),
+    ],
+)
+def test_bad_options_are_told_before_any_work(
+    arguments: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=told):
+        ground(**{"samples": 10**9, "out": tmp_path / "t.safetensors", **arguments})
