@@ -104,7 +104,7 @@ class StageModule(LightningModule):
         """
         if not torch.isfinite(loss):
             raise UserError(
-                f"the training loss is {loss.item()} at step {self.global_step} (batch {batch_idx});"
+                f"training loss is {loss.item()} at step {self.global_step} (batch {batch_idx});"
                 " check the data, lower the learning rate or clip the gradient"
             )
         return loss

@@ -21,7 +21,7 @@ def log_videos(
     loggers: Iterable[Logger], tag: str, result: RolloutResult, step: int, fps: float
 ) -> None:
     """Show the filmed episodes in TensorBoard, as ``<tag>/<env>/video_<k>``."""
-    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary
 
     # Not `file_writer`: a finished fit closes it, and this opens it again for a test.
     writers = [

@@ -23,7 +23,12 @@ class Run(NamedTuple):
 
     arm: str
     seed: int
-    log_dir: Path
+    folder: Path
+
+    @property
+    def log_dir(self) -> Path:
+        """Where its events and rollouts are."""
+        return self.folder / "lightning_logs" / "version_0"
 
 
 class Curve(NamedTuple):
@@ -47,6 +52,18 @@ class Outcome(NamedTuple):
         """Successes and rollouts over all environments."""
         won, played = zip(*self.success.values(), strict=True)
         return sum(won), sum(played)
+
+
+class Row(NamedTuple):
+    """What an arm reached over its seeds."""
+
+    success: float
+    ci95: tuple[float, float]
+    rollouts: int
+    by_seed: dict[int, float]
+    initial_loss: float
+    initial_grad_norm: float
+    steps_to_mae: float | None  # None: some run never got there
 
 
 def report(
@@ -92,17 +109,19 @@ def _read(run: Run) -> Outcome:
     )
 
 
-def _row(outcomes: list[Outcome], threshold: float) -> dict[str, object]:
+def _row(outcomes: list[Outcome], threshold: float) -> Row:
     won, played = (sum(counts) for counts in zip(*(o.counts for o in outcomes), strict=True))
-    return {
-        "success": won / played,
-        "ci95": wilson_interval(won, played),
-        "rollouts": played,
-        "by_seed": {o.run.seed: o.counts[0] / o.counts[1] for o in outcomes},
-        "initial_loss": mean(o.initial_loss for o in outcomes),
-        "initial_grad_norm": mean(o.initial_grad_norm for o in outcomes),
-        "steps_to_mae": _mean_or_none([_steps_to(o.mae, threshold) for o in outcomes]),
-    }
+    steps = [_steps_to(o.mae, threshold) for o in outcomes]
+    reached = [s for s in steps if s is not None]
+    return Row(
+        success=won / played,
+        ci95=wilson_interval(won, played),
+        rollouts=played,
+        by_seed={o.run.seed: o.counts[0] / o.counts[1] for o in outcomes},
+        initial_loss=mean(o.initial_loss for o in outcomes),
+        initial_grad_norm=mean(o.initial_grad_norm for o in outcomes),
+        steps_to_mae=mean(reached) if len(reached) == len(steps) else None,
+    )
 
 
 def _steps_to(curve: Curve, threshold: float) -> int | None:
@@ -111,39 +130,28 @@ def _steps_to(curve: Curve, threshold: float) -> int | None:
     return next((step + 1 for step, value in pairs if value <= threshold), None)
 
 
-def _mean_or_none(values: list[int | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return mean(known) if len(known) == len(values) else None
+def _ratio(top: float | None, bottom: float | None) -> float | None:
+    return None if top is None or bottom is None else round(top / bottom, 3)
 
 
-def _ratio(top: object, bottom: object) -> float | None:
-    if not isinstance(top, int | float) or not isinstance(bottom, int | float):
-        return None
-    return round(top / bottom, 3)
-
-
-def _result(
-    rows: dict[str, dict[str, object]], outcomes: list[Outcome], minutes: float
-) -> dict[str, object]:
+def _result(rows: dict[str, Row], outcomes: list[Outcome], minutes: float) -> dict[str, object]:
     prior, without = rows["prior"], rows["no_prior"]
     result: dict[str, object] = {}
     for arm, row in rows.items():
-        result |= {f"success_{arm}": row["success"], f"success_{arm}_ci95": row["ci95"]}
-        result[f"success_{arm}_by_seed"] = row["by_seed"]
+        result |= {f"success_{arm}": row.success, f"success_{arm}_ci95": row.ci95}
+        result[f"success_{arm}_by_seed"] = row.by_seed
     return result | {
-        "rollouts": prior["rollouts"],
+        "rollouts": prior.rollouts,
         "seeds": sorted({o.run.seed for o in outcomes}),
-        "initial_loss_ratio": _ratio(without["initial_loss"], prior["initial_loss"]),
-        "initial_grad_norm_ratio": _ratio(
-            without["initial_grad_norm"], prior["initial_grad_norm"]
-        ),
-        "steps_to_mae_ratio": _ratio(without["steps_to_mae"], prior["steps_to_mae"]),
+        "initial_loss_ratio": _ratio(without.initial_loss, prior.initial_loss),
+        "initial_grad_norm_ratio": _ratio(without.initial_grad_norm, prior.initial_grad_norm),
+        "steps_to_mae_ratio": _ratio(without.steps_to_mae, prior.steps_to_mae),
         "minutes": round(minutes, 1),
     }
 
 
 def _print(
-    rows: dict[str, dict[str, object]],
+    rows: dict[str, Row],
     outcomes: list[Outcome],
     threshold: float,
     demonstrations: int,
@@ -163,16 +171,16 @@ def _print(
     for name in ("initial loss", "initial grad norm"):
         table.add_column(name, justify="right")
     for arm, row in rows.items():
-        low, high = row["ci95"]  # type: ignore[misc]
-        reached = row["steps_to_mae"]
+        low, high = row.ci95
+        reached = row.steps_to_mae
         table.add_row(
             LABELS[arm],
-            f"{100 * float(str(row['success'])):.1f} %",
+            f"{100 * row.success:.1f} %",
             f"{100 * low:.1f} to {100 * high:.1f} %",
-            str(row["rollouts"]),
+            str(row.rollouts),
             "not reached" if reached is None else f"{reached:.0f}",
-            f"{row['initial_loss']:.2f}",
-            f"{row['initial_grad_norm']:.2f}",
+            f"{row.initial_loss:.2f}",
+            f"{row.initial_grad_norm:.2f}",
         )
     Console(width=120).print(table)
     for outcome in outcomes:
@@ -182,7 +190,7 @@ def _print(
 
 def _draw(
     outcomes: list[Outcome],
-    rows: dict[str, dict[str, object]],
+    rows: dict[str, Row],
     path: Path,
     demonstrations: int,
     steps: int,
@@ -206,8 +214,7 @@ def _draw(
     )
     left.legend(frameon=False)
     for x, (arm, row) in enumerate(rows.items()):
-        low, high = row["ci95"]  # type: ignore[misc]
-        rate = float(str(row["success"]))
+        (low, high), rate = row.ci95, row.success
         right.bar(x, 100 * rate, color=COLOURS[arm], width=0.6)
         error = [[100 * (rate - low)], [100 * (high - rate)]]
         right.errorbar(x, 100 * rate, yerr=error, color="black", capsize=5)

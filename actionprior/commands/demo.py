@@ -30,47 +30,54 @@ class Preset:
         steps: of Stage 2, with a completed learning-rate schedule.
         demonstrations: of each task in Stage 2.
         rollouts: of each task, arm and seed; the scenes are shared by arms and seeds.
+        pretrain_steps: of Stage 1.
+        pretrain_demonstrations: of each arm and task in Stage 1.
+        ground_steps: of the trunk's warm-up.
+        ground_samples: images of the trunk's warm-up.
     """
 
-    arms: tuple[str, ...]
-    seeds: tuple[int, ...]
-    steps: int
-    demonstrations: int
+    arms: tuple[str, ...] = ("prior", "no_prior")
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 400
+    demonstrations: int = 30
     rollouts: int = 50
+    pretrain_steps: int = 3000
+    pretrain_demonstrations: int = 150
+    ground_steps: int = 3000
+    ground_samples: int = 24000
 
 
 PRESETS = {
-    "quick": Preset(("prior", "no_prior"), (0,), 400, 30),
-    "paired": Preset(("prior", "no_prior", "shuffled"), (0, 1, 2), 400, 30),
-    "full": Preset(("prior", "no_prior"), (0,), 4000, 100),
+    "quick": Preset(),
+    "paired": Preset(arms=("prior", "no_prior", "shuffled"), seeds=(0, 1, 2)),
+    "full": Preset(steps=3000, demonstrations=100),
+    # Whether everything runs, not what it reaches.
+    "smoke": Preset(
+        steps=10,
+        demonstrations=2,
+        rollouts=1,
+        pretrain_steps=2,
+        pretrain_demonstrations=2,
+        ground_steps=2,
+        ground_samples=64,
+    ),
 }
 
 
-def demo(
-    preset: str = "quick",
-    out: str = "outputs/demo",
-    steps: int = 0,
-    rollouts: int = 0,
-    pretrain_steps: int = 0,
-    ground_steps: int = 3000,
-    reuse: bool = False,
-) -> None:
+def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) -> None:
     """Show what the prior gives on the simulated suite.
 
     Args:
-        preset: ``quick`` (one seed, minutes), ``paired`` (three seeds and the control prior) or
-            ``full`` (100 demonstrations a task, ten times the steps).
+        preset: ``quick`` (one seed), ``paired`` (three seeds and the control prior), ``full``
+            (100 demonstrations a task and a longer run) or ``smoke`` (does it run at all).
         out: folder for checkpoints, logs, the picture, the film and ``result.json``.
-        steps: of Stage 2 instead of the preset's.
-        rollouts: of each task instead of the preset's.
-        pretrain_steps: of Stage 1 instead of the recipe's.
-        ground_steps: of the trunk's warm-up.
         reuse: take the trunk and the priors that an earlier demo left in ``out``.
 
     Raises:
         UserError: unknown preset, or the recipes are not there.
     """
     from actionprior.commands._demo_report import Run, report
+    from actionprior.commands._jobs import Jobs
 
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; expected one of {sorted(PRESETS)}")
@@ -78,19 +85,18 @@ def demo(
         if not Path(recipe).is_file():
             raise UserError(f"{recipe} is not here; run the demo in the project's folder")
     start, chosen, folder = time.monotonic(), PRESETS[preset], Path(out)
-    steps, rollouts = steps or chosen.steps, rollouts or chosen.rollouts
     folder.mkdir(parents=True, exist_ok=True)
     trunk = folder / "trunk.safetensors"
     priors = {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
     with Jobs(folder / "logs") as jobs:
         for arm, path in priors.items():
             if not (reuse and path.is_file()):
-                jobs.start(f"pretrain-{arm}", _pretrain(folder, arm, path, pretrain_steps))
+                jobs.start(f"pretrain-{arm}", _pretrain(folder, arm, path, chosen))
         if not (reuse and trunk.is_file()):
-            jobs.start(
-                "ground", ["ground", "--robots=[panda]", f"--out={trunk}", f"--steps={ground_steps}"]
-            )
-        jobs.start("record", ["prepare", f"--config={FINETUNE}"])
+            words = [f"--steps={chosen.ground_steps}", f"--samples={chosen.ground_samples}"]
+            jobs.start("ground", ["ground", "--robots=[panda]", f"--out={trunk}", *words])
+        recorded = f"--data.episodes_per_task={chosen.demonstrations}"
+        jobs.start("record", ["prepare", f"--config={FINETUNE}", recorded])
         jobs.wait()
         runs = []
         for seed in chosen.seeds:
@@ -104,30 +110,33 @@ def demo(
                         f"--seed_everything={seed}",
                         f"--model.prior_checkpoint={priors.get(arm, priors['prior'])}",
                         f"--model.trunk.init_args.weights={trunk}",
-                        f"--data.demonstrations={chosen.demonstrations}",
+                        recorded,
                         f"--data.seed={seed}",
-                        f"--trainer.max_steps={steps}",
-                        f"--trainer.val_check_interval={max(1, steps // 20)}",
+                        f"--trainer.max_steps={chosen.steps}",
+                        f"--trainer.val_check_interval={max(1, chosen.steps // 10)}",
                         "--trainer.log_every_n_steps=1",
                         # jsonargparse: an option of the list's last callback, the rollouts.
-                        f"--trainer.callbacks.episodes={rollouts}",
+                        f"--trainer.callbacks.episodes={chosen.rollouts}",
                         *ARMS[arm],
                     ],
                 )
                 runs.append(run)
         jobs.wait()
     minutes = (time.monotonic() - start) / 60
-    report(runs, folder / preset, chosen.demonstrations, steps, minutes)
+    report(runs, folder / preset, chosen.demonstrations, chosen.steps, minutes)
 
 
-def _pretrain(folder: Path, arm: str, path: Path, steps: int) -> list[str]:
+def _pretrain(folder: Path, arm: str, path: Path, chosen: Preset) -> list[str]:
     log = folder / "pretrain" / arm
-    shutil.rmtree(log, ignore_errors=True)
-    words = _words(PRETRAIN, log)
-    words.append(f"--trainer.callbacks.dirpath={path.parent}")
-    words.append(f"--trainer.callbacks.filename={path.stem}")
-    if steps:
-        words += [f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={steps}"]
+    shutil.rmtree(log, ignore_errors=True)  # of an earlier demo
+    words = [
+        *_words(PRETRAIN, log),
+        f"--data.episodes_per_task={chosen.pretrain_demonstrations}",
+        f"--trainer.max_steps={chosen.pretrain_steps}",
+        f"--trainer.val_check_interval={min(500, chosen.pretrain_steps)}",
+        f"--trainer.callbacks.dirpath={path.parent}",
+        f"--trainer.callbacks.filename={path.stem}",
+    ]
     return words + (["--data.shuffle_time=true"] if arm == "shuffled" else [])
 
 

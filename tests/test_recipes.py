@@ -1,0 +1,120 @@
+"""Every recipe runs as a user would run it, from a folder of the user's own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actionprior.cli import main
+from actionprior.networks.prior_checkpoint import load_prior
+from actionprior.vla import VLAModule
+
+PROJECT = Path(__file__).parent.parent
+RECIPES = PROJECT / "recipes"
+REAL = PROJECT.parent / "shared" / "data"
+SMALL = ["--data.episodes_per_task=2", "--data.batch_size=8", "--data.data_dir=data"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("user")
+
+
+def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    main([*words, "--trainer.default_root_dir=runs", "--trainer.enable_progress_bar=false"])
+
+
+def test_every_recipe_is_tested_here() -> None:
+    tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml"}
+    assert {p.name for p in RECIPES.glob("*.yaml")} == tested
+
+
+@pytest.mark.slow
+def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain, finetune = (f"--config={RECIPES / n}.yaml" for n in ("pretrain", "finetune"))
+    lightning(folder, "fit", pretrain, "--trainer.fast_dev_run=1", *SMALL, monkeypatch=monkeypatch)
+    lightning(
+        folder,
+        "fit",
+        pretrain,
+        "--trainer.max_steps=2",
+        "--trainer.val_check_interval=2",
+        "--trainer.callbacks.dirpath=.",
+        *SMALL,
+        monkeypatch=monkeypatch,
+    )
+    names = [e.name for e in load_prior(folder / "prior.ckpt").embodiments]
+    assert names == ["panda", "kuka"]
+    stage2 = [finetune, "--model.trunk.init_args.weights=", *SMALL]
+    lightning(
+        folder,
+        "fit",
+        *stage2,
+        "--model.prior_checkpoint=prior.ckpt",
+        "--trainer.max_steps=2",
+        "--trainer.val_check_interval=2",
+        "--trainer.callbacks.episodes=1",
+        "--trainer.callbacks.max_steps=2",
+        monkeypatch=monkeypatch,
+    )
+    (policy,) = (folder / "runs").rglob("policy.ckpt")
+    assert list((folder / "runs").rglob("rollouts/step_00000002/results.json"))
+    # Without the Stage-1 file the checkpoint still resumes, tests, predicts and loads.
+    (folder / "prior.ckpt").unlink()
+    words = [f"--ckpt_path={policy}", "--model.prior_checkpoint=prior.ckpt"]
+    test = ["--trainer.callbacks.episodes=1", "--trainer.callbacks.max_steps=2"]
+    lightning(folder, "test", *stage2, *words, *test, monkeypatch=monkeypatch)
+    assert list((folder / "runs").rglob("rollouts/test/results.json"))
+    lightning(folder, "validate", *stage2, *words, monkeypatch=monkeypatch)
+    lightning(
+        folder, "predict", *stage2, *words, "--return_predictions=false", monkeypatch=monkeypatch
+    )
+    lightning(
+        folder,
+        "fit",
+        *stage2,
+        *words,
+        "--trainer.max_steps=3",
+        "--trainer.val_check_interval=1",
+        *test,
+        monkeypatch=monkeypatch,
+    )
+    loaded = VLAModule.load(policy)
+    assert loaded.embodiments[0].name == "panda"
+
+
+def test_a_missing_prior_is_told_in_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--config={RECIPES / 'finetune.yaml'}", "--model.trunk.init_args.weights="]
+    with pytest.raises(SystemExit) as stop:
+        lightning(folder, "fit", *words, *SMALL, monkeypatch=monkeypatch)
+    assert stop.value.code == 2
+    assert "error: no motion prior: give model.init_args.prior" in capsys.readouterr().err
+
+
+def test_missing_real_recordings_are_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", f"--config={RECIPES / 'pretrain_real.yaml'}", "--trainer.fast_dev_run=1"]
+    with pytest.raises(SystemExit) as stop:
+        lightning(tmp_path, *words, monkeypatch=monkeypatch)
+    assert stop.value.code == 2
+    (line,) = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error:")]
+    assert "g1_inspire" in line
+    assert "convert.py" in line
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings (../shared/data) are not here")
+def test_real_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = [sys.executable, str(PROJECT / "examples/real_recordings/convert.py")]
+    convert += ["--source", str(REAL), "--out", str(tmp_path / "outputs/real")]
+    subprocess.run([*convert, "--max-episodes", "2"], check=True, capture_output=True)
+    words = ["fit", f"--config={RECIPES / 'pretrain_real.yaml'}", "--trainer.fast_dev_run=1"]
+    lightning(tmp_path, *words, monkeypatch=monkeypatch)
+    recipe = yaml.safe_load((RECIPES / "pretrain_real.yaml").read_text())
+    assert len(recipe["data"]["init_args"]["embodiments"]) == 6
