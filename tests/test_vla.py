@@ -1,5 +1,8 @@
 """Stage 2: losses and their switches, the prior's way in, a checkpoint that stands alone."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,3 +221,15 @@ def test_it_learns_from_what_it_sees(tmp_path: Path, stage1: Path) -> None:
     last = sum(r["train/loss_pred"] for r in log.rows[-5:]) / 5
     assert last < 0.8 * first
     assert log.rows[35]["train/cosine"] > log.rows[0]["train/cosine"] + 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history", ["off", "encoder"])
+def test_two_ranks_cross_the_edge_where_the_encoder_loses_its_gradient(
+    tmp_path: Path, stage1: Path, history: str
+) -> None:
+    command = [sys.executable, "-m", "tests.two_ranks_vla", str(stage1), history, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[1])
+    told = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert told[0]["lambda"] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
+    assert told[0]["weights"] == told[1]["weights"]
