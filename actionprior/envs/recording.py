@@ -26,8 +26,10 @@ from actionprior.envs.staging import appears_whole
 from actionprior.errors import UserError
 
 SEEDS_PER_RECORDING = 1_000_000
-SETTLE_STEPS = 2
-"""Expert steps recorded after success, so that policies learn to stay there."""
+SETTLE_STEPS = 8
+"""Steps kept after success, in which the expert goes on. A demonstration that ends where success
+is first counted teaches to stop at the edge of success: with 2 steps policies hovered over the pad
+without letting go, and stopped pushing short of it."""
 CAMERA_KEY = "observation.images.front"
 
 _log = logging.getLogger(__name__)
