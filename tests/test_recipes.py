@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 from actionprior.cli import main
 from actionprior.networks.prior_checkpoint import load_prior
+from actionprior.networks.trunks import SmallTrunk
 from actionprior.vla import VLAModule
 
 PROJECT = Path(__file__).parent.parent
@@ -48,7 +50,10 @@ def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch)
     )
     names = [e.name for e in load_prior(folder / "prior.ckpt").embodiments]
     assert names == ["panda", "kuka"]
-    stage2 = [finetune, "--model.trunk.init_args.weights=", *SMALL]
+    weights = folder / "outputs" / "trunk.safetensors"  # as the recipe names it
+    weights.parent.mkdir(exist_ok=True)
+    save_file(SmallTrunk(grid=2).state_dict(), weights)
+    stage2 = [finetune, *SMALL]
     lightning(
         folder,
         "fit",
@@ -62,8 +67,9 @@ def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch)
     )
     (policy,) = (folder / "runs").rglob("policy.ckpt")
     assert list((folder / "runs").rglob("rollouts/step_00000002/results.json"))
-    # Without the Stage-1 file the checkpoint still resumes, tests, predicts and loads.
+    # Without the Stage-1 file and the trunk's, the checkpoint resumes, tests, predicts, loads.
     (folder / "prior.ckpt").unlink()
+    weights.unlink()
     words = [f"--ckpt_path={policy}", "--model.prior_checkpoint=prior.ckpt"]
     test = ["--trainer.callbacks.episodes=1", "--trainer.callbacks.max_steps=2"]
     lightning(folder, "test", *stage2, *words, *test, monkeypatch=monkeypatch)

@@ -7,8 +7,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from actionprior.checkpoint_io import AtomicCheckpointIO
+from actionprior.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from actionprior.embodiment import Embodiment, EmbodimentError
+
+PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std"}
+"""What a trunk is first loaded from, as its ``init_args()`` leaves it for rebuilding."""
 
 
 class TrainerCLI(LightningCLI):
@@ -40,12 +43,17 @@ class TrainerCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        # A Stage-2 checkpoint stands alone: its prior comes out of it, not of the Stage-1 file
+        # A Stage-2 checkpoint stands alone: prior and trunk come out of it, not of the files
         # that the recipe still names and that may be gone.
         config = self.config[self.subcommand] if self.subcommand else self.config
-        settings = config.model.get("init_args") or {}
-        if "prior_checkpoint" in settings and Path(config.get("ckpt_path") or "").is_file():
-            settings["prior_checkpoint"] = str(config.ckpt_path)
+        settings, path = config.model.get("init_args") or {}, config.get("ckpt_path") or ""
+        if "prior_checkpoint" not in settings or not Path(path).is_file():
+            return
+        settings["prior_checkpoint"] = str(path)
+        told = read_checkpoint(path).get("vla", {}).get("trunk", {}).get("init_args", {})
+        trunk = settings["trunk"].get("init_args") or {}
+        for name in PRETRAINED_ARGS & set(told) & set(trunk):
+            trunk[name] = told[name]
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
