@@ -52,8 +52,9 @@ class TrainerCLI(LightningCLI):
         settings["prior_checkpoint"] = str(path)
         told = read_checkpoint(path).get("vla", {}).get("trunk", {}).get("init_args", {})
         trunk = settings["trunk"].get("init_args") or {}
-        for name in PRETRAINED_ARGS & set(told) & set(trunk):
-            trunk[name] = told[name]
+        for name in PRETRAINED_ARGS & set(told):
+            if name in trunk:
+                trunk[name] = told[name]
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
