@@ -3,7 +3,7 @@
 Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from actionprior.networks.prior_checkpoint import describe_into
 from actionprior.normalization import Normalizer
 from actionprior.training import FlowNoise, StageModule
 
+BASELINES = ("copy_last", "untrained")
 EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
 
 
@@ -73,7 +74,7 @@ class MotionPriorModule(StageModule):
         self.noise_repeats = noise_repeats
         self.integration_steps = integration_steps
         self.integrator: Integrator = integrator
-        names = ("error", "copy_last", "untrained")
+        names = ("error", *BASELINES)
         self.errors = torch.nn.ModuleDict({n: ChunkError(self.prior.embodiments) for n in names})
 
     # ---- life cycle -----------------------------------------------------------------------
@@ -127,6 +128,11 @@ class MotionPriorModule(StageModule):
         """Log errors per robot and group."""
         self._report("test")
 
+    def on_fit_end(self) -> None:
+        """Print the last held-out errors, a line a robot and group."""
+        if self.trainer.is_global_zero:
+            print(held_out_table(self.trainer.callback_metrics))
+
     # ---- parts ----------------------------------------------------------------------------
 
     def _reconstruction_loss(
@@ -179,6 +185,22 @@ class MotionPriorModule(StageModule):
             self.log(f"{split}/{robot}/error_over_untrained", value / ratio["untrained"][robot])
         if ratio["error"]:
             self.log(f"{split}/mae_normalized", torch.stack(list(ratio["error"].values())).mean())
+
+
+def held_out_table(metrics: Mapping[str, Tensor]) -> str:
+    """Held-out errors beside the two baselines, as text; empty where nothing was validated."""
+    lines = []
+    for key, value in metrics.items():
+        split, _, rest = key.partition("/")
+        robot, _, name = rest.partition("/")
+        if split == "val" and name.startswith("mae_"):
+            baselines = [float(metrics[f"val/{robot}/{b}_{name}"]) for b in BASELINES]
+            figures = "".join(f"{f:>14.4f}" for f in (float(value), *baselines))
+            lines.append(f"{robot + ' ' + name:<44}{figures}")
+    head = f"{'held-out mean absolute error':<44}" + "".join(
+        f"{title:>14}" for title in ("prior", *BASELINES)
+    )
+    return "\n".join([head, *lines]) if lines else ""
 
 
 def embodied(module: StageModule) -> EmbodiedDataModule:

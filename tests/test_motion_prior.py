@@ -52,7 +52,9 @@ class StopAt(Callback):
             trainer.should_stop = True
 
 
-def test_it_learns_and_reports_in_the_robots_units_beside_baselines(tmp_path: Path) -> None:
+def test_it_learns_and_reports_in_the_robots_units_beside_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = ToyTrajectories()
     stage1 = module(data)
     runner = trainer(tmp_path, 120, check_val_every_n_epoch=None, val_check_interval=120)
@@ -65,6 +67,12 @@ def test_it_learns_and_reports_in_the_robots_units_beside_baselines(tmp_path: Pa
         assert metrics[f"val/{robot}/error_over_copy_last"] > 0
         assert metrics[f"val/{robot}/error_over_untrained"] < 0.6
     assert "val/panda/mae_gripper" in metrics
+    printed = capsys.readouterr().out
+    assert "copy_last" in printed
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("kuka mae_arm_rad")]
+    names = ("mae", "copy_last_mae", "untrained_mae")
+    wanted = [metrics[f"val/kuka/{n}_arm_rad"] for n in names]
+    assert [float(f) for f in row[2:]] == pytest.approx(wanted, abs=1e-4)
     assert {"train/grad_norm", "train/learning_rate", "train/loss", "val/loss"} <= set(metrics)
 
 
