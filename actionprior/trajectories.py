@@ -129,8 +129,9 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         length: steps H of a chunk.
         shuffle_seed: with a seed, the steps inside each chunk are permuted in time (states with
             their actions, padding stays last): the control prior that knows poses but no motion.
-            The permutation depends on seed and frame alone. The reference stays that of the
-            chunk's first state, so that the chunk holds the same relative targets as before.
+            The permutation depends on seed and frame alone. What is permuted is the form that
+            actions are learnt in (deltas: their running sum, else a shuffled chunk would still
+            go where the true one goes), against the reference of the chunk's first state.
     """
 
     def __init__(
@@ -150,7 +151,10 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         """The finished batch of the windows that start at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
         batch = self.store.future(frames_B, self.length)
-        return batch if self.shuffle_seed is None else _shuffle(batch, frames_B, self.shuffle_seed)
+        if self.shuffle_seed is None:
+            return batch
+        deltas_EA = torch.from_numpy(np.stack([e.delta_mask() for e in self.store.embodiments]))
+        return _shuffle(batch, frames_B, deltas_EA[batch.embodiment_B], self.shuffle_seed)
 
 
 def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) -> IntArray:
@@ -205,7 +209,9 @@ def _travel(store: TrajectoryStore, robot: Embodiment, frames_B: Tensor, length:
     return spread
 
 
-def _shuffle(batch: TrajectoryBatch, frames_B: Tensor, seed: int) -> TrajectoryBatch:
+def _shuffle(
+    batch: TrajectoryBatch, frames_B: Tensor, deltas_BA: Tensor, seed: int
+) -> TrajectoryBatch:
     length = batch.step_mask_BH.shape[1]
     counter = frames_B.numpy()[:, None].astype(np.uint64) * np.uint64(length)
     keys = _hash(counter + np.arange(length, dtype=np.uint64), seed) >> np.uint64(2)
@@ -213,8 +219,11 @@ def _shuffle(batch: TrajectoryBatch, frames_B: Tensor, seed: int) -> TrajectoryB
     keys_BH = keys_BH.masked_fill(~batch.step_mask_BH, torch.iinfo(torch.int64).max)
     order_BH = keys_BH.argsort(dim=1)
     rows_B1 = torch.arange(len(frames_B))[:, None]
+    action_BHA = batch.action_BHA[rows_B1, order_BH]
+    summed_BHA = batch.action_BHA.cumsum(1)[rows_B1, order_BH]
+    steps_BHA = summed_BHA.diff(dim=1, prepend=torch.zeros_like(summed_BHA[:, :1]))
     return batch._replace(
-        action_BHA=batch.action_BHA[rows_B1, order_BH],
+        action_BHA=torch.where(deltas_BA[:, None], steps_BHA, action_BHA),
         state_BHS=batch.state_BHS[rows_B1, order_BH],
     )
 
