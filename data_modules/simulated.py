@@ -36,6 +36,7 @@ class Demonstrations:
     ) -> None:
         from actionprior.envs import ENV_IDS
         from actionprior.envs.embodiments import suite_embodiment
+        from actionprior.envs.recording import VERSION
         from actionprior.envs.robots import check_control_mode, find_robot
 
         try:
@@ -53,7 +54,7 @@ class Demonstrations:
         self.seed = seed
         self.image_size = image_size
         parts = [arm.name, self.control_mode, "+".join(tasks), f"{episodes_per_task}x"]
-        parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind"]
+        parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind", f"v{VERSION}"]
         self.root = Path(data_dir).expanduser() / "-".join(parts)
         robot_fields = vars(suite_embodiment(arm, self.control_mode))
         self.embodiment = LeRobotEmbodiment(**robot_fields, roots=[str(self.root)])

@@ -38,10 +38,10 @@ class Preset:
 
     arms: tuple[str, ...] = ("prior", "no_prior")
     seeds: tuple[int, ...] = (0,)
-    steps: int = 400
+    steps: int = 600
     demonstrations: int = 30
     rollouts: int = 50
-    pretrain_steps: int = 3000
+    pretrain_steps: int = 4000
     pretrain_demonstrations: int = 150
     ground_steps: int = 3000
     ground_samples: int = 24000

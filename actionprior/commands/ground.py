@@ -41,8 +41,8 @@ class PlaceErrors(NamedTuple):
     Attributes:
         median_cm: median distance [cm].
         p90_cm: its 90th percentile [cm].
-        over_3cm: share of samples that are further off; most are objects held in the air, whose
-            depth one image shows poorly, or hidden behind the arm.
+        over_3cm: share of samples that are further off (held in the air, where one image shows
+            depth poorly, or hidden behind the arm, among others).
         elsewhere: share of samples in which another part of the image was pointed at.
     """
 
@@ -236,7 +236,7 @@ def grounding_loss(seen: Seen, place_BR3: Tensor, seen_at_BR2: Tensor) -> Tensor
     """Which cells show it (cross-entropy), their votes, and the place that follows [cm].
 
     The true cell is known from the camera. Without it, votes and cells have to find each other,
-    and training starts on a long plateau (tried: five times the steps).
+    and training starts on a long plateau.
     """
     rows, columns = seen.map_ICYX.shape[2:]
     x_BRX, y_BRY = (_hat(seen_at_BR2[..., i], n) for i, n in ((0, columns), (1, rows)))

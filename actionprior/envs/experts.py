@@ -29,7 +29,8 @@ _ACCELERATION = 0.010
 _HOVER = 0.10
 """Height to travel at above what is approached [m]."""
 
-_UP = np.array([0.0, 0.0, 0.15])
+_RETREAT = 0.25
+"""Height of the tip at which a finished expert waits [m, table]."""
 
 
 class Aim(NamedTuple):
@@ -83,12 +84,12 @@ class PlacePlan(Plan):
         if self._released and off_pad > 0.04 and bottom < 0.005:
             self._released = False
         if self._released:
-            return Aim(now.tip + _UP)
+            return _retreat(now)
         if now.held != scene.target:
             return _grasp(scene, now)
         if off_pad < 0.015 and bottom < 0.008:
             self._released = True
-            return Aim(now.tip + 0.3 * _UP)
+            return _retreat(now)
         # The object leads: the tip goes where it brings the object's bottom to the pad.
         offset = now.tip - (x, y, bottom)
         if off_pad > 0.05 and bottom < 0.05:
@@ -98,22 +99,27 @@ class PlacePlan(Plan):
 
 
 class PushPlan(Plan):
-    """Come down behind the target, then push it along the line to the pad."""
+    """Come down behind the target, push it along the line to the pad, back off."""
 
     def __init__(self) -> None:
         self._pushing = False
+        self._done = False
 
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
         """See :class:`Plan`."""
         pad, thing = scene.goal_pad, scene.target_thing
         here = now.positions[scene.target, :2]
         way = np.array([pad.x, pad.y]) - here
-        forward = way / max(float(np.hypot(*way)), 1e-6)
+        off_pad = float(np.hypot(*way))
+        forward = way / max(off_pad, 1e-6)
         side = np.array([-forward[1], forward[0]])
         gap = SHAPES[thing.shape].radius * (1.25 if SHAPES[thing.shape].box else 1.0) + TOOL_RADIUS
         from_object = now.tip[:2] - here
         along, across = float(from_object @ forward), float(from_object @ side)
         low = 0.012
+        self._done = off_pad < (0.03 if self._done else 0.012)
+        if self._done:
+            return _retreat(now)
         if self._pushing and (along > -0.5 * gap or abs(across) > 0.03):
             self._pushing = False
         if not self._pushing:
@@ -192,6 +198,11 @@ class Expert:
         change = way * (speed / max(distance, 1e-9)) - self._velocity
         size = float(np.sqrt(change @ change))
         self._velocity = self._velocity + change * min(1.0, _ACCELERATION / max(size, 1e-9))
+
+
+def _retreat(now: Snapshot) -> Aim:
+    """Straight up, then wait: what a demonstration shows last should be worth repeating."""
+    return Aim(np.array([now.tip[0], now.tip[1], _RETREAT]))
 
 
 def _grasp(scene: Scene, now: Snapshot) -> Aim:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.kinematics import Array, Pose, rotation_matrix, solve_ik
 from actionprior.envs.scene import WORKSPACE, Scene, Thing
+from actionprior.envs.world import CAMERA_EYE
 from actionprior.errors import UserError
 
 _HELD = 0.25
@@ -37,7 +38,9 @@ class GroundingSamples(NamedTuple):
     Attributes:
         images: (N, size, size, 3) uint8.
         instructions: N instructions.
-        target_xyz: (N, 3) float32, centre of the named object in the robot's base frame [m].
+        target_xyz: (N, 3) float32, centre of the named object in the robot's base frame [m]; of
+            one held in the air, the place on the table that the camera sees it in front of. One
+            small image hardly tells the two apart, and the robot knows what its cup holds.
         goal_xyz: (N, 3) float32, centre of the named pad, or the target's where the task has no
             pad [m].
     """
@@ -170,7 +173,8 @@ def _draw(
             if draft.held is not None:
                 held = _below(draft.tip, scene.things[draft.held])
                 env.world.place(draft.held, held, scene.things[draft.held].yaw)
-                centre = held if draft.held == scene.target else centre
+                if draft.held == scene.target:
+                    centre = _on_table(held, scene.target_thing)
             pad = None if scene.goal is None else scene.goal_pad
             goal = centre if pad is None else (pad.x, pad.y, 0.0)
             samples.images[draft.number] = env.world.render(image_size)
@@ -181,6 +185,14 @@ def _draw(
 
 def _centre(thing: Thing) -> tuple[float, float, float]:
     return thing.x, thing.y, thing.height / 2
+
+
+def _on_table(seen: tuple[float, float, float], thing: Thing) -> tuple[float, float, float]:
+    """Follow the line of sight through ``seen`` down to where the object would stand."""
+    eye, centre = np.array(CAMERA_EYE), np.array(seen)
+    height = thing.height / 2
+    x, y, _ = eye + (centre - eye) * (eye[2] - height) / (eye[2] - centre[2])
+    return float(x), float(y), height
 
 
 def _below(tip: Array, thing: Thing) -> tuple[float, float, float]:

@@ -2,9 +2,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from actionprior.envs import ENV_IDS, EVALUATION_SEED
+from actionprior.envs import ENV_IDS, EVALUATION_SEED, MAX_EPISODE_STEPS
 from actionprior.envs.check_experts import main, run_episode
 from actionprior.envs.experts import Expert
+from actionprior.envs.recording import SETTLE_STEPS
 from actionprior.envs.robots import CONTROL_MODES
 from actionprior.errors import UserError
 
@@ -47,6 +48,28 @@ def test_motion_is_smooth_and_hardly_ever_idle(env_id):
     assert np.concatenate(speeds).max() < 0.035
     assert np.concatenate(changes).max() < 0.02
     assert (np.concatenate(speeds) < 0.003).mean() < 0.1
+
+
+@pytest.mark.parametrize("env_id", [i for i in ENV_IDS if "Reach" not in i and "Kuka" not in i])
+def test_experts_finish_without_undoing_their_work(env_id):
+    env = gym.make(env_id, images=False).unwrapped
+    expert = Expert(env)
+    finished, heights = 0, []
+    for seed in SEEDS:
+        env.reset(seed=seed)
+        expert.reset(seed)
+        success, left = False, MAX_EPISODE_STEPS
+        while not success and left:
+            success, left = env.step(expert())[2], left - 1
+        for _ in range(SETTLE_STEPS):
+            success = env.step(expert())[2]
+        finished += success
+        heights.append(env.snapshot().tip[2])
+    assert finished >= len(SEEDS) - 1
+    # Off the table, in the air: neither still pushing nor climbing out of the workspace.
+    assert np.median(heights) > 0.08
+    assert max(heights) < 0.32
+    env.close()
 
 
 def test_the_command_ends_with_a_result_line(monkeypatch, capsys):

@@ -4,7 +4,7 @@ import pytest
 from actionprior.envs import ENV_IDS
 from actionprior.envs.grounding import grounding_samples
 from actionprior.envs.robots import ROBOTS
-from actionprior.envs.scene import COLORS
+from actionprior.envs.scene import COLORS, WORKSPACE
 from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 
@@ -97,8 +97,11 @@ def test_goal_is_the_target_without_a_pad_and_on_the_table_with_one(samples):
             np.testing.assert_array_equal(target, goal)
 
 
-def test_some_targets_are_in_the_air(samples):
-    assert 0.05 < (samples.target_xyz[:, 2] > 0.06).mean() < 0.4
+def test_places_are_on_the_table_also_of_what_is_held(samples):
+    assert (samples.target_xyz[:, 2] < 0.06).all()
+    # Held targets are seen in front of places beyond those that scenes are drawn in.
+    table = samples.target_xyz + bases(len(samples.images))
+    assert 0.03 < (table[:, 0] < -WORKSPACE[0] - 0.08).mean() < 0.3
 
 
 def test_the_seed_decides():

@@ -24,7 +24,7 @@ from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, Seen
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.words import TextEncoder
 
-_PERIODS = (1.0, 0.5, 0.25, 0.125, 0.0625)
+_PERIODS = (1.0, 0.5, 0.25)
 _PLACE_FEATURES = 3 * (1 + 2 * len(_PERIODS))
 
 
@@ -155,7 +155,7 @@ class SmallTrunk(Trunk):
 
 
 def place_features(place: Tensor) -> Tensor:
-    """Coordinates (..., 3) [m] as themselves and as sines and cosines, (..., 33)."""
+    """Coordinates (..., 3) [m] as themselves and as sines and cosines, (..., 21)."""
     period = torch.tensor(_PERIODS, device=place.device)
     angle = (2 * math.pi * place[..., None] / period).flatten(-2)
     return torch.cat([place / 0.2, angle.sin(), angle.cos()], dim=-1)

@@ -94,7 +94,7 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
     [
         ({"image_size": 60}, "image_size is 60, expected a multiple of 8"),
         ({"grid": 17}, "grid is 17, expected 1 to 16"),
-        ({"width": 32}, "width is 32, expected 49 or more"),
+        ({"width": 32}, "width is 32, expected 37 or more"),
     ],
 )
 def test_sizes_that_do_not_fit_are_told(arguments: dict[str, int], told: str) -> None:
