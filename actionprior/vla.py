@@ -98,7 +98,8 @@ class VLAModule(StageModule):
             final_learning_rate: end of the cosine (paper: 2.5e-8).
             warmup_steps: linear warm-up (paper: 5,000).
             weight_decay: AdamW's, on matrices.
-            expert_lr_scale: factor on the learning rate of encoder and decoder.
+            expert_lr_scale: factor on the learning rate of a pretrained encoder and decoder; fresh
+                weights are always trained at the full rate.
             time_law: law of the flow time, ``uniform`` or ``beta``.
             latent_noise: length of the noise on z in L_recon.
             noise_repeats: draws of noise and flow time an observation and step.
@@ -150,7 +151,9 @@ class VLAModule(StageModule):
         self.recon_weight = recon_weight if use_prior else 0.0
         self.decay_fraction = decay_fraction
         self.history: History = history
-        self.expert_lr_scale = expert_lr_scale
+        pretrained = use_prior and bool(prior_checkpoint)
+        self.encoder_lr_scale = expert_lr_scale if pretrained else 1.0
+        self.decoder_lr_scale = expert_lr_scale if pretrained and reuse_decoder else 1.0
         self.time_law: TimeLaw = time_law
         self.latent_noise = latent_noise
         self.noise_repeats = noise_repeats
@@ -201,12 +204,15 @@ class VLAModule(StageModule):
         return policy.eval()
 
     def parameter_groups(self) -> Iterable[tuple[Iterable[nn.Parameter], float]]:
-        """Trunk, expert and the rest, each with its own factor on the learning rate."""
+        """Trunk, encoder, decoder and the rest, each with its own factor on the learning rate."""
         pretrained = self.trunk.pretrained_parameters()
         known = {id(p) for p in pretrained}
         yield pretrained, self.trunk.lr_scale
         yield [p for p in self.trunk.parameters() if id(p) not in known], 1.0
-        yield self.prior.parameters(), self.expert_lr_scale
+        decoder = {id(p) for p in self.prior.decoder.parameters()}
+        encoder = [p for p in self.prior.parameters() if id(p) not in decoder]
+        yield encoder, self.encoder_lr_scale
+        yield self.prior.decoder.parameters(), self.decoder_lr_scale
         yield self.fusion.parameters(), 1.0
         if self.history_mlp is not None:
             yield self.history_mlp.parameters(), 1.0

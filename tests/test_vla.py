@@ -100,6 +100,28 @@ def test_switches_of_the_prior(stage1: Path) -> None:
     assert not torch.equal(found[key], loaded[key])
 
 
+@pytest.mark.parametrize(
+    ("switches", "encoder", "decoder"),
+    [
+        ({}, 0.25, 0.25),
+        ({"reuse_decoder": False}, 0.25, 1.0),
+        ({"use_prior": False}, 1.0, 1.0),
+    ],
+)
+def test_only_pretrained_weights_are_trained_at_the_experts_own_rate(
+    tmp_path: Path, stage1: Path, switches: dict[str, bool], encoder: float, decoder: float
+) -> None:
+    policy = vla(stage1, expert_lr_scale=0.25, learning_rate=1e-3, **switches)
+    run(tmp_path, policy, 1)
+    groups = policy.optimizers().param_groups
+    rate = {id(p): group["initial_lr"] / 1e-3 for group in groups for p in group["params"]}
+    known = {name: rate[id(p)] for name, p in policy.named_parameters()}
+    assert known["prior.encoder.to_latent.weight"] == pytest.approx(encoder)
+    assert known["prior.dataset_EPW"] == pytest.approx(encoder)
+    assert known["prior.decoder.to_velocity.weight"] == pytest.approx(decoder)
+    assert known["fusion.to_latent.weight"] == 1.0
+
+
 @pytest.mark.parametrize("history", ["off", "encoder", "mlp"])
 def test_history_is_seen_only_where_there_is_one(stage1: Path, history: str) -> None:
     policy, data = vla(stage1, history=history).eval(), ToyVLA()
