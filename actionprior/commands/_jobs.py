@@ -1,6 +1,7 @@
 """Commands of ours run side by side, one thread each: how small machines are used best."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ class Jobs:
         self._waiting: list[Future[None]] = []
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = threading.Event()
+        # A scheduler ends a job with SIGTERM, which would leave our processes behind.
+        self._on_sigterm = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return self
 
     def __exit__(
@@ -37,6 +40,7 @@ class Jobs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         self._stopped.set()
         for process in list(self._running):
             process.terminate()

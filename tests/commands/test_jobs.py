@@ -1,0 +1,44 @@
+"""Commands side by side: what they print, how they fail, and that none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actionprior.commands._jobs import Jobs
+from actionprior.errors import UserError
+
+
+def test_a_command_that_fails_is_named_with_its_last_line(tmp_path: Path) -> None:
+    with Jobs(tmp_path) as jobs:
+        jobs.start("wrong", ["demo", "--preset=none"])
+        with pytest.raises(UserError, match=r"wrong failed: .*'none' is unknown.*wrong\.log"):
+            jobs.wait()
+
+
+def test_sigterm_ends_the_commands_too(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from actionprior.commands._jobs import Jobs
+with Jobs(Path({str(tmp_path)!r})) as jobs:
+    jobs.start("long", ["ground", "--steps=1000000", "--samples=64", "--processes=1"])
+    jobs.wait()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    log = tmp_path / "long.log"
+    deadline = time.monotonic() + 60
+    while not (log.is_file() and "drawing" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    threads = Path(f"/proc/{parent.pid}/task").iterdir()
+    children = [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+    assert children
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 128 + signal.SIGTERM
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
