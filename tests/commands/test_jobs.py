@@ -20,6 +20,7 @@ def test_a_command_that_fails_is_named_with_its_last_line(tmp_path: Path) -> Non
             jobs.wait()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the children from /proc")
 def test_sigterm_ends_the_commands_too(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
