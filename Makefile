@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install  ## record, pretrain, train with and without the prior, roll out, compare (under 20 minutes)
+demo: install  ## record, pretrain, train with and without the prior, roll out, compare
 	$(BIN)/lightning demo
 
 demo-full: install  ## the demo at its full budget

@@ -236,9 +236,10 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         )
 
 
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401  what __getitems__ returns is finished
+def _as_it_is[T](batch: T) -> T:
+    """What ``__getitems__`` returns is a finished batch."""
     return batch
 
 
-def _lightning_shards(trainer: Any) -> bool:  # noqa: ANN401
+def _lightning_shards(trainer: Any) -> bool:  # noqa: ANN401  private to Lightning, untyped
     return bool(trainer._accelerator_connector.use_distributed_sampler)

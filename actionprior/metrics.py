@@ -24,7 +24,7 @@ class ChunkError(Metric):
     error_EA: Tensor
     count_EA: Tensor
 
-    def __init__(self, embodiments: list[Embodiment], **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, embodiments: list[Embodiment], **kwargs: Any) -> None:  # noqa: ANN401  its own
         """Create sums for these robots; ``kwargs`` are torchmetrics' own."""
         super().__init__(**kwargs)
         self.embodiments = embodiments

@@ -140,6 +140,7 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         self.store = store
         self.length = length
         self.shuffle_seed = shuffle_seed
+        self.delta_mask_EA = torch.from_numpy(np.stack([e.delta_mask() for e in store.embodiments]))
 
     def __len__(self) -> int:
         return len(self.store)
@@ -153,8 +154,8 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         batch = self.store.future(frames_B, self.length)
         if self.shuffle_seed is None:
             return batch
-        deltas_EA = torch.from_numpy(np.stack([e.delta_mask() for e in self.store.embodiments]))
-        return _shuffle(batch, frames_B, deltas_EA[batch.embodiment_B], self.shuffle_seed)
+        delta_BA = self.delta_mask_EA[batch.embodiment_B]
+        return _shuffle(batch, frames_B, delta_BA, self.shuffle_seed)
 
 
 def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) -> IntArray:
@@ -210,7 +211,7 @@ def _travel(store: TrajectoryStore, robot: Embodiment, frames_B: Tensor, length:
 
 
 def _shuffle(
-    batch: TrajectoryBatch, frames_B: Tensor, deltas_BA: Tensor, seed: int
+    batch: TrajectoryBatch, frames_B: Tensor, delta_BA: Tensor, seed: int
 ) -> TrajectoryBatch:
     length = batch.step_mask_BH.shape[1]
     counter = frames_B.numpy()[:, None].astype(np.uint64) * np.uint64(length)
@@ -223,7 +224,7 @@ def _shuffle(
     summed_BHA = batch.action_BHA.cumsum(1)[rows_B1, order_BH]
     steps_BHA = summed_BHA.diff(dim=1, prepend=torch.zeros_like(summed_BHA[:, :1]))
     return batch._replace(
-        action_BHA=torch.where(deltas_BA[:, None], steps_BHA, action_BHA),
+        action_BHA=torch.where(delta_BA[:, None], steps_BHA, action_BHA),
         state_BHS=batch.state_BHS[rows_B1, order_BH],
     )
 

@@ -98,8 +98,8 @@ class VLAModule(StageModule):
             final_learning_rate: end of the cosine (paper: 2.5e-8).
             warmup_steps: linear warm-up (paper: 5,000).
             weight_decay: AdamW's, on matrices.
-            expert_lr_scale: factor on the learning rate of a pretrained encoder and decoder; fresh
-                weights are always trained at the full rate.
+            expert_lr_scale: factor on the learning rate of a pretrained encoder (with the soft
+                tokens) and of a pretrained decoder; a fresh one is trained at the full rate.
             time_law: law of the flow time, ``uniform`` or ``beta``.
             latent_noise: length of the noise on z in L_recon.
             noise_repeats: draws of noise and flow time an observation and step.

@@ -41,8 +41,7 @@ class PlaceErrors(NamedTuple):
     Attributes:
         median_cm: median distance [cm].
         p90_cm: its 90th percentile [cm].
-        over_3cm: share of samples that are further off (held in the air, where one image shows
-            depth poorly, or hidden behind the arm, among others).
+        over_3cm: share of samples that are further off.
         elsewhere: share of samples in which another part of the image was pointed at.
     """
 

@@ -34,7 +34,7 @@ class Bullet:
         self._module: ModuleType = importlib.import_module("pybullet")
         self._client: int = self._module.connect(self._module.DIRECT)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  PyBullet is untyped
         found = getattr(self._module, name)
         if callable(found):
             found = functools.partial(found, physicsClientId=self._client)

@@ -53,7 +53,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         UserError: an argument is not one of those named above, or PyBullet is not installed.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012  as gymnasium has it
 
     def __init__(
         self,
@@ -90,6 +90,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         if self._image_size is not None:
             shape = (image_size, image_size, 3)
             parts["image"] = spaces.Box(0, 255, shape, dtype=np.uint8)
+        # Narrower than gymnasium's own, which mypy takes for a different type.
         self.observation_space: spaces.Dict = spaces.Dict(parts)  # type: ignore[assignment]
         low, high = self.control.low.astype(np.float32), self.control.high.astype(np.float32)
         self.action_space: spaces.Box = spaces.Box(low, high)

@@ -6,7 +6,7 @@ break reproducibility. Axes: ``n`` joints. Lengths are metres, angles radians.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -66,8 +66,8 @@ class Chain:
         object.__setattr__(self, "_cross", cross)
         object.__setattr__(self, "_cross2", cross @ cross)
 
-    _cross: Array = None  # type: ignore[assignment]
-    _cross2: Array = None  # type: ignore[assignment]
+    _cross: Array = field(init=False, repr=False)
+    _cross2: Array = field(init=False, repr=False)
 
     @property
     def dof(self) -> int:

@@ -27,9 +27,10 @@ from actionprior.errors import UserError
 
 SEEDS_PER_RECORDING = 1_000_000
 SETTLE_STEPS = 20
-"""Steps kept after success, in which the expert ends its motion and waits. More than a chunk, so
-that near success, too, a whole chunk follows: with 2 steps policies hovered over the pad without
-letting go and stopped pushing short of it, and with 8, nearly half of all chunks were cut short."""
+"""Steps kept after success, in which the expert goes on: it ends its motion and waits, except where
+a push takes longer. More than a chunk, so that near success, too, a whole chunk follows: with 2
+steps policies hovered over the pad without letting go and stopped pushing short of it, and with 8,
+nearly half of all chunks were cut short."""
 VERSION = 3
 """Goes up when scenes, experts or what is kept of an episode change, so that sets recorded before
 are not taken for today's."""
@@ -180,7 +181,7 @@ def _record(
     return Recording(root, total, frame_count, discarded, next_seed)
 
 
-def _create(env: TabletopEnv, name: str, folder: Path, use_videos: bool) -> Any:  # noqa: ANN401
+def _create(env: TabletopEnv, name: str, folder: Path, use_videos: bool) -> Any:  # noqa: ANN401  lerobot is untyped
     # Imported here: lerobot takes ten CPU-seconds to import.
     dataset_class: Any = importlib.import_module("lerobot.datasets").LeRobotDataset
     features: dict[str, dict[str, Any]] = {

@@ -66,7 +66,7 @@ def test_experts_finish_without_undoing_their_work(env_id):
         finished += success
         heights.append(env.snapshot().tip[2])
     assert finished >= len(SEEDS) - 1
-    # Off the table, in the air: neither still pushing nor climbing out of the workspace.
+    # Most have left the table (a push may take all its steps); none climbs out of the workspace.
     assert np.median(heights) > 0.08
     assert max(heights) < 0.32
     env.close()

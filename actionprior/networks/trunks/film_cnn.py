@@ -3,7 +3,7 @@
 Depthwise-separable blocks because they are what a CPU does fast; FiLM (arXiv 1709.07871) lets the
 instruction decide what to look for. Each cell of the feature map says how likely it shows the
 target, or the goal (a spatial softmax, arXiv 1504.00702, Sec. 4.2), and votes for the place in
-metres, so that places are finer than a cell and objects in the air are no special case.
+metres, so that places are finer than a cell.
 
 Axes: I images, W text width, C channels, Y rows, X columns, N = Y · X cells, R = 2 roles.
 """

@@ -69,7 +69,7 @@ class TextCache(nn.Module):
         index_B = torch.tensor([row_of[t] for t in task], device=features.mask_BL.device)
         return TextFeatures(features.tokens_BLW[index_B], features.mask_BL[index_B])
 
-    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401
+    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  as torch has it
         self._kept.clear()
         super()._load_from_state_dict(*args)
 
