@@ -23,6 +23,9 @@ PAD_TOLERANCE = 0.04
 """Largest distance of an object's centre from the pad's centre, in the plane [m]."""
 LIFT_HEIGHT = 0.10
 
+_PUSH_WAY = (0.105, 0.18)
+"""How far a push has to go [m]. An object pushed at one point slips off sideways, and the more so
+the longer the way."""
 _PUSH_CLEARANCE = 0.08
 _PUSH_RUN_UP = 0.07
 _PUSH_NEAREST = -0.16
@@ -118,10 +121,10 @@ class Push(Task):
         self._cheated = False
 
     def accepts(self, scene: Scene) -> bool:
-        """The way is 13 to 28 cm; it and the run-up are reachable and clear of other objects."""
+        """The way is 10 to 18 cm; it and the run-up are reachable and clear of other objects."""
         thing, pad = scene.target_thing, scene.goal_pad
         way = math.hypot(pad.x - thing.x, pad.y - thing.y)
-        if not 0.13 <= way <= 0.28:
+        if not _PUSH_WAY[0] <= way <= _PUSH_WAY[1]:
             return False
         back = _PUSH_RUN_UP / way
         start = (thing.x - back * (pad.x - thing.x), thing.y - back * (pad.y - thing.y))

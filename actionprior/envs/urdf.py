@@ -21,7 +21,7 @@ from actionprior.errors import UserError
 
 TOOL_LENGTH = 0.12
 """From flange to the tip of the suction cup [m]."""
-TOOL_RADIUS = 0.018
+TOOL_RADIUS = 0.022
 """Radius of the suction cup [m]."""
 PRISM_FILE = "prism.obj"
 """The mesh that the light URDF draws cylinders with; it must lie beside the URDF."""

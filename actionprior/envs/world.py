@@ -32,6 +32,9 @@ CAMERA_FOV = 42.0
 _MOTOR_TORQUE = 300.0
 """Enough that the motors track every target [N m]; the light links' masses are not the arm's."""
 _MOTOR_GAIN = 0.4
+_CUP_FRICTION = 2.0
+"""A rubber cup grips what it pushes, and the push forgives an error of millimetres; Bullet
+multiplies it by the other body's."""
 
 
 class World:
@@ -78,7 +81,7 @@ class World:
             flags=bullet.URDF_USE_INERTIA_FROM_FILE,
         )
         tool = self._robot.dof  # the link after the last joint's
-        bullet.changeDynamics(self._arm, tool, lateralFriction=0.6)
+        bullet.changeDynamics(self._arm, tool, lateralFriction=_CUP_FRICTION)
         self._pads = [make_pad(bullet, pad) for pad in scene.pads]
         self._things = [make_thing(bullet, thing, self._prism) for thing in scene.things]
         self._vacuum = Vacuum(bullet, self._arm, tool, self._things)
