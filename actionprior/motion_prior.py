@@ -171,7 +171,7 @@ class MotionPriorModule(StageModule):
             metric.update(predicted_BHA, target_BHA, mask_BHA, batch.embodiment_B)
 
     def _report(self, split: str) -> None:
-        scale_EA = self.prior.normalizer.action_scale
+        scale_EA = self.prior.normalizer.action_range_EA
         ratio: dict[str, dict[str, Tensor]] = {}
         for name in self.errors:
             metric: ChunkError = self.errors[name]  # type: ignore[assignment]  # ModuleDict forgets

@@ -29,21 +29,30 @@ class MissingStatisticsError(UserError):
 class Normalizer(nn.Module):
     """Maps robot units to about [-1, 1] (``quantile``) or unit variance (``mean_std``) and back.
 
+    Actions have statistics of their own for each step of the chunk: in relative form the first
+    steps hardly leave the start, and beside the last ones' range the loss would not see them,
+    though they are what a robot that re-plans often executes.
+
     Both kinds of statistics (mean, std, 1 % and 99 % quantiles) are kept as buffers of shape
-    (E, A) and (E, S), so that the law can be read off a checkpoint and compared. Narrow ranges
-    get a floor: 5 % of the widest range in the same group of features, and 1 for a group that
-    never moves (arXiv 2606.26095 leaves normalisation open; a quantile range near zero would
-    blow the loss up).
+    (E, H, A) and (E, S), so that the law can be read off a checkpoint and compared. Narrow
+    ranges get a floor: 5 % of the widest range in the same group of features, and 1 for a group
+    that never moves (arXiv 2606.26095 leaves normalisation open; a quantile range near zero
+    would blow the loss up).
     """
 
     fitted_E: Tensor
     action_mask_EA: Tensor
     state_mask_ES: Tensor
     delta_mask_EA: Tensor
-    action_scale: Tensor  # (E, A), what ``normalize_action`` divides by
+    action_center: Tensor  # (E, H, A)
+    action_scale: Tensor  # (E, H, A), what ``normalize_action`` divides by
+    state_center: Tensor  # (E, S)
+    state_scale: Tensor  # (E, S)
 
-    def __init__(self, embodiments: list[Embodiment], law: Law = "quantile") -> None:
-        """Create an empty normaliser; ``fit`` fills it.
+    def __init__(
+        self, embodiments: list[Embodiment], law: Law = "quantile", chunk_length: int = 15
+    ) -> None:
+        """Create an empty normaliser for chunks of H = ``chunk_length``; ``fit`` fills it.
 
         Raises:
             UserError: unknown law.
@@ -53,9 +62,9 @@ class Normalizer(nn.Module):
             raise UserError(f"normalisation {law!r} is unknown; expected 'quantile' or 'mean_std'")
         self.law = law
         self.embodiments: list[Embodiment] = []
-        for kind, width in (("action", ACTION_WIDTH), ("state", STATE_WIDTH)):
+        for kind, shape in (("action", (chunk_length, ACTION_WIDTH)), ("state", (STATE_WIDTH,))):
             for statistic in ("mean", "std", "q01", "q99", "center", "scale"):
-                self.register_buffer(f"{kind}_{statistic}", torch.zeros(0, width))
+                self.register_buffer(f"{kind}_{statistic}", torch.zeros(0, *shape))
         self.register_buffer("fitted_E", torch.zeros(0, dtype=torch.bool))
         for name, width in (
             ("action_mask_EA", ACTION_WIDTH),
@@ -111,27 +120,36 @@ class Normalizer(nn.Module):
 
     def normalize_action(self, trajectory: TrajectoryBatch) -> Tensor:
         """(B, H, A) what the flow is learnt on; zero where masked."""
-        center_B1A, scale_B1A = self._row("action", trajectory.embodiment_B)
-        normal_BHA = (self.relative_action(trajectory) - center_B1A) / scale_B1A
+        center_BHA, scale_BHA = self._steps(trajectory.action_BHA, trajectory.embodiment_B)
+        normal_BHA = (self.relative_action(trajectory) - center_BHA) / scale_BHA
         return torch.where(self.action_mask(trajectory), normal_BHA, 0.0)
 
     def unnormalize_action(self, normal_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
         """(B, H, A) normalised → relative form in robot units."""
-        center_B1A, scale_B1A = self._row("action", embodiment_B)
+        center_BHA, scale_BHA = self._steps(normal_BHA, embodiment_B)
         slots_B1A = self.action_mask_EA[embodiment_B][:, None, :]
-        return torch.where(slots_B1A, normal_BHA * scale_B1A + center_B1A, 0.0)
+        return torch.where(slots_B1A, normal_BHA * scale_BHA + center_BHA, 0.0)
 
     def normalize_state(self, state_BHS: Tensor, embodiment_B: Tensor) -> Tensor:
         """(B, H, S) robot units → normalised; slots of other robots are zero."""
-        center_B1S, scale_B1S = self._row("state", embodiment_B)
+        center_B1S = self.state_center[embodiment_B][:, None, :]
+        scale_B1S = self.state_scale[embodiment_B][:, None, :]
         slots_B1S = self.state_mask_ES[embodiment_B][:, None, :]
         return torch.where(slots_B1S, (state_BHS - center_B1S) / scale_B1S, 0.0)
 
-    def _row(self, kind: str, embodiment_B: Tensor) -> tuple[Tensor, Tensor]:
-        center, scale = getattr(self, f"{kind}_center"), getattr(self, f"{kind}_scale")
-        return center[embodiment_B][:, None, :], scale[embodiment_B][:, None, :]
+    def _steps(self, window_BHA: Tensor, embodiment_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and scale of each step; a history longer than a chunk goes on with the last."""
+        steps, known = window_BHA.shape[1], self.action_scale.shape[1]
+        step_H = torch.arange(steps, device=embodiment_B.device).clamp(max=known - 1)
+        chosen = (embodiment_B[:, None], step_H[None, :])
+        return self.action_center[chosen], self.action_scale[chosen]
 
     # ---- statistics -----------------------------------------------------------------------
+
+    @property
+    def action_range_EA(self) -> Tensor:
+        """(E, A) the widest scale of each slot along the chunk: one yardstick for all steps."""
+        return self.action_scale.amax(dim=1)
 
     @property
     def missing(self) -> list[str]:
@@ -157,51 +175,65 @@ class Normalizer(nn.Module):
         """Fit robots that have no statistics yet from windows of their training episodes.
 
         Args:
-            sample: windows; ``embodiment_B`` indexes this normaliser's robots.
+            sample: windows of H steps; ``embodiment_B`` indexes this normaliser's robots.
 
         Raises:
             MissingStatisticsError: a robot to be fitted has no window in ``sample``.
         """
         relative_BHA = self.relative_action(sample)
         for row in (~self.fitted_E).nonzero().flatten().tolist():
-            chosen_BH = sample.step_mask_BH & (sample.embodiment_B == row)[:, None]
-            embodiment = self.embodiments[row]
-            if not chosen_BH.any():
+            of_row_B = sample.embodiment_B == row
+            embodiment, inside_NH = self.embodiments[row], sample.step_mask_BH[of_row_B]
+            if not inside_NH.any():
                 raise MissingStatisticsError(
                     f"no training window of embodiment {embodiment.name!r} to fit statistics on"
                 )
             actions = [embodiment.action_slots(g) for g in embodiment.action]
             states = [embodiment.state_slots(g) for g in embodiment.state]
-            self._fit_row("action", row, relative_BHA[chosen_BH], actions)
-            self._fit_row("state", row, sample.state_BHS[chosen_BH], states)
+            self._fit_row("action", row, relative_BHA[of_row_B], inside_NH, actions)
+            states_N1S = sample.state_BHS[of_row_B][inside_NH][:, None]
+            self._fit_row("state", row, states_N1S, inside_NH[inside_NH][:, None], states)
             self.fitted_E[row] = True
 
-    def _fit_row(self, kind: str, row: int, values_ND: Tensor, groups: list[slice]) -> None:
-        values_ND = values_ND.double()
-        mean, std = values_ND.mean(0), values_ND.std(0, correction=0)
-        # quantile() is bounded in size and slow on long columns: sort once and index.
-        ordered = values_ND.sort(dim=0).values
-        q01 = ordered[round(0.01 * (len(ordered) - 1))]
-        q99 = ordered[round(0.99 * (len(ordered) - 1))]
-        center, scale = (
-            ((q01 + q99) / 2, (q99 - q01) / 2) if self.law == "quantile" else (mean, std)
-        )
+    def _fit_row(
+        self, kind: str, row: int, values_NHD: Tensor, inside_NH: Tensor, groups: list[slice]
+    ) -> None:
+        statistics = _statistics(values_NHD.double(), inside_NH)
+        if self.law == "quantile":
+            center = (statistics["q01"] + statistics["q99"]) / 2
+            scale = (statistics["q99"] - statistics["q01"]) / 2
+        else:
+            center, scale = statistics["mean"], statistics["std"].clone()
         for group in groups:
-            widest = scale[group].max()
+            widest = scale[:, group].max()
             floor = RELATIVE_FLOOR * widest if widest > CONSTANT else torch.ones_like(widest)
-            scale[group] = scale[group].clamp(min=float(floor))
-        unused = torch.ones(values_ND.shape[1], dtype=torch.bool, device=scale.device)
+            scale[:, group] = scale[:, group].clamp(min=float(floor))
+        unused = torch.ones(scale.shape[1], dtype=torch.bool, device=scale.device)
         for group in groups:
             unused[group] = False
-        scale[unused] = 1.0
-        fitted = {
-            "mean": mean,
-            "std": std,
-            "q01": q01,
-            "q99": q99,
-            "center": center,
-            "scale": scale,
-        }
-        for name, value in fitted.items():
+        scale[:, unused] = 1.0
+        for name, value_HD in (statistics | {"center": center, "scale": scale}).items():
             buffer: Tensor = getattr(self, f"{kind}_{name}")
-            buffer[row] = value.to(buffer.dtype)
+            buffer[row] = value_HD.reshape(buffer.shape[1:]).to(buffer.dtype)
+
+
+def _statistics(values_NHD: Tensor, inside_NH: Tensor) -> dict[str, Tensor]:
+    """(H, D) each; a step that no window reaches has those of the last one that is reached."""
+    count_H = inside_NH.sum(0)
+    reached_H = torch.arange(len(count_H), device=count_H.device).clamp(
+        max=int(count_H.count_nonzero()) - 1
+    )
+    values_NHD, count_H = values_NHD[:, reached_H], count_H[reached_H]
+    inside_NH1 = inside_NH[:, reached_H, None]
+    count_H1 = count_H[:, None]
+    mean = torch.where(inside_NH1, values_NHD, 0.0).sum(0) / count_H1
+    spread_NHD = torch.where(inside_NH1, values_NHD - mean, 0.0)
+    # quantile() is bounded in size and slow on long columns: sort once and index.
+    ordered_NHD = torch.where(inside_NH1, values_NHD, torch.inf).sort(dim=0).values
+    step_H = torch.arange(len(count_H), device=count_H.device)
+    return {
+        "mean": mean,
+        "std": (spread_NHD.square().sum(0) / count_H1).sqrt(),
+        "q01": ordered_NHD[(0.01 * (count_H - 1)).round().long(), step_H],
+        "q99": ordered_NHD[(0.99 * (count_H - 1)).round().long(), step_H],
+    }

@@ -371,7 +371,7 @@ class VLAModule(StageModule):
     def _report(self, split: str) -> None:
         for key, value in self.errors.compute().items():
             self.log(f"{split}/{key}", value)
-        values = self.errors.normalized(self.prior.normalizer.action_scale)
+        values = self.errors.normalized(self.prior.normalizer.action_range_EA)
         if values:
             self.log(f"{split}/mae_normalized", torch.stack(list(values.values())).mean())
         self.errors.reset()

@@ -62,10 +62,10 @@ def test_it_learns_and_reports_in_the_robots_units_beside_baselines(
     metrics = {k: float(v) for k, v in runner.callback_metrics.items()}
     for robot in ("panda", "kuka"):
         error = metrics[f"val/{robot}/mae_arm_rad"]
-        assert error < 0.6 * metrics[f"val/{robot}/untrained_mae_arm_rad"]
+        assert error < 0.75 * metrics[f"val/{robot}/untrained_mae_arm_rad"]
         assert metrics[f"val/{robot}/copy_last_mae_arm_rad"] > 0
         assert metrics[f"val/{robot}/error_over_copy_last"] > 0
-        assert metrics[f"val/{robot}/error_over_untrained"] < 0.6
+        assert metrics[f"val/{robot}/error_over_untrained"] < 0.75
     assert "val/panda/mae_gripper" in metrics
     printed = capsys.readouterr().out
     assert "copy_last" in printed

@@ -60,11 +60,46 @@ def test_quantiles_map_to_one_and_narrow_ranges_have_a_floor() -> None:
     normal = normalizer.normalize_action(batch)
     inside = (normal[:, :, 29].abs() <= 1.0001).float().mean()
     assert float(inside) == pytest.approx(0.98, abs=0.005)
-    scale = normalizer.action_scale[0]
+    scale = normalizer.action_range_EA[0]
     assert float(scale[30]) == pytest.approx(0.05 * float(scale[29:36].max()))
     assert float(scale[36]) == 1.0
     assert float(normal[:, :, 36].abs().max()) == 0.0
-    assert float(scale[:29].min()) == 1.0
+    assert float(normalizer.action_scale[0, :, :29].min()) == 1.0
+
+
+def test_each_step_of_a_chunk_has_its_own_scale_and_short_episodes_lend_theirs() -> None:
+    robot = delta_arm()
+    batch = windows([robot], 512)
+    batch.step_mask_BH[:] = True
+    batch.step_mask_BH[:, 12:] = False  # no episode is longer than 12 steps
+    normalizer = Normalizer([robot], chunk_length=batch.step_mask_BH.shape[1])
+    normalizer.fit(batch)
+    normal = normalizer.normalize_action(batch)
+    for step in (0, 11):
+        inside = (normal[:, step, 29].abs() <= 1.0001).float().mean()
+        assert float(inside) == pytest.approx(0.98, abs=0.01)
+    scale = normalizer.action_scale[0]
+    assert float(scale[11, 29]) > 2 * float(scale[0, 29])  # sums of deltas spread out
+    torch.testing.assert_close(scale[12:], scale[11].expand_as(scale[12:]))
+
+
+def test_a_history_longer_than_a_chunk_goes_on_with_the_last_scale() -> None:
+    batch = windows(ROBOTS, 64)
+    short = batch._replace(
+        action_BHA=batch.action_BHA[:, :5],
+        state_BHS=batch.state_BHS[:, :5],
+        step_mask_BH=batch.step_mask_BH[:, :5],
+    )
+    normalizer = Normalizer(ROBOTS, chunk_length=5)
+    normalizer.fit(short)
+    relative = normalizer.relative_action(batch)
+    row, last = batch.embodiment_B[:, None], torch.full((1, 5), 4)
+    expected = (relative[:, 5:10] - normalizer.action_center[row, last]) / normalizer.action_scale[
+        row, last
+    ]
+    mask = normalizer.action_mask(batch)[:, 5:10]
+    found = normalizer.normalize_action(batch)[:, 5:10]
+    torch.testing.assert_close(found[mask], expected[mask])
 
 
 def test_statistics_are_missing_until_fitted_and_are_kept_when_robots_join() -> None:

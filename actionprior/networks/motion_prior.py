@@ -61,7 +61,7 @@ class MotionPrior(nn.Module):
     def __init__(self, embodiments: list[Embodiment], architecture: PriorArchitecture) -> None:
         super().__init__()
         self.architecture = a = architecture
-        self.normalizer = Normalizer([], a.normalization)
+        self.normalizer = Normalizer([], a.normalization, a.chunk_length)
         self.dataset_EPW = nn.Parameter(torch.zeros(0, a.dataset_tokens, a.width))
         self.encoder = TrajectoryEncoder(
             a.width,
