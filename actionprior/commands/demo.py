@@ -41,7 +41,7 @@ class Preset:
     steps: int = 600
     demonstrations: int = 30
     rollouts: int = 50
-    pretrain_steps: int = 4000
+    pretrain_steps: int = 3000
     pretrain_demonstrations: int = 150
     ground_steps: int = 3000
     ground_samples: int = 24000

@@ -28,8 +28,11 @@ WORKSPACE = (0.14, 0.22)
 PAD_SIZE = 0.10
 """Edge of the square pads [m]."""
 
-_GAP = 0.105
-"""Least distance between the centres of what stands on the table [m]."""
+_GAP = 0.107
+"""Least distance between the centres of what stands on the table: a disc clears a pad's corner
+[m]."""
+_PAD_GAP = 0.142
+"""Least distance between the centres of two pads: their corners clear each other [m]."""
 
 
 class Shape(NamedTuple):
@@ -125,7 +128,7 @@ def draw_scene(
     goal = int(rng.integers(pads)) if pads else None
     yaws = rng.uniform(-math.pi, math.pi, objects)
     while True:
-        places = _draw_places(rng, objects + pads)
+        places = _draw_places(rng, objects, pads)
         things = tuple(
             Thing(color, shape, *place, float(yaw))
             for (color, shape), place, yaw in zip(picked, places[:objects], yaws, strict=True)
@@ -136,13 +139,18 @@ def draw_scene(
             return scene
 
 
-def _draw_places(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
-    """``count`` places at least a gap apart, by rejection; starts afresh when the table is full."""
+def _draw_places(rng: np.random.Generator, objects: int, pads: int) -> list[tuple[float, float]]:
+    """Places at least a gap apart, by rejection; starts afresh when the table is full."""
     while True:
         places: list[tuple[float, float]] = []
         for x, y in rng.uniform(-1.0, 1.0, (40, 2)).tolist():
             x, y = x * WORKSPACE[0], y * WORKSPACE[1]
-            if all(math.hypot(x - u, y - v) >= _GAP for u, v in places):
+            gaps = [
+                _PAD_GAP if min(len(places), i) >= objects else _GAP for i in range(len(places))
+            ]
+            if all(
+                math.hypot(x - u, y - v) >= gap for (u, v), gap in zip(places, gaps, strict=True)
+            ):
                 places.append((x, y))
-                if len(places) == count:
+                if len(places) == objects + pads:
                     return places

@@ -6,7 +6,7 @@ import pytest
 
 from actionprior.envs import ENV_IDS
 from actionprior.envs.experts import Expert
-from actionprior.envs.scene import COLORS, Pad, Scene, Thing, draw_scene
+from actionprior.envs.scene import COLORS, PAD_SIZE, SHAPES, Pad, Scene, Thing, draw_scene
 from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach, Snapshot
 from actionprior.errors import UserError
 
@@ -119,3 +119,26 @@ def test_success_with_the_wrong_object_does_not_count(env_id):
             action = expert()
             env.scene = asked
             assert not env.step(action)[2]
+
+
+def test_pads_clear_each_other_and_every_object():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        scene = TASKS["place"]().draw(rng)
+        first, second = scene.pads
+        apart = max(abs(first.x - second.x), abs(first.y - second.y))
+        assert apart > PAD_SIZE
+        for pad in scene.pads:
+            for thing in scene.things:
+                beside = [
+                    max(0.0, abs(a) - PAD_SIZE / 2) for a in (thing.x - pad.x, thing.y - pad.y)
+                ]
+                assert math.hypot(*beside) > SHAPES[thing.shape].radius
+
+
+def test_a_push_is_11_to_18_cm_long():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        scene = TASKS["push"]().draw(rng)
+        pad, thing = scene.goal_pad, scene.target_thing
+        assert 0.105 < math.hypot(pad.x - thing.x, pad.y - thing.y) < 0.185
