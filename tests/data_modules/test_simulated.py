@@ -8,6 +8,7 @@ import torch
 from actionprior.data import DataError
 from actionprior.embodiment import Embodiment
 from actionprior.envs.embodiments import suite_embodiment
+from actionprior.envs.recording import VERSION
 from data_modules import SimulatedTrajectories, SimulatedVLA
 
 pytest.importorskip("pybullet")
@@ -60,8 +61,8 @@ def test_missing_sets_are_recorded_once_without_images(tmp_path: Path) -> None:
     assert data.statistics_sample(40).embodiment_B.unique().tolist() == [0, 1]
     made = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     assert sorted(p.name for p in made) == [
-        "panda-joint_delta-reach-3x-seed0-blind-v3",
-        "xarm6-ee_delta-reach-3x-seed0-blind-v3",
+        f"panda-joint_delta-reach-3x-seed0-blind-v{VERSION}",
+        f"xarm6-ee_delta-reach-3x-seed0-blind-v{VERSION}",
     ]
     make().prepare_data()
     assert made == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
