@@ -219,7 +219,7 @@ def _draw(
         right.bar(x, 100 * rate, color=COLOURS[arm], width=0.6)
         error = [[100 * (rate - low)], [100 * (high - rate)]]
         right.errorbar(x, 100 * rate, yerr=error, color="black", capsize=5)
-        right.text(x, 100 * high + 2, f"{100 * rate:.0f} %", ha="center")
+        right.text(x, 100 * high + 2, f"{100 * rate:.1f} %", ha="center")
     right.set_xticks(range(len(rows)), [LABELS[arm] for arm in rows])
     right.set(ylabel="success over four tasks [%]", ylim=(0, 110))
     for axis in (left, right):
@@ -236,5 +236,6 @@ def _keep_film(runs: Sequence[Run], path: Path) -> None:
     films = [f for r in runs if r.arm == "prior" for f in r.log_dir.rglob("*_success.mp4")]
     if films:
         # The longest task's success shows the most.
-        best = max(films, key=lambda f: ("Place" in f.name, "Push" in f.name, f.name))
+        tasks = ("Reach", "Lift", "Push", "Place")
+        best = max(films, key=lambda film: [task in film.name for task in tasks[::-1]])
         shutil.copyfile(best, path)

@@ -65,7 +65,9 @@ def fake_run(folder: Path, arm: str, seed: int, *, won: int, losses: list[float]
     (rollouts / "results.json").write_text(
         json.dumps({"environments": [{"env_id": "a/Reach", "episodes": episodes}]})
     )
-    (rollouts / "a_Reach_1_success.mp4").write_bytes(b"a film")
+    (rollouts / "a_Reach_1_success.mp4").write_bytes(b"a short film")
+    (rollouts / "a_Lift_1_success.mp4").write_bytes(b"a film")
+    (rollouts / "a_Place_1_failure.mp4").write_bytes(b"a failure")
     return run
 
 
