@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -18,6 +19,7 @@ from actionprior.batch import TrajectoryBatch
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.sampling import EpochOrder, ShardedBatches
+from actionprior.spans import Spans
 from actionprior.trajectories import TrajectoryStore, TrajectoryWindows
 
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -36,11 +38,11 @@ class BatchSource(Protocol[Batch_co]):
 
 
 class Frames(NamedTuple):
-    """What ``setup`` reads: all frames, and where training and validation windows start."""
+    """What ``setup`` reads: all frames, and at which of them windows start."""
 
     store: TrajectoryStore
-    train_N: Tensor  # int64
-    val_N: Tensor  # int64, disjoint episodes from those of train_N
+    train: Spans
+    val: Spans  # of other episodes than those of ``train``
 
 
 class EmbodiedDataModule(LightningDataModule, ABC):
@@ -120,7 +122,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         """Read the data, once for all stages."""
         if self._frames is None:
             frames = self.read_frames()
-            if len(frames.train_N) == 0:
+            if len(frames.train) == 0:
                 raise DataError("there is no training window; check the data and val_fraction")
             self._frames = frames
 
@@ -129,7 +131,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         trainer = self.trainer
         overfit = trainer is not None and cast(Any, trainer).overfit_batches > 0
         order = EpochOrder(
-            self._by_embodiment(self.frames.train_N),
+            self._by_embodiment(self.frames.train),
             self.mixture(),
             seed=self.seed,
             shuffle=not overfit,
@@ -139,9 +141,9 @@ class EmbodiedDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Every validation window once, in one order mixed over the robots."""
-        if len(self.frames.val_N) == 0:
+        if len(self.frames.val) == 0:
             return []
-        order = EpochOrder(self._by_embodiment(self.frames.val_N), seed=self.seed, shuffle=False)
+        order = EpochOrder(self._by_embodiment(self.frames.val), seed=self.seed, shuffle=False)
         return self._loader(order, training=False)
 
     def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
@@ -193,19 +195,23 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         """
         share = max(1, max_windows // len(self.embodiments))
         chosen = [
-            group[torch.linspace(0, len(group) - 1, min(share, len(group))).round().long()]
-            for group in self._by_embodiment(self.frames.train_N)
+            group.frames(np.linspace(0, len(group) - 1, min(share, len(group))).round().astype(int))
+            for group in self._by_embodiment(self.frames.train)
         ]
-        return self._statistics_windows(torch.cat(chosen))
+        return self._statistics_windows(torch.from_numpy(np.concatenate(chosen)))
 
     def _statistics_windows(self, frames_B: Tensor) -> TrajectoryBatch:
         return self.frames.store.future(frames_B, self.chunk_length)
 
     # ---- parts --------------------------------------------------------------------------------
 
-    def _by_embodiment(self, frames_N: Tensor) -> list[Tensor]:
-        robot_N = self.frames.store.embodiment_N[frames_N]
-        return [frames_N[robot_N == index] for index in range(len(self.embodiments))]
+    def _by_embodiment(self, spans: Spans) -> list[Spans]:
+        return [
+            Spans.join(
+                [spans.clip(r.start, r.stop) for r in self.frames.store.of_embodiment(index)]
+            )
+            for index in range(len(self.embodiments))
+        ]
 
     def _rank(self) -> tuple[int, int]:
         trainer = self.trainer

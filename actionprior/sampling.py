@@ -7,20 +7,25 @@ would have seen. Lightning tells a sampler its epoch through ``batch_sampler.sam
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 
 from actionprior.errors import UserError
+from actionprior.permutation import IntArray, mix, permute
+from actionprior.spans import Spans
+
+_AT_ONCE = 65536
 
 
 class EpochOrder(Sampler[int]):
-    """The frames of each epoch, in an order drawn from (seed, epoch).
+    """The frames of each epoch, in an order computed from (seed, epoch, position).
+
+    Nothing is listed: memory does not grow with the number of frames. A group goes through its
+    frames pass by pass, each pass in an order of its own, from one epoch into the next.
 
     Args:
-        groups: int64 frames of each robot.
+        groups: frames of each robot.
         weights: a share of the epoch for each group; a small group's frames then repeat, each
-            equally often (give or take one), and a large group's are partly left out. ``None``
+            equally often (give or take one), and a large group's come in later epochs. ``None``
             takes every frame once.
         seed: of the order.
         shuffle: ``False`` keeps one order for all epochs (still mixed over the groups).
@@ -28,7 +33,7 @@ class EpochOrder(Sampler[int]):
 
     def __init__(
         self,
-        groups: Sequence[Tensor],
+        groups: Sequence[Spans],
         weights: Sequence[float] | None = None,
         *,
         seed: int = 0,
@@ -39,6 +44,7 @@ class EpochOrder(Sampler[int]):
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
+        self._ends = np.cumsum(self._counts())
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before an epoch."""
@@ -48,29 +54,28 @@ class EpochOrder(Sampler[int]):
         return sum(len(g) for g in self.groups)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
+        for first in range(0, len(self), _AT_ONCE):
+            yield from self.frames(np.arange(first, min(first + _AT_ONCE, len(self)))).tolist()
 
-    def order(self) -> Tensor:
-        """int64 (N,): this epoch's frames."""
-        rng = np.random.default_rng([self.seed, self.epoch if self.shuffle else 0])
-        frames = torch.cat(
-            [self._draw(g, n, rng) for g, n in zip(self.groups, self._counts(), strict=True)]
-        )
-        return frames[torch.from_numpy(rng.permutation(len(frames)))]
+    def frames(self, position_P: IntArray) -> IntArray:
+        """int64 (P,): the frames at these positions of this epoch."""
+        epoch = self.epoch if self.shuffle else 0
+        place_P = permute(position_P, len(self), mix(self.seed, epoch))
+        group_P = np.searchsorted(self._ends, place_P, side="right")
+        found_P = np.empty_like(position_P)
+        for k in np.unique(group_P).tolist():
+            mine, count = group_P == k, int(self._ends[k] - (self._ends[k - 1] if k else 0))
+            drawn = epoch * count + place_P[mine] - (int(self._ends[k]) - count)
+            turn, rest = np.divmod(drawn, len(self.groups[k]))
+            key = mix(self.seed, k + 1, turn)
+            found_P[mine] = self.groups[k].frames(permute(rest, len(self.groups[k]), key))
+        return found_P
 
     def _counts(self) -> list[int]:
         if self.weights is None:
             return [len(g) for g in self.groups]
         ends = np.cumsum(self.weights) / np.sum(self.weights) * len(self)
         return [int(n) for n in np.diff(ends.round().astype(np.int64), prepend=0)]
-
-    @staticmethod
-    def _draw(frames: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-        if count == len(frames):
-            return frames
-        whole, rest = divmod(count, len(frames))
-        extra = torch.from_numpy(rng.permutation(len(frames))[:rest])
-        return torch.cat([frames.repeat(whole), frames[extra]])
 
 
 class ShardedBatches(Sampler[list[int]]):
@@ -121,9 +126,12 @@ class ShardedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         epoch, done = self.resume
-        order, count = self.sampler.order(), len(self)
-        if self.whole_batches:
-            order = order[: count * self.batch_size * self.world_size]
-        parts = torch.tensor_split(order, max(1, count * self.world_size))
+        count = len(self)
+        parts = count * self.world_size
+        frames = parts * self.batch_size if self.whole_batches else len(self.sampler)
         for batch in range(done if self.sampler.epoch == epoch else 0, count):
-            yield parts[batch * self.world_size + self.rank].tolist()
+            part = batch * self.world_size + self.rank
+            size, larger = divmod(frames, parts)
+            first = part * size + min(part, larger)
+            positions = np.arange(first, first + size + (part < larger))
+            yield self.sampler.frames(positions).tolist()

@@ -1,28 +1,26 @@
-"""Trajectories in memory, and windows gathered from them.
+"""Trajectories, in memory or mapped from disk, and windows gathered from them.
 
 Windows never cross an episode's edge: what lies past it repeats the nearest frame and is
 masked. Everything is one vectorised gather a batch; no Python loop over samples.
 
 Axes: N frames of all datasets, B batch, H chunk or history steps, A = 37 action slots,
-S = 74 state slots, E episodes.
+S = 74 state slots, E episodes, R recordings.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
+from actionprior.permutation import IntArray, mix
 
 HELD = 0.02
 """Least travel that a group is judged by, relative to that of the robot's widest group."""
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,73 +50,93 @@ class Recording:
 
 
 class TrajectoryStore:
-    """All frames of a run in the unified spaces, behind one flat frame index.
+    """All frames of a run behind one flat frame index, in the robots' own vectors.
+
+    What a batch needs is put into the unified spaces when it is gathered: the recordings may be
+    arrays mapped from disk, and memory does not grow with them.
 
     Args:
         embodiments: the run's robots; the order defines ``embodiment_B``.
         recordings: pairs (index of its embodiment, recording), concatenated in this order.
-
-    Attributes:
-        action_NA, state_NS, reference_NA: float32 (N, 37), (N, 74), (N, 37).
-        start_N, stop_N: int64 (N,), first frame of a frame's episode, and one past its last.
-        embodiment_N: int64 (N,).
     """
 
     def __init__(
         self, embodiments: Sequence[Embodiment], recordings: Sequence[tuple[int, Recording]]
     ) -> None:
-        lengths_E = np.concatenate([r.lengths_E for _, r in recordings])
-        ends_E = np.cumsum(lengths_E)
-        frames = int(ends_E[-1])
         self.embodiments = list(embodiments)
-        self.start_N = torch.from_numpy(np.repeat(ends_E - lengths_E, lengths_E))
-        self.stop_N = torch.from_numpy(np.repeat(ends_E, lengths_E))
-        self.action_NA = torch.zeros(frames, ACTION_WIDTH)
-        self.state_NS = torch.zeros(frames, STATE_WIDTH)
-        self.reference_NA = torch.zeros(frames, ACTION_WIDTH)
-        self.embodiment_N = torch.zeros(frames, dtype=torch.int64)
-        first = 0
-        for index, recording in recordings:
-            robot = self.embodiments[index]
-            rows = slice(first, first + len(recording.action_Na))
-            self.action_NA[rows] = torch.from_numpy(robot.action_to_unified(recording.action_Na))
-            self.state_NS[rows] = torch.from_numpy(robot.state_to_unified(recording.state_Ns))
-            self.reference_NA[rows] = torch.from_numpy(robot.reference(recording.state_Ns))
-            self.embodiment_N[rows] = index
-            first = rows.stop
+        self.recordings = [recording for _, recording in recordings]
+        self.robot_R = np.array([index for index, _ in recordings], dtype=np.int64)
+        self.stop_R = np.cumsum([len(r.action_Na) for r in self.recordings])
+        self.stop_E = np.cumsum(np.concatenate([r.lengths_E for r in self.recordings]))
+        self.start_E = np.concatenate([[0], self.stop_E[:-1]])
 
     def __len__(self) -> int:
-        return len(self.start_N)
+        return int(self.stop_E[-1])
+
+    def of_embodiment(self, index: int) -> list[range]:
+        """The frames of one robot, recording by recording."""
+        starts = [0, *self.stop_R[:-1].tolist()]
+        return [
+            range(start, stop)
+            for robot, start, stop in zip(self.robot_R, starts, self.stop_R.tolist(), strict=True)
+            if robot == index
+        ]
+
+    def embodiment_of(self, frames_B: Tensor) -> Tensor:
+        """int64 (B,): the robot of each frame."""
+        return torch.from_numpy(self.robot_R[self._recording_of(frames_B.numpy())])
+
+    def states(self, frames_B: Tensor) -> Tensor:
+        """(B, S): the unified state at each frame."""
+        return self.future(frames_B, 1).state_BHS[:, 0]
 
     def future(self, frames_B: Tensor, length: int) -> TrajectoryBatch:
         """Windows t, …, t + length - 1; steps past the episode repeat its last frame, masked."""
-        at_BH = frames_B[:, None] + torch.arange(length)
-        stop_B1 = self.stop_N[frames_B][:, None]
-        return self._gather(frames_B, at_BH.minimum(stop_B1 - 1), at_BH < stop_B1, frames_B)
+        first_B = frames_B.numpy()
+        stop_B = self.stop_E[self._episode_of(first_B)]
+        return self._gather(first_B, first_B, stop_B, length)
 
     def history(self, frames_B: Tensor, length: int) -> TrajectoryBatch:
         """The past up to ``length`` steps …, t - 1, oldest first from position 0, padding last.
 
         At an episode's first frame the history is empty: fully masked, any finite values.
         """
-        first_B = torch.maximum(frames_B - length, self.start_N[frames_B])
-        at_BH = first_B[:, None] + torch.arange(length)
-        mask_BH = at_BH < frames_B[:, None]
-        last_B1 = torch.maximum(frames_B - 1, first_B)[:, None]
-        return self._gather(frames_B, at_BH.minimum(last_B1), mask_BH, first_B)
+        now_B = frames_B.numpy()
+        start_B = self.start_E[self._episode_of(now_B)]
+        return self._gather(now_B, np.maximum(now_B - length, start_B), now_B, length)
 
     def _gather(
-        self, frames_B: Tensor, at_BH: Tensor, mask_BH: Tensor, reference_B: Tensor
+        self, now_B: IntArray, first_B: IntArray, stop_B: IntArray, length: int
     ) -> TrajectoryBatch:
-        flat = at_BH.reshape(-1)
-        shape = (*at_BH.shape, -1)
+        """Steps first, first + 1, … below stop, of the episode that ``now_B`` is in."""
+        at_BH = first_B[:, None] + np.arange(length)
+        mask_BH = at_BH < stop_B[:, None]
+        at_BH = np.minimum(at_BH, np.maximum(stop_B - 1, first_B)[:, None])
+        action_BHA = np.zeros((*at_BH.shape, ACTION_WIDTH), dtype=np.float32)
+        state_BHS = np.zeros((*at_BH.shape, STATE_WIDTH), dtype=np.float32)
+        reference_BA = np.zeros((len(at_BH), ACTION_WIDTH), dtype=np.float32)
+        recording_B = self._recording_of(now_B)
+        for r in np.unique(recording_B).tolist():
+            rows = np.nonzero(recording_B == r)[0]
+            recording, robot = self.recordings[r], self.embodiments[self.robot_R[r]]
+            local_BH = at_BH[rows] - (self.stop_R[r] - len(recording.action_Na))
+            states = recording.state_Ns[local_BH]
+            action_BHA[rows] = robot.action_to_unified(recording.action_Na[local_BH])
+            state_BHS[rows] = robot.state_to_unified(states)
+            reference_BA[rows] = robot.reference(states[:, 0])
         return TrajectoryBatch(
-            action_BHA=self.action_NA.index_select(0, flat).view(shape),
-            state_BHS=self.state_NS.index_select(0, flat).view(shape),
-            reference_BA=self.reference_NA.index_select(0, reference_B),
-            step_mask_BH=mask_BH,
-            embodiment_B=self.embodiment_N.index_select(0, frames_B),
+            action_BHA=torch.from_numpy(action_BHA),
+            state_BHS=torch.from_numpy(state_BHS),
+            reference_BA=torch.from_numpy(reference_BA),
+            step_mask_BH=torch.from_numpy(mask_BH),
+            embodiment_B=torch.from_numpy(self.robot_R[recording_B]),
         )
+
+    def _recording_of(self, frames_B: IntArray) -> IntArray:
+        return np.searchsorted(self.stop_R, frames_B, side="right")
+
+    def _episode_of(self, frames_B: IntArray) -> IntArray:
+        return np.searchsorted(self.stop_E, frames_B, side="right")
 
 
 class TrajectoryWindows(Dataset[TrajectoryBatch]):
@@ -179,7 +197,7 @@ def moving(store: TrajectoryStore, frames_N: Tensor, length: int, threshold: flo
     """
     result = torch.ones(len(frames_N), dtype=torch.bool)
     for index, robot in enumerate(store.embodiments):
-        rows = (store.embodiment_N[frames_N] == index).nonzero()[:, 0]
+        rows = (store.embodiment_of(frames_N) == index).nonzero()[:, 0]
         if len(rows) == 0:
             continue
         travel = torch.cat(
@@ -214,8 +232,7 @@ def _shuffle(
     batch: TrajectoryBatch, frames_B: Tensor, delta_BA: Tensor, seed: int
 ) -> TrajectoryBatch:
     length = batch.step_mask_BH.shape[1]
-    counter = frames_B.numpy()[:, None].astype(np.uint64) * np.uint64(length)
-    keys = _hash(counter + np.arange(length, dtype=np.uint64), seed) >> np.uint64(2)
+    keys = mix(seed, frames_B.numpy()[:, None], np.arange(length)) >> np.uint64(2)
     keys_BH = torch.from_numpy(keys.astype(np.int64))
     keys_BH = keys_BH.masked_fill(~batch.step_mask_BH, torch.iinfo(torch.int64).max)
     order_BH = keys_BH.argsort(dim=1)
@@ -227,12 +244,3 @@ def _shuffle(
         action_BHA=torch.where(delta_BA[:, None], steps_BHA, action_BHA),
         state_BHS=batch.state_BHS[rows_B1, order_BH],
     )
-
-
-def _hash(counter: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
-    """SplitMix64 of (counter, seed): random numbers without a state to carry along."""
-    offset = np.uint64(seed * 0xD1B54A32D192ED03 % 2**64)
-    x = (counter + offset) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -7,6 +7,7 @@ asks the hub); what we train on is checked here, and refused in one sentence.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from actionprior.data import DataError
 from actionprior.embodiment import Embodiment, FloatArray
-from actionprior.trajectories import IntArray, Recording
+from actionprior.permutation import IntArray
 
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
@@ -72,16 +73,23 @@ class Columns:
         """First frame of each episode."""
         return np.cumsum(self.lengths_E) - self.lengths_E
 
+    def episode_at(self, frame: int) -> tuple[int, int]:
+        """The episode that a frame is in, and the frame's row in it."""
+        episode = int(np.searchsorted(self._stops_E, frame, side="right"))
+        return episode, frame - int(self._stops_E[episode] - self.lengths_E[episode])
+
+    def task_at(self, frame: int) -> str:
+        """Instruction at a frame."""
+        return self.tasks[self.task_N[frame]]
+
+    @cached_property
+    def _stops_E(self) -> IntArray:
+        return np.cumsum(self.lengths_E)
+
     @property
     def tasks_E(self) -> list[str]:
         """Instruction at each episode's first frame."""
         return [self.tasks[i] for i in self.task_N[self.starts_E]]
-
-    def recording(self, first: int, last: int) -> Recording:
-        """Episodes ``first`` to ``last`` - 1 as a recording."""
-        stop = int(self.lengths_E[:last].sum())
-        rows = slice(int(self.starts_E[first]), stop)
-        return Recording(self.action_Na[rows], self.state_Ns[rows], self.lengths_E[first:last])
 
 
 def locate(repo_id: str, videos: bool) -> Path:

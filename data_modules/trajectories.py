@@ -12,6 +12,7 @@ from torch import Tensor
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import BatchSource, DataError, EmbodiedDataModule, Frames
 from actionprior.embodiment import Embodiment
+from actionprior.spans import Spans
 from actionprior.trajectories import (
     Recording,
     TrajectoryStore,
@@ -30,6 +31,7 @@ class Episode(NamedTuple):
     number: int  # episode in the dataset
     start: int  # first frame in the dataset
     stop: int
+    used: bool
     validation: bool
 
 
@@ -115,16 +117,17 @@ class LeRobotTrajectories(EmbodiedDataModule):
             for root in self._folders(robot)
         ]
         episodes = self._split(self._select(datasets))
-        recordings = [(e.robot, _cut(datasets[e.dataset][1], e)) for e in episodes]
+        recordings = [
+            (robot, _recording(columns, [e for e in episodes if e.dataset == dataset]))
+            for dataset, (robot, columns) in enumerate(datasets)
+        ]
         store = TrajectoryStore(self.robots, recordings)
-        validation_N = torch.from_numpy(
-            np.repeat([e.validation for e in episodes], [e.stop - e.start for e in episodes])
-        )
-        train_N = (~validation_N).nonzero()[:, 0]
+        train = _spans(store, [e for e in episodes if e.used and not e.validation])
+        held_out = _spans(store, [e for e in episodes if e.used and e.validation])
         if self.skip_idle:
-            train_N = self._without_idle(store, train_N)
+            train = self._without_idle(store, train)
         self.keep_sources([columns for _, columns in datasets], episodes)
-        return Frames(store, train_N, validation_N.nonzero()[:, 0])
+        return Frames(store, train, held_out)
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
         """One dataset's columns; Stage 2 checks its cameras, too."""
@@ -166,19 +169,20 @@ class LeRobotTrajectories(EmbodiedDataModule):
         chosen = []
         for dataset, (robot, columns) in enumerate(datasets):
             taken: Counter[str] = Counter()
-            for index, task in enumerate(columns.tasks_E[: self.max_episodes]):
-                taken[task] += 1
+            for index, task in enumerate(columns.tasks_E):
+                used = self.max_episodes is None or index < self.max_episodes
+                taken[task] += used
                 if self.max_episodes_per_task and taken[task] > self.max_episodes_per_task:
-                    continue
+                    used = False
                 start = int(columns.starts_E[index])
                 stop = start + int(columns.lengths_E[index])
-                chosen.append(Episode(robot, dataset, index, start, stop, False))
+                chosen.append(Episode(robot, dataset, index, start, stop, used, False))
         return chosen
 
     def _split(self, episodes: list[Episode]) -> list[Episode]:
-        result = []
+        result = [e for e in episodes if not e.used]
         for robot in range(len(self.robots)):
-            mine = [e for e in episodes if e.robot == robot]
+            mine = [e for e in episodes if e.robot == robot and e.used]
             if len(mine) == 1 and self.val_fraction > 0 and mine[0].stop - mine[0].start > 1:
                 only = mine[0]
                 cut = only.stop - max(1, round(self.val_fraction * (only.stop - only.start)))
@@ -188,20 +192,29 @@ class LeRobotTrajectories(EmbodiedDataModule):
             rng = np.random.default_rng([self.seed, robot])
             held_out = set(split_episodes(len(mine), self.val_fraction, rng).tolist())
             result += [e._replace(validation=i in held_out) for i, e in enumerate(mine)]
-        return result
+        return sorted(result, key=lambda e: (e.dataset, e.start))
 
-    def _without_idle(self, store: TrajectoryStore, train_N: Tensor) -> Tensor:
-        keep = moving(store, train_N, self.chunk_length, self.idle_threshold)
+    def _without_idle(self, store: TrajectoryStore, train: Spans) -> Spans:
+        frames_N = torch.from_numpy(train.frames())
+        keep_N = moving(store, frames_N, self.chunk_length, self.idle_threshold)
+        robot_N = store.embodiment_of(frames_N)
         for index, robot in enumerate(self.robots):
-            mine = store.embodiment_N[train_N] == index
-            if not keep[mine].any():
+            kept = keep_N[robot_N == index]
+            if not kept.any():
                 raise DataError(f"embodiment {robot.name!r} never moves; set skip_idle to false")
-            share = 1 - float(keep[mine].float().mean())
+            share = 1 - float(kept.float().mean())
             rank_zero_info(f"{robot.name}: {share:.0%} of the training windows are idle: left out")
-        return train_N[keep]
+        return train.keep(keep_N.numpy())
 
 
-def _cut(columns: Columns, episode: Episode) -> Recording:
-    rows = slice(episode.start, episode.stop)
-    lengths = np.array([episode.stop - episode.start], dtype=np.int64)
-    return Recording(columns.action_Na[rows], columns.state_Ns[rows], lengths)
+def _recording(columns: Columns, episodes: list[Episode]) -> Recording:
+    """A whole dataset; an episode that is cut in time counts as two."""
+    lengths_E = np.array([e.stop - e.start for e in episodes], dtype=np.int64)
+    return Recording(columns.action_Na, columns.state_Ns, lengths_E)
+
+
+def _spans(store: TrajectoryStore, episodes: list[Episode]) -> Spans:
+    first_R = np.concatenate([[0], store.stop_R[:-1]])
+    bounds = [(first_R[e.dataset] + e.start, first_R[e.dataset] + e.stop) for e in episodes]
+    bounds_E2 = np.array(bounds, dtype=np.int64).reshape(-1, 2)
+    return Spans(bounds_E2[:, 0], bounds_E2[:, 1])

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,20 +12,28 @@ from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
 from actionprior.data import BatchSource, DataError
-from actionprior.trajectories import IntArray, TrajectoryStore
+from actionprior.trajectories import TrajectoryStore
 from data_modules.frame_images import FrameImages, Size, camera_size, check_cameras
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
 from data_modules.trajectories import Episode, LeRobotTrajectories
+
+
+class Place(NamedTuple):
+    """Where a frame is: its dataset, its number there, its episode, and its row in that."""
+
+    dataset: int
+    frame: int
+    episode: int
+    row: int
 
 
 class VLAWindows(Dataset[VLABatch]):
     """Observations with their future chunks, a whole batch at a time.
 
     Args:
-        store: the frames.
+        store: the frames, a recording a dataset.
+        datasets: each dataset's columns.
         images: the images of each dataset.
-        source_N3: int64 (N, 3), each frame's dataset, episode in it, and row in the episode.
-        tasks_N: each frame's instruction.
         chunk_length: steps H.
         history_length: past steps H_h.
     """
@@ -33,16 +41,14 @@ class VLAWindows(Dataset[VLABatch]):
     def __init__(
         self,
         store: TrajectoryStore,
+        datasets: list[Columns],
         images: list[FrameImages],
-        source_N3: IntArray,
-        tasks_N: list[str],
         chunk_length: int,
         history_length: int,
     ) -> None:
         self.store = store
+        self.datasets = datasets
         self.images = images
-        self.source_N3 = source_N3
-        self.tasks_N = tasks_N
         self.chunk_length = chunk_length
         self.history_length = history_length
         self.cameras = max(len(i.cameras) for i in images)
@@ -57,13 +63,14 @@ class VLAWindows(Dataset[VLABatch]):
         """The finished batch of the observations at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
         future = self.store.future(frames_B, self.chunk_length)
-        images_BCKYX, camera_mask_BC = self._look(frames)
+        places = [self._place(frame) for frame in frames]
+        images_BCKYX, camera_mask_BC = self._look(places)
         return VLABatch(
             observation=Observation(
                 images_BCKYX=images_BCKYX,
                 camera_mask_BC=camera_mask_BC,
-                task=[self.tasks_N[frame] for frame in frames],
-                state_BS=self.store.state_NS[frames_B],
+                task=[self.datasets[p.dataset].task_at(p.frame) for p in places],
+                state_BS=self.store.states(frames_B),
                 reference_BA=future.reference_BA.clone(),
                 history=self.store.history(frames_B, self.history_length),
                 embodiment_B=future.embodiment_B.clone(),
@@ -71,15 +78,20 @@ class VLAWindows(Dataset[VLABatch]):
             future=future,
         )
 
-    def _look(self, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _place(self, frame: int) -> Place:
+        dataset = int(np.searchsorted(self.store.stop_R, frame, side="right"))
+        columns = self.datasets[dataset]
+        local = frame - (int(self.store.stop_R[dataset]) - len(columns.action_Na))
+        return Place(dataset, local, *columns.episode_at(local))
+
+    def _look(self, places: list[Place]) -> tuple[Tensor, Tensor]:
         size = self.images[0].size
-        images = np.zeros((len(frames), self.cameras, 3, *size), dtype=np.uint8)
-        mask = np.zeros((len(frames), self.cameras), dtype=np.bool_)
-        for b, frame in enumerate(frames):
-            dataset, episode, row = self.source_N3[frame]
-            source = self.images[dataset]
+        images = np.zeros((len(places), self.cameras, 3, *size), dtype=np.uint8)
+        mask = np.zeros((len(places), self.cameras), dtype=np.bool_)
+        for b, place in enumerate(places):
+            source = self.images[place.dataset]
             for c, camera in enumerate(source.cameras):
-                images[b, c] = source.read(int(episode), int(row), camera)
+                images[b, c] = source.read(place.episode, place.row, camera)
                 mask[b, c] = True
         return torch.from_numpy(images), torch.from_numpy(mask)
 
@@ -151,8 +163,7 @@ class LeRobotVLA(LeRobotTrajectories):
         self.cache_dir = cache_dir
         self.video_backend = video_backend
         self._images: list[FrameImages] = []
-        self._source_N3: IntArray = np.empty((0, 3), dtype=np.int64)
-        self._tasks_N: list[str] = []
+        self._datasets: list[Columns] = []
 
     def prepare_data(self) -> None:
         """Download hub datasets and decode what the cache lacks, in one process."""
@@ -164,9 +175,8 @@ class LeRobotVLA(LeRobotTrajectories):
         """Observations and chunks."""
         return VLAWindows(
             self.frames.store,
+            self._datasets,
             self._images,
-            self._source_N3,
-            self._tasks_N,
             self.chunk_length,
             self.history_length,
         )
@@ -179,22 +189,14 @@ class LeRobotVLA(LeRobotTrajectories):
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
         """Remember where images and instructions are, and fill the cache."""
-        cameras = {e.dataset: self.robots[e.robot].cameras for e in episodes}
+        cameras = {e.dataset: self.robots[e.robot].cameras for e in episodes if e.used}
         size = self._size([(datasets[d], names) for d, names in cameras.items()])
         self._images = [
             FrameImages(columns, cameras.get(d, []), size, self._cache(), self.video_backend)
             for d, columns in enumerate(datasets)
         ]
-        rows, tasks = [], []
-        for e in episodes:
-            first = int(datasets[e.dataset].starts_E[e.number])
-            at = np.arange(e.start, e.stop)
-            source = [np.full_like(at, e.dataset), np.full_like(at, e.number), at - first]
-            rows.append(np.stack(source, axis=1))
-            tasks += [datasets[e.dataset].tasks[i] for i in datasets[e.dataset].task_N[at]]
-        self._source_N3 = np.concatenate(rows)
-        self._tasks_N = tasks
-        self._fill(episodes)
+        self._datasets = datasets
+        self._fill([e for e in episodes if e.used])
 
     # ---- parts --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from actionprior.batch import Observation, TrajectoryBatch, VLABatch
 from actionprior.data import EmbodiedDataModule, Frames
 from actionprior.embodiment import Embodiment
 from actionprior.networks.trunks.base import Trunk, TrunkTokens
+from actionprior.spans import Spans
 from actionprior.trajectories import Recording, TrajectoryStore
 from tests.robots import delta_arm, position_arm
 
@@ -45,8 +46,8 @@ class ToyTrajectories(EmbodiedDataModule):
     def read_frames(self) -> Frames:
         recordings = [(i, reaching(r, self.episodes, 10 + i)) for i, r in enumerate(self.robots)]
         store = TrajectoryStore(self.robots, recordings)
-        held_out = (store.start_N // 20) % 6 == 0
-        return Frames(store, (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0])
+        held_out = (np.arange(len(store)) // 20) % 6 == 0
+        return Frames(store, Spans.where(~held_out), Spans.where(held_out))
 
 
 class _Seen(torch.utils.data.Dataset):
@@ -62,7 +63,8 @@ class _Seen(torch.utils.data.Dataset):
         at = torch.as_tensor(frames)
         future: TrajectoryBatch = self.store.future(at, self.chunk)
         slot = 8 if future.embodiment_B[0] == 0 else 16
-        goal = self.store.state_NS[self.store.stop_N[at] - 1, slot].clamp(-1, 1)
+        last = at // 20 * 20 + 19  # episodes of 20 steps
+        goal = self.store.states(last)[:, slot].clamp(-1, 1)
         level = (127 + 120 * goal).to(torch.uint8)
         images = level[:, None, None, None, None].expand(-1, 1, 3, 64, 64).contiguous()
         observation = Observation(

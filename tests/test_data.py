@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import DataError
+from actionprior.spans import Spans
 from tests.synthetic import ToyTrajectories
 
 
@@ -33,6 +34,10 @@ class Recorder(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.trainer.estimated_stepping_batches  # noqa: B018  builds the loader early
         return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def windows(data: ToyTrajectories, spans: Spans) -> TrajectoryBatch:
+    return data.frames.store.future(torch.from_numpy(spans.frames()), 15)
 
 
 class Stop(Callback):
@@ -114,8 +119,8 @@ def test_epochs_differ_and_validation_is_complete(tmp_path: Path) -> None:
     first, second = module.seen[:12], module.seen[12:]
     assert not torch.equal(first[0][1], second[0][1])
     held_out = torch.cat(module.validated[: len(module.validated) // 2])
-    assert len(held_out) == len(data.frames.val_N)
-    expected = data.frames.store.future(data.frames.val_N, 15).state_BHS
+    assert len(held_out) == len(data.frames.val)
+    expected = windows(data, data.frames.val).state_BHS
     assert sorted(held_out.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
 
 
@@ -134,7 +139,7 @@ def test_predicting_gets_the_validation_windows(tmp_path: Path) -> None:
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False
     )
     counts = trainer.predict(Predictor(), data)
-    assert sum(counts) == len(data.frames.val_N)
+    assert sum(counts) == len(data.frames.val)
 
 
 def test_a_changed_global_batch_is_told(tmp_path: Path) -> None:
@@ -153,8 +158,8 @@ def test_statistics_sample_is_balanced_and_of_training_windows() -> None:
     sample = data.statistics_sample(100)
     assert torch.bincount(sample.embodiment_B).tolist() == [50, 50]
     assert torch.equal(sample.action_BHA, data.statistics_sample(100).action_BHA)
-    training = data.frames.store.future(data.frames.train_N, 15).state_BHS.flatten(1).tolist()
-    held_out = data.frames.store.future(data.frames.val_N, 15).state_BHS.flatten(1).tolist()
+    training = windows(data, data.frames.train).state_BHS.flatten(1).tolist()
+    held_out = windows(data, data.frames.val).state_BHS.flatten(1).tolist()
     rows = sample.state_BHS.flatten(1).tolist()
     assert all(row in training and row not in held_out for row in rows)
 

@@ -1,13 +1,14 @@
+import numpy as np
 import pytest
-import torch
 
 from actionprior.errors import UserError
 from actionprior.sampling import EpochOrder, ShardedBatches
+from actionprior.spans import Spans
 
 
 def order(*sizes: int, **options) -> EpochOrder:
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    groups = [torch.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)]
+    groups = [Spans(np.array([s]), np.array([s + n])) for s, n in zip(starts, sizes, strict=True)]
     return EpochOrder(groups, **options)
 
 
@@ -63,15 +64,26 @@ def test_length_is_that_of_the_whole_epoch_also_when_resumed() -> None:
 
 
 def test_weights_share_the_epoch_and_use_frames_evenly() -> None:
-    frames = order(90, 10, weights=[1.0, 3.0]).order()
-    small = frames[frames >= 90]
-    assert len(frames) == 100
-    assert len(small) == 75
-    counts = torch.bincount(small - 90)
-    assert counts.min() == 7
-    assert counts.max() == 8
-    large = frames[frames < 90]
-    assert len(large.unique()) == len(large) == 25
+    weighted = order(90, 10, weights=[1.0, 3.0])
+    seen: list[int] = []
+    for epoch in range(7):
+        weighted.set_epoch(epoch)
+        frames = list(weighted)
+        assert len(frames) == 100
+        assert sum(f >= 90 for f in frames) == 75
+        seen += frames
+        # No frame of a group comes twice more than another, also across epochs.
+        for group in (range(90), range(90, 100)):
+            counts = [seen.count(f) for f in group]
+            assert max(counts) - min(counts) <= 1
+
+
+def test_the_order_of_many_frames_takes_no_memory_and_no_time() -> None:
+    many = order(10**11, 10**6)
+    first = many.frames(np.arange(2048))
+    assert len(set(first.tolist())) == 2048
+    assert first.min() >= 0
+    assert first.max() < 10**11 + 10**6
 
 
 def test_too_little_data_for_one_batch_is_told() -> None:

@@ -32,6 +32,10 @@ def make_store() -> tuple[TrajectoryStore, list[Recording]]:
     return TrajectoryStore(robots, list(enumerate(recordings))), recordings
 
 
+def actions(store: TrajectoryStore) -> torch.Tensor:
+    return store.future(torch.arange(len(store)), 1).action_BHA[:, 0]
+
+
 def naive_windows(store, recordings, length, past):
     """One window a frame, in plain loops, from the raw vectors."""
     for index, recording in enumerate(recordings):
@@ -70,7 +74,7 @@ def test_padding_repeats_the_last_frame_and_never_another_episode() -> None:
     store, _ = make_store()
     batch = store.future(torch.tensor([7]), 5)
     assert batch.step_mask_BH.tolist() == [[True, True, False, False, False]]
-    assert torch.equal(batch.action_BHA[0, 2:], store.action_NA[8].expand(3, -1))
+    assert torch.equal(batch.action_BHA[0, 2:], actions(store)[8].expand(3, -1))
 
 
 def test_history_is_empty_at_an_episodes_first_frame() -> None:
@@ -83,7 +87,7 @@ def test_history_and_future_meet_without_gap_or_overlap() -> None:
     store, _ = make_store()
     past, future = store.history(torch.tensor([5]), 3), store.future(torch.tensor([5]), 4)
     joined = torch.cat([past.action_BHA[0], future.action_BHA[0]])
-    assert torch.equal(joined, store.action_NA[2:9])
+    assert torch.equal(joined, actions(store)[2:9])
 
 
 def test_shuffled_time_permutes_valid_steps_only_and_keeps_pairs() -> None:

@@ -75,11 +75,11 @@ def test_stage_two_takes_the_first_demonstrations_of_each_task(tmp_path: Path) -
     )  # fmt: skip
     data.prepare_data()
     data.setup("fit")
-    assert len(data.frames.store.start_N.unique()) == 2
+    assert len(data.frames.train) == sum(data.frames.store.recordings[0].lengths_E[:2])
     batch = next(iter(data.train_dataloader()))
     assert batch.observation.images_BCKYX.shape == (4, 1, 3, 32, 32)
     assert batch.observation.images_BCKYX.float().std() > 10
-    verbs = {t.split()[0] for t in data._tasks_N}
+    verbs = {t.split()[0] for batch in data.train_dataloader() for t in batch.observation.task}
     assert len(verbs) == 2
     assert torch.isfinite(batch.future.action_BHA).all()
 

@@ -20,8 +20,9 @@ def module(*robots: LeRobotEmbodiment, **options) -> LeRobotTrajectories:
     return data
 
 
-def episodes_of(data: LeRobotTrajectories, frames: torch.Tensor) -> set[int]:
-    return set(data.frames.store.start_N[frames].tolist())
+def frames(data: LeRobotTrajectories) -> list[int]:
+    """All frames at which a window starts."""
+    return [*data.frames.train.frames().tolist(), *data.frames.val.frames().tolist()]
 
 
 def test_windows_are_padded_where_lerobot_pads(plain: Path) -> None:
@@ -48,21 +49,26 @@ def test_validation_takes_whole_episodes_of_every_robot(plain: Path, tmp_path: P
     other = write_dataset(tmp_path / "other", (5, 6, 7, 8, 9, 10))
     robots = arm(plain, name="a"), arm(other, name="b")
     data = module(*robots, val_fraction=0.3)
-    train, held_out = (episodes_of(data, f) for f in data.frames[1:])
-    assert not train & held_out
-    assert len(train | held_out) == 9
-    assert len(held_out) == 3  # one of 3, two of 6
-    assert data.frames.store.embodiment_N[data.frames.val_N].unique().tolist() == [0, 1]
+    store, held_out = data.frames.store, data.frames.val
+    assert sorted(frames(data)) == list(range(len(store)))
+    starts = set(store.start_E.tolist())
+    assert len(starts & set(data.frames.train.start_K.tolist()) | set(held_out.start_K)) == 9
+    assert len(held_out.start_K) == 3  # one of 3, two of 6
+    assert set(zip(held_out.start_K, held_out.stop_K, strict=True)) <= set(
+        zip(store.start_E, store.stop_E, strict=True)
+    )
+    found = store.embodiment_of(torch.from_numpy(held_out.frames()))
+    assert found.unique().tolist() == [0, 1]
     again = module(*robots, val_fraction=0.3)
-    assert torch.equal(again.frames.val_N, data.frames.val_N)
-    splits = {tuple(module(*robots, seed=s).frames.val_N.tolist()) for s in range(5)}
+    assert again.frames.val.frames().tolist() == held_out.frames().tolist()
+    splits = {tuple(module(*robots, seed=s).frames.val.frames().tolist()) for s in range(5)}
     assert len(splits) > 1
 
 
 def test_a_single_episode_is_cut_in_time_and_windows_do_not_cross(tmp_path: Path) -> None:
     data = module(arm(write_dataset(tmp_path / "one", (20,))), val_fraction=0.25)
-    assert data.frames.train_N.tolist() == list(range(15))
-    assert data.frames.val_N.tolist() == list(range(15, 20))
+    assert data.frames.train.frames().tolist() == list(range(15))
+    assert data.frames.val.frames().tolist() == list(range(15, 20))
     store = data.frames.store
     last = store.future(torch.tensor([14]), 5)
     assert last.step_mask_BH.tolist() == [[True, False, False, False, False]]
@@ -77,9 +83,9 @@ def test_several_datasets_of_a_robot_are_pooled(plain: Path, tmp_path: Path) -> 
 
 
 def test_the_first_episodes_can_be_taken(plain: Path) -> None:
-    assert len(module(arm(plain), max_episodes=2).frames.store) == 12 + 7
+    assert len(frames(module(arm(plain), max_episodes=2))) == 12 + 7
     # Tasks alternate: the first of each task are episodes 0 and 1.
-    assert len(module(arm(plain), max_episodes_per_task=1).frames.store) == 12 + 7
+    assert len(frames(module(arm(plain), max_episodes_per_task=1))) == 12 + 7
 
 
 def test_videos_and_images_are_never_opened(seen: Path, tmp_path: Path) -> None:
@@ -96,10 +102,10 @@ def test_idle_windows_are_left_out_of_training_only(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "idle", (20, 20, 20, 20), still=(0, 1, 2))
     kept = module(arm(root), skip_idle=True, val_fraction=0.25)
     every = module(arm(root), val_fraction=0.25)
-    assert torch.equal(kept.frames.val_N, every.frames.val_N)
-    moving = {f for f in every.frames.train_N.tolist() if f >= 60}
+    assert kept.frames.val.frames().tolist() == every.frames.val.frames().tolist()
+    moving = {f for f in every.frames.train.frames().tolist() if f >= 60}
     # A window at an episode's last frame has one step and cannot move.
-    assert set(kept.frames.train_N.tolist()) == moving - {79}
+    assert set(kept.frames.train.frames().tolist()) == moving - {79}
     still = write_dataset(tmp_path / "still", (9, 9), still=(0, 1))
     with pytest.raises(DataError, match="'arm' never moves"):
         module(arm(still), skip_idle=True)

@@ -26,7 +26,8 @@ def module(root: Path, *, cameras: tuple[str, ...] = (FRONT,), **options) -> LeR
 
 
 def everything(data: LeRobotVLA) -> VLABatch:
-    batch = data.windows(training=True).__getitems__(list(range(len(data.frames.store))))
+    frames = [*data.frames.train.frames().tolist(), *data.frames.val.frames().tolist()]
+    batch = data.windows(training=True).__getitems__(sorted(frames))
     assert isinstance(batch, VLABatch)
     return batch
 
@@ -64,14 +65,14 @@ def test_state_history_and_future_belong_together(seen: Path, tmp_path: Path) ->
     data = module(seen, cache_dir=str(tmp_path), val_fraction=0)
     batch, store = everything(data), data.frames.store
     seen_now, future = batch.observation, batch.future
-    assert torch.equal(seen_now.state_BS, store.state_NS)
+    assert torch.equal(seen_now.state_BS, store.states(torch.arange(28)))
     assert torch.equal(seen_now.state_BS, future.state_BHS[:, 0])
     assert torch.equal(seen_now.reference_BA, future.reference_BA)
     assert seen_now.history.action_BHA.shape == (28, 3, 37)
     # Episodes of 12, 7 and 9 steps: their first frames have no past, their second one step.
     steps = seen_now.history.step_mask_BH.sum(1).tolist()
     assert steps == [min(t, 3) for n in (12, 7, 9) for t in range(n)]
-    assert torch.equal(seen_now.history.state_BHS[5], store.state_NS[2:5])
+    assert torch.equal(seen_now.history.state_BHS[5], store.states(torch.arange(2, 5)))
 
 
 def test_a_robot_with_fewer_cameras_is_masked(seen: Path, tmp_path: Path) -> None:
@@ -187,5 +188,5 @@ def test_a_damaged_video_is_told(seen: Path, tmp_path: Path) -> None:
 def test_first_demonstrations_of_each_task(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "many", (4, 5, 6, 7), cameras={FRONT: "image"})
     data = module(root, max_episodes_per_task=1, val_fraction=0, cache_dir=str(tmp_path))
-    assert len(data.frames.store) == 4 + 5
+    assert len(everything(data).observation.task) == 4 + 5
     assert set(everything(data).observation.task) == {"push the cube", "lift the cube"}

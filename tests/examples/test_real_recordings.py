@@ -122,7 +122,7 @@ def test_the_recipe_reads_all_robots_jointly(converted: Path) -> None:
     data.setup("fit")
     sample = data.statistics_sample(120)
     assert torch.bincount(sample.embodiment_B).tolist() == [20] * 6
-    held_out = data.frames.store.embodiment_N[data.frames.val_N]
+    held_out = data.frames.store.embodiment_of(torch.from_numpy(data.frames.val.frames()))
     assert held_out.unique().tolist() == list(range(6))
     assert next(iter(data.train_dataloader())).action_BHA.shape == (96, 15, 37)
 

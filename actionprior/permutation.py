@@ -1,0 +1,58 @@
+"""Pseudo-random permutations that are computed, never listed: 10⁹ frames need no order in memory.
+
+Axes: I indices.
+"""
+
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_ROUNDS = 8
+
+
+def mix(*parts: int | IntArray | Words) -> Words:
+    """64 random-looking bits of numbers or equally long arrays of them, with no state to carry.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), chained over the parts.
+    """
+    with np.errstate(over="ignore"):
+        x: Any = np.uint64(0x9E3779B97F4A7C15)
+        for part in parts:
+            word = np.uint64(part % 2**64) if isinstance(part, int) else part.astype(np.uint64)
+            x = (x ^ word) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            x = x ^ (x >> np.uint64(31))
+    return np.asarray(x, dtype=np.uint64)
+
+
+def permute(index_I: IntArray, size: int, key: Words) -> IntArray:
+    """Where ``index_I`` (each 0 … size - 1) goes under the permutation named by ``key``.
+
+    A Feistel network over pairs (l, r) of numbers below a = ⌈√size⌉; what falls beyond ``size`` is
+    sent through again until it does not (cycle walking: Black and Rogaway, CT-RSA 2002).
+
+    Args:
+        index_I: int64 (I,).
+        size: of the permuted range.
+        key: one for all, or one for each index (I,).
+    """
+    side = np.uint64(max(1, isqrt(max(0, size - 1)) + 1))
+    left, right = np.divmod(index_I.astype(np.uint64), side)
+    keys = np.broadcast_to(key, index_I.shape)
+    out = np.empty_like(index_I)
+    waiting = np.arange(len(index_I))
+    while len(waiting):
+        for turn in range(_ROUNDS):
+            left, right = right, (left + mix(keys, right, turn) % side) % side
+        where = (left * side + right).astype(np.int64)
+        inside = where < size
+        out[waiting[inside]] = where[inside]
+        waiting, keys = waiting[~inside], keys[~inside]
+        left, right = left[~inside], right[~inside]
+    return out

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from actionprior.spans import Spans
+
+
+def spans(*pairs: tuple[int, int]) -> Spans:
+    start, stop = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return Spans(start, stop)
+
+
+def test_positions_name_frames_in_order() -> None:
+    some = spans((2, 5), (7, 7), (9, 11))
+    assert len(some) == 5
+    assert some.frames().tolist() == [2, 3, 4, 9, 10]
+    assert some.frames(np.array([4, 0, 3])).tolist() == [10, 2, 9]
+
+
+def test_an_empty_set_has_no_frame() -> None:
+    assert len(spans()) == 0
+    assert spans().frames().tolist() == []
+    assert Spans.where(np.zeros(5, dtype=bool)).frames().tolist() == []
+
+
+def test_a_mask_and_its_spans_name_the_same_frames() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = rng.random(50) < 0.6
+        some = Spans.where(mask)
+        assert some.frames().tolist() == np.nonzero(mask)[0].tolist()
+        chosen = rng.random(len(some)) < 0.5
+        assert some.keep(chosen).frames().tolist() == some.frames()[chosen].tolist()
+        assert some.clip(10, 30).frames().tolist() == [f for f in some.frames() if 10 <= f < 30]
+
+
+def test_parts_join() -> None:
+    whole = spans((1, 4), (6, 9), (20, 22))
+    assert Spans.join([whole.clip(0, 7), whole.clip(7, 99)]).frames().tolist() == [
+        *whole.frames().tolist()
+    ]
+    assert len(Spans.join([])) == 0
+
+
+def test_overlapping_stretches_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not overlap"):
+        spans((0, 5), (4, 8))
