@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.column_store import Column
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
 from actionprior.permutation import IntArray, mix
 
@@ -34,8 +35,8 @@ class Recording:
         lengths_E: int64 (E,), frames of each episode; they add up to N.
     """
 
-    action_Na: FloatArray
-    state_Ns: FloatArray
+    action_Na: FloatArray | Column
+    state_Ns: FloatArray | Column
     lengths_E: IntArray
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
 """Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from actionprior.data import BatchSource, DataError
 from actionprior.trajectories import TrajectoryStore
 from data_modules.frame_images import FrameImages, Size, camera_size, check_cameras
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.lerobot_store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
 
 
@@ -184,6 +184,11 @@ class LeRobotVLA(LeRobotTrajectories):
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
         """The columns; refuses a dataset that lacks a camera before anything is decoded."""
         columns = read_columns(root, robot)
+        if not str(columns.info["codebase_version"]).startswith("v3."):
+            raise DataError(
+                f"{root}: is a LeRobot {columns.info['codebase_version']} dataset; its images need "
+                "v3.0, convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
+            )
         check_cameras(columns, robot.cameras)
         return columns
 
@@ -216,8 +221,7 @@ class LeRobotVLA(LeRobotTrajectories):
     def _cache(self) -> Path | None:
         if not self.cache_images:
             return None
-        chosen = self.cache_dir or os.environ.get("ACTIONPRIOR_CACHE") or "~/.cache/actionprior"
-        return Path(chosen).expanduser() / "images"
+        return cache_folder("images", self.cache_dir)
 
     def _size(self, sources: list[tuple[Columns, list[str]]]) -> Size:
         if isinstance(self.image_size, int):

@@ -22,8 +22,8 @@ from actionprior.envs import EVALUATION_SEED, MAX_EPISODE_STEPS
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
 from actionprior.envs.robots import ControlMode
-from actionprior.envs.staging import appears_whole
 from actionprior.errors import UserError
+from actionprior.staging import appears_whole
 
 SEEDS_PER_RECORDING = 1_000_000
 SETTLE_STEPS = 20

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from actionprior.data import DataError
-from data_modules.lerobot_columns import feature_names, locate, read_columns
+from data_modules.lerobot_columns import locate, read_columns
+from data_modules.lerobot_source import feature_names
 from tests.datasets import arm, write_dataset
 
 Spoil = Callable[[Path], None]
@@ -86,7 +87,7 @@ REFUSALS: dict[str, tuple[Spoil, str]] = {
     "no folder": (shutil.rmtree, "there is no such dataset folder"),
     "no info": (lambda r: (r / "meta/info.json").unlink(), "has no meta/info.json"),
     "bad info": (lambda r: (r / "meta/info.json").write_text("{"), "info.json is damaged"),
-    "v2.1": (edit_info(codebase_version="v2.1"), r"is a LeRobot v2\.1 dataset.*convert it"),
+    "v2.0": (edit_info(codebase_version="v2.0"), r"is a LeRobot v2\.0 dataset.*convert it"),
     "empty": (edit_info(total_episodes=0, total_frames=0), "the dataset is empty"),
     "no rows": (edit_table(lambda t: t.slice(0, 0)), "the dataset is empty"),
     "fps": (edit_info(fps=30), r"has 30 frames a second, but embodiment 'arm' says control_hz 10"),
@@ -176,7 +177,7 @@ def test_features_are_found_by_name_and_left_out_by_name(plain: Path) -> None:
     robot = arm(ignored=["j2"])
     robot.action = [ActionGroup("part", "joints", ["grip", "j1"], "joint_position")]
     columns, straight = read_columns(plain, robot), read_columns(plain, arm())
-    np.testing.assert_array_equal(columns.action_Na, straight.action_Na[:, [2, 0]])
+    np.testing.assert_array_equal(columns.action_Na[:], straight.action_Na[:][:, [2, 0]])
 
 
 @pytest.mark.parametrize(
