@@ -146,7 +146,7 @@ def _map(path: Path) -> dict[str, AnyArray]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             # torch maps the file; numpy arrays from safetensors would be copies.
             return {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

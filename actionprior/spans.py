@@ -31,7 +31,7 @@ class Spans:
         some = start_K < stop_K
         self.start_K = start_K[some].astype(np.int64)
         self.stop_K = stop_K[some].astype(np.int64)
-        self._ends_K = np.cumsum(self.stop_K - self.start_K)
+        self._ends_K: IntArray = np.cumsum(self.stop_K - self.start_K, dtype=np.int64)
 
     @classmethod
     def where(cls, chosen_N: BoolArray) -> Self:

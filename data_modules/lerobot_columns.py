@@ -92,7 +92,7 @@ class Columns:
 
     def task_at(self, frame: int) -> str:
         """Instruction at a frame."""
-        return self.tasks[self.task_N[frame]]
+        return self.tasks[int(self.task_N[frame])]
 
 
 def locate(repo_id: str, videos: bool) -> Path:
