@@ -101,9 +101,9 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         """The data set that turns frames into batches; Stage 1's by default."""
         return TrajectoryWindows(self.frames.store, self.chunk_length)
 
-    def mixture(self) -> list[float] | None:
-        """A share of each epoch for every embodiment; ``None``: each window once an epoch."""
-        return None
+    def mixture(self, sizes: list[int]) -> list[int]:
+        """How many windows of each embodiment make an epoch, of ``sizes`` that there are."""
+        return sizes
 
     # ---- Lightning ----------------------------------------------------------------------------
 
@@ -130,12 +130,9 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         """Whole batches, resumed where the loaded checkpoint stopped."""
         trainer = self.trainer
         overfit = trainer is not None and cast(Any, trainer).overfit_batches > 0
-        order = EpochOrder(
-            self._by_embodiment(self.frames.train),
-            self.mixture(),
-            seed=self.seed,
-            shuffle=not overfit,
-        )
+        groups = self._by_embodiment(self.frames.train)
+        counts = self.mixture([len(group) for group in groups])
+        order = EpochOrder(groups, counts, seed=self.seed, shuffle=not overfit)
         resume, self._resume = self._resume, (0, 0)
         return self._loader(order, training=True, resume=resume)
 
@@ -188,15 +185,17 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         """Training windows from which a model fits its normaliser.
 
         Evenly spaced over each robot's training windows, equally many a robot as far as it has
-        them; the same ones in every process and run.
+        them; the same ones in every process and run. A robot that is held out is not trained
+        on, but its errors need its units: its statistics are those of its validation windows.
 
         Raises:
             DataError: before ``setup``.
         """
         share = max(1, max_windows // len(self.embodiments))
+        trained, held_out = map(self._by_embodiment, (self.frames.train, self.frames.val))
         chosen = [
             group.frames(np.linspace(0, len(group) - 1, min(share, len(group))).round().astype(int))
-            for group in self._by_embodiment(self.frames.train)
+            for group in (t if len(t) else v for t, v in zip(trained, held_out, strict=True))
         ]
         return self._statistics_windows(torch.from_numpy(np.concatenate(chosen)))
 

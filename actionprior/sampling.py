@@ -24,7 +24,7 @@ class EpochOrder(Sampler[int]):
 
     Args:
         groups: frames of each robot.
-        weights: a share of the epoch for each group; a small group's frames then repeat, each
+        counts: how many frames of each group make an epoch; a small group's frames repeat, each
             equally often (give or take one), and a large group's come in later epochs. ``None``
             takes every frame once.
         seed: of the order.
@@ -34,24 +34,23 @@ class EpochOrder(Sampler[int]):
     def __init__(
         self,
         groups: Sequence[Spans],
-        weights: Sequence[float] | None = None,
+        counts: Sequence[int] | None = None,
         *,
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
         self.groups = list(groups)
-        self.weights = None if weights is None else list(weights)
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
-        self._ends = np.cumsum(self._counts())
+        self._ends = np.cumsum([len(g) for g in groups] if counts is None else counts)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before an epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return sum(len(g) for g in self.groups)
+        return int(self._ends[-1])
 
     def __iter__(self) -> Iterator[int]:
         for first in range(0, len(self), _AT_ONCE):
@@ -71,11 +70,33 @@ class EpochOrder(Sampler[int]):
             found_P[mine] = self.groups[k].frames(permute(rest, len(self.groups[k]), key))
         return found_P
 
-    def _counts(self) -> list[int]:
-        if self.weights is None:
-            return [len(g) for g in self.groups]
-        ends = np.cumsum(self.weights) / np.sum(self.weights) * len(self)
-        return [int(n) for n in np.diff(ends.round().astype(np.int64), prepend=0)]
+
+def epoch_counts(
+    sizes: Sequence[int],
+    weights: Sequence[float] | None = None,
+    temperature: float = 1.0,
+    caps: Sequence[int | None] | None = None,
+) -> list[int]:
+    """How many windows of each group make an epoch.
+
+    Without ``weights`` shares go with size^(1/temperature): 1 takes every window once, and the
+    higher it is, the more the groups are levelled (arXiv 1901.07291, Sec. 3.1, whose α is
+    1/temperature). An epoch is as long as all windows together, less what caps cut off.
+
+    Args:
+        sizes: windows of each group; a group without any gets no share.
+        weights: shares, instead of those by size.
+        temperature: above 0.
+        caps: most windows of a group in an epoch; None: no limit.
+    """
+    base = np.array(sizes, dtype=np.float64) ** (1 / temperature)
+    if weights is not None:
+        base = np.array(weights, dtype=np.float64)
+    base[np.array(sizes) == 0] = 0.0
+    ends = np.cumsum(base) / max(base.sum(), 1e-300) * sum(sizes)
+    counts = np.diff(ends.round().astype(np.int64), prepend=0).tolist()
+    limits = [None] * len(counts) if caps is None else caps
+    return [n if cap is None else min(n, cap) for n, cap in zip(counts, limits, strict=True)]
 
 
 class ShardedBatches(Sampler[list[int]]):

@@ -12,6 +12,7 @@ from torch import Tensor
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import BatchSource, DataError, EmbodiedDataModule, Frames
 from actionprior.embodiment import Embodiment
+from actionprior.sampling import epoch_counts
 from actionprior.spans import Spans
 from actionprior.trajectories import (
     Recording,
@@ -52,6 +53,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
         max_episodes: takes the first episodes of each dataset only.
         max_episodes_per_task: takes the first episodes of each instruction only.
         weights: each robot's share of an epoch, by name; by default each window comes once.
+        temperature: without ``weights``, shares go with (a robot's windows)^(1/temperature).
+        caps: most windows of a robot in an epoch, by name; its others come in later epochs.
+        held_out: names of robots that are validated on and not trained on.
         skip_idle: leave out training windows in which hardly anything moves.
         idle_threshold: what counts as motion, relative to what the robot's group travels in
             its 1-in-100 windows.
@@ -75,6 +79,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
         skip_idle: bool = False,
         idle_threshold: float = 0.02,
         shuffle_time: bool = False,
+        temperature: float = 1.0,
+        caps: dict[str, int] | None = None,
+        held_out: list[str] | None = None,
     ) -> None:
         super().__init__(chunk_length, history_length, batch_size, num_workers, seed)
         self.robots = list(embodiments)
@@ -85,6 +92,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
         self.skip_idle = skip_idle
         self.idle_threshold = idle_threshold
         self.shuffle_time = shuffle_time
+        self.temperature = temperature
+        self.caps = caps or {}
+        self.held_out = held_out or []
         self._check_arguments()
 
     @property
@@ -92,9 +102,18 @@ class LeRobotTrajectories(EmbodiedDataModule):
         """The robots, in the order given."""
         return cast(list[Embodiment], self.robots)
 
-    def mixture(self) -> list[float] | None:
-        """``weights`` in the order of the robots."""
-        return None if self.weights is None else [self.weights[r.name] for r in self.robots]
+    def mixture(self, sizes: list[int]) -> list[int]:
+        """By ``weights`` or ``temperature``, and ``caps``; told at the start of training."""
+        names = [robot.name for robot in self.robots]
+        weights = None if self.weights is None else [self.weights.get(name, 0.0) for name in names]
+        caps = [self.caps.get(name) for name in names]
+        counts = epoch_counts(sizes, weights, self.temperature, caps)
+        if counts != sizes:
+            for name, count, size in zip(names, counts, sizes, strict=True):
+                rank_zero_info(
+                    f"{name}: {count} windows an epoch of {size}, {count / sum(counts):.1%} of all"
+                )
+        return counts
 
     def windows(self, training: bool) -> BatchSource[Any]:
         """Chunks; shuffled in time for the control prior's training."""
@@ -153,12 +172,24 @@ class LeRobotTrajectories(EmbodiedDataModule):
         for robot in self.robots:
             if not robot.roots and not robot.repo_ids:
                 raise DataError(f"embodiment {robot.name!r} names no dataset in roots or repo_ids")
+        trained = [name for name in names if name not in self.held_out]
+        for argument, given in (("caps", self.caps), ("held_out", self.held_out)):
+            if unknown := sorted(set(given) - set(names)):
+                raise DataError(f"{argument} names {unknown[0]!r}, which is not one of {names}")
+        if not trained:
+            raise DataError(f"held_out is {self.held_out}: there is no robot left to train on")
         if self.weights is not None and (
-            sorted(self.weights) != sorted(names) or min(self.weights.values()) <= 0
+            sorted(self.weights) != sorted(trained) or min(self.weights.values()) <= 0
         ):
             raise DataError(
-                f"weights is {self.weights}, expected a share above 0 for each of {names}"
+                f"weights is {self.weights}, expected a share above 0 for each of {trained}"
             )
+        if not self.temperature > 0 or (self.weights is not None and self.temperature != 1):
+            raise DataError(
+                f"temperature is {self.temperature}, expected above 0, and 1 beside weights"
+            )
+        if self.caps and min(self.caps.values()) < 1:
+            raise DataError(f"caps is {self.caps}, expected at least 1 window for each")
 
     def _folders(self, robot: LeRobotEmbodiment) -> list[Path]:
         return [Path(root).expanduser() for root in robot.roots] + [
@@ -183,6 +214,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
         result = [e for e in episodes if not e.used]
         for robot in range(len(self.robots)):
             mine = [e for e in episodes if e.robot == robot and e.used]
+            if self.robots[robot].name in self.held_out:
+                result += [e._replace(validation=True) for e in mine]
+                continue
             if len(mine) == 1 and self.val_fraction > 0 and mine[0].stop - mine[0].start > 1:
                 only = mine[0]
                 cut = only.stop - max(1, round(self.val_fraction * (only.stop - only.start)))
@@ -200,6 +234,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
         robot_N = store.embodiment_of(frames_N)
         for index, robot in enumerate(self.robots):
             kept = keep_N[robot_N == index]
+            if len(kept) == 0:
+                continue
             if not kept.any():
                 raise DataError(f"embodiment {robot.name!r} never moves; set skip_idle to false")
             share = 1 - float(kept.float().mean())

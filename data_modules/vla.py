@@ -109,7 +109,7 @@ class LeRobotVLA(LeRobotTrajectories):
         val_fraction: share of each robot's episodes that validates.
         max_episodes: takes the first episodes of each dataset only.
         max_episodes_per_task: takes the first episodes of each instruction only.
-        weights: each robot's share of an epoch, by name; by default each window comes once.
+        weights, temperature, caps, held_out: see ``LeRobotTrajectories``.
         skip_idle: leave out training windows in which hardly anything moves.
         idle_threshold: what counts as motion (see ``LeRobotTrajectories``).
         image_size: side, or [rows, columns], of the images; by default the cameras' own, which
@@ -140,6 +140,9 @@ class LeRobotVLA(LeRobotTrajectories):
         cache_images: bool = True,
         cache_dir: str | None = None,
         video_backend: str = "pyav",
+        temperature: float = 1.0,
+        caps: dict[str, int] | None = None,
+        held_out: list[str] | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -154,6 +157,9 @@ class LeRobotVLA(LeRobotTrajectories):
             weights,
             skip_idle,
             idle_threshold,
+            temperature=temperature,
+            caps=caps,
+            held_out=held_out,
         )
         for robot in self.robots:
             if not robot.cameras:

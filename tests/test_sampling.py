@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from actionprior.errors import UserError
-from actionprior.sampling import EpochOrder, ShardedBatches
+from actionprior.sampling import EpochOrder, ShardedBatches, epoch_counts
 from actionprior.spans import Spans
 
 
@@ -63,8 +63,8 @@ def test_length_is_that_of_the_whole_epoch_also_when_resumed() -> None:
     assert len(ShardedBatches(order(50), 4, whole_batches=True, resume=(0, 5))) == 12
 
 
-def test_weights_share_the_epoch_and_use_frames_evenly() -> None:
-    weighted = order(90, 10, weights=[1.0, 3.0])
+def test_counts_share_the_epoch_and_use_frames_evenly() -> None:
+    weighted = order(90, 10, counts=[25, 75])
     seen: list[int] = []
     for epoch in range(7):
         weighted.set_epoch(epoch)
@@ -76,6 +76,20 @@ def test_weights_share_the_epoch_and_use_frames_evenly() -> None:
         for group in (range(90), range(90, 100)):
             counts = [seen.count(f) for f in group]
             assert max(counts) - min(counts) <= 1
+
+
+def test_shares_of_an_epoch() -> None:
+    sizes = [900, 90, 10]
+    assert epoch_counts(sizes) == sizes
+    assert epoch_counts(sizes, weights=[1, 1, 2]) == [250, 250, 500]
+    # p ∝ n^(1/2): 30 : 9.487 : 3.162
+    assert epoch_counts(sizes, temperature=2.0) == [703, 223, 74]
+    level = epoch_counts(sizes, temperature=1e6)
+    assert max(level) - min(level) <= 2
+    assert epoch_counts(sizes, caps=[300, None, 20]) == [300, 90, 10]
+    # A robot without windows gets none, whatever its weight.
+    assert epoch_counts([50, 0, 50], temperature=1e6) == [50, 0, 50]
+    assert sum(epoch_counts(sizes, weights=[0.2, 0.3, 0.7])) == 1000
 
 
 def test_the_order_of_many_frames_takes_no_memory_and_no_time() -> None:

@@ -121,6 +121,50 @@ def test_weights_share_the_epoch(plain: Path, tmp_path: Path) -> None:
         LeRobotTrajectories(list(robots), weights={"a": 1.0})
 
 
+def test_temperature_levels_and_caps_cut(plain: Path, tmp_path: Path) -> None:
+    small = write_dataset(tmp_path / "small", (7,))
+    robots = arm(plain, name="a"), arm(small, name="b")
+
+    def share(**options) -> list[int]:
+        data = module(*robots, val_fraction=0.0, batch_size=1, **options)
+        robot = torch.cat([batch.embodiment_B for batch in data.train_dataloader()])
+        return torch.bincount(robot).tolist()
+
+    assert share() == [28, 7]
+    assert share(temperature=2.0) == [23, 12]  # as the roots of 28 and 7: 2 to 1
+    assert share(caps={"a": 10}) == [10, 7]
+
+
+def test_a_robot_held_out_is_validated_and_not_trained_on(plain: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", (6, 6), seed=3)
+    robots = arm(plain, name="a"), arm(other, name="b")
+    data = module(*robots, held_out=["b"], val_fraction=0.3)
+    trained = torch.cat([batch.embodiment_B for batch in data.train_dataloader()])
+    validated = torch.cat([batch.embodiment_B for batch in data.val_dataloader()])
+    assert trained.unique().tolist() == [0]
+    assert torch.bincount(validated).tolist()[1] == 12
+    # Its errors are told in its own units, which needs statistics.
+    assert data.statistics_sample(40).embodiment_B.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"held_out": ["x"]}, r"held_out names 'x', which is not one of \['a'\]"),
+        ({"held_out": ["a"]}, "no robot left to train on"),
+        ({"caps": {"x": 3}}, "caps names 'x'"),
+        ({"caps": {"a": 0}}, "expected at least 1 window"),
+        ({"temperature": 0.0}, "temperature is 0.0, expected above 0"),
+        ({"temperature": 2.0, "weights": {"a": 1.0}}, "and 1 beside weights"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(
+    options: dict[str, object], message: str, plain: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        module(arm(plain, name="a"), **options)
+
+
 def test_the_control_prior_trains_on_shuffled_time_and_validates_on_true(plain: Path) -> None:
     data = module(arm(plain), shuffle_time=True, val_fraction=0.0)
     true = data.frames.store.future(torch.arange(12), 5)
