@@ -28,12 +28,12 @@ EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training 
 class MotionPriorModule(StageModule):
     """Trains encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
 
-    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``val/loss``, and per
-    robot the held-out reconstruction error in its own units beside two baselines,
-    ``val/<robot>/mae_<group>_<unit>``, ``.../copy_last_mae_…`` (the chunk's first action
-    repeated, which is one step better informed than the action before the chunk) and
-    ``.../untrained_mae_…`` (an untrained decoder has zero velocity and returns its noise), and
-    ``val/<robot>/error_over_copy_last`` (unit-free).
+    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``train/share/<robot>``
+    (of the windows so far), ``val/loss``, and per robot the held-out reconstruction error in its
+    own units beside two baselines, ``val/<robot>/mae_<group>_<unit>``, ``.../copy_last_mae_…``
+    (the chunk's first action repeated, which is one step better informed than the action before
+    the chunk) and ``.../untrained_mae_…`` (an untrained decoder has zero velocity and returns
+    its noise), and ``val/<robot>/error_over_copy_last`` (unit-free).
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class MotionPriorModule(StageModule):
 
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
         """One reconstruction step."""
+        self.log_shares([e.name for e in self.prior.embodiments], batch.embodiment_B)
         noise = self.noise(batch_idx)
         loss = self._reconstruction_loss(batch, noise, self.latent_noise, self.noise_repeats)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.embodiment_B))

@@ -52,6 +52,7 @@ class StageModule(LightningModule):
         self.final_learning_rate = final_learning_rate
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
+        self._seen_E: Tensor | None = None
 
     def noise(self, batch_idx: int) -> FlowNoise:
         """Draws for this training step."""
@@ -95,6 +96,20 @@ class StageModule(LightningModule):
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def log_shares(self, names: list[str], embodiment_B: Tensor) -> None:
+        """Log what share of this rank's windows each robot has had since the run began.
+
+        Nothing is logged for a single robot.
+        """
+        if len(names) < 2:
+            return
+        counts = torch.bincount(embodiment_B.cpu(), minlength=len(names))
+        self._seen_E = counts if self._seen_E is None else self._seen_E + counts
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            shares = (self._seen_E / self._seen_E.sum()).tolist()
+            for name, share in zip(names, shares, strict=True):
+                self.log(f"train/share/{name}", share)
 
     def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
         """The loss, if it is a finite number.

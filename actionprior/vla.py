@@ -227,6 +227,7 @@ class VLAModule(StageModule):
     def training_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
         """One step of L = L_pred + λ(k)·(L_align + L_recon)."""
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
+        self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
         latents = self._latents(batch.observation)
         future = self._of_prior(batch.future)
         branches = 1 if self.history == "off" else 2

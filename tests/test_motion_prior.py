@@ -74,6 +74,8 @@ def test_it_learns_and_reports_in_the_robots_units_beside_baselines(
     wanted = [metrics[f"val/kuka/{n}_arm_rad"] for n in names]
     assert [float(f) for f in row[2:]] == pytest.approx(wanted, abs=1e-4)
     assert {"train/grad_norm", "train/learning_rate", "train/loss", "val/loss"} <= set(metrics)
+    assert metrics["train/share/panda"] + metrics["train/share/kuka"] == pytest.approx(1.0)
+    assert metrics["train/share/panda"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_untrained_baseline_is_what_an_untrained_module_scores(tmp_path: Path) -> None:
