@@ -65,6 +65,13 @@ class Column:
         found = self._array[rows]
         return found if self._entries is None else found[..., self._entries]
 
+    def take(self, rows: npt.NDArray[np.int64], axis: int = 0) -> Any:  # noqa: ANN401
+        """As an array's: several times faster than an index."""
+        if not self._good.all():
+            self._check(rows)
+        found = self._array.take(rows, axis)
+        return found if self._entries is None else found[..., self._entries]
+
     def _check(self, rows: int | slice | npt.NDArray[np.int64]) -> None:
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(len(self))

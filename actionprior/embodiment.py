@@ -5,6 +5,7 @@ S = 74 state slots.
 """
 
 from dataclasses import asdict, dataclass, field, fields
+from types import EllipsisType
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from actionprior.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+Rows = slice | EllipsisType | npt.NDArray[np.int64]
 
 ACTION_WIDTH = 37
 STATE_WIDTH = 74
@@ -169,15 +171,18 @@ class Embodiment:
 
     def action_to_unified(self, action: FloatArray) -> FloatArray:
         """(..., n_a) in ``action_features`` order → (..., 37)."""
-        self._check_width("action", action.shape[-1], len(self.action_features))
         unified = np.zeros((*action.shape[:-1], ACTION_WIDTH), dtype=np.float32)
+        self.fill_actions(action, unified, ...)
+        return unified
+
+    def fill_actions(self, action: FloatArray, unified: FloatArray, rows: Rows) -> None:
+        """Write (..., n_a) into the robot's slots of ``rows`` of (..., 37); others are left."""
+        self._check_width("action", action.shape[-1], len(self.action_features))
         column = 0
         for group in self.action:
-            unified[..., self.action_slots(group)] = action[
-                ..., column : column + len(group.features)
-            ]
+            values = action[..., column : column + len(group.features)]
+            unified[..., self.action_slots(group)][rows] = values
             column += len(group.features)
-        return unified
 
     def action_from_unified(self, unified: FloatArray) -> FloatArray:
         """(..., 37) → (..., n_a), the inverse of ``action_to_unified``."""
@@ -186,14 +191,18 @@ class Embodiment:
 
     def state_to_unified(self, state: FloatArray) -> FloatArray:
         """(..., n_s) in ``state_features`` order → (..., 74)."""
-        self._check_width("state", state.shape[-1], len(self.state_features))
         unified = np.zeros((*state.shape[:-1], STATE_WIDTH), dtype=np.float32)
+        self.fill_states(state, unified, ...)
+        return unified
+
+    def fill_states(self, state: FloatArray, unified: FloatArray, rows: Rows) -> None:
+        """Write (..., n_s) into the robot's slots of ``rows`` of (..., 74); others are left."""
+        self._check_width("state", state.shape[-1], len(self.state_features))
         for group, values in self._state_parts(state):
             if group.representation == "angle_sincos":
                 pairs = np.stack([np.sin(values), np.cos(values)], axis=-1)
                 values = pairs.reshape(*values.shape[:-1], -1)
-            unified[..., self.state_slots(group)] = values
-        return unified
+            unified[..., self.state_slots(group)][rows] = values
 
     def reference(self, state: FloatArray) -> FloatArray:
         """What position-like actions of a chunk are relative to, from its first state.

@@ -12,23 +12,25 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
-_ROUNDS = 8
+_ROUNDS = 6
+_STEP, _ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
 
 
 def mix(*parts: int | IntArray | Words) -> Words:
-    """64 random-looking bits of numbers or equally long arrays of them, with no state to carry.
-
-    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), chained over the parts.
-    """
+    """64 random-looking bits of numbers or equally long arrays of them, with no state to carry."""
     with np.errstate(over="ignore"):
-        x: Any = np.uint64(0x9E3779B97F4A7C15)
+        x: Any = _STEP
         for part in parts:
             word = np.uint64(part % 2**64) if isinstance(part, int) else part.astype(np.uint64)
-            x = (x ^ word) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xD1B54A32D192ED03)
-            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            x = x ^ (x >> np.uint64(31))
+            x = _scramble((x ^ word) * _STEP + _ODD)
     return np.asarray(x, dtype=np.uint64)
+
+
+def _scramble(x: Any) -> Any:  # noqa: ANN401  scalars and arrays of uint64
+    """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def permute(index_I: IntArray, size: int, key: Words) -> IntArray:
@@ -49,7 +51,8 @@ def permute(index_I: IntArray, size: int, key: Words) -> IntArray:
     waiting = np.arange(len(index_I))
     while len(waiting):
         for turn in range(_ROUNDS):
-            left, right = right, (left + mix(keys, right, turn) % side) % side
+            drawn = _scramble(right * _STEP + (keys + np.uint64(turn * int(_ODD) % 2**64)))
+            left, right = right, (left + drawn) % side
         where = (left * side + right).astype(np.int64)
         inside = where < size
         out[waiting[inside]] = where[inside]

@@ -117,13 +117,14 @@ class TrajectoryStore:
         state_BHS = np.zeros((*at_BH.shape, STATE_WIDTH), dtype=np.float32)
         reference_BA = np.zeros((len(at_BH), ACTION_WIDTH), dtype=np.float32)
         recording_B = self._recording_of(now_B)
-        for r in np.unique(recording_B).tolist():
-            rows = np.nonzero(recording_B == r)[0]
+        present = np.unique(recording_B).tolist()
+        for r in present:
+            rows = slice(None) if len(present) == 1 else np.nonzero(recording_B == r)[0]
             recording, robot = self.recordings[r], self.embodiments[self.robot_R[r]]
             local_BH = at_BH[rows] - (self.stop_R[r] - len(recording.action_Na))
-            states = recording.state_Ns[local_BH]
-            action_BHA[rows] = robot.action_to_unified(recording.action_Na[local_BH])
-            state_BHS[rows] = robot.state_to_unified(states)
+            states = recording.state_Ns.take(local_BH, 0)
+            robot.fill_actions(recording.action_Na.take(local_BH, 0), action_BHA, rows)
+            robot.fill_states(states, state_BHS, rows)
             reference_BA[rows] = robot.reference(states[:, 0])
         return TrajectoryBatch(
             action_BHA=torch.from_numpy(action_BHA),

@@ -1,0 +1,36 @@
+"""The example as a user would run it: copied into a folder of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "your_robot"
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from actionprior.cli import main; main()", *words]
+    outside = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    outside["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return subprocess.run(
+        command, cwd=folder, env=outside, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_example_trains_from_the_users_folder(tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(EXAMPLE, tmp_path / "mine"))
+    rng = np.random.default_rng(0)
+    (mine / "episodes").mkdir()
+    for i in range(12):
+        path = rng.normal(scale=0.05, size=(31, 7)).cumsum(0)
+        np.savez(mine / "episodes" / f"{i:03d}.npz", action=path[1:], state=path[:-1])
+    words = ["fit", "--config=pretrain.yaml", "--trainer.max_steps=3", "--trainer.accelerator=cpu"]
+    done = run(mine, *words, "--trainer.enable_progress_bar=false")
+    assert done.returncode == 0, done.stderr
+    assert (mine / "outputs/lightning_logs/version_0/checkpoints/prior.ckpt").is_file()
+    empty = run(mine, *words, "--data.folder=nowhere")
+    assert empty.returncode == 2
+    assert "nowhere: has no .npz file" in empty.stderr.strip().splitlines()[-1]
