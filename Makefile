@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired test check lint types bench clean
+.PHONY: help install demo demo-full demo-paired test check lint types bench bench-data clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ types: install  ## mypy, strict
 
 bench: install  ## measure throughput and latency
 	$(BIN)/lightning bench
+
+bench-data: install  ## measure how fast data reach the models, at small and at large size
+	$(BIN)/lightning bench-data
 
 clean:  ## remove caches and builds; .venv and outputs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

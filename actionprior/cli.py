@@ -1,7 +1,8 @@
 """The command line: ``lightning fit --config recipes/…``; ``actionprior`` is the same command.
 
 ``fit``, ``validate``, ``test`` and ``predict`` are LightningCLI's. Any other verb is one module
-``actionprior/commands/<verb>.py`` with a ``main(args)``, imported only when it is called for.
+``actionprior/commands/<verb>.py`` with a ``main(args)``, imported only when it is called for; a
+verb's dash is an underscore in the file's name.
 """
 
 import ast
@@ -60,7 +61,7 @@ def _dispatch(words: list[str], args: list[str] | None) -> None:
         import_module(name)
     sys.path.append(str(Path.cwd()))
     if verb in ours:
-        import_module(f"actionprior.commands.{verb}").main(words[1:])
+        import_module(f"actionprior.commands.{verb.replace('-', '_')}").main(words[1:])
     else:
         from actionprior.commands import _trainer
 
@@ -77,7 +78,9 @@ def _user_error(error: BaseException | None) -> UserError | None:
 def _our_verbs() -> dict[str, str]:
     """Each verb of ours with the first sentence of its docstring, read without importing it."""
     files = sorted(COMMANDS.glob("[!_]*.py"))
-    docstrings = {f.stem: ast.get_docstring(ast.parse(f.read_text("utf-8"))) for f in files}
+    docstrings = {
+        f.stem.replace("_", "-"): ast.get_docstring(ast.parse(f.read_text("utf-8"))) for f in files
+    }
     return {verb: (text or "").partition("\n")[0] for verb, text in docstrings.items()}
 
 

@@ -192,7 +192,8 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     verbs = {words[0]: words[1:] for line in lines if (words := line.split())}
-    ours = [path.stem for path in cli.COMMANDS.glob("*.py") if not path.stem.startswith("_")]
+    files = [path.stem for path in cli.COMMANDS.glob("*.py") if not path.stem.startswith("_")]
+    ours = [stem.replace("_", "-") for stem in files]
     for verb in ["fit", "validate", "test", "predict", *ours]:
         assert verbs[verb], f"{verb} is not explained"
 
@@ -215,7 +216,7 @@ def test_a_verb_of_ours_gets_what_follows_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "greet.py").write_text(
+    (tmp_path / "greet_me.py").write_text(
         '"""Greet."""\n'
         "from actionprior.errors import UserError\n\n\n"
         "def main(args):\n"
@@ -225,7 +226,7 @@ def test_a_verb_of_ours_gets_what_follows_it(
     monkeypatch.setattr(cli, "COMMANDS", tmp_path)
     monkeypatch.setattr(actionprior.commands, "__path__", [str(tmp_path)])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    cli.main(["greet", "you", "--twice"])
+    cli.main(["greet-me", "you", "--twice"])
     assert capsys.readouterr().out == "hello you --twice\n"
-    assert refused(["greet"], capsys) == "error: nobody to greet"
-    del sys.modules["actionprior.commands.greet"]
+    assert refused(["greet-me"], capsys) == "error: nobody to greet"
+    del sys.modules["actionprior.commands.greet_me"]

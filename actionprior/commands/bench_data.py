@@ -18,7 +18,11 @@ STEPS = 15  # of the chunk, and of the history before it
 
 
 def bench_data(
-    repeats: int = 7, batch_size: int = 2048, frames: int = 100_000_000, folder: str | None = None
+    repeats: int = 7,
+    batch_size: int = 2048,
+    frames: int = 100_000_000,
+    episodes: int = 50,
+    folder: str | None = None,
 ) -> None:
     """Compare our windows with lerobot's and with a bare gather, at small and at large size.
 
@@ -26,33 +30,43 @@ def bench_data(
         repeats: of each measurement; medians are told.
         batch_size: windows a batch.
         frames: of the large store, which takes 76 bytes a frame on disk.
+        episodes: of each task in the small dataset, which the simulator records.
         folder: where data are made and removed again; by default a temporary one.
     """
     torch.set_num_threads(1)
     work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=folder))
     try:
-        result = _stage_one(work, repeats, batch_size)
+        data = _small(work, episodes)
+        result = _stage_one(data, repeats, batch_size)
         result |= _scaling(work, repeats, batch_size, frames)
         result |= _stage_two(work, repeats)
-        result |= _waiting(work)
+        result |= _waiting(work, episodes)
     finally:
         shutil.rmtree(work)
     print("RESULT " + json.dumps(result))
 
 
-def _stage_one(work: Path, repeats: int, batch_size: int) -> dict[str, float]:
+def _small(work: Path, episodes: int, batch_size: int = 256) -> Any:  # noqa: ANN401  lazily imported
+    from data_modules import SimulatedTrajectories
+
+    data = SimulatedTrajectories(
+        ["panda"],
+        episodes_per_task=episodes,
+        data_dir=str(work / "data"),
+        batch_size=batch_size,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def _stage_one(data: Any, repeats: int, batch_size: int) -> dict[str, float]:  # noqa: ANN401
     """Windows of 15 past and 15 coming steps, from one image-free dataset on disk."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
     from torch.utils.data import DataLoader
 
     from actionprior.sampling import EpochOrder
-    from data_modules import SimulatedTrajectories
 
-    data = SimulatedTrajectories(
-        ["panda"], episodes_per_task=50, data_dir=str(work / "data"), val_fraction=0.0
-    )
-    data.prepare_data()
-    data.setup("fit")
     store, order = data.frames.store, EpochOrder([data.frames.train])
     frames = order.frames(np.arange(batch_size) % len(order))
     ours = batch_size / _median(lambda: _both(store, order, batch_size), repeats)
@@ -160,18 +174,15 @@ def _endless(loader: Callable[[], Any]) -> Any:  # noqa: ANN401
         yield from loader()
 
 
-def _waiting(work: Path, steps: int = 60) -> dict[str, float]:
+def _waiting(work: Path, episodes: int, steps: int = 60) -> dict[str, float]:
     """The share of Stage 1's training that is spent on waiting for batches."""
     from lightning import Trainer
     from lightning.pytorch.profilers import SimpleProfiler
 
     from actionprior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
-    from data_modules import SimulatedTrajectories
 
-    data = SimulatedTrajectories(
-        ["panda"], episodes_per_task=50, data_dir=str(work / "data"), batch_size=96
-    )
+    data = _small(work, episodes, batch_size=96)
     module = MotionPriorModule(
         [e.to_dict() for e in data.embodiments], PriorArchitecture(width=96, latent_width=64)
     )
@@ -208,4 +219,4 @@ def main(args: list[str]) -> None:
     """Run the verb: see :func:`bench_data` for its options."""
     from jsonargparse import auto_cli
 
-    auto_cli(bench_data, args=args, prog="lightning bench_data")
+    auto_cli(bench_data, args=args, prog="lightning bench-data")
