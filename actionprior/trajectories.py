@@ -33,11 +33,13 @@ class Recording:
         state_Ns: float32 (N, n_s), in the order of ``Embodiment.state_features``; row t is the
             state from which action t was commanded.
         lengths_E: int64 (E,), frames of each episode; they add up to N.
+        name: for reports, such as the dataset's folder.
     """
 
     action_Na: FloatArray | Column
     state_Ns: FloatArray | Column
     lengths_E: IntArray
+    name: str = ""
 
     def __post_init__(self) -> None:
         frames = int(self.lengths_E.sum())

@@ -246,7 +246,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
 def _recording(columns: Columns, episodes: list[Episode]) -> Recording:
     """A whole dataset; an episode that is cut in time counts as two."""
     lengths_E = np.array([e.stop - e.start for e in episodes], dtype=np.int64)
-    return Recording(columns.action_Na, columns.state_Ns, lengths_E)
+    return Recording(columns.action_Na, columns.state_Ns, lengths_E, str(columns.root))
 
 
 def _spans(store: TrajectoryStore, episodes: list[Episode]) -> Spans:
