@@ -109,6 +109,7 @@ def start(root: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_store(root: Path, cache: Path) -> None:
     both = [start(root) for _ in range(2)]
     told = [process.communicate("\n", timeout=60)[0] for process in both]
@@ -116,6 +117,7 @@ def test_two_processes_at_once_make_one_store(root: Path, cache: Path) -> None:
     assert len(stores(cache)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.1])
 def test_a_killed_extraction_leaves_nothing_that_looks_whole(
     delay: float, root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

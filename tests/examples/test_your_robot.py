@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "your_robot"
 
@@ -20,6 +21,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_example_trains_from_the_users_folder(tmp_path: Path) -> None:
     mine = Path(shutil.copytree(EXAMPLE, tmp_path / "mine"))
     rng = np.random.default_rng(0)
