@@ -59,17 +59,17 @@ class Column:
     def __len__(self) -> int:
         return len(self._array)
 
-    def __getitem__(self, rows: int | slice | npt.NDArray[np.int64]) -> Any:  # noqa: ANN401
+    def __getitem__(self, rows: int | slice | npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  as numpy's
         if not self._good.all():
             self._check(rows)
         found = self._array[rows]
         return found if self._entries is None else found[..., self._entries]
 
-    def take(self, rows: npt.NDArray[np.int64], axis: int = 0) -> Any:  # noqa: ANN401
+    def take(self, rows: npt.NDArray[np.int64], axis: int = 0) -> AnyArray:
         """As an array's: several times faster than an index."""
         if not self._good.all():
             self._check(rows)
-        found = self._array.take(rows, axis)
+        found: AnyArray = self._array.take(rows, axis)
         return found if self._entries is None else found[..., self._entries]
 
     def _check(self, rows: int | slice | npt.NDArray[np.int64]) -> None:
@@ -154,8 +154,9 @@ def _map(path: Path) -> dict[str, AnyArray]:
 
     try:
         with safe_open(path, framework="pt") as file:
+            names: list[str] = file.keys()  # it cannot be iterated itself
             # torch maps the file; numpy arrays from safetensors would be copies.
-            return {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name).numpy() for name in names}
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{path} cannot be read as safetensors ({error})") from None
 

@@ -4,7 +4,6 @@ A video is slow to seek (43-77 frames a second and core at 224 px), so each epis
 once, at the size that training uses, into one array a camera that later runs map into memory.
 """
 
-import hashlib
 import io
 import os
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from data_modules.lerobot_columns import Columns
+from data_modules.lerobot_source import fingerprint
 
 Size = tuple[int, int]
 ImageArray = npt.NDArray[np.uint8]
@@ -150,15 +150,8 @@ class FrameImages:
     def _cache_name(self) -> str:
         """Changes with the dataset's files (names, sizes, times) and the image size."""
         root = self.columns.root.resolve()
-        digest = hashlib.sha256()
-        digest.update((root / "meta" / "info.json").read_bytes())
-        for folder in ("meta", "data", "videos"):
-            for path in sorted((root / folder).rglob("*")):
-                if path.is_file():
-                    stat = path.stat()
-                    said = f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n"
-                    digest.update(said.encode())
-        return f"{root.name}-{self.size[0]}x{self.size[1]}-{digest.hexdigest()[:16]}"
+        digest = fingerprint(root, ("meta", "data", "videos"))
+        return f"{root.name}-{self.size[0]}x{self.size[1]}-{digest[:16]}"
 
 
 def check_cameras(columns: Columns, cameras: list[str]) -> None:

@@ -48,10 +48,10 @@ def read_info(root: Path) -> dict[str, Any]:
     return info
 
 
-def fingerprint(root: Path) -> str:
-    """Changes with the dataset: its info, and the names, sizes and times of its data files."""
+def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
+    """Changes with the dataset: its info, and names, sizes and times of the files in ``folders``."""
     digest = hashlib.sha256((root / "meta" / "info.json").read_bytes())
-    for folder in ("meta", "data"):
+    for folder in folders:
         for path in sorted(p for p in (root / folder).rglob("*") if p.is_file()):
             stat = path.stat()
             told = f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n"

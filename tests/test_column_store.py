@@ -45,7 +45,7 @@ def test_entries_can_be_picked_and_columns_sent_to_workers(
     folder: Path, columns: dict[str, np.ndarray]
 ) -> None:
     picked = open_store(folder).columns["action"].pick(np.array([2, 0]))
-    sent = pickle.dumps(picked)
+    sent = pickle.dumps(picked)  # as a loader with workers does, within one program
     assert len(sent) < 2000  # not the data
     for column in (picked, pickle.loads(sent)):
         np.testing.assert_array_equal(column[3:6], columns["action"][3:6][:, [2, 0]])

@@ -1,13 +1,12 @@
 """Measure, as ratios in one run, what speed is claimed for: windows a second, re-plan latency."""
 
 import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from actionprior.commands._timing import median_seconds
 
 
 def bench(repeats: int = 7, batch_size: int = 256, threads: int = 1) -> None:
@@ -43,8 +42,8 @@ def _windows(folder: Path, repeats: int, batch_size: int) -> dict[str, float]:
         delta_timestamps={"action": steps, "observation.state": steps},
     )
     few = frames[:32]
-    rate = batch_size / _median(lambda: ours.__getitems__(frames), repeats)
-    lerobot_rate = len(few) / _median(lambda: [theirs[i] for i in few], repeats)
+    rate = batch_size / median_seconds(lambda: ours.__getitems__(frames), repeats)
+    lerobot_rate = len(few) / median_seconds(lambda: [theirs[i] for i in few], repeats)
     return {
         "windows_per_s": round(rate),
         "lerobot_windows_per_s": round(lerobot_rate),
@@ -83,9 +82,9 @@ def _replan(repeats: int) -> dict[str, float]:
     )
     noise_BHA, z_BZ = torch.randn(1, 15, 37), torch.randn(1, architecture.latent_width)
     with torch.no_grad():
-        whole = _median(lambda: policy.predict_chunk(observation, noise_BHA), repeats)
-        history = _median(lambda: policy.prior.encode(past), repeats)
-        decoder = _median(
+        whole = median_seconds(lambda: policy.predict_chunk(observation, noise_BHA), repeats)
+        history = median_seconds(lambda: policy.prior.encode(past), repeats)
+        decoder = median_seconds(
             lambda: policy.prior.sample_relative(
                 z_BZ, observation.state_BS, past.embodiment_B, noise_BHA, policy.integration_steps
             ),
@@ -96,17 +95,6 @@ def _replan(repeats: int) -> dict[str, float]:
         "decoder_share": round(decoder / whole, 3),
         "history_share": round(history / whole, 3),
     }
-
-
-def _median(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def main(args: list[str]) -> None:

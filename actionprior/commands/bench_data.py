@@ -2,17 +2,23 @@
 
 import json
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
+from actionprior.commands._timing import median_seconds
 from actionprior.embodiment import Embodiment
+from actionprior.sampling import EpochOrder
+from actionprior.spans import Spans
+from actionprior.trajectories import Recording, TrajectoryStore
+from data_modules import LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
 STEPS = 15  # of the chunk, and of the history before it
 
@@ -46,9 +52,7 @@ def bench_data(
     print("RESULT " + json.dumps(result))
 
 
-def _small(work: Path, episodes: int, batch_size: int = 256) -> Any:  # noqa: ANN401  lazily imported
-    from data_modules import SimulatedTrajectories
-
+def _small(work: Path, episodes: int, batch_size: int = 256) -> SimulatedTrajectories:
     data = SimulatedTrajectories(
         ["panda"],
         episodes_per_task=episodes,
@@ -60,20 +64,17 @@ def _small(work: Path, episodes: int, batch_size: int = 256) -> Any:  # noqa: AN
     return data
 
 
-def _stage_one(data: Any, repeats: int, batch_size: int) -> dict[str, float]:  # noqa: ANN401
+def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> dict[str, float]:
     """Windows of 15 past and 15 coming steps, from one image-free dataset on disk."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
-    from torch.utils.data import DataLoader
-
-    from actionprior.sampling import EpochOrder
 
     store, order = data.frames.store, EpochOrder([data.frames.train])
     frames = order.frames(np.arange(batch_size) % len(order))
-    ours = batch_size / _median(lambda: _both(store, order, batch_size), repeats)
+    ours = batch_size / median_seconds(lambda: _both(store, order, batch_size), repeats)
     unified = store.future(torch.arange(len(store)), 1)
     action_NA, state_NS = unified.action_BHA[:, 0].numpy(), unified.state_BHS[:, 0].numpy()
     at = np.clip(frames[:, None] + np.arange(-STEPS, STEPS), 0, len(store) - 1)
-    limit = batch_size / _median(lambda: (action_NA[at], state_NS[at]), repeats)
+    limit = batch_size / median_seconds(lambda: (action_NA[at], state_NS[at]), repeats)
     steps = [i / data.embodiments[0].control_hz for i in range(-STEPS, STEPS)]
     theirs = LeRobotDataset(
         "bench/panda",
@@ -82,7 +83,7 @@ def _stage_one(data: Any, repeats: int, batch_size: int) -> dict[str, float]:  #
     )
     few = 64
     loader: DataLoader[Any] = DataLoader(theirs, batch_size=few, shuffle=True)
-    lerobot = few / _median(lambda: next(iter(loader)), repeats)
+    lerobot = few / median_seconds(lambda: next(iter(loader)), repeats)
     return {
         "stage1_windows_per_s": round(ours),
         "stage1_vs_lerobot": round(ours / lerobot, 1),
@@ -90,7 +91,7 @@ def _stage_one(data: Any, repeats: int, batch_size: int) -> dict[str, float]:  #
     }
 
 
-def _both(store: Any, order: Any, batch_size: int) -> None:  # noqa: ANN401  lazily imported
+def _both(store: TrajectoryStore, order: EpochOrder, batch_size: int) -> None:
     first = np.random.default_rng().integers(0, max(1, len(order) - batch_size))
     frames_B = torch.from_numpy(order.frames(np.arange(first, first + batch_size)))
     store.future(frames_B, STEPS)
@@ -101,9 +102,6 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
     """The same windows from a made-up store of 10^5 frames and from a large one."""
     from actionprior.column_store import open_store, write_store
     from actionprior.envs.embodiments import suite_embodiment
-    from actionprior.sampling import EpochOrder
-    from actionprior.spans import Spans
-    from actionprior.trajectories import Recording, TrajectoryStore
 
     robot: Embodiment = suite_embodiment("panda")
     rates, startup = {}, 0.0
@@ -123,9 +121,8 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
         _both(store, order, batch_size)
         startup = time.perf_counter() - start
         columns["action"][:], columns["state"][:]  # warm: checked, and in the page cache
-        rates[size] = batch_size / _median(
-            lambda store=store, order=order: _both(store, order, batch_size),  # type: ignore[misc]
-            3 * repeats,
+        rates[size] = batch_size / median_seconds(
+            partial(_both, store, order, batch_size), 3 * repeats
         )
     return {
         "scaling_1e5_to_1e8": round(rates[frames] / rates[100_000], 3),
@@ -137,11 +134,9 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
 def _stage_two(work: Path, repeats: int) -> dict[str, float]:
     """Observations with image, instruction, history and chunk: our frame cache, their video."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
-    from torch.utils.data import DataLoader
 
     from actionprior.envs.embodiments import suite_embodiment
     from actionprior.envs.recording import CAMERA_KEY, record_demonstrations
-    from data_modules import LeRobotEmbodiment, LeRobotVLA
 
     root = work / "video"
     record_demonstrations(
@@ -153,7 +148,7 @@ def _stage_two(work: Path, repeats: int) -> dict[str, float]:
     data.prepare_data()
     data.setup("fit")
     ours = iter(_endless(data.train_dataloader))
-    rate = 64 / _median(lambda: next(ours), 5 * repeats)
+    rate = 64 / median_seconds(lambda: next(ours), 5 * repeats)
     steps = [i / robot.control_hz for i in range(STEPS)]
     theirs = LeRobotDataset(
         "bench/video",
@@ -162,14 +157,14 @@ def _stage_two(work: Path, repeats: int) -> dict[str, float]:
         video_backend="pyav",
     )
     loader: DataLoader[Any] = DataLoader(theirs, batch_size=16, shuffle=True)
-    lerobot = 16 / _median(lambda: next(iter(loader)), repeats)
+    lerobot = 16 / median_seconds(lambda: next(iter(loader)), repeats)
     return {
         "stage2_observations_per_s": round(rate),
         "stage2_vs_lerobot_video": round(rate / lerobot, 1),
     }
 
 
-def _endless(loader: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _endless(loader: Callable[[], DataLoader[Any]]) -> Iterator[Any]:
     while True:
         yield from loader()
 
@@ -202,17 +197,6 @@ def _waiting(work: Path, episodes: int, steps: int = 60) -> dict[str, float]:
     taken = profiler.recorded_durations
     waited = sum(taken["[_TrainingEpochLoop].train_dataloader_next"])
     return {"data_wait_share": round(waited / (waited + sum(taken["run_training_batch"])), 4)}
-
-
-def _median(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def main(args: list[str]) -> None:
