@@ -49,7 +49,7 @@ def read_info(root: Path) -> dict[str, Any]:
 
 
 def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
-    """Changes with the dataset: its info, and names, sizes and times of the files in ``folders``."""
+    """Changes with the dataset: its info; names, sizes and times of the files in ``folders``."""
     digest = hashlib.sha256((root / "meta" / "info.json").read_bytes())
     for folder in folders:
         for path in sorted(p for p in (root / folder).rglob("*") if p.is_file()):
