@@ -75,7 +75,7 @@ class StageModule(LightningModule):
                     groups.append(
                         {"params": chosen, "lr": self.learning_rate * factor, "weight_decay": decay}
                     )
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=True)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.rate(k, total))
         return {

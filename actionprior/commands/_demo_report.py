@@ -30,6 +30,16 @@ class Run(NamedTuple):
         """Where its events and rollouts are."""
         return self.folder / "lightning_logs" / "version_0"
 
+    @property
+    def rollouts(self) -> list[Path]:
+        """Results of its rollouts, the last ones at the end; empty before a run is finished."""
+        return sorted(self.log_dir.glob("rollouts/step_*/results.json"))
+
+    @property
+    def finished(self) -> bool:
+        """Rollouts come last."""
+        return bool(self.rollouts)
+
 
 class Curve(NamedTuple):
     """A logged scalar."""
@@ -94,10 +104,9 @@ def _read(run: Run) -> Outcome:
         scalars = events.Scalars(tag)
         return Curve([s.step for s in scalars], [s.value for s in scalars])
 
-    files = sorted(run.log_dir.glob("rollouts/step_*/results.json"))
-    if not files:
+    if not run.finished:
         raise UserError(f"{run.log_dir} holds no rollouts; expected the end of a finished run")
-    found = json.loads(files[-1].read_text())["environments"]
+    found = json.loads(run.rollouts[-1].read_text())["environments"]
     return Outcome(
         run,
         curve("val/mae_normalized"),

@@ -71,7 +71,8 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
         preset: ``quick`` (one seed), ``paired`` (three seeds and the control prior), ``full``
             (100 demonstrations a task and a longer run) or ``smoke`` (does it run at all).
         out: folder for checkpoints, logs, the picture, the film and ``result.json``.
-        reuse: take the trunk and the priors that an earlier demo left in ``out``.
+        reuse: take the trunk, the priors and the finished runs that an earlier demo with the
+            same preset left in ``out``: so an interrupted one goes on.
 
     Raises:
         UserError: unknown preset, or the recipes are not there.
@@ -89,6 +90,12 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
     trunk = folder / "trunk.safetensors"
     priors = {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
     with Jobs(folder / "logs") as jobs:
+        if not (reuse and all(path.is_file() for path in priors.values())):
+            for robot in _recipe_robots():  # side by side, rather than in the pretraining
+                words = [f"--config={PRETRAIN}", f"--data.robots=[{robot}]"]
+                words += [f"--data.episodes_per_task={chosen.pretrain_demonstrations}"]
+                jobs.start(f"record-{robot}", ["prepare", *words])
+            jobs.wait()
         for arm, path in priors.items():
             if not (reuse and path.is_file()):
                 jobs.start(f"pretrain-{arm}", _pretrain(folder, arm, path, chosen))
@@ -102,6 +109,9 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
         for seed in chosen.seeds:
             for arm in chosen.arms:
                 run = Run(arm, seed, folder / preset / f"{arm}-{seed}")
+                runs.append(run)
+                if reuse and run.finished:
+                    continue
                 shutil.rmtree(run.folder, ignore_errors=True)  # of an earlier demo
                 jobs.start(
                     f"{preset}-{arm}-{seed}",
@@ -120,10 +130,16 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
                         *ARMS[arm],
                     ],
                 )
-                runs.append(run)
         jobs.wait()
     minutes = (time.monotonic() - start) / 60
     report(runs, folder / preset, chosen.demonstrations, chosen.steps, minutes)
+
+
+def _recipe_robots() -> list[str]:
+    import yaml
+
+    robots: list[str] = yaml.safe_load(Path(PRETRAIN).read_text())["data"]["init_args"]["robots"]
+    return robots
 
 
 def _pretrain(folder: Path, arm: str, path: Path, chosen: Preset) -> list[str]:
@@ -133,7 +149,7 @@ def _pretrain(folder: Path, arm: str, path: Path, chosen: Preset) -> list[str]:
         *_words(PRETRAIN, log),
         f"--data.episodes_per_task={chosen.pretrain_demonstrations}",
         f"--trainer.max_steps={chosen.pretrain_steps}",
-        f"--trainer.val_check_interval={min(500, chosen.pretrain_steps)}",
+        f"--trainer.val_check_interval={max(1, chosen.pretrain_steps // 2)}",
         f"--trainer.callbacks.dirpath={path.parent}",
         f"--trainer.callbacks.filename={path.stem}",
     ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.networks.transformer import Block, FeedForward
+from actionprior.networks.transformer import Block, FeedForward, read_first
 
 
 class Fusion(nn.Module):
@@ -68,8 +68,7 @@ class Fusion(nn.Module):
         seen = history_mask_B.new_ones(batch, 2 + dataset_BPW.shape[1])
         mask_BN = torch.cat([seen, history_mask_B[:, None], trunk_mask_BN], dim=1)
         x_BNW = torch.cat(tokens, dim=1)
-        for block in self.blocks:
-            x_BNW = block(x_BNW, mask_BN)
+        x_BNW = read_first(self.blocks, x_BNW, mask_BN)
         return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.networks.transformer import Block
+from actionprior.networks.transformer import Block, read_first
 
 Inputs = Literal["action_state", "action"]
 
@@ -62,6 +62,5 @@ class TrajectoryEncoder(nn.Module):
         x_BNW = torch.cat([cls_B1W, dataset_BPW, tau_BNW], dim=1)
         front = step_mask_BH.new_ones(batch, 1 + dataset_BPW.shape[1])
         mask_BN = torch.cat([front, step_mask_BH.repeat_interleave(kinds, dim=1)], dim=1)
-        for block in self.blocks:
-            x_BNW = block(x_BNW, mask_BN)
+        x_BNW = read_first(self.blocks, x_BNW, mask_BN)
         return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)

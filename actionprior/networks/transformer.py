@@ -23,13 +23,24 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-        """(B, N, W) → (B, N, W); tokens attend only where ``mask_BN`` is True."""
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor, first: int | None = None) -> Tensor:
+        """(B, N, W) → (B, N, W); tokens attend only where ``mask_BN`` is True.
+
+        With ``first``, what the first tokens gather from all, (B, first, W), and nothing else
+        is computed.
+        """
         batch, tokens, width = x_BNW.shape
-        qkv = self.qkv(x_BNW).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        shape = (batch, -1, self.heads, width // self.heads)
+        if first is None:
+            first = tokens
+            parts = self.qkv(x_BNW).chunk(3, dim=-1)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(x_BNW[:, :first], weight[:width], bias[:width])
+            parts = (query, *F.linear(x_BNW, weight[width:], bias[width:]).chunk(2, dim=-1))
+        q, k, v = (part.reshape(shape).transpose(1, 2) for part in parts)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BN[:, None, None, :])
-        mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+        mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, first, width))
         return mixed
 
 
@@ -52,11 +63,25 @@ class Block(nn.Module):
         self.norm_mlp = nn.RMSNorm(width)
         self.mlp = FeedForward(width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-        """(B, N, W) → (B, N, W)."""
-        x_BNW = x_BNW + self.attention(self.norm_attention(x_BNW), mask_BN)
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor, first: int | None = None) -> Tensor:
+        """(B, N, W) → (B, N, W), or (B, first, W): the first tokens alone, at their cost.
+
+        A network that reads one token need not compute the others in its last block.
+        """
+        mixed = self.attention(self.norm_attention(x_BNW), mask_BN, first)
+        x_BNW = x_BNW[:, :first] + mixed
         y: Tensor = x_BNW + self.mlp(self.norm_mlp(x_BNW))
         return y
+
+
+def read_first(blocks: nn.ModuleList, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
+    """What a stack of ``Block`` makes of the first token, (B, 1, W).
+
+    The last block computes no other token: of two blocks over 33 tokens that saves two fifths.
+    """
+    for depth, block in enumerate(blocks, 1):
+        x_BNW = block(x_BNW, mask_BN, first=1 if depth == len(blocks) else None)
+    return x_BNW[:, :1]
 
 
 class AdaptiveNorm(nn.Module):

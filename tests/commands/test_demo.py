@@ -48,6 +48,16 @@ def test_the_demo_runs_from_a_clone(tmp_path: Path) -> None:
     assert result["rollouts"] == 4  # one of each task
     with Image.open(tmp_path / "outputs/demo/smoke/demo.png") as picture:
         assert picture.size[0] > 1000
+    shutil.rmtree(tmp_path / "outputs/demo/smoke/no_prior-0")  # as if it had been interrupted
+    again = subprocess.run(
+        [*command, "demo", "--preset=smoke", "--reuse=true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "smoke/no_prior-0" in again.stdout, again.stdout + again.stderr
+    assert again.stdout.count("$ lightning fit") == 1
+    assert last_result(again.stdout)["success_prior"] == result["success_prior"]
 
 
 def fake_run(folder: Path, arm: str, seed: int, *, won: int, losses: list[float]) -> Run:

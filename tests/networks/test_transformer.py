@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actionprior.networks.transformer import AdaptiveBlock, Attention, Block
+from actionprior.networks.transformer import AdaptiveBlock, Attention, Block, read_first
 
 
 def test_masked_tokens_are_not_attended_to() -> None:
@@ -25,6 +25,26 @@ def test_a_fresh_adaptive_block_is_the_identity_and_then_follows_its_condition()
         torch.nn.init.normal_(norm.modulation.weight, std=0.2)
     one, two = block(x, mask, torch.randn(3, 8)), block(x, mask, torch.randn(3, 8))
     assert (one - two).abs().max() > 1e-2
+
+
+def test_the_first_token_is_the_same_when_the_last_block_computes_no_other() -> None:
+    blocks = torch.nn.ModuleList([Block(16, 2), Block(16, 2)])
+    x, mask = torch.randn(3, 5, 16, requires_grad=True), torch.ones(3, 5, dtype=torch.bool)
+    mask[0, 3:] = False
+    whole = x
+    for block in blocks:
+        whole = block(whole, mask)
+    first = read_first(blocks, x, mask)
+    assert first.shape == (3, 1, 16)
+    torch.testing.assert_close(first, whole[:, :1])
+    parameters = [x, *blocks.parameters()]
+    for mine, theirs in zip(
+        torch.autograd.grad(first.square().sum(), parameters),
+        torch.autograd.grad(whole[:, :1].square().sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+    assert read_first(torch.nn.ModuleList(), x, mask).shape == (3, 1, 16)
 
 
 def test_heads_must_divide_the_width() -> None:
