@@ -10,7 +10,9 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from actionprior import rotations
 from actionprior.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,10 +37,19 @@ STATE_SLOTS: dict[str, tuple[int, int]] = {
 }
 
 ActionRepresentation = Literal[
-    "joint_position", "joint_delta", "end_effector_position", "end_effector_delta", "gripper"
+    "joint_position",
+    "joint_delta",
+    "end_effector_position",
+    "end_effector_delta",
+    "end_effector_rotation",
+    "gripper",
 ]
-StateRepresentation = Literal["position", "angle_sincos", "gripper"]
+StateRepresentation = Literal[
+    "position", "angle_sincos", "rotation_quaternion", "rotation_6d", "gripper"
+]
 DELTAS = ("joint_delta", "end_effector_delta")
+ROTATIONS = {"end_effector_rotation": 3, "rotation_quaternion": 4, "rotation_6d": 6}
+"""Representations of orientations, and the entries of the slot that they take."""
 
 
 class EmbodimentError(UserError):
@@ -54,11 +65,16 @@ class ActionGroup:
         slot: key of ``ACTION_SLOTS``.
         features: the dataset's names of these entries, in slot order.
         representation: deltas are learnt as their running sum along the chunk, positions
-            relative to ``relative_to``, a gripper as it is.
-        unit: of one entry, for reports (rad, m, ...). A delta's is that of its sum.
+            relative to ``relative_to``, a gripper as it is; an ``end_effector_rotation`` takes
+            three entries of the slot, a rotation vector, and is learnt as the turn from
+            ``relative_to``, in its frame.
+        unit: of one entry, for reports (rad, m, ...). A delta's is that of its sum; a rotation's
+            is rad.
         offset: first entry within the slot.
-        relative_to: name of the state group (same width, same unit) whose value at the
-            chunk's first step is subtracted from position-like actions; empty: learnt absolute.
+        relative_to: name of the state group (same width, same unit; for a rotation: any group of
+            a rotation) whose value at the chunk's first step position-like actions are relative
+            to; empty: learnt absolute.
+        encoding: how the dataset writes a rotation (``rotations.encoding_width``).
     """
 
     name: str = ""
@@ -68,6 +84,12 @@ class ActionGroup:
     unit: str = ""
     offset: int = 0
     relative_to: str = ""
+    encoding: str = ""
+
+    @property
+    def slot_width(self) -> int:
+        """Entries taken in the slot."""
+        return ROTATIONS.get(self.representation, len(self.features))
 
 
 @dataclass(frozen=True)
@@ -75,6 +97,8 @@ class StateGroup:
     """Consecutive proprioceptive features that share a slot.
 
     ``angle_sincos`` takes two entries of the slot a feature (sine, cosine) and needs radians.
+    ``rotation_quaternion`` (4 entries, w ≥ 0) and ``rotation_6d`` (6 entries, without a jump
+    anywhere) are an orientation, which the dataset writes in ``encoding``.
     """
 
     name: str = ""
@@ -83,11 +107,14 @@ class StateGroup:
     representation: StateRepresentation = "position"
     unit: str = ""
     offset: int = 0
+    encoding: str = ""
 
     @property
     def slot_width(self) -> int:
         """Entries taken in the slot."""
-        return len(self.features) * (2 if self.representation == "angle_sincos" else 1)
+        if self.representation == "angle_sincos":
+            return 2 * len(self.features)
+        return ROTATIONS.get(self.representation, len(self.features))
 
 
 @dataclass
@@ -147,7 +174,7 @@ class Embodiment:
     def action_slots(self, group: ActionGroup) -> slice:
         """Unified entries of one action group."""
         start = ACTION_SLOTS[group.slot][0] + group.offset
-        return slice(start, start + len(group.features))
+        return slice(start, start + group.slot_width)
 
     def state_slots(self, group: StateGroup) -> slice:
         """Unified entries of one state group."""
@@ -167,6 +194,11 @@ class Embodiment:
         deltas = [g for g in self.action if g.representation in DELTAS]
         return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in deltas])
 
+    def rotation_starts(self) -> list[int]:
+        """First of the three unified entries of each action that is a rotation vector."""
+        turns = [g for g in self.action if g.representation in ROTATIONS]
+        return [self.action_slots(g).start for g in turns]
+
     # ---- robot vectors <-> unified vectors ------------------------------------------------
 
     def action_to_unified(self, action: FloatArray) -> FloatArray:
@@ -181,12 +213,19 @@ class Embodiment:
         column = 0
         for group in self.action:
             values = action[..., column : column + len(group.features)]
+            if group.representation in ROTATIONS:
+                values = _turn(values, group.encoding, "axis_angle")
             unified[..., self.action_slots(group)][rows] = values
             column += len(group.features)
 
     def action_from_unified(self, unified: FloatArray) -> FloatArray:
         """(..., 37) → (..., n_a), the inverse of ``action_to_unified``."""
-        parts = [unified[..., self.action_slots(group)] for group in self.action]
+        parts = []
+        for group in self.action:
+            values = unified[..., self.action_slots(group)]
+            if group.representation in ROTATIONS:
+                values = _turn(values, "axis_angle", group.encoding)
+            parts.append(values)
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def state_to_unified(self, state: FloatArray) -> FloatArray:
@@ -202,6 +241,9 @@ class Embodiment:
             if group.representation == "angle_sincos":
                 pairs = np.stack([np.sin(values), np.cos(values)], axis=-1)
                 values = pairs.reshape(*values.shape[:-1], -1)
+            elif group.representation in ROTATIONS:
+                form = "quaternion_xyzw" if group.slot_width == 4 else "rotation_6d"
+                values = _turn(values, group.encoding, form)
             unified[..., self.state_slots(group)][rows] = values
 
     def reference(self, state: FloatArray) -> FloatArray:
@@ -210,10 +252,14 @@ class Embodiment:
         (..., n_s) → (..., 37); zero for deltas, grippers and absolute groups.
         """
         reference = np.zeros((*state.shape[:-1], ACTION_WIDTH), dtype=np.float32)
-        values_of = {group.name: values for group, values in self._state_parts(state)}
+        part_of = {group.name: (group, values) for group, values in self._state_parts(state)}
         for group in self.action:
-            if group.relative_to:
-                reference[..., self.action_slots(group)] = values_of[group.relative_to]
+            if not group.relative_to:
+                continue
+            source, values = part_of[group.relative_to]
+            if group.representation in ROTATIONS:
+                values = _turn(values, source.encoding, "axis_angle")
+            reference[..., self.action_slots(group)] = values
         return reference
 
     # ---- plain data -----------------------------------------------------------------------
@@ -290,7 +336,7 @@ class Embodiment:
                 )
             if not group.features:
                 raise EmbodimentError(f"{where} group {group.name!r} names no feature")
-            width = group.slot_width if isinstance(group, StateGroup) else len(group.features)
+            width = group.slot_width
             start, stop = slots[group.slot]
             if group.offset < 0 or start + group.offset + width > stop:
                 raise EmbodimentError(
@@ -310,38 +356,75 @@ class Embodiment:
                 taken[entry] = group.name
 
     def _check_representations(self) -> None:
+        for kind, groups, known in (
+            ("action", self.action, get_args(ActionRepresentation)),
+            ("state", self.state, get_args(StateRepresentation)),
+        ):
+            for group in groups:
+                where = f"embodiment {self.name!r}, {kind} group {group.name!r}"
+                if group.representation not in known:
+                    raise EmbodimentError(
+                        f"{where}: representation {group.representation!r} is unknown; "
+                        f"expected one of {list(known)}"
+                    )
+                _check_rotation(where, group)
+        for action in self.action:
+            if action.relative_to:
+                self._check_reference(action)
+
+    def _check_reference(self, group: ActionGroup) -> None:
+        where = f"embodiment {self.name!r}, action group {group.name!r}"
         states = {g.name: g for g in self.state}
-        for group in self.action:
-            where = f"embodiment {self.name!r}, action group {group.name!r}"
-            if group.representation not in get_args(ActionRepresentation):
-                raise EmbodimentError(
-                    f"{where}: representation {group.representation!r} is unknown; "
-                    f"expected one of {list(get_args(ActionRepresentation))}"
-                )
-            if not group.relative_to:
-                continue
-            if group.representation not in ("joint_position", "end_effector_position"):
-                raise EmbodimentError(
-                    f"{where}: relative_to is for positions, found {group.representation!r}"
-                )
-            state = states.get(group.relative_to)
-            if state is None:
-                raise EmbodimentError(
-                    f"{where}: relative_to names state group {group.relative_to!r}; "
-                    f"expected one of {sorted(states)}"
-                )
-            if len(state.features) != len(group.features) or state.unit != group.unit:
-                raise EmbodimentError(
-                    f"{where} has {len(group.features)} features in {group.unit!r}, but its "
-                    f"relative_to {state.name!r} has {len(state.features)} in {state.unit!r}"
-                )
-        for state in self.state:
-            if state.representation not in get_args(StateRepresentation):
-                raise EmbodimentError(
-                    f"embodiment {self.name!r}, state group {state.name!r}: representation "
-                    f"{state.representation!r} is unknown; expected one of "
-                    f"{list(get_args(StateRepresentation))}"
-                )
+        turns = group.representation in ROTATIONS
+        if not turns and group.representation not in ("joint_position", "end_effector_position"):
+            raise EmbodimentError(
+                f"{where}: relative_to is for positions, found {group.representation!r}"
+            )
+        state = states.get(group.relative_to)
+        if state is None:
+            raise EmbodimentError(
+                f"{where}: relative_to names state group {group.relative_to!r}; "
+                f"expected one of {sorted(states)}"
+            )
+        if turns != (state.representation in ROTATIONS):
+            raise EmbodimentError(
+                f"{where} is {group.representation!r}, but its relative_to {state.name!r} is "
+                f"{state.representation!r}: one is a rotation, the other is not"
+            )
+        if not turns and (len(state.features) != len(group.features) or state.unit != group.unit):
+            raise EmbodimentError(
+                f"{where} has {len(group.features)} features in {group.unit!r}, but its "
+                f"relative_to {state.name!r} has {len(state.features)} in {state.unit!r}"
+            )
+
+
+def _check_rotation(where: str, group: ActionGroup | StateGroup) -> None:
+    if group.representation not in ROTATIONS:
+        if group.encoding:
+            raise EmbodimentError(
+                f"{where}: encoding {group.encoding!r} is for rotations, found "
+                f"{group.representation!r}"
+            )
+        return
+    width = rotations.encoding_width(group.encoding)
+    if width is None:
+        raise EmbodimentError(
+            f"{where}: encoding {group.encoding!r} of a rotation is unknown; expected one of "
+            f"{rotations.known_encodings()}"
+        )
+    if len(group.features) != width:
+        raise EmbodimentError(
+            f"{where} has {len(group.features)} features, but {group.encoding!r} takes {width}"
+        )
+    if group.unit != "rad":
+        raise EmbodimentError(f"{where}: a rotation's unit is 'rad', found {group.unit!r}")
+
+
+def _turn(values: FloatArray, source: str, target: str) -> FloatArray:
+    """Orientations (..., k) from one encoding to another, in double precision between."""
+    quaternion = rotations.to_quaternion(torch.from_numpy(np.asarray(values, np.float64)), source)
+    turned: FloatArray = rotations.from_quaternion(quaternion, target).numpy().astype(np.float32)
+    return turned
 
 
 def _group[G: (ActionGroup, StateGroup)](kind: type[G], data: G | dict[str, Any]) -> G:

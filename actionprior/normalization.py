@@ -1,17 +1,20 @@
 """Per-embodiment normalisation of actions and states, and the relative form actions are learnt in.
 
-Position-like actions are learnt relative to the window's first state, deltas as their running
-sum along the window: in both, an error made at one step does not add up over the next ones.
+Position-like actions are learnt relative to the window's first state (orientations as the turn
+from it), deltas as their running sum along the window: an error made at one step does not add up
+over the next ones.
 The normaliser is part of the motion prior, so its statistics travel inside every checkpoint.
 
 Axes: B batch, H steps, A = 37 action slots, S = 74 state slots, E embodiments.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment
 from actionprior.errors import UserError
@@ -44,6 +47,7 @@ class Normalizer(nn.Module):
     action_mask_EA: Tensor
     state_mask_ES: Tensor
     delta_mask_EA: Tensor
+    rotation_start_EA: Tensor  # True at the first of a rotation vector's three slots
     action_center: Tensor  # (E, H, A)
     action_scale: Tensor  # (E, H, A), what ``normalize_action`` divides by
     state_center: Tensor  # (E, S)
@@ -69,6 +73,7 @@ class Normalizer(nn.Module):
         for name, width in (
             ("action_mask_EA", ACTION_WIDTH),
             ("delta_mask_EA", ACTION_WIDTH),
+            ("rotation_start_EA", ACTION_WIDTH),
             ("state_mask_ES", STATE_WIDTH),
         ):
             # Follows from the embodiments, hence not stored twice.
@@ -86,6 +91,7 @@ class Normalizer(nn.Module):
         for row, embodiment in enumerate(embodiments, len(self.embodiments) - count):
             self.action_mask_EA[row] = torch.from_numpy(embodiment.action_mask())
             self.delta_mask_EA[row] = torch.from_numpy(embodiment.delta_mask())
+            self.rotation_start_EA[row, embodiment.rotation_starts()] = True
             self.state_mask_ES[row] = torch.from_numpy(embodiment.state_mask())
 
     # ---- masks ----------------------------------------------------------------------------
@@ -101,7 +107,13 @@ class Normalizer(nn.Module):
         """Actions in the form they are learnt in, robot units: (B, H, A), zero where masked."""
         mask_BHA = self.action_mask(trajectory)
         action_BHA = torch.where(mask_BHA, trajectory.action_BHA, 0.0)
-        relative_BHA = action_BHA - trajectory.reference_BA[:, None, :]
+        relative_BHA = self._turns(
+            rotations.relative_vector,
+            action_BHA,
+            trajectory.reference_BA,
+            trajectory.embodiment_B,
+            action_BHA - trajectory.reference_BA[:, None, :],
+        )
         delta_B1A = self.delta_mask_EA[trajectory.embodiment_B][:, None, :]
         summed_BHA = torch.where(delta_B1A, action_BHA.cumsum(dim=1), relative_BHA)
         return torch.where(mask_BHA, summed_BHA, 0.0)
@@ -113,8 +125,33 @@ class Normalizer(nn.Module):
         first_B1A = torch.zeros_like(relative_BHA[:, :1])
         steps_BHA = torch.diff(relative_BHA, dim=1, prepend=first_B1A)
         delta_B1A = self.delta_mask_EA[embodiment_B][:, None, :]
-        action_BHA = torch.where(delta_B1A, steps_BHA, relative_BHA + reference_BA[:, None, :])
+        moved_BHA = self._turns(
+            rotations.absolute_vector,
+            relative_BHA,
+            reference_BA,
+            embodiment_B,
+            relative_BHA + reference_BA[:, None, :],
+        )
+        action_BHA = torch.where(delta_B1A, steps_BHA, moved_BHA)
         return torch.where(self.action_mask_EA[embodiment_B][:, None, :], action_BHA, 0.0)
+
+    def _turns(
+        self,
+        compose: Callable[[Tensor, Tensor], Tensor],
+        vector_BHA: Tensor,
+        reference_BA: Tensor,
+        embodiment_B: Tensor,
+        other_BHA: Tensor,
+    ) -> Tensor:
+        """``other_BHA``, and composed rotations where the robot's slots are rotation vectors."""
+        starts = {start for robot in self.embodiments for start in robot.rotation_starts()}
+        for start in sorted(starts):
+            three = slice(start, start + rotations.VECTOR_WIDTH)
+            composed_BH3 = compose(vector_BHA[..., three], reference_BA[:, None, three])
+            turns_B11 = self.rotation_start_EA[embodiment_B, start][:, None, None]
+            other_BHA = other_BHA.clone()
+            other_BHA[..., three] = torch.where(turns_B11, composed_BH3, other_BHA[..., three])
+        return other_BHA
 
     # ---- normalised form ------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
 from actionprior.column_store import Column
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
@@ -226,7 +227,14 @@ def _travel(store: TrajectoryStore, robot: Embodiment, frames_B: Tensor, length:
     deltas = batch.action_BHA * torch.from_numpy(robot.delta_mask())
     # The last frame is repeated past the end: no travel for positions; sums need the mask.
     sums_BHA = (deltas * batch.step_mask_BH[..., None]).cumsum(1)
-    values = torch.cat([batch.action_BHA - deltas + sums_BHA, batch.state_BHS], dim=-1)
+    action_BHA = batch.action_BHA - deltas + sums_BHA
+    for start in robot.rotation_starts():
+        three = slice(start, start + rotations.VECTOR_WIDTH)
+        # From the first step's orientation: a rotation vector itself jumps at half a turn.
+        action_BHA[..., three] = rotations.relative_vector(
+            action_BHA[..., three], action_BHA[:, :1, three]
+        )
+    values = torch.cat([action_BHA, batch.state_BHS], dim=-1)
     spread = values.amax(1) - values.amin(1)
     spread[:, :ACTION_WIDTH] = spread[:, :ACTION_WIDTH].maximum(sums_BHA.abs().amax(1))
     return spread

@@ -4,7 +4,7 @@ lerobot itself accepts NaN and a frame rate that timestamps contradict; what we 
 here, and refused in one sentence.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actionprior.column_store import Column
+from actionprior.column_store import FORMAT, Column
 from actionprior.data import DataError
 from actionprior.embodiment import Embodiment
 from actionprior.permutation import IntArray
+from actionprior.resampling import resample
 from data_modules.lerobot_source import feature_names, read_episodes, read_info
-from data_modules.lerobot_store import stored
+from data_modules.lerobot_store import Made, kept, stored
 
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
@@ -31,13 +32,16 @@ class LeRobotEmbodiment(Embodiment):
         roots: folders of datasets on this machine.
         repo_ids: datasets on the Hugging Face hub, downloaded (without videos for Stage 1) or
             found under ``HF_LEROBOT_HOME``.
+        resample: bring datasets of another frame rate, or whose timestamps contradict it, to
+            ``control_hz`` (``actionprior/resampling.py``); by the timestamps.
         trust_fps: say so to use a dataset whose timestamps contradict its frame rate: its
-            frames are then taken to be 1 / ``control_hz`` apart.
+            frames are then taken to be 1 / fps apart.
         how_to_get: told to a user who lacks one of ``roots``.
     """
 
     roots: list[str] = field(default_factory=list)
     repo_ids: list[str] = field(default_factory=list)
+    resample: bool = False
     trust_fps: bool = False
     how_to_get: str = ""
 
@@ -54,6 +58,8 @@ class Columns:
         task_N: int64 (N,), index into ``tasks``, mapped from disk.
         tasks: instructions.
         timestamp_N: float64 (N,), seconds from the episode's start, mapped from disk.
+        source: the dataset as it was recorded, where these frames are resampled from it.
+        source_row_N: int64 (N,), the row of its episode whose image each frame shows.
     """
 
     root: Path
@@ -64,6 +70,8 @@ class Columns:
     task_N: Column
     tasks: list[str]
     timestamp_N: Column
+    source: "Columns | None" = None
+    source_row_N: Column | None = None
 
     @cached_property
     def stops_E(self) -> IntArray:
@@ -89,6 +97,17 @@ class Columns:
         """The episode that a frame is in, and the frame's row in it."""
         episode = int(np.searchsorted(self.stops_E, frame, side="right"))
         return episode, frame - int(self.starts_E[episode])
+
+    @property
+    def recorded(self) -> "Columns":
+        """The dataset as it was recorded: where images are found."""
+        return self.source or self
+
+    def recorded_row(self, frame: int) -> int:
+        """The row, in the recorded episode, of the image that belongs to a frame."""
+        if self.source_row_N is None:
+            return self.episode_at(frame)[1]
+        return int(self.source_row_N[frame])
 
     def task_at(self, frame: int) -> str:
         """Instruction at a frame."""
@@ -134,7 +153,8 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         advice = robot.how_to_get or "record or convert it first"
         raise DataError(f"{root}: there is no such dataset folder; {advice}")
     info = read_info(root)
-    _check_rate(root, info, robot)
+    if not robot.resample:
+        _check_rate(root, info, robot)
     actions = _choose(root, info, robot.action_key, robot.action_features, robot.ignored)
     states = _choose(root, info, robot.state_key, robot.state_features, robot.ignored)
     store = stored(root, info, robot.action_key, robot.state_key)
@@ -154,16 +174,71 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         ("state", robot.state_key, states, robot.state_features),
     ):
         _check_finite(result, key, store.about["not_finite"][name], entries, features)
+    rate_E = columns["rate"][:]
+    if robot.resample:
+        return resampled(result, rate_E, robot)
     if not robot.trust_fps:
-        _check_timestamps(root, info, columns["rate"][:], robot)
+        _check_timestamps(root, info, rate_E, robot)
     return result
+
+
+def resampled(
+    columns: Columns, rate_E: npt.NDArray[np.float64], robot: LeRobotEmbodiment
+) -> Columns:
+    """The frames at the robot's control rate, made once and kept; as they are if they have it.
+
+    Raises:
+        DataError: an episode's time does not go on.
+    """
+    fps = float(columns.info["fps"])
+    off_E = np.abs(np.nan_to_num(rate_E, nan=fps) - robot.control_hz)
+    if fps == robot.control_hz and (robot.trust_fps or not (off_E > FPS_TOLERANCE * fps).any()):
+        return columns
+    groups = [asdict(g) for g in robot.action], [asdict(g) for g in robot.state]
+    name = f"resampled {FORMAT} {robot.control_hz} {robot.trust_fps} {groups}"
+    columns_of = kept(columns.root, name, lambda: _resample(columns, robot)).columns
+    return replace(
+        columns,
+        action_Na=columns_of["action"],
+        state_Ns=columns_of["state"],
+        lengths_E=columns_of["length"][:],
+        task_N=columns_of["task"],
+        timestamp_N=columns_of["timestamp"],
+        source=columns,
+        source_row_N=columns_of["source_row"],
+    )
+
+
+def _resample(columns: Columns, robot: LeRobotEmbodiment) -> Made:
+    action_Na, state_Ns = columns.action_Na[:], columns.state_Ns[:]
+    time_N, task_N = columns.timestamp_N[:], columns.task_N[:]
+    if robot.trust_fps:
+        count_N = np.concatenate([np.arange(length) for length in columns.lengths_E])
+        time_N = count_N / float(columns.info["fps"])
+    made: dict[str, list[Any]] = {
+        name: [] for name in ("action", "state", "timestamp", "task", "source_row")
+    }
+    for episode, (start, stop) in enumerate(zip(columns.starts_E, columns.stops_E, strict=True)):
+        rows = slice(start, stop)
+        try:
+            new = resample(robot, action_Na[rows], state_Ns[rows], time_N[rows])
+        except ValueError as error:
+            raise DataError(f"{columns.root}: episode {episode}: {error}") from error
+        made["action"].append(new.action_MA)
+        made["state"].append(new.state_MS)
+        made["timestamp"].append(new.time_M)
+        made["task"].append(task_N[rows][new.frame_M])
+        made["source_row"].append(new.frame_M)
+    lengths_E = np.array([len(times) for times in made["timestamp"]], dtype=np.int64)
+    joined = {name: np.concatenate(parts) for name, parts in made.items()}
+    return joined | {"length": lengths_E}, {}
 
 
 def _check_rate(root: Path, info: dict[str, Any], robot: LeRobotEmbodiment) -> None:
     if float(info["fps"]) != robot.control_hz:
         raise DataError(
             f"{root}: has {info['fps']} frames a second, but embodiment {robot.name!r} "
-            f"says control_hz {robot.control_hz:g}"
+            f"says control_hz {robot.control_hz:g}; say that, or `resample: true`"
         )
 
 
@@ -213,6 +288,6 @@ def _check_timestamps(
     if len(wrong):
         raise DataError(
             f"{root}: meta/info.json says {fps:g} frames a second, but the timestamps "
-            f"of episode {wrong[0]} say {rate_E[wrong[0]]:.2f}; resample it, or set trust_fps on "
-            f"embodiment {robot.name!r} to believe the frame rate"
+            f"of episode {wrong[0]} say {rate_E[wrong[0]]:.2f}; on embodiment {robot.name!r}, set "
+            "resample to go by the timestamps, or trust_fps to believe the frame rate"
         )

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from data_modules.lerobot_source import (
 
 _log = logging.getLogger(__name__)
 
+Made = tuple[dict[str, AnyArray], dict[str, Any]]
+"""Columns of a store, and what is told of them in plain data."""
+
 
 def cache_folder(kind: str, chosen: str | None = None) -> Path:
     """Where what is made of datasets is kept: $ACTIONPRIOR_CACHE or ~/.cache/actionprior."""
@@ -41,15 +45,25 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     the timestamps; NaN for a single frame, 0 where time does not go on]. ``about`` holds
     ``tasks`` and ``not_finite``: by column, entry → [first frame, its value, count].
 
-    Several processes may ask at once: one extracts, the others wait.
-
     Raises:
         DataError: the dataset cannot be read, or the store cannot be written.
     """
+    name = f"{FORMAT} {action_key} {state_key}"
+    return kept(root, name, lambda: _extract(root, info, action_key, state_key))
+
+
+def kept(root: Path, name: str, make: Callable[[], Made]) -> Store:
+    """What ``make`` makes of the dataset at ``root``, made once and kept under ``name``.
+
+    Several processes may ask at once: one makes it, the others wait. It is made anew when the
+    dataset has changed, or when what was kept is damaged.
+
+    Raises:
+        DataError: from ``make``, or the store cannot be written.
+    """
     from filelock import FileLock
 
-    keys = f"{FORMAT} {action_key} {state_key}"
-    source = hashlib.sha256(f"{root.resolve()} {keys}".encode()).hexdigest()[:12]
+    source = hashlib.sha256(f"{root.resolve()} {name}".encode()).hexdigest()[:12]
     prefix = f"{root.name}-{source}-"
     folder = cache_folder("trajectories") / f"{prefix}{fingerprint(root)[:16]}"
     try:
@@ -60,8 +74,7 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
                     return open_store(folder)
                 except StoreError as error:
                     _log.warning("%s; it is made anew", error)
-            columns, about = _extract(root, info, action_key, state_key)
-            write_store(folder, columns, about)
+            write_store(folder, *make())
             for old in folder.parent.glob(f"{prefix}*"):
                 if old != folder:
                     shutil.rmtree(old, ignore_errors=True)
@@ -73,9 +86,7 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     return open_store(folder)
 
 
-def _extract(
-    root: Path, info: dict[str, Any], action_key: str, state_key: str
-) -> tuple[dict[str, AnyArray], dict[str, Any]]:
+def _extract(root: Path, info: dict[str, Any], action_key: str, state_key: str) -> Made:
     tasks, episodes = read_tasks(root, info), read_episodes(root, info, every_column=False)
     rows = read_rows(root, [action_key, state_key])
     lengths_E = check_episodes(root, info, episodes, rows["episode_index"])

@@ -1,6 +1,7 @@
 """Stage 1 data: state-action trajectories of one or many robots from LeRobot v3 datasets."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -56,6 +57,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
         temperature: without ``weights``, shares go with (a robot's windows)^(1/temperature).
         caps: most windows of a robot in an epoch, by name; its others come in later epochs.
         held_out: names of robots that are validated on and not trained on.
+        chunk_seconds: how long a chunk takes, on every robot: all are resampled to
+            ``chunk_length / chunk_seconds`` [Hz], which becomes their ``control_hz``.
         skip_idle: leave out training windows in which hardly anything moves.
         idle_threshold: what counts as motion, relative to what the robot's group travels in
             its 1-in-100 windows.
@@ -82,9 +85,12 @@ class LeRobotTrajectories(EmbodiedDataModule):
         temperature: float = 1.0,
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
+        chunk_seconds: float | None = None,
     ) -> None:
         super().__init__(chunk_length, history_length, batch_size, num_workers, seed)
         self.robots = list(embodiments)
+        if chunk_seconds is not None:
+            self.robots = _at_rate(self.robots, chunk_length, chunk_seconds)
         self.val_fraction = val_fraction
         self.max_episodes = max_episodes
         self.max_episodes_per_task = max_episodes_per_task
@@ -241,6 +247,15 @@ class LeRobotTrajectories(EmbodiedDataModule):
             share = 1 - float(kept.float().mean())
             rank_zero_info(f"{robot.name}: {share:.0%} of the training windows are idle: left out")
         return train.keep(keep_N.numpy())
+
+
+def _at_rate(
+    robots: list[LeRobotEmbodiment], chunk_length: int, chunk_seconds: float
+) -> list[LeRobotEmbodiment]:
+    if not chunk_seconds > 0:
+        raise DataError(f"chunk_seconds is {chunk_seconds}, expected above 0")
+    rate = chunk_length / chunk_seconds
+    return [replace(robot, control_hz=rate, resample=True) for robot in robots]
 
 
 def _recording(columns: Columns, episodes: list[Episode]) -> Recording:

@@ -19,7 +19,7 @@ from data_modules.trajectories import Episode, LeRobotTrajectories
 
 
 class Place(NamedTuple):
-    """Where a frame is: its dataset, its number there, its episode, and its row in that."""
+    """Where a frame is: its dataset, its number there, its episode, its image's row in that."""
 
     dataset: int
     frame: int
@@ -82,7 +82,7 @@ class VLAWindows(Dataset[VLABatch]):
         dataset = int(np.searchsorted(self.store.stop_R, frame, side="right"))
         columns = self.datasets[dataset]
         local = frame - (int(self.store.stop_R[dataset]) - len(columns.action_Na))
-        return Place(dataset, local, *columns.episode_at(local))
+        return Place(dataset, local, columns.episode_at(local)[0], columns.recorded_row(local))
 
     def _look(self, places: list[Place]) -> tuple[Tensor, Tensor]:
         size = self.images[0].size
@@ -109,7 +109,7 @@ class LeRobotVLA(LeRobotTrajectories):
         val_fraction: share of each robot's episodes that validates.
         max_episodes: takes the first episodes of each dataset only.
         max_episodes_per_task: takes the first episodes of each instruction only.
-        weights, temperature, caps, held_out: see ``LeRobotTrajectories``.
+        weights, temperature, caps, held_out, chunk_seconds: see ``LeRobotTrajectories``.
         skip_idle: leave out training windows in which hardly anything moves.
         idle_threshold: what counts as motion (see ``LeRobotTrajectories``).
         image_size: side, or [rows, columns], of the images; by default the cameras' own, which
@@ -143,6 +143,7 @@ class LeRobotVLA(LeRobotTrajectories):
         temperature: float = 1.0,
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
+        chunk_seconds: float | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -160,6 +161,7 @@ class LeRobotVLA(LeRobotTrajectories):
             temperature=temperature,
             caps=caps,
             held_out=held_out,
+            chunk_seconds=chunk_seconds,
         )
         for robot in self.robots:
             if not robot.cameras:
@@ -203,7 +205,9 @@ class LeRobotVLA(LeRobotTrajectories):
         cameras = {e.dataset: self.robots[e.robot].cameras for e in episodes if e.used}
         size = self._size([(datasets[d], names) for d, names in cameras.items()])
         self._images = [
-            FrameImages(columns, cameras.get(d, []), size, self._cache(), self.video_backend)
+            FrameImages(
+                columns.recorded, cameras.get(d, []), size, self._cache(), self.video_backend
+            )
             for d, columns in enumerate(datasets)
         ]
         self._datasets = datasets

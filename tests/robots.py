@@ -1,4 +1,4 @@
-"""Two small robots and random windows of theirs, for tests that need no data set."""
+"""Small robots and random windows of theirs, for tests that need no data set."""
 
 import torch
 
@@ -36,6 +36,36 @@ def position_arm(name: str = "kuka") -> Embodiment:
         ],
         state=[StateGroup("angles", "body", six, "angle_sincos", "rad")],
         cameras=["observation.images.front"],
+    )
+
+
+def tool_arm(name: str = "tool") -> Embodiment:
+    """A tool's pose: targets in Euler angles, relative to a state in a quaternion."""
+    place, turn = ["x", "y", "z"], ["qx", "qy", "qz", "qw"]
+    return Embodiment(
+        name=name,
+        control_hz=20,
+        action=[
+            ActionGroup(
+                "place", "right_arm", place, "end_effector_position", "m", 0, relative_to="place"
+            ),
+            ActionGroup(
+                "turn",
+                "right_arm",
+                ["roll", "pitch", "yaw"],
+                "end_effector_rotation",
+                "rad",
+                3,
+                relative_to="turn",
+                encoding="euler_xyz",
+            ),
+        ],
+        state=[
+            StateGroup("place", "end_effector", place, "position", "m"),
+            StateGroup(
+                "turn", "end_effector", turn, "rotation_quaternion", "rad", 3, "quaternion_xyzw"
+            ),
+        ],
     )
 
 

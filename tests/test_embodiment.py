@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actionprior.embodiment import ActionGroup, Embodiment, EmbodimentError, StateGroup
-from tests.robots import JOINTS, delta_arm, position_arm
+from tests.robots import JOINTS, delta_arm, position_arm, tool_arm
 
 
 def test_actions_return_from_their_slots() -> None:
@@ -36,8 +36,23 @@ def test_body_angles_become_sine_and_cosine_and_the_reference_stays_an_angle() -
     assert not delta_arm().reference(np.ones(8, np.float32)).any()
 
 
+def test_orientations_are_vectors_for_actions_and_continuous_for_states() -> None:
+    robot = tool_arm()
+    assert robot.action_mask().nonzero()[0].tolist() == [7, 8, 9, 10, 11, 12]
+    assert robot.state_mask().nonzero()[0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    half = np.float32(np.sqrt(0.5))
+    pose = np.array([1, 2, 3, 0, 0, -half, -half], np.float32)  # w < 0: a quarter turn about z
+    np.testing.assert_allclose(robot.state_to_unified(pose)[3:7], [0, 0, half, half], atol=1e-6)
+    reference = robot.reference(pose)[7:13]
+    np.testing.assert_allclose(reference, [1, 2, 3, 0, 0, np.pi / 2], atol=1e-6)
+    euler = np.array([[0.1, 0.2, 0.3, 0.5, -0.4, 3.0]], np.float32)
+    np.testing.assert_allclose(
+        robot.action_from_unified(robot.action_to_unified(euler)), euler, atol=1e-5
+    )
+
+
 def test_plain_data_round_trip() -> None:
-    for robot in (delta_arm(), position_arm()):
+    for robot in (delta_arm(), position_arm(), tool_arm()):
         assert Embodiment.from_dict(robot.to_dict()) == robot
     with pytest.raises(EmbodimentError, match="unknown keys \\['colour'\\]"):
         Embodiment.from_dict({**delta_arm().to_dict(), "colour": "red"})
@@ -51,6 +66,9 @@ def test_differences_name_what_a_prior_cannot_serve() -> None:
 
 ARM = ActionGroup("arm", "joints", JOINTS, "joint_delta", "rad")
 POSE = StateGroup("arm", "joints", JOINTS, "position", "rad")
+TURN = ActionGroup(
+    "turn", "joints", ["r", "p", "y"], "end_effector_rotation", "rad", encoding="euler_xyz"
+)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +100,11 @@ POSE = StateGroup("arm", "joints", JOINTS, "position", "rad")
             "in 'rad', but its relative_to 'arm' has 7 in 'deg'",
         ),
         ({"state": [replace(POSE, representation="wiggle")]}, "representation 'wiggle'"),
+        ({"action": [replace(ARM, encoding="axis_angle")]}, "encoding 'axis_angle' is for rotat"),
+        ({"action": [replace(TURN, encoding="euler_xx")]}, "encoding 'euler_xx' of a rotation is"),
+        ({"action": [replace(TURN, encoding="rotation_6d")]}, "has 3 features, but 'rotation_6d'"),
+        ({"action": [replace(TURN, unit="deg")]}, "a rotation's unit is 'rad', found 'deg'"),
+        ({"action": [replace(TURN, relative_to="arm")]}, "one is a rotation, the other is not"),
         (
             {"state": [replace(POSE, representation="angle_sincos")]},
             "needs 14 entries from offset 0, but 'joints' has 8",

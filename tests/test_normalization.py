@@ -1,17 +1,20 @@
 """Relative form, masks and statistics."""
 
+import math
+
 import pytest
 import torch
 
 from actionprior.normalization import MissingStatisticsError, Normalizer
-from tests.robots import delta_arm, position_arm, windows
+from tests.robots import delta_arm, position_arm, tool_arm, windows
 
 ROBOTS = [delta_arm(), position_arm()]
 
 
 @pytest.mark.parametrize("law", ["quantile", "mean_std"])
 def test_normalise_then_unnormalise_is_the_identity(law: str) -> None:
-    normalizer, batch = Normalizer(ROBOTS, law), windows(ROBOTS, 64)
+    robots = [*ROBOTS, tool_arm()]
+    normalizer, batch = Normalizer(robots, law), windows(robots, 64)
     normalizer.fit(batch)
     normal = normalizer.normalize_action(batch)
     relative = normalizer.unnormalize_action(normal, batch.embodiment_B)
@@ -28,6 +31,21 @@ def test_deltas_are_summed_and_positions_are_relative() -> None:
     torch.testing.assert_close(relative[0, :, 36], batch.action_BHA[0, :, 36])  # gripper
     expected = batch.action_BHA[1, :3, 7:13] - batch.reference_BA[1, 7:13]
     torch.testing.assert_close(relative[1, :3, 7:13], expected)
+
+
+def test_orientations_are_learnt_as_the_turn_from_the_reference() -> None:
+    robots = [delta_arm(), tool_arm()]  # the arm's slots are none of a rotation's
+    batch = windows(robots, 4)
+    normalizer = Normalizer(robots)
+    near, past = torch.tensor([0, 0, math.pi - 0.01]), torch.tensor([0, 0, -math.pi + 0.01])
+    batch.action_BHA[1, :, 10:13], batch.reference_BA[1, 10:13] = past, near
+    relative = normalizer.relative_action(batch)
+    torch.testing.assert_close(relative[1, 0, 10:13], torch.tensor([0, 0, 0.02]), atol=1e-5, rtol=0)
+    expected = batch.action_BHA[1, :, 7:10] - batch.reference_BA[1, 7:10]
+    torch.testing.assert_close(relative[1, :, 7:10], expected)
+    torch.testing.assert_close(
+        relative[::2], Normalizer(robots[:1]).relative_action(type(batch)(*(t[::2] for t in batch)))
+    )
 
 
 def test_what_is_padded_or_of_another_robot_changes_nothing() -> None:

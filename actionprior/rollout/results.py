@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from actionprior.embodiment import DELTAS, Embodiment, FloatArray
+from actionprior import rotations
+from actionprior.embodiment import DELTAS, ROTATIONS, Embodiment, FloatArray
 
 Frame = npt.NDArray[np.uint8]
 
@@ -42,7 +44,8 @@ def jerk(action_TA: FloatArray, embodiment: Embodiment) -> float:
     """Roughness of the executed motion: mean of |p_{t+3} - 3 p_{t+2} + 3 p_{t+1} - p_t|.
 
     p_t are the commanded positions: the actions themselves for position groups, their running
-    sum for delta groups; grippers are left out. The mean is over t and all these features, in
+    sum for delta groups, rotation vectors from the first orientation for rotations; grippers are
+    left out. The mean is over t and all these features, in
     their units (rad, m) per step³, seams between chunks included. Jerk in units per second³ is
     this times ``control_hz``³.
 
@@ -58,6 +61,10 @@ def jerk(action_TA: FloatArray, embodiment: Embodiment) -> float:
     for group in embodiment.action:
         values = action_TA[:, column : column + len(group.features)].astype(np.float64)
         column += len(group.features)
+        if group.representation in ROTATIONS:
+            turns = rotations.to_quaternion(torch.from_numpy(values), group.encoding)
+            vectors = rotations.from_quaternion(turns, "axis_angle")
+            values = rotations.relative_vector(vectors, vectors[:1]).numpy()
         if group.representation != "gripper":
             positions.append(np.cumsum(values, 0) if group.representation in DELTAS else values)
     if len(action_TA) < 4 or not positions:

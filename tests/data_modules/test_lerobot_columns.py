@@ -72,6 +72,13 @@ def slow_clock(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("timestamp"), "timestamp", times)
 
 
+def stopped_clock(table: pa.Table) -> pa.Table:
+    times = table["timestamp"].to_numpy().copy()
+    times[4] = times[3]
+    index = table.schema.get_field_index("timestamp")
+    return table.set_column(index, "timestamp", pa.array(times))
+
+
 def drop_episode(table: pa.Table) -> pa.Table:
     return table.slice(0, table.num_rows - 1)
 
@@ -91,7 +98,7 @@ REFUSALS: dict[str, tuple[Spoil, str]] = {
     "empty": (edit_info(total_episodes=0, total_frames=0), "the dataset is empty"),
     "no rows": (edit_table(lambda t: t.slice(0, 0)), "the dataset is empty"),
     "fps": (edit_info(fps=30), r"has 30 frames a second, but embodiment 'arm' says control_hz 10"),
-    "timestamps": (edit_table(slow_clock), r"timestamps of episode 0 say 9\.26; resample it"),
+    "timestamps": (edit_table(slow_clock), r"timestamps of episode 0 say 9\.26; on embodiment"),
     "unknown feature": (
         edit_feature("action", names=["a", "j2", "grip"]),
         r"'action' has no feature 'j1'; it has \['a', 'j2', 'grip'\]",
@@ -155,6 +162,41 @@ def test_wrong_width_of_the_data_is_told(copy: Path) -> None:
 def test_contradicted_rate_is_used_where_the_user_says_so(copy: Path) -> None:
     edit_table(slow_clock)(copy)
     assert len(read_columns(copy, arm(trust_fps=True)).action_Na) == 28
+
+
+def test_another_rate_is_resampled_where_the_user_says_so(plain: Path) -> None:
+    straight = read_columns(plain, arm())
+    with pytest.raises(DataError, match=r"10 frames a second, but .* 5; say that, or `resample"):
+        read_columns(plain, arm(control_hz=5))
+    half = read_columns(plain, arm(control_hz=5, resample=True))
+    assert half.lengths_E.tolist() == [6, 4, 5]
+    np.testing.assert_array_equal(half.action_Na[:6], straight.action_Na[:12:2])
+    np.testing.assert_array_equal(half.state_Ns[6:10], straight.state_Ns[12:19:2])
+    np.testing.assert_allclose(half.timestamp_N[:6], np.arange(6) / 5)
+    assert half.tasks_E == straight.tasks_E
+    assert half.recorded is not half
+    assert [half.recorded_row(frame) for frame in (0, 5, 6, 9)] == [0, 10, 0, 6]
+    again = read_columns(plain, arm(control_hz=5, resample=True))
+    assert again.action_Na.path == half.action_Na.path
+    double = read_columns(plain, arm(control_hz=20, resample=True))
+    np.testing.assert_array_equal(double.action_Na[0:23:2], straight.action_Na[:12])
+    assert read_columns(plain, arm(resample=True)).recorded_row(13) == 1  # it has that rate
+
+
+def test_resampling_goes_by_the_timestamps(copy: Path) -> None:
+    edit_table(slow_clock)(copy)
+    by_clock = read_columns(copy, arm(resample=True))
+    by_rate = read_columns(copy, arm(resample=True, trust_fps=True))
+    assert by_rate.lengths_E.tolist() == [12, 7, 9]
+    assert by_clock.recorded_row(1) == 0  # frame 1 was recorded at 0.108 s
+    first, second = by_rate.action_Na[0], by_rate.action_Na[1]
+    np.testing.assert_allclose(
+        by_clock.action_Na[1][:2], (first + (second - first) / 1.08)[:2], rtol=1e-4, atol=1e-6
+    )
+    assert by_clock.action_Na[1][2] == first[2]  # the gripper waits
+    edit_table(stopped_clock)(copy)
+    with pytest.raises(DataError, match=r"episode 0: time does not increase after frame 3"):
+        read_columns(copy, arm(resample=True))
 
 
 def test_columns_hold_what_lerobot_reads(plain: Path) -> None:

@@ -61,6 +61,19 @@ def test_cameras_are_resized_to_one_size_in_the_embodiments_order(
         module(seen, cameras=(WRIST, FRONT), cache_dir=str(tmp_path))
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_resampled_frames_show_the_image_last_seen(cache: bool, seen: Path, tmp_path: Path) -> None:
+    options = {"cache_images": cache, "cache_dir": str(tmp_path), "val_fraction": 0}
+    recorded = everything(module(seen, **options)).observation
+    data = module(seen, chunk_length=5, chunk_seconds=1.25, **options)  # 4 Hz instead of 10
+    assert [robot.control_hz for robot in data.embodiments] == [4]
+    slow = everything(data).observation
+    first = [0, 2, 5, 7, 10]  # of the episode's 12 frames, at 0, 0.25, 0.5, 0.75 and 1 s
+    assert torch.equal(slow.images_BCKYX[:5], recorded.images_BCKYX[first])
+    assert torch.equal(slow.state_BS[::2][:3], recorded.state_BS[[0, 5, 10]])
+    assert slow.task[5] == recorded.task[12]
+
+
 def test_state_history_and_future_belong_together(seen: Path, tmp_path: Path) -> None:
     data = module(seen, cache_dir=str(tmp_path), val_fraction=0)
     batch, store = everything(data), data.frames.store

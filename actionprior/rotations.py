@@ -1,0 +1,104 @@
+"""Orientations: what data sets write them as, and the two forms that models see.
+
+Actions are learnt as rotation vectors relative to the chunk's first state: near zero, where they
+neither jump nor wrap. States are shown as unit quaternions or in six dimensions (Zhou et al.,
+"On the Continuity of Rotation Representations in Neural Networks", CVPR 2019).
+
+All of it is roma's; conventions are fixed here. Angles are in radians. Tensors are (..., k) with
+k the width of the encoding.
+"""
+
+import re
+
+import roma
+import torch
+from torch import Tensor
+
+VECTOR_WIDTH = 3
+_WIDTHS = {
+    "quaternion_xyzw": 4,
+    "quaternion_wxyz": 4,
+    "axis_angle": 3,
+    "rotation_6d": 6,
+    "rotation_6d_rows": 6,
+}
+_EULER = re.compile(r"euler_(?=[xyz]{3}$|[XYZ]{3}$)(?!.*(.)\1).{3}")
+
+
+def encoding_width(encoding: str) -> int | None:
+    """Numbers that an encoding takes; None if it is unknown.
+
+    ``quaternion_xyzw``, ``quaternion_wxyz``; ``axis_angle`` (rotation vector); ``rotation_6d``
+    (the matrix's first two columns, one after the other), ``rotation_6d_rows`` (its first two
+    rows, as pytorch3d has it); ``euler_xyz`` and the like (about fixed axes, in this order: roll,
+    pitch, yaw of a URDF), ``euler_XYZ`` and the like (about the moving axes).
+    """
+    return 3 if _EULER.fullmatch(encoding) else _WIDTHS.get(encoding)
+
+
+def known_encodings() -> list[str]:
+    """What ``encoding_width`` knows, for messages."""
+    return [*_WIDTHS, "euler_xyz", "euler_XYZ", "…"]
+
+
+def to_quaternion(values: Tensor, encoding: str) -> Tensor:
+    """(..., k) → unit quaternions (..., 4) in the order x, y, z, w; quaternions are normalised."""
+    quaternion: Tensor
+    if encoding == "quaternion_xyzw":
+        quaternion = roma.quat_normalize(values)
+    elif encoding == "quaternion_wxyz":
+        quaternion = roma.quat_normalize(roma.quat_wxyz_to_xyzw(values))
+    elif encoding == "axis_angle":
+        quaternion = roma.rotvec_to_unitquat(values)
+    elif encoding.startswith("rotation_6d"):
+        pairs = values.reshape(*values.shape[:-1], 2, 3).transpose(-1, -2)
+        matrix: Tensor = roma.special_gramschmidt(pairs)
+        rows = encoding.endswith("rows")
+        quaternion = roma.rotmat_to_unitquat(matrix.transpose(-1, -2) if rows else matrix)
+    else:
+        quaternion = roma.euler_to_unitquat(encoding.removeprefix("euler_"), values)
+    return quaternion
+
+
+def from_quaternion(quaternion: Tensor, encoding: str) -> Tensor:
+    """Inverse of ``to_quaternion``; of the two quaternions of a rotation the one with w ≥ 0."""
+    values: Tensor
+    if encoding.startswith("quaternion"):
+        values = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+        if encoding.endswith("wxyz"):
+            values = roma.quat_xyzw_to_wxyz(values)
+    elif encoding == "axis_angle":
+        values = roma.unitquat_to_rotvec(quaternion)
+    elif encoding.startswith("rotation_6d"):
+        matrix: Tensor = roma.unitquat_to_rotmat(quaternion)
+        if encoding.endswith("rows"):
+            matrix = matrix.transpose(-1, -2)
+        values = matrix[..., :2].transpose(-1, -2).flatten(-2)
+    else:
+        values = roma.unitquat_to_euler(encoding.removeprefix("euler_"), quaternion)
+    return values
+
+
+def relative_vector(vector: Tensor, reference: Tensor) -> Tensor:
+    """log(R_ref⁻¹ R) of rotation vectors (..., 3): the turn from the reference, in its frame."""
+    back = roma.quat_conjugation(roma.rotvec_to_unitquat(reference))
+    return _product_vector(back, roma.rotvec_to_unitquat(vector))
+
+
+def absolute_vector(relative: Tensor, reference: Tensor) -> Tensor:
+    """Inverse of ``relative_vector``: log(R_ref exp(relative)), (..., 3)."""
+    return _product_vector(roma.rotvec_to_unitquat(reference), roma.rotvec_to_unitquat(relative))
+
+
+def between(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """The orientation a ``share`` (...) of the shorter way from first to second, (..., 4)."""
+    part = _product_vector(roma.quat_conjugation(first), second) * share[..., None]
+    quaternion: Tensor = roma.quat_product(first, roma.rotvec_to_unitquat(part))
+    return quaternion
+
+
+def _product_vector(first: Tensor, second: Tensor) -> Tensor:
+    shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
+    product = roma.quat_product(first.expand(shape), second.expand(shape))
+    vector: Tensor = roma.unitquat_to_rotvec(product)
+    return vector
