@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from actionprior.data import DataError
-from data_modules.lerobot_columns import Columns
-from data_modules.lerobot_source import fingerprint
+from data_modules.camera_files import CameraFiles, Size
 
-Size = tuple[int, int]
 ImageArray = npt.NDArray[np.uint8]
 DECODE_CHUNK = 64
 """Frames decoded at once; bounds memory at large camera sizes."""
@@ -28,27 +26,22 @@ class FrameImages:
     """Images of one dataset, by episode and camera.
 
     Args:
-        columns: the dataset.
-        cameras: its image keys.
+        files: the dataset's image files.
         size: rows and columns of the images returned.
         cache_dir: where decoded arrays are kept; ``None`` decodes each time.
         video_backend: lerobot's name of the decoder.
-
-    Raises:
-        DataError: the dataset lacks a camera or one of its video files.
     """
 
     def __init__(
         self,
-        columns: Columns,
-        cameras: list[str],
+        files: CameraFiles,
         size: Size,
         cache_dir: Path | None,
         video_backend: str,
     ) -> None:
-        check_cameras(columns, cameras)
-        self.columns = columns
-        self.cameras = cameras
+        self.files = files
+        self.columns = files.columns
+        self.cameras = files.cameras
         self.size = size
         self.video_backend = video_backend
         self.cached = cache_dir is not None
@@ -98,18 +91,16 @@ class FrameImages:
     # ---- decoding -----------------------------------------------------------------------------
 
     def _decode(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
-        kind = self.columns.info["features"][camera]["dtype"]
-        decode = self._decode_video if kind == "video" else self._decode_stored
+        decode = self._decode_video if self.files.is_video(camera) else self._decode_stored
         images = decode(episode, camera, rows)
         return images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
 
     def _decode_video(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
         from lerobot.datasets.video_utils import decode_video_frames
 
-        start = float(self.columns.episodes[episode][f"videos/{camera}/from_timestamp"])
+        path, start = self.files.video(episode, camera)
         first = int(self.columns.starts_E[episode])
         times = [start + float(self.columns.timestamp_N[first + row]) for row in rows]
-        path = video_path(self.columns, episode, camera)
         # As far as half a frame: the nearest one is then unambiguous.
         tolerance = 0.5 / float(self.columns.info["fps"])
         try:
@@ -127,12 +118,11 @@ class FrameImages:
         import pyarrow.parquet as pq
         from PIL import Image
 
-        row = self.columns.episodes[episode]
-        path = self.columns.root / self.columns.info["data_path"].format(
-            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
-        )
+        number = self.columns.episodes[episode]["episode_index"]
         cells = pq.read_table(
-            path, columns=[camera], filters=[("episode_index", "=", row["episode_index"])]
+            self.files.data_file(episode),
+            columns=[camera],
+            filters=[("episode_index", "=", number)],
         )[camera].take(rows)
         images = []
         for cell in cells.to_pylist():
@@ -149,48 +139,8 @@ class FrameImages:
 
     def _cache_name(self) -> str:
         """Changes with the dataset's files (names, sizes, times) and the image size."""
-        root = self.columns.root.resolve()
-        digest = fingerprint(root, ("meta", "data", "videos"))
-        return f"{root.name}-{self.size[0]}x{self.size[1]}-{digest[:16]}"
-
-
-def check_cameras(columns: Columns, cameras: list[str]) -> None:
-    """Refuse cameras that the dataset does not have.
-
-    Raises:
-        DataError: names the camera, or the first missing video file.
-    """
-    features = columns.info["features"]
-    known = sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))
-    for camera in cameras:
-        if camera not in known:
-            raise DataError(f"{columns.root}: has no camera {camera!r}; it has {known}")
-        if features[camera]["dtype"] == "video":
-            for episode in range(len(columns.episodes)):
-                if not (path := video_path(columns, episode, camera)).is_file():
-                    raise DataError(
-                        f"{columns.root}: video file {path.relative_to(columns.root)} "
-                        f"of camera {camera!r} is missing"
-                    )
-
-
-def camera_size(columns: Columns, camera: str) -> Size:
-    """Rows and columns of a camera's images as recorded."""
-    feature = columns.info["features"][camera]
-    shape = tuple(int(n) for n in feature["shape"])
-    channels_first = bool(feature.get("names")) and str(feature["names"][0]).startswith("channel")
-    return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
-
-
-def video_path(columns: Columns, episode: int, camera: str) -> Path:
-    """The file that holds an episode's video."""
-    row = columns.episodes[episode]
-    place: str = columns.info["video_path"].format(
-        video_key=camera,
-        chunk_index=row[f"videos/{camera}/chunk_index"],
-        file_index=row[f"videos/{camera}/file_index"],
-    )
-    return columns.root / place
+        name = self.columns.root.resolve().name
+        return f"{name}-{self.size[0]}x{self.size[1]}-{self.files.fingerprint()[:16]}"
 
 
 def resize(images: Tensor, size: Size) -> Tensor:

@@ -1,19 +1,22 @@
 """Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
-from actionprior.data import BatchSource, DataError
+from actionprior.data import BatchSource, DataError, Frames
 from actionprior.trajectories import TrajectoryStore
-from data_modules.frame_images import FrameImages, Size, camera_size, check_cameras
-from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.camera_files import CameraFiles, Size
+from data_modules.frame_images import FrameImages
+from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot_store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
 
@@ -118,6 +121,8 @@ class LeRobotVLA(LeRobotTrajectories):
             otherwise decode at each access.
         cache_dir: where; by default $ACTIONPRIOR_CACHE or ~/.cache/actionprior.
         video_backend: lerobot's name of the decoder.
+        skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
+            error.
     """
 
     needs_videos = True
@@ -143,6 +148,7 @@ class LeRobotVLA(LeRobotTrajectories):
         temperature: float = 1.0,
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
+        skip_missing_videos: bool = False,
     ) -> None:
         super().__init__(
             embodiments,
@@ -168,6 +174,8 @@ class LeRobotVLA(LeRobotTrajectories):
         self.cache_images = cache_images
         self.cache_dir = cache_dir
         self.video_backend = video_backend
+        self.skip_missing_videos = skip_missing_videos
+        self._files: list[CameraFiles] = []  # one a dataset, in their order
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
 
@@ -187,35 +195,58 @@ class LeRobotVLA(LeRobotTrajectories):
             self.history_length,
         )
 
+    def read_frames(self) -> Frames:
+        """As Stage 1; the cache is filled on the way."""
+        self._files = []
+        return super().read_frames()
+
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
         """The columns; refuses a dataset that lacks a camera before anything is decoded."""
-        columns = read_columns(root, robot)
-        if not str(columns.info["codebase_version"]).startswith("v3."):
-            raise DataError(
-                f"{root}: is a LeRobot {columns.info['codebase_version']} dataset; its images need "
-                "v3.0, convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
-            )
-        check_cameras(columns, robot.cameras)
+        columns = super().read_dataset(root, robot)
+        self._files.append(CameraFiles(columns, robot.cameras))
         return columns
+
+    def left_out(self, dataset: int) -> set[int]:
+        """Episodes without a video, where the user said that they are to be left out."""
+        if not self.skip_missing_videos:
+            return set()
+        columns = self._files[dataset].columns
+        missing = self._files[dataset].missing_videos(list(range(len(columns.lengths_E))))
+        if len(missing) == len(columns.lengths_E):
+            raise DataError(f"{columns.root}: no episode has the video of every camera")
+        if missing:
+            rank_zero_info(
+                f"{columns.root}: {len(missing)} of {len(columns.lengths_E)} episodes are left "
+                f"out for want of a video: {_listed(missing)}"
+            )
+        return set(missing)
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
         """Remember where images and instructions are, and fill the cache."""
-        cameras = {e.dataset: self.robots[e.robot].cameras for e in episodes if e.used}
-        size = self._size([(datasets[d], names) for d, names in cameras.items()])
+        used = {
+            d: sorted({e.number for e in episodes if e.dataset == d and e.used})
+            for d in range(len(datasets))
+        }
+        for files, chosen in zip(self._files, used.values(), strict=True):
+            if missing := files.missing_videos(chosen):
+                raise DataError(
+                    f"{next(iter(missing.values()))}; of {len(chosen)} episodes {len(missing)} "
+                    f"lack one ({_listed(missing)}): set skip_missing_videos to leave these out"
+                )
+        size = self._size([files for d, files in enumerate(self._files) if used[d]])
         self._images = [
-            FrameImages(columns, cameras.get(d, []), size, self._cache(), self.video_backend)
-            for d, columns in enumerate(datasets)
+            FrameImages(files, size, self._cache(), self.video_backend) for files in self._files
         ]
         self._datasets = datasets
-        self._fill([e for e in episodes if e.used])
+        self._fill(used)
 
     # ---- parts --------------------------------------------------------------------------------
 
-    def _fill(self, episodes: list[Episode]) -> None:
+    def _fill(self, used: dict[int, list[int]]) -> None:
         missing = [
             (images, *pair)
             for d, images in enumerate(self._images)
-            for pair in images.missing(sorted({e.number for e in episodes if e.dataset == d}))
+            for pair in images.missing(used[d])
         ]
         if not missing:
             return
@@ -229,13 +260,22 @@ class LeRobotVLA(LeRobotTrajectories):
             return None
         return cache_folder("images", self.cache_dir)
 
-    def _size(self, sources: list[tuple[Columns, list[str]]]) -> Size:
+    def _size(self, sources: list[CameraFiles]) -> Size:
         if isinstance(self.image_size, int):
             return (self.image_size, self.image_size)
         if self.image_size is not None:
             rows, columns = self.image_size
             return (rows, columns)
-        sizes = {camera_size(c, name): f"{c.root} {name}" for c, names in sources for name in names}
+        sizes = {
+            files.size(camera): f"{files.columns.root} {camera}"
+            for files in sources
+            for camera in files.cameras
+        }
         if len(sizes) > 1:
             raise DataError(f"cameras differ in size: {sizes}; set image_size")
         return next(iter(sizes))
+
+
+def _listed(episodes: Iterable[int], most: int = 8) -> str:
+    first = list(islice(episodes, most + 1))
+    return ", ".join(map(str, first[:most])) + (", …" if len(first) > most else "")

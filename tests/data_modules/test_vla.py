@@ -172,8 +172,11 @@ def test_a_missing_camera_is_told(seen: Path, tmp_path: Path) -> None:
         module(seen, cameras=("observation.images.top",))
     root = Path(shutil.copytree(seen, tmp_path / "lost"))
     shutil.rmtree(root / "videos")
-    with pytest.raises(DataError, match=r"video file videos/.*\.mp4 of camera .*wrist' is missing"):
+    message = r"video file videos/.*\.mp4 of camera .*wrist', episode 0, is missing"
+    with pytest.raises(DataError, match=message):
         module(root, cameras=(WRIST,))
+    with pytest.raises(DataError, match="no episode has the video of every camera"):
+        module(root, cameras=(WRIST,), skip_missing_videos=True)
     with pytest.raises(DataError, match="'arm' names no camera"):
         LeRobotVLA([arm(seen)])
 
@@ -190,3 +193,39 @@ def test_first_demonstrations_of_each_task(tmp_path: Path) -> None:
     data = module(root, max_episodes_per_task=1, val_fraction=0, cache_dir=str(tmp_path))
     assert len(everything(data).observation.task) == 4 + 5
     assert set(everything(data).observation.task) == {"push the cube", "lift the cube"}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_format_v21_gives_what_v30_gives(
+    cache: bool, split: Path, old: Path, tmp_path: Path
+) -> None:
+    options = {"cameras": CAMERAS, "image_size": (32, 48), "val_fraction": 0}
+    expected = everything(module(split, cache_dir=str(tmp_path), **options))
+    found = everything(module(old, cache_dir=str(tmp_path), cache_images=cache, **options))
+    assert torch.equal(found.observation.images_BCKYX, expected.observation.images_BCKYX)
+    assert found.observation.task == expected.observation.task
+
+
+def test_episodes_without_a_video_are_an_error_or_left_out_on_purpose(
+    old: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(old, tmp_path / "lost"))
+    (root / "videos" / "chunk-000" / WRIST / "episode_000001.mp4").unlink()
+    options = {"cameras": (WRIST,), "cache_dir": str(tmp_path), "val_fraction": 0}
+    message = r"chunk-000/.*episode_000001\.mp4 .* episode 1, is missing; of 3 episodes 1 lack one"
+    with pytest.raises(DataError, match=message + r" \(1\): set skip_missing_videos"):
+        module(root, **options)
+    # Only what is used has to be there.
+    assert len(everything(module(root, max_episodes=1, **options)).future.embodiment_B) == 12
+    options["skip_missing_videos"] = True
+    assert len(everything(module(root, **options)).future.embodiment_B) == 12 + 9
+    few = module(root, max_episodes=2, **options)
+    assert len(everything(few).future.embodiment_B) == 12 + 9
+
+
+def test_info_that_does_not_tell_where_videos_are_is_told(old: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(old, tmp_path / "vague"))
+    path = root / "meta" / "info.json"
+    path.write_text(path.read_text().replace("{episode_chunk:03d}", "{chunk:03d}"))
+    with pytest.raises(DataError, match=r"vague: .* the video_path of episode 0 \('chunk' is miss"):
+        module(root, cameras=(WRIST,))
