@@ -1,4 +1,4 @@
-"""Camera images of LeRobot episodes, decoded by lerobot, kept as arrays on disk.
+"""Camera images of LeRobot episodes, decoded once and kept as arrays on disk.
 
 A video is slow to seek (43-77 frames a second and core at 224 px), so each episode is decoded
 once, at the size that training uses, into one array a camera that later runs map into memory.
@@ -6,6 +6,7 @@ once, at the size that training uses, into one array a camera that later runs ma
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor
 
 from actionprior.data import DataError
+from actionprior.permutation import IntArray
 from data_modules.camera_files import CameraFiles, Size
+from data_modules.video_decoding import CHUNK, decode_video
 
 ImageArray = npt.NDArray[np.uint8]
-DECODE_CHUNK = 64
-"""Frames decoded at once; bounds memory at large camera sizes."""
 
 
 class FrameImages:
@@ -29,7 +30,7 @@ class FrameImages:
         files: the dataset's image files.
         size: rows and columns of the images returned.
         cache_dir: where decoded arrays are kept; ``None`` decodes each time.
-        video_backend: lerobot's name of the decoder.
+        decoder: of ``video_decoding.DECODERS``.
     """
 
     def __init__(
@@ -37,13 +38,13 @@ class FrameImages:
         files: CameraFiles,
         size: Size,
         cache_dir: Path | None,
-        video_backend: str,
+        decoder: str,
     ) -> None:
         self.files = files
         self.columns = files.columns
         self.cameras = files.cameras
         self.size = size
-        self.video_backend = video_backend
+        self.decoder = decoder
         self.cached = cache_dir is not None
         self.folder = (cache_dir or Path()) / self._cache_name()
         self._maps: dict[tuple[int, str], ImageArray] = {}
@@ -64,9 +65,10 @@ class FrameImages:
             array: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                 temporary, mode="w+", dtype=np.uint8, shape=(length, 3, *self.size)
             )
-            for first in range(0, length, DECODE_CHUNK):
-                rows = np.arange(first, min(first + DECODE_CHUNK, length))
-                array[rows] = self._decode(episode, camera, rows)
+            first = 0
+            for images in self._frames(episode, camera, np.arange(length)):
+                array[first : first + len(images)] = images.numpy()
+                first += len(images)
             array.flush()
             del array
             os.replace(temporary, path)
@@ -76,8 +78,7 @@ class FrameImages:
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
         """One image, uint8 (3, Y, X); ``row`` counts from the episode's first frame."""
         if not self.cached:
-            decoded: ImageArray = self._decode(episode, camera, np.array([row]))[0].numpy()
-            return decoded
+            return self._decode(episode, camera, row)
         key = (episode, camera)
         if key not in self._maps:
             self._maps[key] = np.load(self._path(*key), mmap_mode="r")
@@ -90,47 +91,53 @@ class FrameImages:
 
     # ---- decoding -----------------------------------------------------------------------------
 
-    def _decode(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
-        decode = self._decode_video if self.files.is_video(camera) else self._decode_stored
-        images = decode(episode, camera, rows)
-        return images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
+    def _decode(self, episode: int, camera: str, row: int) -> ImageArray:
+        (images,) = self._frames(episode, camera, np.array([row]))
+        image: ImageArray = images[0].numpy()
+        return image
 
-    def _decode_video(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
-        from lerobot.datasets.video_utils import decode_video_frames
+    def _frames(self, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
+        """Images at ascending ``rows``, in chunks: uint8 (N, 3, *size).
 
-        path, start = self.files.video(episode, camera)
-        first = int(self.columns.starts_E[episode])
-        times = [start + float(self.columns.timestamp_N[first + row]) for row in rows]
-        # As far as half a frame: the nearest one is then unambiguous.
-        tolerance = 0.5 / float(self.columns.info["fps"])
+        Raises:
+            DataError: they cannot be decoded.
+        """
+        if self.files.is_video(camera):
+            source, start = self.files.video(episode, camera)
+            first = int(self.columns.starts_E[episode])
+            times = (start + self.columns.timestamp_N[first + rows]).tolist()
+            # As far as half a frame: the nearest one is then unambiguous.
+            tolerance = 0.5 / float(self.columns.info["fps"])
+            chunks = decode_video(source, times, tolerance, self.decoder)
+        else:
+            source = str(self.files.data_file(episode))
+            chunks = self._stored(source, episode, camera, rows)
         try:
-            frames: Tensor = decode_video_frames(
-                path, times, tolerance, self.video_backend, return_uint8=True
-            )
+            for images in chunks:
+                yield images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
         except Exception as error:
+            told = str(error).partition("\n")[0]
             raise DataError(
-                f"{path}: frames {rows[0]} to {rows[-1]} of episode {episode} cannot be decoded "
-                f"({error})"
+                f"{source}: frames {rows[0]} to {rows[-1]} of episode {episode} cannot be decoded "
+                f"({told})"
             ) from error
-        return frames
 
-    def _decode_stored(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
+    def _stored(self, path: str, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
         import pyarrow.parquet as pq
         from PIL import Image
 
         number = self.columns.episodes[episode]["episode_index"]
-        cells = pq.read_table(
-            self.files.data_file(episode),
-            columns=[camera],
-            filters=[("episode_index", "=", number)],
-        )[camera].take(rows)
-        images = []
-        for cell in cells.to_pylist():
-            source = (
-                io.BytesIO(cell["bytes"]) if cell["bytes"] else self.columns.root / cell["path"]
-            )
-            images.append(torch.from_numpy(np.array(Image.open(source).convert("RGB"))))
-        return torch.stack(images).permute(0, 3, 1, 2)
+        table = pq.read_table(
+            path, columns=[camera], filters=[("episode_index", "=", number)]
+        ).take(rows)
+        for batch in table.to_batches(max_chunksize=CHUNK):
+            images = []
+            for cell in batch[camera].to_pylist():
+                source = (
+                    io.BytesIO(cell["bytes"]) if cell["bytes"] else self.columns.root / cell["path"]
+                )
+                images.append(torch.from_numpy(np.array(Image.open(source).convert("RGB"))))
+            yield torch.stack(images).permute(0, 3, 1, 2)
 
     # ---- where things are -----------------------------------------------------------------------
 
@@ -140,7 +147,9 @@ class FrameImages:
     def _cache_name(self) -> str:
         """Changes with the dataset's files (names, sizes, times) and the image size."""
         name = self.columns.root.resolve().name
-        return f"{name}-{self.size[0]}x{self.size[1]}-{self.files.fingerprint()[:16]}"
+        size = f"{self.size[0]}x{self.size[1]}"
+        # Decoders differ in how they turn a video's colours into RGB: one cache holds one's only.
+        return f"{name}-{size}-{self.decoder}-{self.files.fingerprint()[:16]}"
 
 
 def resize(images: Tensor, size: Size) -> Tensor:

@@ -19,6 +19,7 @@ from data_modules.frame_images import FrameImages
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot_store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
+from data_modules.video_decoding import choose_decoder
 
 
 class Place(NamedTuple):
@@ -120,7 +121,8 @@ class LeRobotVLA(LeRobotTrajectories):
         cache_images: decode each episode once, into arrays that later runs map into memory;
             otherwise decode at each access.
         cache_dir: where; by default $ACTIONPRIOR_CACHE or ~/.cache/actionprior.
-        video_backend: lerobot's name of the decoder.
+        video_backend: the decoder, ``torchcodec`` or ``pyav``; ``auto`` is torchcodec where it
+            loads, which takes FFmpeg on the system.
         skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
             error.
     """
@@ -144,7 +146,7 @@ class LeRobotVLA(LeRobotTrajectories):
         image_size: int | tuple[int, int] | None = None,
         cache_images: bool = True,
         cache_dir: str | None = None,
-        video_backend: str = "pyav",
+        video_backend: str = "auto",
         temperature: float = 1.0,
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
@@ -173,7 +175,7 @@ class LeRobotVLA(LeRobotTrajectories):
         self.image_size = image_size
         self.cache_images = cache_images
         self.cache_dir = cache_dir
-        self.video_backend = video_backend
+        self.decoder = choose_decoder(video_backend)
         self.skip_missing_videos = skip_missing_videos
         self._files: list[CameraFiles] = []  # one a dataset, in their order
         self._images: list[FrameImages] = []
@@ -235,7 +237,7 @@ class LeRobotVLA(LeRobotTrajectories):
                 )
         size = self._size([files for d, files in enumerate(self._files) if used[d]])
         self._images = [
-            FrameImages(files, size, self._cache(), self.video_backend) for files in self._files
+            FrameImages(files, size, self._cache(), self.decoder) for files in self._files
         ]
         self._datasets = datasets
         self._fill(used)

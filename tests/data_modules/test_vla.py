@@ -12,6 +12,7 @@ from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
 from data_modules.frame_images import FrameImages
+from tests.data_modules.test_video_decoding import decoders
 from tests.datasets import CAMERAS, arm, write_dataset
 
 FRONT, WRIST = CAMERAS
@@ -33,15 +34,17 @@ def everything(data: LeRobotVLA) -> VLABatch:
 
 
 @pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize("camera", CAMERAS)
-def test_images_equal_lerobots(camera: str, cache: bool, seen: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("camera", "backend"), [(FRONT, "pyav"), *((WRIST, decoder) for decoder in decoders())]
+)
+def test_images_equal_lerobots(
+    camera: str, backend: str, cache: bool, seen: Path, tmp_path: Path
+) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    data = module(
-        seen, cameras=(camera,), cache_images=cache, cache_dir=str(tmp_path), val_fraction=0
-    )
-    batch = everything(data)
-    reference = LeRobotDataset("seen", root=seen, video_backend="pyav")
+    options = {"cache_images": cache, "cache_dir": str(tmp_path), "video_backend": backend}
+    batch = everything(module(seen, cameras=(camera,), val_fraction=0, **options))
+    reference = LeRobotDataset("seen", root=seen, video_backend=backend)
     assert batch.observation.images_BCKYX.dtype == torch.uint8
     for i in range(len(reference)):
         expected = (reference[i][camera] * 255).round().to(torch.uint8)
@@ -97,10 +100,10 @@ def test_loader_yields_typed_batches_also_from_workers(seen: Path, tmp_path: Pat
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    decode = FrameImages._decode
+    decode = FrameImages._frames
     monkeypatch.setattr(
         FrameImages,
-        "_decode",
+        "_frames",
         lambda self, episode, camera, rows: (
             calls.append(episode),
             decode(self, episode, camera, rows),
@@ -139,14 +142,14 @@ def test_a_changed_dataset_is_decoded_anew(
 def test_a_killed_fill_leaves_nothing_that_looks_whole(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = FrameImages._decode
+    decode = FrameImages._frames
 
-    def fail_late(self, episode, camera, rows) -> torch.Tensor:
+    def fail_late(self, episode, camera, rows):
         if episode == 1:
             raise KeyboardInterrupt
         return decode(self, episode, camera, rows)
 
-    monkeypatch.setattr(FrameImages, "_decode", fail_late)
+    monkeypatch.setattr(FrameImages, "_frames", fail_late)
     with pytest.raises(KeyboardInterrupt):
         module(seen, cache_dir=str(tmp_path))
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["episode_000000.npy"]
