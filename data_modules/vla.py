@@ -15,7 +15,8 @@ from actionprior.batch import Observation, VLABatch
 from actionprior.data import BatchSource, DataError, Frames
 from actionprior.trajectories import TrajectoryStore
 from data_modules.camera_files import CameraFiles, Size
-from data_modules.frame_images import FrameImages
+from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
+from data_modules.image_cache import ImageCache
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot_store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
@@ -121,6 +122,8 @@ class LeRobotVLA(LeRobotTrajectories):
         cache_images: decode each episode once, into arrays that later runs map into memory;
             otherwise decode at each access.
         cache_dir: where; by default $ACTIONPRIOR_CACHE or ~/.cache/actionprior.
+        cache_gb: most that decoded images may take there, of all runs together; the episodes
+            that were used longest ago make room, and what does not fit is decoded at each access.
         video_backend: the decoder, ``torchcodec`` or ``pyav``; ``auto`` is torchcodec where it
             loads, which takes FFmpeg on the system.
         skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
@@ -151,6 +154,7 @@ class LeRobotVLA(LeRobotTrajectories):
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
         skip_missing_videos: bool = False,
+        cache_gb: float | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -172,9 +176,15 @@ class LeRobotVLA(LeRobotTrajectories):
         for robot in self.robots:
             if not robot.cameras:
                 raise DataError(f"embodiment {robot.name!r} names no camera; Stage 2 needs one")
+        if cache_gb is not None and not (cache_gb > 0 and cache_images):
+            raise DataError(
+                f"cache_gb is {cache_gb} with cache_images {cache_images}, expected above 0 and "
+                "true; without cache_images nothing is kept"
+            )
         self.image_size = image_size
         self.cache_images = cache_images
         self.cache_dir = cache_dir
+        self.cache_gb = cache_gb
         self.decoder = choose_decoder(video_backend)
         self.skip_missing_videos = skip_missing_videos
         self._files: list[CameraFiles] = []  # one a dataset, in their order
@@ -236,31 +246,25 @@ class LeRobotVLA(LeRobotTrajectories):
                     f"lack one ({_listed(missing)}): set skip_missing_videos to leave these out"
                 )
         size = self._size([files for d, files in enumerate(self._files) if used[d]])
-        self._images = [
-            FrameImages(files, size, self._cache(), self.decoder) for files in self._files
-        ]
         self._datasets = datasets
-        self._fill(used)
+        if not self.cache_images:
+            self._images = [FrameImages(files, size, self.decoder) for files in self._files]
+            return
+        limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)
+        cache = ImageCache(cache_folder("images", self.cache_dir), limit)
+        cached = [CachedFrameImages(files, size, self.decoder, cache) for files in self._files]
+        fill_cache(
+            cache,
+            [
+                Wanted(images, episode, camera)
+                for images, episodes_used in zip(cached, used.values(), strict=True)
+                for episode in episodes_used
+                for camera in images.cameras
+            ],
+        )
+        self._images = [*cached]
 
     # ---- parts --------------------------------------------------------------------------------
-
-    def _fill(self, used: dict[int, list[int]]) -> None:
-        missing = [
-            (images, *pair)
-            for d, images in enumerate(self._images)
-            for pair in images.missing(used[d])
-        ]
-        if not missing:
-            return
-        from tqdm import tqdm  # type: ignore[import-untyped]
-
-        for images, episode, camera in tqdm(missing, desc="decoding episodes", unit="episode"):
-            images.fill(episode, camera)
-
-    def _cache(self) -> Path | None:
-        if not self.cache_images:
-            return None
-        return cache_folder("images", self.cache_dir)
 
     def _size(self, sources: list[CameraFiles]) -> Size:
         if isinstance(self.image_size, int):

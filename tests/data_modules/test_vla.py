@@ -100,10 +100,10 @@ def test_loader_yields_typed_batches_also_from_workers(seen: Path, tmp_path: Pat
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    decode = FrameImages._frames
+    decode = FrameImages.frames
     monkeypatch.setattr(
         FrameImages,
-        "_frames",
+        "frames",
         lambda self, episode, camera, rows: (
             calls.append(episode),
             decode(self, episode, camera, rows),
@@ -142,17 +142,18 @@ def test_a_changed_dataset_is_decoded_anew(
 def test_a_killed_fill_leaves_nothing_that_looks_whole(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = FrameImages._frames
+    decode = FrameImages.frames
 
     def fail_late(self, episode, camera, rows):
         if episode == 1:
             raise KeyboardInterrupt
         return decode(self, episode, camera, rows)
 
-    monkeypatch.setattr(FrameImages, "_frames", fail_late)
+    monkeypatch.setattr(FrameImages, "frames", fail_late)
     with pytest.raises(KeyboardInterrupt):
         module(seen, cache_dir=str(tmp_path))
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["episode_000000.npy"]
+    left = [p.name for p in tmp_path.rglob("*") if p.is_file() and p.parent.name != ".locks"]
+    assert left == ["episode_000000.npy"]
     monkeypatch.undo()
     calls = count_decodes(monkeypatch)
     module(seen, cache_dir=str(tmp_path))
@@ -232,3 +233,48 @@ def test_info_that_does_not_tell_where_videos_are_is_told(old: Path, tmp_path: P
     path.write_text(path.read_text().replace("{episode_chunk:03d}", "{chunk:03d}"))
     with pytest.raises(DataError, match=r"vague: .* the video_path of episode 0 \('chunk' is miss"):
         module(root, cameras=(WRIST,))
+
+
+def cached_bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*.npy"))
+
+
+def test_what_exceeds_the_bound_is_decoded_at_each_access_and_told(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = everything(module(seen, cache_dir=str(tmp_path / "whole"), val_fraction=0))
+    needed = cached_bytes(tmp_path / "whole")
+    options = {"cache_dir": str(tmp_path / "part"), "cache_gb": 0.75 * needed / 1e9}
+    message = r"take 0\.00013 GB and cache_gb is 9\.71e-05: 1 of its 3 episodes .* each access"
+    with pytest.warns(UserWarning, match=message):
+        data = module(seen, val_fraction=0, **options)
+    calls = count_decodes(monkeypatch)
+    images = everything(data).observation.images_BCKYX
+    assert torch.equal(images, whole.observation.images_BCKYX)
+    assert calls == [2] * 9
+    assert 0 < cached_bytes(tmp_path / "part") <= 0.75 * needed
+    # Another run, of another size, takes the room.
+    module(seen, val_fraction=0, image_size=16, **options)
+    assert cached_bytes(tmp_path / "part") <= 0.75 * needed
+    assert torch.equal(everything(data).observation.images_BCKYX, images)
+    with pytest.raises(DataError, match=r"cache_gb is 1\.0 with cache_images False, expected"):
+        module(seen, cache_images=False, cache_gb=1.0)
+
+
+def test_a_damaged_cache_gives_no_wrong_sample(
+    seen: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"cache_dir": str(tmp_path), "val_fraction": 0}
+    expected = everything(module(seen, **options)).observation.images_BCKYX
+    first, second, _ = sorted(tmp_path.rglob("*.npy"))
+    first.write_bytes(first.read_bytes()[:-100])
+    content = bytearray(second.read_bytes())
+    content[-3000] ^= 16
+    second.write_bytes(content)
+    calls = count_decodes(monkeypatch)
+    data = module(seen, **options)
+    assert calls == [0]
+    assert torch.equal(everything(data).observation.images_BCKYX, expected)
+    assert "episode_000001.npy: image 6 is damaged; the episode is decoded anew" in caplog.text
+    module(seen, **options)
+    assert calls == [0, 1, 1]
