@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
 from actionprior.data import BatchSource, DataError, Frames
 from actionprior.trajectories import TrajectoryStore
+from data_modules.augmentation import augment
 from data_modules.camera_files import CameraFiles, Size
 from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
 from data_modules.image_cache import ImageCache
@@ -128,6 +129,9 @@ class LeRobotVLA(LeRobotTrajectories):
             loads, which takes FFmpeg on the system.
         skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
             error.
+        image_transforms: change the images of training batches at random, each camera of each
+            observation on its own, on the model's device: modules that make uint8 (3, Y, X) of
+            uint8 (3, Y, X), such as ``data_modules.CropColourBlur`` or torchvision.transforms.v2.
     """
 
     needs_videos = True
@@ -155,6 +159,7 @@ class LeRobotVLA(LeRobotTrajectories):
         held_out: list[str] | None = None,
         skip_missing_videos: bool = False,
         cache_gb: float | None = None,
+        image_transforms: list[nn.Module] | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -187,6 +192,7 @@ class LeRobotVLA(LeRobotTrajectories):
         self.cache_gb = cache_gb
         self.decoder = choose_decoder(video_backend)
         self.skip_missing_videos = skip_missing_videos
+        self.image_transforms = image_transforms or []
         self._files: list[CameraFiles] = []  # one a dataset, in their order
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
@@ -206,6 +212,15 @@ class LeRobotVLA(LeRobotTrajectories):
             self.chunk_length,
             self.history_length,
         )
+
+    def on_after_batch_transfer(self, batch: VLABatch, dataloader_idx: int) -> VLABatch:
+        """Change the images of training batches."""
+        trainer: Any = self.trainer
+        if not self.image_transforms or trainer is None or not trainer.training:
+            return batch
+        micro_batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        key = (self.seed, trainer.global_step, micro_batch, trainer.global_rank)
+        return batch._replace(observation=augment(batch.observation, self.image_transforms, key))
 
     def read_frames(self) -> Frames:
         """As Stage 1; the cache is filled on the way."""
