@@ -26,7 +26,7 @@ from data_modules.image_cache import (
     Shape,
     file_size,
 )
-from data_modules.video_decoding import CHUNK, decode_video
+from data_modules.video_decoding import CHUNK, close_decoders, decode_video
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class FrameImages:
         self.cameras = files.cameras
         self.size = size
         self.decoder = decoder
+        close_decoders()
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
         """One image, uint8 (3, Y, X); ``row`` counts from the episode's first frame."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -46,7 +47,7 @@ def decode_video(
     """The frames nearest to ``times``, in chunks: uint8 (N, 3, Y, X), N up to ``CHUNK``.
 
     Args:
-        source: the file.
+        source: a path, or a URL that fsspec reads.
         times: ascending [s].
         tolerance: how far from its time a frame may be [s].
         decoder: of ``DECODERS``.
@@ -70,6 +71,11 @@ def _decode_torchcodec(source: str, times: Sequence[float], tolerance: float) ->
             decoder_cache=_open_decoders(os.getpid()),
             return_uint8=True,
         )
+
+
+def close_decoders() -> None:
+    """Forget open videos: under the same name there may be another one by now."""
+    _open_decoders.cache_clear()
 
 
 @lru_cache(maxsize=1)
@@ -97,9 +103,7 @@ def _stack(images: list[AnyArray]) -> Tensor:
 
 def _nearest(source: str, times: Sequence[float], tolerance: float) -> Iterator[AnyArray]:
     """In one pass from a key frame on; lerobot's own PyAV decoder makes one for each call."""
-    import av
-
-    with av.open(source) as container:
+    with _container(source) as container:
         stream = container.streams.video[0]
         tick = stream.time_base
         if tick is None:
@@ -107,7 +111,6 @@ def _nearest(source: str, times: Sequence[float], tolerance: float) -> Iterator[
         # One tick early, so that a key frame at the first time is not passed by.
         container.seek(round(times[0] / tick) - 1, backward=True, any_frame=False, stream=stream)
         done, before, then = 0, None, -np.inf
-        frame: Any  # av says that frames always have a time; not every file's do
         for frame in container.decode(stream):
             if frame.pts is None:
                 continue
@@ -125,6 +128,20 @@ def _nearest(source: str, times: Sequence[float], tolerance: float) -> Iterator[
             raise ValueError(f"there is no frame from {times[0]:.3f} s on")
         for time in times[done:]:  # the video's last frame
             yield _pixels(before, then, time, tolerance)
+
+
+@contextmanager
+def _container(source: str) -> Iterator[Any]:
+    import av
+
+    if "://" not in source:
+        with av.open(source) as container:
+            yield container
+        return
+    import fsspec
+
+    with fsspec.open(source, "rb") as file, av.open(file) as container:
+        yield container
 
 
 def _pixels(frame: Any, found: float, wanted: float, tolerance: float) -> AnyArray:  # noqa: ANN401  av's, imported lazily

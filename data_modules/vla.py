@@ -15,7 +15,7 @@ from actionprior.batch import Observation, VLABatch
 from actionprior.data import BatchSource, DataError, Frames
 from actionprior.trajectories import TrajectoryStore
 from data_modules.augmentation import augment
-from data_modules.camera_files import CameraFiles, Size
+from data_modules.camera_files import CameraFiles, Size, hub_url
 from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
 from data_modules.image_cache import ImageCache
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
@@ -132,6 +132,8 @@ class LeRobotVLA(LeRobotTrajectories):
         image_transforms: change the images of training batches at random, each camera of each
             observation on its own, on the model's device: modules that make uint8 (3, Y, X) of
             uint8 (3, Y, X), such as ``data_modules.CropColourBlur`` or torchvision.transforms.v2.
+        stream_videos: download ``repo_ids`` without their videos; these are decoded straight from
+            the hub into the cache, or at each access. ``video_urls`` of a robot are always.
     """
 
     needs_videos = True
@@ -160,6 +162,7 @@ class LeRobotVLA(LeRobotTrajectories):
         skip_missing_videos: bool = False,
         cache_gb: float | None = None,
         image_transforms: list[nn.Module] | None = None,
+        stream_videos: bool = False,
     ) -> None:
         super().__init__(
             embodiments,
@@ -181,6 +184,11 @@ class LeRobotVLA(LeRobotTrajectories):
         for robot in self.robots:
             if not robot.cameras:
                 raise DataError(f"embodiment {robot.name!r} names no camera; Stage 2 needs one")
+            if robot.video_urls and len(robot.video_urls) != len(robot.roots):
+                raise DataError(
+                    f"embodiment {robot.name!r} has {len(robot.video_urls)} video_urls for "
+                    f"{len(robot.roots)} roots, expected one for each"
+                )
         if cache_gb is not None and not (cache_gb > 0 and cache_images):
             raise DataError(
                 f"cache_gb is {cache_gb} with cache_images {cache_images}, expected above 0 and "
@@ -191,6 +199,7 @@ class LeRobotVLA(LeRobotTrajectories):
         self.cache_dir = cache_dir
         self.cache_gb = cache_gb
         self.decoder = choose_decoder(video_backend)
+        self.needs_videos = not stream_videos
         self.skip_missing_videos = skip_missing_videos
         self.image_transforms = image_transforms or []
         self._files: list[CameraFiles] = []  # one a dataset, in their order
@@ -230,7 +239,11 @@ class LeRobotVLA(LeRobotTrajectories):
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
         """The columns; refuses a dataset that lacks a camera before anything is decoded."""
         columns = super().read_dataset(root, robot)
-        self._files.append(CameraFiles(columns, robot.cameras))
+        urls = {
+            Path(r).expanduser(): u for r, u in zip(robot.roots, robot.video_urls, strict=False)
+        }
+        published = None if self.needs_videos else hub_url(root)
+        self._files.append(CameraFiles(columns, robot.cameras, urls.get(root, published)))
         return columns
 
     def left_out(self, dataset: int) -> set[int]:
