@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from data_modules.augmentation import CropColourBlur
     from data_modules.lerobot_columns import LeRobotEmbodiment
     from data_modules.simulated import SimulatedTrajectories, SimulatedVLA
     from data_modules.trajectories import LeRobotTrajectories
     from data_modules.vla import LeRobotVLA
 
 __all__ = [
+    "CropColourBlur",
     "LeRobotEmbodiment",
     "LeRobotTrajectories",
     "LeRobotVLA",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "CropColourBlur": "augmentation",
     "LeRobotEmbodiment": "lerobot_columns",
     "LeRobotTrajectories": "trajectories",
     "LeRobotVLA": "vla",

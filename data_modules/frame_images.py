@@ -1,196 +1,236 @@
-"""Camera images of LeRobot episodes, decoded by lerobot, kept as arrays on disk.
+"""Camera images of LeRobot episodes, decoded once and kept as arrays on disk.
 
 A video is slow to seek (43-77 frames a second and core at 224 px), so each episode is decoded
 once, at the size that training uses, into one array a camera that later runs map into memory.
 """
 
 import io
-import os
+import logging
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from actionprior.data import DataError
-from data_modules.lerobot_columns import Columns
-from data_modules.lerobot_source import fingerprint
+from actionprior.permutation import IntArray
+from data_modules.camera_files import CameraFiles, Size
+from data_modules.image_cache import (
+    CachedImages,
+    ImageArray,
+    ImageCache,
+    Outcome,
+    Shape,
+    file_size,
+)
+from data_modules.video_decoding import CHUNK, close_decoders, decode_video
 
-Size = tuple[int, int]
-ImageArray = npt.NDArray[np.uint8]
-DECODE_CHUNK = 64
-"""Frames decoded at once; bounds memory at large camera sizes."""
+_log = logging.getLogger(__name__)
+
+MOST_OPEN = 8192
+"""Files that a process maps at once; systems allow some 65,000 maps."""
 
 
 class FrameImages:
-    """Images of one dataset, by episode and camera.
+    """Images of one dataset, by episode and camera, decoded at each access.
 
     Args:
-        columns: the dataset.
-        cameras: its image keys.
+        files: the dataset's image files.
         size: rows and columns of the images returned.
-        cache_dir: where decoded arrays are kept; ``None`` decodes each time.
-        video_backend: lerobot's name of the decoder.
-
-    Raises:
-        DataError: the dataset lacks a camera or one of its video files.
+        decoder: of ``video_decoding.DECODERS``.
     """
 
-    def __init__(
-        self,
-        columns: Columns,
-        cameras: list[str],
-        size: Size,
-        cache_dir: Path | None,
-        video_backend: str,
-    ) -> None:
-        check_cameras(columns, cameras)
-        self.columns = columns
-        self.cameras = cameras
+    def __init__(self, files: CameraFiles, size: Size, decoder: str) -> None:
+        self.files = files
+        self.columns = files.columns
+        self.cameras = files.cameras
         self.size = size
-        self.video_backend = video_backend
-        self.cached = cache_dir is not None
-        self.folder = (cache_dir or Path()) / self._cache_name()
-        self._maps: dict[tuple[int, str], ImageArray] = {}
-
-    def missing(self, episodes: list[int]) -> list[tuple[int, str]]:
-        """Pairs of episode and camera that the cache lacks."""
-        if not self.cached:
-            return []
-        return [(e, c) for e in episodes for c in self.cameras if not self._path(e, c).exists()]
-
-    def fill(self, episode: int, camera: str) -> None:
-        """Decode one episode into the cache; a killed process leaves nothing that looks whole."""
-        path = self._path(episode, camera)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        length = int(self.columns.lengths_E[episode])
-        try:
-            array: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                temporary, mode="w+", dtype=np.uint8, shape=(length, 3, *self.size)
-            )
-            for first in range(0, length, DECODE_CHUNK):
-                rows = np.arange(first, min(first + DECODE_CHUNK, length))
-                array[rows] = self._decode(episode, camera, rows)
-            array.flush()
-            del array
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        self.decoder = decoder
+        close_decoders()
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
         """One image, uint8 (3, Y, X); ``row`` counts from the episode's first frame."""
-        if not self.cached:
-            decoded: ImageArray = self._decode(episode, camera, np.array([row]))[0].numpy()
-            return decoded
-        key = (episode, camera)
-        if key not in self._maps:
-            self._maps[key] = np.load(self._path(*key), mmap_mode="r")
-        image: ImageArray = self._maps[key][row]
+        (images,) = self.frames(episode, camera, np.array([row]))
+        image: ImageArray = images[0].numpy()
         return image
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled as its content; workers map the files again.
-        return {**self.__dict__, "_maps": {}}
+    def frames(self, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
+        """Images at ascending ``rows``, in chunks: uint8 (N, 3, *size).
 
-    # ---- decoding -----------------------------------------------------------------------------
-
-    def _decode(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
-        kind = self.columns.info["features"][camera]["dtype"]
-        decode = self._decode_video if kind == "video" else self._decode_stored
-        images = decode(episode, camera, rows)
-        return images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
-
-    def _decode_video(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
-        from lerobot.datasets.video_utils import decode_video_frames
-
-        start = float(self.columns.episodes[episode][f"videos/{camera}/from_timestamp"])
-        first = int(self.columns.starts_E[episode])
-        times = [start + float(self.columns.timestamp_N[first + row]) for row in rows]
-        path = video_path(self.columns, episode, camera)
-        # As far as half a frame: the nearest one is then unambiguous.
-        tolerance = 0.5 / float(self.columns.info["fps"])
+        Raises:
+            DataError: they cannot be decoded.
+        """
+        if self.files.is_video(camera):
+            source, start = self.files.video(episode, camera)
+            first = int(self.columns.starts_E[episode])
+            times = (start + self.columns.timestamp_N[first + rows]).tolist()
+            # As far as half a frame: the nearest one is then unambiguous.
+            tolerance = 0.5 / float(self.columns.info["fps"])
+            chunks = decode_video(source, times, tolerance, self.decoder)
+        else:
+            source = str(self.files.data_file(episode))
+            chunks = self._stored(source, episode, camera, rows)
         try:
-            frames: Tensor = decode_video_frames(
-                path, times, tolerance, self.video_backend, return_uint8=True
-            )
+            for images in chunks:
+                yield images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
         except Exception as error:
+            told = str(error).partition("\n")[0]
             raise DataError(
-                f"{path}: frames {rows[0]} to {rows[-1]} of episode {episode} cannot be decoded "
-                f"({error})"
+                f"{source}: frames {rows[0]} to {rows[-1]} of episode {episode} cannot be decoded "
+                f"({told})"
             ) from error
-        return frames
 
-    def _decode_stored(self, episode: int, camera: str, rows: npt.NDArray[np.int64]) -> Tensor:
+    def _stored(self, path: str, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
         import pyarrow.parquet as pq
         from PIL import Image
 
-        row = self.columns.episodes[episode]
-        path = self.columns.root / self.columns.info["data_path"].format(
-            chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
-        )
-        cells = pq.read_table(
-            path, columns=[camera], filters=[("episode_index", "=", row["episode_index"])]
-        )[camera].take(rows)
-        images = []
-        for cell in cells.to_pylist():
-            source = (
-                io.BytesIO(cell["bytes"]) if cell["bytes"] else self.columns.root / cell["path"]
-            )
-            images.append(torch.from_numpy(np.array(Image.open(source).convert("RGB"))))
-        return torch.stack(images).permute(0, 3, 1, 2)
+        number = self.columns.episodes[episode]["episode_index"]
+        table = pq.read_table(
+            path, columns=[camera], filters=[("episode_index", "=", number)]
+        ).take(rows)
+        for batch in table.to_batches(max_chunksize=CHUNK):
+            images = []
+            for cell in batch[camera].to_pylist():
+                source = (
+                    io.BytesIO(cell["bytes"]) if cell["bytes"] else self.columns.root / cell["path"]
+                )
+                images.append(torch.from_numpy(np.array(Image.open(source).convert("RGB"))))
+            yield torch.stack(images).permute(0, 3, 1, 2)
 
-    # ---- where things are -----------------------------------------------------------------------
 
-    def _path(self, episode: int, camera: str) -> Path:
+class CachedFrameImages(FrameImages):
+    """Images of one dataset, of decoded episodes as far as a cache has them.
+
+    Args:
+        files, size, decoder: see ``FrameImages``.
+        cache: where decoded episodes are kept.
+    """
+
+    def __init__(self, files: CameraFiles, size: Size, decoder: str, cache: ImageCache) -> None:
+        super().__init__(files, size, decoder)
+        self.cache = cache
+        name = f"{files.columns.root.resolve().name}-{size[0]}x{size[1]}-{decoder}"
+        # Decoders differ in how they turn a video's colours into RGB: no folder mixes them.
+        self.folder = cache.folder / f"{name}-{files.fingerprint()[:16]}"
+        self._open: dict[tuple[int, str], CachedImages | None] = {}
+
+    def read(self, episode: int, row: int, camera: str) -> ImageArray:
+        """One image, uint8 (3, Y, X), from the cache if it is there and undamaged."""
+        if (cached := self._cached(episode, camera)) is not None:
+            image = cached.image(row)
+            if image is not None:
+                return image
+            path = self.path(episode, camera)
+            _log.warning("%s: image %d is damaged; the episode is decoded anew", path, row)
+            path.unlink(missing_ok=True)
+            self._open[episode, camera] = None
+        return super().read(episode, row, camera)
+
+    def path(self, episode: int, camera: str) -> Path:
+        """The cache's file for an episode."""
         return self.folder / camera / f"episode_{episode:06d}.npy"
 
-    def _cache_name(self) -> str:
-        """Changes with the dataset's files (names, sizes, times) and the image size."""
-        root = self.columns.root.resolve()
-        digest = fingerprint(root, ("meta", "data", "videos"))
-        return f"{root.name}-{self.size[0]}x{self.size[1]}-{digest[:16]}"
+    def shape(self, episode: int) -> Shape:
+        """Of an episode's images."""
+        return (int(self.columns.lengths_E[episode]), 3, *self.size)
+
+    def fill(self, episode: int, camera: str, keep: Collection[Path], wait: bool) -> Outcome:
+        """Decode an episode into the cache (see ``ImageCache.write``)."""
+        rows = np.arange(self.columns.lengths_E[episode])
+        return self.cache.write(
+            self.path(episode, camera),
+            self.shape(episode),
+            lambda: self.frames(episode, camera, rows),
+            keep,
+            wait,
+        )
+
+    def _cached(self, episode: int, camera: str) -> CachedImages | None:
+        key = (episode, camera)
+        if key not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[key] = self.cache.open(self.path(*key), self.shape(episode))
+        return self._open[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled as its content; workers map the files again.
+        return {**self.__dict__, "_open": {}}
 
 
-def check_cameras(columns: Columns, cameras: list[str]) -> None:
-    """Refuse cameras that the dataset does not have.
+class Wanted(NamedTuple):
+    """An episode of a camera that a run uses."""
+
+    images: CachedFrameImages
+    episode: int
+    camera: str
+
+    @property
+    def path(self) -> Path:
+        """The cache's file for it."""
+        return self.images.path(self.episode, self.camera)
+
+    @property
+    def bytes(self) -> int:
+        """Of that file."""
+        return file_size(self.images.shape(self.episode))
+
+
+def fill_cache(cache: ImageCache, wanted: list[Wanted]) -> None:
+    """Decode what the cache lacks, as far as its bound lets it; the rest is told, once.
 
     Raises:
-        DataError: names the camera, or the first missing video file.
+        DataError: something cannot be decoded or not be kept.
     """
-    features = columns.info["features"]
-    known = sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))
-    for camera in cameras:
-        if camera not in known:
-            raise DataError(f"{columns.root}: has no camera {camera!r}; it has {known}")
-        if features[camera]["dtype"] == "video":
-            for episode in range(len(columns.episodes)):
-                if not (path := video_path(columns, episode, camera)).is_file():
-                    raise DataError(
-                        f"{columns.root}: video file {path.relative_to(columns.root)} "
-                        f"of camera {camera!r} is missing"
-                    )
+    by_path = {item.path: item for item in wanted}
+    cache.tidy(by_path.keys())
+    missing = {
+        path: item
+        for path, item in by_path.items()
+        if not cache.has(path, item.images.shape(item.episode))
+    }
+    room = cache.room(by_path.keys() - missing.keys())
+    fitting: list[Wanted] = []
+    lacking: list[Wanted] = []
+    for item in missing.values():
+        if item.bytes <= room:
+            fitting.append(item)
+            room -= item.bytes
+        else:
+            lacking.append(item)
+    lacking += _decode(fitting, by_path.keys())
+    if lacking and cache.limit is not None:
+        needed = sum(item.bytes for item in by_path.values())
+        rank_zero_warn(
+            f"the decoded images of this run take {needed / 1e9:.3g} GB and cache_gb is "
+            f"{cache.limit / 1e9:.3g}: {len(lacking)} of its {len(by_path)} episodes (counted for "
+            "each camera) are decoded at each access"
+        )
 
 
-def camera_size(columns: Columns, camera: str) -> Size:
-    """Rows and columns of a camera's images as recorded."""
-    feature = columns.info["features"][camera]
-    shape = tuple(int(n) for n in feature["shape"])
-    channels_first = bool(feature.get("names")) and str(feature["names"][0]).startswith("channel")
-    return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+def _decode(items: list[Wanted], keep: Collection[Path]) -> list[Wanted]:
+    """Fill the cache; gives those that other processes have left no room for."""
+    if not items:
+        return []
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
-
-def video_path(columns: Columns, episode: int, camera: str) -> Path:
-    """The file that holds an episode's video."""
-    row = columns.episodes[episode]
-    place: str = columns.info["video_path"].format(
-        video_key=camera,
-        chunk_index=row[f"videos/{camera}/chunk_index"],
-        file_index=row[f"videos/{camera}/file_index"],
-    )
-    return columns.root / place
+    lacking = []
+    with tqdm(total=len(items), desc="decoding episodes", unit="episode") as bar:
+        for wait in (False, True):  # first what nobody else decodes
+            busy = []
+            for item in items:
+                outcome = item.images.fill(item.episode, item.camera, keep, wait)
+                if outcome is Outcome.BUSY:
+                    busy.append(item)
+                    continue
+                bar.update()
+                if outcome is Outcome.NO_ROOM:
+                    lacking.append(item)
+            items = busy
+    return lacking
 
 
 def resize(images: Tensor, size: Size) -> Tensor:

@@ -5,7 +5,7 @@ here, and refused in one sentence.
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class LeRobotEmbodiment(Embodiment):
             found under ``HF_LEROBOT_HOME``.
         resample: bring datasets of another frame rate, or whose timestamps contradict it, to
             ``control_hz`` (``actionprior/resampling.py``); by the timestamps.
+        video_urls: where the videos of ``roots`` are, in their order, if not there: folders that
+            fsspec reads and that hold ``videos`` (s3://bucket/set, hf://datasets/me/set@v3.0).
         trust_fps: say so to use a dataset whose timestamps contradict its frame rate: its
             frames are then taken to be 1 / fps apart.
         how_to_get: told to a user who lacks one of ``roots``.
@@ -42,6 +44,7 @@ class LeRobotEmbodiment(Embodiment):
     roots: list[str] = field(default_factory=list)
     repo_ids: list[str] = field(default_factory=list)
     resample: bool = False
+    video_urls: list[str] = field(default_factory=list)
     trust_fps: bool = False
     how_to_get: str = ""
 
@@ -120,25 +123,34 @@ def locate(repo_id: str, videos: bool) -> Path:
     Raises:
         DataError: it is neither on this machine nor to be had from the hub.
     """
-    from huggingface_hub import snapshot_download
-    from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
+    from lerobot.utils.constants import HF_LEROBOT_HOME
 
     home = Path(HF_LEROBOT_HOME) / repo_id
     if (home / "meta" / "info.json").is_file():
         return home
     patterns = ["meta/**", "data/**", *(["videos/**"] if videos else [])]
     try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                repo_type="dataset",
-                revision="v3.0",  # lerobot tags its datasets with their format
-                cache_dir=HF_LEROBOT_HUB_CACHE,
-                allow_patterns=patterns,
-            )
-        )
+        return _download(repo_id, patterns)
     except Exception as error:
         raise DataError(f"dataset {repo_id!r} cannot be had from the hub: {error}") from error
+
+
+def _download(repo_id: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RevisionNotFoundError
+    from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
+
+    download = partial(
+        snapshot_download,
+        repo_id,
+        repo_type="dataset",
+        cache_dir=HF_LEROBOT_HUB_CACHE,
+        allow_patterns=patterns,
+    )
+    try:  # lerobot tags its datasets with their format
+        return Path(download(revision="v3.0"))
+    except RevisionNotFoundError:
+        return Path(download(revision="v2.1"))
 
 
 def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:

@@ -158,6 +158,10 @@ class LeRobotTrajectories(EmbodiedDataModule):
         """One dataset's columns; Stage 2 checks its cameras, too."""
         return read_columns(root, robot)
 
+    def left_out(self, dataset: int) -> set[int]:
+        """Episodes of a dataset that are not used; in Stage 2 their videos may be missing."""
+        return set()
+
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
         """Stage 2 needs to know where each frame's image and instruction are."""
 
@@ -205,9 +209,12 @@ class LeRobotTrajectories(EmbodiedDataModule):
     def _select(self, datasets: list[tuple[int, Columns]]) -> list[Episode]:
         chosen = []
         for dataset, (robot, columns) in enumerate(datasets):
+            left_out = self.left_out(dataset)
+            wanted = [e for e in range(len(columns.lengths_E)) if e not in left_out]
+            first = set(wanted[: self.max_episodes])
             taken: Counter[str] = Counter()
             for index, task in enumerate(columns.tasks_E):
-                used = self.max_episodes is None or index < self.max_episodes
+                used = index in first
                 taken[task] += used
                 if self.max_episodes_per_task and taken[task] > self.max_episodes_per_task:
                     used = False

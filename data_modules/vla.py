@@ -1,21 +1,27 @@
 """Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
-from actionprior.data import BatchSource, DataError
+from actionprior.data import BatchSource, DataError, Frames
 from actionprior.trajectories import TrajectoryStore
-from data_modules.frame_images import FrameImages, Size, camera_size, check_cameras
-from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.augmentation import augment
+from data_modules.camera_files import CameraFiles, Size, hub_url
+from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
+from data_modules.image_cache import ImageCache
+from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot_store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
+from data_modules.video_decoding import choose_decoder
 
 
 class Place(NamedTuple):
@@ -117,7 +123,17 @@ class LeRobotVLA(LeRobotTrajectories):
         cache_images: decode each episode once, into arrays that later runs map into memory;
             otherwise decode at each access.
         cache_dir: where; by default $ACTIONPRIOR_CACHE or ~/.cache/actionprior.
-        video_backend: lerobot's name of the decoder.
+        cache_gb: most that decoded images may take there, of all runs together; the episodes
+            that were used longest ago make room, and what does not fit is decoded at each access.
+        video_backend: the decoder, ``torchcodec`` or ``pyav``; ``auto`` is torchcodec where it
+            loads, which takes FFmpeg on the system.
+        skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
+            error.
+        image_transforms: change the images of training batches at random, each camera of each
+            observation on its own, on the model's device: modules that make uint8 (3, Y, X) of
+            uint8 (3, Y, X), such as ``data_modules.CropColourBlur`` or torchvision.transforms.v2.
+        stream_videos: download ``repo_ids`` without their videos; these are decoded straight from
+            the hub into the cache, or at each access. ``video_urls`` of a robot are always.
     """
 
     needs_videos = True
@@ -139,11 +155,15 @@ class LeRobotVLA(LeRobotTrajectories):
         image_size: int | tuple[int, int] | None = None,
         cache_images: bool = True,
         cache_dir: str | None = None,
-        video_backend: str = "pyav",
+        video_backend: str = "auto",
         temperature: float = 1.0,
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
         chunk_seconds: float | None = None,
+        skip_missing_videos: bool = False,
+        cache_gb: float | None = None,
+        image_transforms: list[nn.Module] | None = None,
+        stream_videos: bool = False,
     ) -> None:
         super().__init__(
             embodiments,
@@ -166,10 +186,25 @@ class LeRobotVLA(LeRobotTrajectories):
         for robot in self.robots:
             if not robot.cameras:
                 raise DataError(f"embodiment {robot.name!r} names no camera; Stage 2 needs one")
+            if robot.video_urls and len(robot.video_urls) != len(robot.roots):
+                raise DataError(
+                    f"embodiment {robot.name!r} has {len(robot.video_urls)} video_urls for "
+                    f"{len(robot.roots)} roots, expected one for each"
+                )
+        if cache_gb is not None and not (cache_gb > 0 and cache_images):
+            raise DataError(
+                f"cache_gb is {cache_gb} with cache_images {cache_images}, expected above 0 and "
+                "true; without cache_images nothing is kept"
+            )
         self.image_size = image_size
         self.cache_images = cache_images
         self.cache_dir = cache_dir
-        self.video_backend = video_backend
+        self.cache_gb = cache_gb
+        self.decoder = choose_decoder(video_backend)
+        self.needs_videos = not stream_videos
+        self.skip_missing_videos = skip_missing_videos
+        self.image_transforms = image_transforms or []
+        self._files: list[CameraFiles] = []  # one a dataset, in their order
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
 
@@ -189,57 +224,94 @@ class LeRobotVLA(LeRobotTrajectories):
             self.history_length,
         )
 
+    def on_after_batch_transfer(self, batch: VLABatch, dataloader_idx: int) -> VLABatch:
+        """Change the images of training batches."""
+        trainer: Any = self.trainer
+        if not self.image_transforms or trainer is None or not trainer.training:
+            return batch
+        micro_batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        key = (self.seed, trainer.global_step, micro_batch, trainer.global_rank)
+        return batch._replace(observation=augment(batch.observation, self.image_transforms, key))
+
+    def read_frames(self) -> Frames:
+        """As Stage 1; the cache is filled on the way."""
+        self._files = []
+        return super().read_frames()
+
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
         """The columns; refuses a dataset that lacks a camera before anything is decoded."""
-        columns = read_columns(root, robot)
-        if not str(columns.info["codebase_version"]).startswith("v3."):
-            raise DataError(
-                f"{root}: is a LeRobot {columns.info['codebase_version']} dataset; its images need "
-                "v3.0, convert it with `python -m lerobot.scripts.convert_dataset_v21_to_v30`"
-            )
-        check_cameras(columns, robot.cameras)
+        columns = super().read_dataset(root, robot)
+        urls = {
+            Path(r).expanduser(): u for r, u in zip(robot.roots, robot.video_urls, strict=False)
+        }
+        published = None if self.needs_videos else hub_url(root)
+        self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, published)))
         return columns
+
+    def left_out(self, dataset: int) -> set[int]:
+        """Episodes without a video, where the user said that they are to be left out."""
+        if not self.skip_missing_videos:
+            return set()
+        columns = self._files[dataset].columns
+        missing = self._files[dataset].missing_videos(list(range(len(columns.lengths_E))))
+        if len(missing) == len(columns.lengths_E):
+            raise DataError(f"{columns.root}: no episode has the video of every camera")
+        if missing:
+            rank_zero_info(
+                f"{columns.root}: {len(missing)} of {len(columns.lengths_E)} episodes are left "
+                f"out for want of a video: {_listed(missing)}"
+            )
+        return set(missing)
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
         """Remember where images and instructions are, and fill the cache."""
-        cameras = {e.dataset: self.robots[e.robot].cameras for e in episodes if e.used}
-        size = self._size([(datasets[d], names) for d, names in cameras.items()])
-        self._images = [
-            FrameImages(
-                columns.recorded, cameras.get(d, []), size, self._cache(), self.video_backend
-            )
-            for d, columns in enumerate(datasets)
-        ]
+        used = {
+            d: sorted({e.number for e in episodes if e.dataset == d and e.used})
+            for d in range(len(datasets))
+        }
+        for files, chosen in zip(self._files, used.values(), strict=True):
+            if missing := files.missing_videos(chosen):
+                raise DataError(
+                    f"{next(iter(missing.values()))}; of {len(chosen)} episodes {len(missing)} "
+                    f"lack one ({_listed(missing)}): set skip_missing_videos to leave these out"
+                )
+        size = self._size([files for d, files in enumerate(self._files) if used[d]])
         self._datasets = datasets
-        self._fill([e for e in episodes if e.used])
+        if not self.cache_images:
+            self._images = [FrameImages(files, size, self.decoder) for files in self._files]
+            return
+        limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)
+        cache = ImageCache(cache_folder("images", self.cache_dir), limit)
+        cached = [CachedFrameImages(files, size, self.decoder, cache) for files in self._files]
+        fill_cache(
+            cache,
+            [
+                Wanted(images, episode, camera)
+                for images, episodes_used in zip(cached, used.values(), strict=True)
+                for episode in episodes_used
+                for camera in images.cameras
+            ],
+        )
+        self._images = [*cached]
 
     # ---- parts --------------------------------------------------------------------------------
 
-    def _fill(self, episodes: list[Episode]) -> None:
-        missing = [
-            (images, *pair)
-            for d, images in enumerate(self._images)
-            for pair in images.missing(sorted({e.number for e in episodes if e.dataset == d}))
-        ]
-        if not missing:
-            return
-        from tqdm import tqdm  # type: ignore[import-untyped]
-
-        for images, episode, camera in tqdm(missing, desc="decoding episodes", unit="episode"):
-            images.fill(episode, camera)
-
-    def _cache(self) -> Path | None:
-        if not self.cache_images:
-            return None
-        return cache_folder("images", self.cache_dir)
-
-    def _size(self, sources: list[tuple[Columns, list[str]]]) -> Size:
+    def _size(self, sources: list[CameraFiles]) -> Size:
         if isinstance(self.image_size, int):
             return (self.image_size, self.image_size)
         if self.image_size is not None:
             rows, columns = self.image_size
             return (rows, columns)
-        sizes = {camera_size(c, name): f"{c.root} {name}" for c, names in sources for name in names}
+        sizes = {
+            files.size(camera): f"{files.columns.root} {camera}"
+            for files in sources
+            for camera in files.cameras
+        }
         if len(sizes) > 1:
             raise DataError(f"cameras differ in size: {sizes}; set image_size")
         return next(iter(sizes))
+
+
+def _listed(episodes: Iterable[int], most: int = 8) -> str:
+    first = list(islice(episodes, most + 1))
+    return ", ".join(map(str, first[:most])) + (", …" if len(first) > most else "")

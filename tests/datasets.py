@@ -1,5 +1,6 @@
-"""Tiny real LeRobot v3 datasets, written by lerobot itself."""
+"""Tiny real LeRobot v3 datasets, written by lerobot itself; the same in format v2.1."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,10 +47,11 @@ def write_dataset(
     sizes: dict[str, tuple[int, int]] | None = None,
     still: tuple[int, ...] = (),
     seed: int = 0,
+    split_videos: bool = False,
 ) -> Path:
     """Random smooth episodes; ``cameras`` maps image keys to ``image`` or ``video``.
 
-    Episodes in ``still`` do not move.
+    Episodes in ``still`` do not move. ``split_videos`` gives each episode a video of its own.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -67,6 +69,8 @@ def write_dataset(
         use_videos="video" in (cameras or {}).values(),
         video_backend="pyav",
     )
+    if split_videos:
+        dataset.meta.update_chunk_settings(video_files_size_in_mb=1e-9)
     rng = np.random.default_rng(seed)
     for episode, length in enumerate(lengths):
         motion = 0.0 if episode in still else 0.1
@@ -80,6 +84,48 @@ def write_dataset(
         dataset.save_episode()
     dataset.finalize()
     shutil.rmtree(root / "images", ignore_errors=True)
+    return root
+
+
+def write_v21(source: Path, root: Path) -> Path:
+    """A v3 dataset whose videos are split, or that has none, rewritten in format v2.1."""
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet as pq
+
+    info = json.loads((source / "meta" / "info.json").read_text())
+    info |= {
+        "codebase_version": "v2.1",
+        "chunks_size": 2,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
+        "episode_{episode_index:06d}.mp4",
+    }
+    table = pq.read_table(next((source / "data").glob("*/*.parquet")))
+    places = pq.read_table(next((source / "meta" / "episodes").glob("*/*.parquet"))).to_pylist()
+    tasks = pq.read_table(source / "meta" / "tasks.parquet").to_pandas().reset_index()
+    written: dict[str, list[str]] = {
+        "tasks": [row.to_json() for _, row in tasks.iterrows()],
+        "episodes": [],
+    }
+    for place in places:
+        episode = place["episode_index"]
+        where = {"episode_chunk": episode // 2, "episode_index": episode}
+        told = {"episode_index": episode, "tasks": place["tasks"], "length": place["length"]}
+        written["episodes"].append(json.dumps(told))
+        data = root / info["data_path"].format(**where)
+        data.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.filter(pa.compute.equal(table["episode_index"], episode)), data)
+        for camera in (k for k, f in info["features"].items() if f["dtype"] == "video"):
+            file = f"chunk-{place[f'videos/{camera}/chunk_index']:03d}/file-"
+            file += f"{place[f'videos/{camera}/file_index']:03d}.mp4"
+            video = root / info["video_path"].format(video_key=camera, **where)
+            video.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / "videos" / camera / file, video)
+    (root / "meta").mkdir()
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    for name, lines in written.items():
+        (root / "meta" / f"{name}.jsonl").write_text("\n".join(lines))
     return root
 
 

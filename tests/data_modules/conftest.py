@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets import CAMERAS, write_dataset
+from tests.datasets import CAMERAS, write_dataset, write_v21
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +19,20 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cameras={CAMERAS[0]: "image", CAMERAS[1]: "video"},
         sizes={CAMERAS[1]: (64, 96)},
     )
+
+
+@pytest.fixture(scope="session")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``seen``, with a video an episode."""
+    return write_dataset(
+        tmp_path_factory.mktemp("data") / "split",
+        cameras={CAMERAS[0]: "image", CAMERAS[1]: "video"},
+        sizes={CAMERAS[1]: (64, 96)},
+        split_videos=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def old(split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``split`` in format v2.1."""
+    return write_v21(split, tmp_path_factory.mktemp("data") / "old")

@@ -12,6 +12,7 @@ from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
 from data_modules.frame_images import FrameImages
+from tests.data_modules.test_video_decoding import decoders
 from tests.datasets import CAMERAS, arm, write_dataset
 
 FRONT, WRIST = CAMERAS
@@ -33,15 +34,17 @@ def everything(data: LeRobotVLA) -> VLABatch:
 
 
 @pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize("camera", CAMERAS)
-def test_images_equal_lerobots(camera: str, cache: bool, seen: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("camera", "backend"), [(FRONT, "pyav"), *((WRIST, decoder) for decoder in decoders())]
+)
+def test_images_equal_lerobots(
+    camera: str, backend: str, cache: bool, seen: Path, tmp_path: Path
+) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    data = module(
-        seen, cameras=(camera,), cache_images=cache, cache_dir=str(tmp_path), val_fraction=0
-    )
-    batch = everything(data)
-    reference = LeRobotDataset("seen", root=seen, video_backend="pyav")
+    options = {"cache_images": cache, "cache_dir": str(tmp_path), "video_backend": backend}
+    batch = everything(module(seen, cameras=(camera,), val_fraction=0, **options))
+    reference = LeRobotDataset("seen", root=seen, video_backend=backend)
     assert batch.observation.images_BCKYX.dtype == torch.uint8
     for i in range(len(reference)):
         expected = (reference[i][camera] * 255).round().to(torch.uint8)
@@ -110,10 +113,10 @@ def test_loader_yields_typed_batches_also_from_workers(seen: Path, tmp_path: Pat
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    decode = FrameImages._decode
+    decode = FrameImages.frames
     monkeypatch.setattr(
         FrameImages,
-        "_decode",
+        "frames",
         lambda self, episode, camera, rows: (
             calls.append(episode),
             decode(self, episode, camera, rows),
@@ -152,17 +155,18 @@ def test_a_changed_dataset_is_decoded_anew(
 def test_a_killed_fill_leaves_nothing_that_looks_whole(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = FrameImages._decode
+    decode = FrameImages.frames
 
-    def fail_late(self, episode, camera, rows) -> torch.Tensor:
+    def fail_late(self, episode, camera, rows):
         if episode == 1:
             raise KeyboardInterrupt
         return decode(self, episode, camera, rows)
 
-    monkeypatch.setattr(FrameImages, "_decode", fail_late)
+    monkeypatch.setattr(FrameImages, "frames", fail_late)
     with pytest.raises(KeyboardInterrupt):
         module(seen, cache_dir=str(tmp_path))
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["episode_000000.npy"]
+    left = [p.name for p in tmp_path.rglob("*") if p.is_file() and p.parent.name != ".locks"]
+    assert left == ["episode_000000.npy"]
     monkeypatch.undo()
     calls = count_decodes(monkeypatch)
     module(seen, cache_dir=str(tmp_path))
@@ -185,8 +189,11 @@ def test_a_missing_camera_is_told(seen: Path, tmp_path: Path) -> None:
         module(seen, cameras=("observation.images.top",))
     root = Path(shutil.copytree(seen, tmp_path / "lost"))
     shutil.rmtree(root / "videos")
-    with pytest.raises(DataError, match=r"video file videos/.*\.mp4 of camera .*wrist' is missing"):
+    message = r"video file videos/.*\.mp4 of camera .*wrist', episode 0, is missing"
+    with pytest.raises(DataError, match=message):
         module(root, cameras=(WRIST,))
+    with pytest.raises(DataError, match="no episode has the video of every camera"):
+        module(root, cameras=(WRIST,), skip_missing_videos=True)
     with pytest.raises(DataError, match="'arm' names no camera"):
         LeRobotVLA([arm(seen)])
 
@@ -203,3 +210,84 @@ def test_first_demonstrations_of_each_task(tmp_path: Path) -> None:
     data = module(root, max_episodes_per_task=1, val_fraction=0, cache_dir=str(tmp_path))
     assert len(everything(data).observation.task) == 4 + 5
     assert set(everything(data).observation.task) == {"push the cube", "lift the cube"}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_format_v21_gives_what_v30_gives(
+    cache: bool, split: Path, old: Path, tmp_path: Path
+) -> None:
+    options = {"cameras": CAMERAS, "image_size": (32, 48), "val_fraction": 0}
+    expected = everything(module(split, cache_dir=str(tmp_path), **options))
+    found = everything(module(old, cache_dir=str(tmp_path), cache_images=cache, **options))
+    assert torch.equal(found.observation.images_BCKYX, expected.observation.images_BCKYX)
+    assert found.observation.task == expected.observation.task
+
+
+def test_episodes_without_a_video_are_an_error_or_left_out_on_purpose(
+    old: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(old, tmp_path / "lost"))
+    (root / "videos" / "chunk-000" / WRIST / "episode_000001.mp4").unlink()
+    options = {"cameras": (WRIST,), "cache_dir": str(tmp_path), "val_fraction": 0}
+    message = r"chunk-000/.*episode_000001\.mp4 .* episode 1, is missing; of 3 episodes 1 lack one"
+    with pytest.raises(DataError, match=message + r" \(1\): set skip_missing_videos"):
+        module(root, **options)
+    # Only what is used has to be there.
+    assert len(everything(module(root, max_episodes=1, **options)).future.embodiment_B) == 12
+    options["skip_missing_videos"] = True
+    assert len(everything(module(root, **options)).future.embodiment_B) == 12 + 9
+    few = module(root, max_episodes=2, **options)
+    assert len(everything(few).future.embodiment_B) == 12 + 9
+
+
+def test_info_that_does_not_tell_where_videos_are_is_told(old: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(old, tmp_path / "vague"))
+    path = root / "meta" / "info.json"
+    path.write_text(path.read_text().replace("{episode_chunk:03d}", "{chunk:03d}"))
+    with pytest.raises(DataError, match=r"vague: .* the video_path of episode 0 \('chunk' is miss"):
+        module(root, cameras=(WRIST,))
+
+
+def cached_bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*.npy"))
+
+
+def test_what_exceeds_the_bound_is_decoded_at_each_access_and_told(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = everything(module(seen, cache_dir=str(tmp_path / "whole"), val_fraction=0))
+    needed = cached_bytes(tmp_path / "whole")
+    options = {"cache_dir": str(tmp_path / "part"), "cache_gb": 0.75 * needed / 1e9}
+    message = r"take 0\.00013 GB and cache_gb is 9\.71e-05: 1 of its 3 episodes .* each access"
+    with pytest.warns(UserWarning, match=message):
+        data = module(seen, val_fraction=0, **options)
+    calls = count_decodes(monkeypatch)
+    images = everything(data).observation.images_BCKYX
+    assert torch.equal(images, whole.observation.images_BCKYX)
+    assert calls == [2] * 9
+    assert 0 < cached_bytes(tmp_path / "part") <= 0.75 * needed
+    # Another run, of another size, takes the room.
+    module(seen, val_fraction=0, image_size=16, **options)
+    assert cached_bytes(tmp_path / "part") <= 0.75 * needed
+    assert torch.equal(everything(data).observation.images_BCKYX, images)
+    with pytest.raises(DataError, match=r"cache_gb is 1\.0 with cache_images False, expected"):
+        module(seen, cache_images=False, cache_gb=1.0)
+
+
+def test_a_damaged_cache_gives_no_wrong_sample(
+    seen: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"cache_dir": str(tmp_path), "val_fraction": 0}
+    expected = everything(module(seen, **options)).observation.images_BCKYX
+    first, second, _ = sorted(tmp_path.rglob("*.npy"))
+    first.write_bytes(first.read_bytes()[:-100])
+    content = bytearray(second.read_bytes())
+    content[-3000] ^= 16
+    second.write_bytes(content)
+    calls = count_decodes(monkeypatch)
+    data = module(seen, **options)
+    assert calls == [0]
+    assert torch.equal(everything(data).observation.images_BCKYX, expected)
+    assert "episode_000001.npy: image 6 is damaged; the episode is decoded anew" in caplog.text
+    module(seen, **options)
+    assert calls == [0, 1, 1]

@@ -1,0 +1,161 @@
+"""Where the images of a LeRobot dataset are, formats v3.0 and v2.1.
+
+v3.0 keeps many episodes in one video and says where each begins; v2.1 keeps one video an episode.
+Images of either may also lie in the data files, in which case no video is needed. Videos may be
+left where they are published and be read from there, through fsspec.
+"""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from actionprior.data import DataError
+from data_modules.lerobot_columns import Columns
+from data_modules.lerobot_source import fingerprint
+
+Size = tuple[int, int]
+_VERSION_MARKS = ("size", "ETag", "etag", "blob_id", "generation", "mtime", "created")
+"""Entries of fsspec's listings; which there are depends on the kind of storage."""
+
+
+class VideoPart(NamedTuple):
+    """The path or URL that holds an episode's video, and when the episode starts in it [s]."""
+
+    source: str
+    start: float
+
+
+class CameraFiles:
+    """The image and video files of one dataset.
+
+    Args:
+        columns: the dataset.
+        cameras: the image keys that are used.
+        url: of a folder, as fsspec reads it, that holds the dataset's ``videos``; by default they
+            are in the dataset's own.
+
+    Raises:
+        DataError: the dataset has no such camera.
+    """
+
+    def __init__(self, columns: Columns, cameras: list[str], url: str | None = None) -> None:
+        features = columns.info["features"]
+        known = sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))
+        if unknown := [camera for camera in cameras if camera not in known]:
+            raise DataError(f"{columns.root}: has no camera {unknown[0]!r}; it has {known}")
+        self.columns = columns
+        self.cameras = cameras
+        self.url = url.rstrip("/") if url and any(map(self.is_video, cameras)) else None
+        self._old = str(columns.info["codebase_version"]).startswith("v2.")
+
+    def is_video(self, camera: str) -> bool:
+        """Whether a camera's images are in videos; otherwise they are in the data files."""
+        return bool(self.columns.info["features"][camera]["dtype"] == "video")
+
+    def size(self, camera: str) -> Size:
+        """Rows and columns of a camera's images as recorded."""
+        feature = self.columns.info["features"][camera]
+        shape = tuple(int(n) for n in feature["shape"])
+        names = feature.get("names")
+        channels_first = bool(names) and str(names[0]).startswith("channel")
+        return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+
+    def video(self, episode: int, camera: str) -> VideoPart:
+        """Where an episode's video is."""
+        row = self.columns.episodes[episode]
+        start = 0.0 if self._old else float(row[f"videos/{camera}/from_timestamp"])
+        return VideoPart(f"{self._home}/{self._video_place(episode, camera)}", start)
+
+    def data_file(self, episode: int) -> Path:
+        """The parquet file that an episode's frames are in."""
+        return self.columns.root / self._place("data_path", "data", episode)
+
+    def missing_videos(self, episodes: list[int]) -> dict[int, str]:
+        """What is wrong, by episode, where the video of one of the cameras is not there.
+
+        Raises:
+            DataError: the URL cannot be reached.
+        """
+        found: dict[str, bool] = {}
+        wrong = {}
+        for camera in filter(self.is_video, self.cameras):
+            for episode in episodes:
+                place = self._video_place(episode, camera)
+                if place not in found:
+                    local = self.columns.root / place
+                    found[place] = place in self._listing if self.url else local.is_file()
+                if not found[place]:
+                    wrong[episode] = (
+                        f"{self._home}: video file {place} of camera {camera!r}, "
+                        f"episode {episode}, is missing"
+                    )
+        return wrong
+
+    def fingerprint(self) -> str:
+        """Changes with the dataset's files."""
+        if self.url is None:
+            return fingerprint(self.columns.root, ("meta", "data", "videos"))
+        told = [self.url, fingerprint(self.columns.root), *sorted(self._listing.items())]
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    # ---- parts --------------------------------------------------------------------------------
+
+    @property
+    def _home(self) -> str:
+        return self.url or str(self.columns.root)
+
+    @cached_property
+    def _listing(self) -> dict[str, str]:
+        """The videos at the URL: for each path in the dataset, what tells its versions apart."""
+        import fsspec
+
+        try:
+            system, folder = fsspec.url_to_fs(self.url)
+            system.ls(
+                f"{folder}/videos"
+            )  # fails where `find` may take what is out of reach as empty
+            files = system.find(f"{folder}/videos", detail=True)
+        except Exception as error:
+            told = str(error).partition("\n")[0]
+            raise DataError(
+                f"{self.url}: the videos of {self.columns.root} cannot be had there "
+                f"({type(error).__name__}: {told})"
+            ) from error
+        return {
+            name.removeprefix(folder).lstrip("/"): " ".join(
+                str(file[mark]) for mark in _VERSION_MARKS if mark in file
+            )
+            for name, file in files.items()
+        }
+
+    def _video_place(self, episode: int, camera: str) -> str:
+        return self._place("video_path", f"videos/{camera}", episode, video_key=camera)
+
+    def _place(self, template: str, kind: str, episode: int, **more: str) -> str:
+        """A path inside the dataset, from the template in ``meta/info.json``."""
+        info, row = self.columns.info, self.columns.episodes[episode]
+        try:
+            fields: dict[str, Any] = dict(more)
+            if self._old:
+                number = int(row["episode_index"])
+                chunk = number // int(info["chunks_size"])
+                fields |= {"episode_chunk": chunk, "episode_index": number}
+            else:
+                for name in ("chunk_index", "file_index"):
+                    fields[name] = row[f"{kind}/{name}"]
+            return str(info[template].format(**fields))
+        except (KeyError, AttributeError) as error:
+            raise DataError(
+                f"{self.columns.root}: meta does not tell the {template} of episode {episode} "
+                f"({error} is missing)"
+            ) from error
+
+
+def hub_url(root: Path) -> str | None:
+    """Where the hub has what a folder of its cache, ``datasets--…/snapshots/<commit>``, is of."""
+    repository = root.parents[1].name if len(root.parents) > 1 else ""
+    if root.parent.name != "snapshots" or not repository.startswith("datasets--"):
+        return None
+    repo_id = repository.removeprefix("datasets--").replace("--", "/")
+    return f"hf://datasets/{repo_id}@{root.name}"

@@ -1,0 +1,154 @@
+"""Frames out of videos, by torchcodec where it loads, else by PyAV."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actionprior.data import DataError
+from data_modules.lerobot_source import AnyArray
+
+DECODERS = ("torchcodec", "pyav")
+CHUNK = 64
+"""Frames decoded at once; bounds memory at large camera sizes."""
+
+
+def choose_decoder(wanted: str) -> str:
+    """``wanted``, where it is one of ``DECODERS``; for ``auto`` the first that loads.
+
+    Raises:
+        DataError: an unknown name, or torchcodec was asked for and does not load.
+    """
+    if wanted not in ("auto", *DECODERS):
+        raise DataError(f"video_backend is {wanted!r}, expected one of {['auto', *DECODERS]}")
+    if wanted == "pyav":
+        return wanted
+    try:
+        import torchcodec.decoders  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        if wanted == "torchcodec":
+            told = str(error).strip().partition("\n")[0]
+            raise DataError(
+                f"video_backend is 'torchcodec', which does not load here ({told}); it needs "
+                "FFmpeg 4 to 8 on the system: install that, or take 'auto' or 'pyav'"
+            ) from error
+        return "pyav"
+    return "torchcodec"
+
+
+def decode_video(
+    source: str, times: Sequence[float], tolerance: float, decoder: str
+) -> Iterator[Tensor]:
+    """The frames nearest to ``times``, in chunks: uint8 (N, 3, Y, X), N up to ``CHUNK``.
+
+    Args:
+        source: a path, or a URL that fsspec reads.
+        times: ascending [s].
+        tolerance: how far from its time a frame may be [s].
+        decoder: of ``DECODERS``.
+
+    Raises:
+        Exception: whatever the decoder raises of a video that it cannot read.
+    """
+    if decoder == "torchcodec":
+        return _decode_torchcodec(source, times, tolerance)
+    return _decode_pyav(source, times, tolerance)
+
+
+def _decode_torchcodec(source: str, times: Sequence[float], tolerance: float) -> Iterator[Tensor]:
+    from lerobot.datasets.video_utils import decode_video_frames_torchcodec
+
+    for first in range(0, len(times), CHUNK):
+        yield decode_video_frames_torchcodec(
+            source,
+            list(times[first : first + CHUNK]),
+            tolerance,
+            decoder_cache=_open_decoders(os.getpid()),
+            return_uint8=True,
+        )
+
+
+def close_decoders() -> None:
+    """Forget open videos: under the same name there may be another one by now."""
+    _open_decoders.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _open_decoders(process: int) -> Any:  # noqa: ANN401  lerobot's, untyped
+    """Decoders that stay open; a forked process must not share its parent's files."""
+    from lerobot.datasets.video_utils import VideoDecoderCache
+
+    return VideoDecoderCache(max_size=16)
+
+
+def _decode_pyav(source: str, times: Sequence[float], tolerance: float) -> Iterator[Tensor]:
+    chosen: list[AnyArray] = []
+    for image in _nearest(source, times, tolerance):
+        chosen.append(image)
+        if len(chosen) == CHUNK:
+            yield _stack(chosen)
+            chosen = []
+    if chosen:
+        yield _stack(chosen)
+
+
+def _stack(images: list[AnyArray]) -> Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _nearest(source: str, times: Sequence[float], tolerance: float) -> Iterator[AnyArray]:
+    """In one pass from a key frame on; lerobot's own PyAV decoder makes one for each call."""
+    with _container(source) as container:
+        stream = container.streams.video[0]
+        tick = stream.time_base
+        if tick is None:
+            raise ValueError("the video does not tell time")
+        # One tick early, so that a key frame at the first time is not passed by.
+        container.seek(round(times[0] / tick) - 1, backward=True, any_frame=False, stream=stream)
+        done, before, then = 0, None, -np.inf
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                continue
+            now = float(frame.pts * tick)
+            while done < len(times) and times[done] <= now:
+                if before is not None and times[done] - then <= now - times[done]:
+                    yield _pixels(before, then, times[done], tolerance)
+                else:
+                    yield _pixels(frame, now, times[done], tolerance)
+                done += 1
+            if done == len(times):
+                return
+            before, then = frame, now
+        if before is None:
+            raise ValueError(f"there is no frame from {times[0]:.3f} s on")
+        for time in times[done:]:  # the video's last frame
+            yield _pixels(before, then, time, tolerance)
+
+
+@contextmanager
+def _container(source: str) -> Iterator[Any]:
+    import av
+
+    if "://" not in source:
+        with av.open(source) as container:
+            yield container
+        return
+    import fsspec
+
+    with fsspec.open(source, "rb") as file, av.open(file) as container:
+        yield container
+
+
+def _pixels(frame: Any, found: float, wanted: float, tolerance: float) -> AnyArray:  # noqa: ANN401  av's, imported lazily
+    if not abs(found - wanted) < tolerance:
+        raise ValueError(
+            f"the frame nearest to {wanted:.3f} s is at {found:.3f} s, expected within "
+            f"{tolerance:.3f} s"
+        )
+    pixels: AnyArray = frame.to_ndarray(format="rgb24")
+    return pixels
