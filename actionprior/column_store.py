@@ -1,16 +1,17 @@
 """Columns of numbers on disk: written once, mapped into memory, and never believed unchecked.
 
-A store is a folder that appears whole (``columns.safetensors`` and ``manifest.json``). Opening it
-reads neither file's bulk: sizes and versions are compared at once, and each block of rows is
-checked against its checksum when it is first read. Nothing in it is ever unpickled.
+A store is a folder that appears whole: a manifest, and shards of bounded size. Opening it reads
+none of their bulk: sizes and versions are compared at once, and each block of rows is checked
+against its checksum when it is first read. Nothing in it is ever unpickled.
 
-Axes: N rows, I rows asked for.
+Axes: N rows of a column, I rows asked for, K shards.
 """
 
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,72 +22,77 @@ import numpy.typing as npt
 from actionprior.errors import UserError
 from actionprior.staging import appears_whole
 
-FORMAT = 1
+FORMAT = 2
 """Goes up when what a store holds changes; stores of another format are made anew."""
 BLOCK = 1 << 13
 """Rows under one checksum."""
+SHARD = 1 << 29
+"""Bytes of rows in one shard, at most."""
+MANIFEST = "manifest.json"
 
 AnyArray = npt.NDArray[Any]
+Rows = int | slice | npt.NDArray[np.int64]
 
 
 class StoreError(UserError):
     """A store is damaged or of another format; the message names the file."""
 
 
-class Column:
-    """One column (N, …), indexed by rows as an array is, and read from disk as far as it is used.
+class Piece:
+    """The rows of a column that are in one shard, read from disk as far as they are used.
 
-    Worker processes that are sent one map the file again.
-
-    Raises:
-        StoreError: on access, where the bytes on disk are not those that were written.
+    Args:
+        path: the shard's file.
+        name: of the column.
+        array: its rows, mapped.
+        checksums: of each block of rows.
+        first: the first row's number in the whole column.
     """
 
-    def __init__(self, path: Path, name: str, array: AnyArray, checksums: list[int]) -> None:
-        self.path, self.name = path, name
+    def __init__(
+        self, path: Path, name: str, array: AnyArray, checksums: list[int], first: int
+    ) -> None:
+        self.path, self.name, self.first = path, name, first
         self._array = array
         self._checksums = checksums
         self._good = np.zeros(len(checksums), dtype=np.bool_)
-        self._entries: npt.NDArray[np.int64] | None = None
+        self._whole = False
 
-    def pick(self, entries: npt.NDArray[np.int64]) -> Self:
-        """The same rows, of each only ``entries``, in that order."""
-        picked = copy(self)
-        if not np.array_equal(entries, np.arange(self._array.shape[1])):
-            picked._entries = entries
-        return picked
+    def at(self, rows: Rows) -> AnyArray:
+        """The array's own rows, a view where NumPy gives one.
 
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getitem__(self, rows: int | slice | npt.NDArray[np.int64]) -> Any:  # noqa: ANN401  as numpy's
-        if not self._good.all():
+        Raises:
+            StoreError: the bytes on disk are not those that were written.
+        """
+        if not self._whole:
             self._check(rows)
-        found = self._array[rows]
-        return found if self._entries is None else found[..., self._entries]
+        # Several times faster than an index.
+        found: AnyArray = (
+            self._array.take(rows, 0) if isinstance(rows, np.ndarray) else self._array[rows]
+        )
+        return found
 
-    def take(self, rows: npt.NDArray[np.int64], axis: int = 0) -> AnyArray:
-        """As an array's: several times faster than an index."""
-        if not self._good.all():
-            self._check(rows)
-        found: AnyArray = self._array.take(rows, axis)
-        return found if self._entries is None else found[..., self._entries]
-
-    def _check(self, rows: int | slice | npt.NDArray[np.int64]) -> None:
+    def _check(self, rows: Rows) -> None:
         if isinstance(rows, slice):
-            start, stop, _ = rows.indices(len(self))
+            start, stop, _ = rows.indices(len(self._array))
             blocks = np.arange(start // BLOCK, -(-stop // BLOCK))
         else:
             blocks = np.asarray(rows).reshape(-1) // BLOCK
         for block in np.unique(blocks[~self._good[blocks]]).tolist():
-            first = block * BLOCK
-            if _checksum(self._array[first : first + BLOCK]) != self._checksums[block]:
-                last = min(first + BLOCK, len(self)) - 1
-                raise StoreError(
-                    f"{self.path}: rows {first} to {last} of {self.name!r} are not what was "
-                    "written; delete the folder and run again, it is made anew from its source"
-                )
+            start = block * BLOCK
+            if _checksum(self._array[start : start + BLOCK]) != self._checksums[block]:
+                self._refuse(start, min(start + BLOCK, len(self._array)) - 1)
             self._good[block] = True
+        self._whole = bool(self._good.all())
+
+    def _refuse(self, start: int, last: int) -> None:
+        # Without its manifest the store is not whole: what made it makes it anew.
+        with suppress(OSError):
+            (self.path.parent / MANIFEST).unlink()
+        raise StoreError(
+            f"{self.path}: rows {self.first + start} to {self.first + last} of {self.name!r} are "
+            "not what was written; run again, the store is made anew from its source"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "_array"}
@@ -96,6 +102,82 @@ class Column:
         self._array = _map(self.path)[self.name]
 
 
+class Column:
+    """One column (N, …), indexed by rows as an array is, over all shards that have a part of it.
+
+    Worker processes that are sent one map the files again.
+
+    Raises:
+        StoreError: on access, where the bytes on disk are not those that were written.
+    """
+
+    def __init__(self, pieces: list[Piece], length: int) -> None:
+        self._pieces = pieces
+        self._first_K = np.array([piece.first for piece in pieces], dtype=np.int64)
+        self._length = length
+        self._entries: slice | npt.NDArray[np.int64] = slice(None)
+
+    def pick(self, entries: npt.NDArray[np.int64]) -> Self:
+        """The same rows, of each only ``entries``, in that order."""
+        picked = copy(self)
+        picked._entries = entries
+        if len(entries) and (np.diff(entries) == 1).all():
+            picked._entries = slice(int(entries[0]), int(entries[-1]) + 1)  # no copy
+        return picked
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, rows: Rows) -> Any:  # noqa: ANN401  as numpy's
+        if isinstance(rows, np.ndarray):
+            return self.take(rows)
+        if not isinstance(rows, slice):
+            row = range(self._length)[rows]
+            piece = self._pieces[int(np.searchsorted(self._first_K, row, side="right")) - 1]
+            return self._chosen(piece.at(row - piece.first))
+        start, stop, step = rows.indices(self._length)
+        if step != 1:
+            return self.take(np.arange(start, stop, step))
+        stop_K = [*self._first_K[1:].tolist(), self._length]
+        parts = [
+            piece.at(slice(max(start - piece.first, 0), max(min(stop, end) - piece.first, 0)))
+            for piece, end in zip(self._pieces, stop_K, strict=True)
+            if piece.first < stop and start < end
+        ] or [self._pieces[0].at(slice(0, 0))]
+        return self._chosen(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def take(self, rows: npt.NDArray[np.int64], axis: int = 0) -> AnyArray:
+        """As an array's, along the first axis; ``rows`` (I, …) must not be negative."""
+        if axis:
+            raise ValueError(f"a column is taken from along axis 0, not {axis}")
+        one = len(self._pieces) == 1
+        return self._chosen(self._pieces[0].at(rows) if one else self._over_shards(rows))
+
+    def _chosen(self, found: AnyArray) -> AnyArray:
+        return found[..., self._entries] if found.ndim else found
+
+    def _over_shards(self, rows: npt.NDArray[np.int64]) -> AnyArray:
+        """Shard by shard: a window of rows mostly lies within one."""
+        if rows.size == 0:
+            return self._pieces[0].at(rows)
+        rows_IJ = rows.reshape(len(rows), -1)
+        low_I, high_I = (
+            np.searchsorted(self._first_K, edge_I, side="right") - 1
+            for edge_I in (rows_IJ.min(1), rows_IJ.max(1))
+        )
+        like = self._pieces[0].at(slice(0, 1))
+        found = np.empty((*rows_IJ.shape, *like.shape[1:]), dtype=like.dtype)
+        within_I = low_I == high_I
+        for shard in np.unique(low_I[within_I]).tolist():
+            chosen = np.flatnonzero(within_I & (low_I == shard))
+            piece = self._pieces[shard]
+            found[chosen] = piece.at(rows_IJ[chosen] - piece.first)
+        if not within_I.all():
+            across = self._over_shards(rows_IJ[~within_I].reshape(-1))
+            found[~within_I] = across.reshape(-1, *found.shape[1:])
+        return found.reshape(*rows.shape, *like.shape[1:])
+
+
 class Store(NamedTuple):
     """An open store: its columns, and what was told of them in plain data."""
 
@@ -103,30 +185,81 @@ class Store(NamedTuple):
     about: dict[str, Any]
 
 
-def write_store(folder: Path, columns: Mapping[str, AnyArray], about: Mapping[str, Any]) -> None:
+class StoreWriter:
+    """Takes the rows of a new store and holds no more of them than one shard.
+
+    Attributes:
+        about: plain data, kept beside the columns.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.about: dict[str, Any] = {}
+        self._folder = folder
+        self._shards: list[dict[str, Any]] = []
+        self._waiting: dict[str, list[AnyArray]] = {}
+        self._room = SHARD
+
+    def append(self, columns: Mapping[str, AnyArray]) -> None:
+        """Add rows, equally many to each of ``columns``; others may come in later calls."""
+        rows = len(next(iter(columns.values())))
+        if any(len(array) != rows for array in columns.values()):
+            raise ValueError("columns that are appended together need equally many rows")
+        width = max(1, sum(array[:1].nbytes for array in columns.values()))
+        start = 0
+        while start < rows:
+            if self._room < width and self._waiting:
+                self._flush()
+            stop = min(rows, start + max(1, self._room // width))
+            for name, array in columns.items():
+                self._waiting.setdefault(name, []).append(array[start:stop].copy())
+            self._room -= (stop - start) * width
+            start = stop
+
+    def finish(self) -> None:
+        """Write what is left, and the manifest."""
+        self._flush()
+        body = {"format": FORMAT, "shards": self._shards, "about": self.about}
+        text = json.dumps(body, sort_keys=True)
+        (self._folder / MANIFEST).write_text(f"{_digest(text)}\n{text}\n")
+
+    def _flush(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        path = self._folder / f"columns-{len(self._shards):05d}.safetensors"
+        # One column at a time: its parts are freed before the next is joined.
+        columns = {name: np.concatenate(self._waiting.pop(name)) for name in [*self._waiting]}
+        try:
+            save_file(columns, path)
+        except SafetensorError as error:
+            raise OSError(f"{path.name} cannot be written: {error}") from error
+        self._shards.append(
+            {
+                "file": path.name,
+                "bytes": path.stat().st_size,
+                "columns": {
+                    name: {"holds": _holds(array), "checksums": _checksums(array)}
+                    for name, array in columns.items()
+                },
+            }
+        )
+        self._room = SHARD
+
+
+@contextmanager
+def write_store(folder: Path) -> Iterator[StoreWriter]:
     """Write a store at ``folder``, replacing what is there; it appears whole or not at all.
 
-    Equal columns give equal bytes.
+    Equal rows give equal bytes, in however many parts they are appended.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind then.
     """
-    from safetensors.numpy import save_file
-
-    contiguous = {name: np.ascontiguousarray(array) for name, array in columns.items()}
     with appears_whole(folder) as building:
         building.mkdir()
-        path = building / "columns.safetensors"
-        save_file(contiguous, path)
-        body = {
-            "format": FORMAT,
-            "bytes": path.stat().st_size,
-            "checksums": {name: _checksums(array) for name, array in contiguous.items()},
-            "shapes": {name: list(array.shape) for name, array in contiguous.items()},
-            "about": dict(about),
-        }
-        text = json.dumps(body, sort_keys=True)
-        (building / "manifest.json").write_text(f"{_digest(text)}\n{text}\n")
+        writer = StoreWriter(building)
+        yield writer
+        writer.finish()
 
 
 def open_store(folder: Path) -> Store:
@@ -135,17 +268,24 @@ def open_store(folder: Path) -> Store:
     Raises:
         StoreError: missing, damaged, or of another format.
     """
-    path, body = folder / "columns.safetensors", _read_manifest(folder / "manifest.json")
-    if not path.is_file():
-        raise StoreError(f"{path} is missing")
-    if path.stat().st_size != body["bytes"]:
-        raise StoreError(f"{path} has {path.stat().st_size} bytes, expected {body['bytes']}")
-    arrays = _map(path)
-    if {name: list(array.shape) for name, array in arrays.items()} != body["shapes"]:
-        raise StoreError(f"{path} does not hold the columns that its manifest tells")
-    columns = {
-        name: Column(path, name, array, body["checksums"][name]) for name, array in arrays.items()
-    }
+    body = _read_manifest(folder / MANIFEST)
+    pieces: dict[str, list[Piece]] = {}
+    lengths: dict[str, int] = {}
+    for shard in body["shards"]:
+        path, told = folder / shard["file"], shard["columns"]
+        if not path.is_file():
+            raise StoreError(f"{path} is missing")
+        if path.stat().st_size != shard["bytes"]:
+            raise StoreError(f"{path} has {path.stat().st_size} bytes, expected {shard['bytes']}")
+        arrays = _map(path)
+        if {n: _holds(a) for n, a in arrays.items()} != {n: t["holds"] for n, t in told.items()}:
+            raise StoreError(f"{path} does not hold the columns that its manifest tells")
+        for name, array in arrays.items():
+            first = lengths.get(name, 0)
+            piece = Piece(path, name, array, told[name]["checksums"], first)
+            pieces.setdefault(name, []).append(piece)
+            lengths[name] = first + len(array)
+    columns = {name: Column(parts, lengths[name]) for name, parts in pieces.items()}
     return Store(columns, body["about"])
 
 
@@ -172,6 +312,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if body["format"] != FORMAT:
         raise StoreError(f"{path} is of format {body['format']}, expected {FORMAT}")
     return body
+
+
+def _holds(array: AnyArray) -> list[Any]:
+    return [array.dtype.name, *array.shape]
 
 
 def _checksums(array: AnyArray) -> list[int]:

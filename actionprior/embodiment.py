@@ -4,6 +4,7 @@ Source of the slot tables: arXiv 2606.26095, Table I. Axes: A = 37 action slots,
 S = 74 state slots.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from types import EllipsisType
 from typing import Any, Literal, Self, get_args
@@ -210,13 +211,14 @@ class Embodiment:
     def fill_actions(self, action: FloatArray, unified: FloatArray, rows: Rows) -> None:
         """Write (..., n_a) into the robot's slots of ``rows`` of (..., 37); others are left."""
         self._check_width("action", action.shape[-1], len(self.action_features))
-        column = 0
-        for group in self.action:
-            values = action[..., column : column + len(group.features)]
-            if group.representation in ROTATIONS:
-                values = _turn(values, group.encoding, "axis_angle")
-            unified[..., self.action_slots(group)][rows] = values
-            column += len(group.features)
+        if any(group.representation in ROTATIONS for group in self.action):
+            parts = []
+            for group, values in split_groups(action, self.action):
+                if group.representation in ROTATIONS:
+                    values = _turn(values, group.encoding, "axis_angle")
+                parts.append(values)
+            action = np.concatenate(parts, axis=-1)
+        _put(action, unified, [self.action_slots(group) for group in self.action], rows)
 
     def action_from_unified(self, unified: FloatArray) -> FloatArray:
         """(..., 37) → (..., n_a), the inverse of ``action_to_unified``."""
@@ -237,14 +239,20 @@ class Embodiment:
     def fill_states(self, state: FloatArray, unified: FloatArray, rows: Rows) -> None:
         """Write (..., n_s) into the robot's slots of ``rows`` of (..., 74); others are left."""
         self._check_width("state", state.shape[-1], len(self.state_features))
-        for group, values in self._state_parts(state):
-            if group.representation == "angle_sincos":
-                pairs = np.stack([np.sin(values), np.cos(values)], axis=-1)
-                values = pairs.reshape(*values.shape[:-1], -1)
-            elif group.representation in ROTATIONS:
-                form = "quaternion_xyzw" if group.slot_width == 4 else "rotation_6d"
-                values = _turn(values, group.encoding, form)
-            unified[..., self.state_slots(group)][rows] = values
+        if any(
+            g.representation == "angle_sincos" or g.representation in ROTATIONS for g in self.state
+        ):
+            parts = []
+            for group, values in split_groups(state, self.state):
+                if group.representation == "angle_sincos":
+                    pairs = np.stack([np.sin(values), np.cos(values)], axis=-1)
+                    values = pairs.reshape(*values.shape[:-1], 2 * values.shape[-1])
+                elif group.representation in ROTATIONS:
+                    form = "quaternion_xyzw" if group.slot_width == 4 else "rotation_6d"
+                    values = _turn(values, group.encoding, form)
+                parts.append(values)
+            state = np.concatenate(parts, axis=-1)
+        _put(state, unified, [self.state_slots(group) for group in self.state], rows)
 
     def reference(self, state: FloatArray) -> FloatArray:
         """What position-like actions of a chunk are relative to, from its first state.
@@ -252,7 +260,7 @@ class Embodiment:
         (..., n_s) → (..., 37); zero for deltas, grippers and absolute groups.
         """
         reference = np.zeros((*state.shape[:-1], ACTION_WIDTH), dtype=np.float32)
-        part_of = {group.name: (group, values) for group, values in self._state_parts(state)}
+        part_of = {group.name: (group, values) for group, values in split_groups(state, self.state)}
         for group in self.action:
             if not group.relative_to:
                 continue
@@ -294,13 +302,6 @@ class Embodiment:
         return found
 
     # ---- checks ---------------------------------------------------------------------------
-
-    def _state_parts(self, state: FloatArray) -> list[tuple[StateGroup, FloatArray]]:
-        ends = np.cumsum([len(g.features) for g in self.state])
-        return [
-            (g, state[..., end - len(g.features) : end])
-            for g, end in zip(self.state, ends, strict=True)
-        ]
 
     @staticmethod
     def _mask(width: int, slices: list[slice]) -> BoolArray:
@@ -425,6 +426,37 @@ def _turn(values: FloatArray, source: str, target: str) -> FloatArray:
     quaternion = rotations.to_quaternion(torch.from_numpy(np.asarray(values, np.float64)), source)
     turned: FloatArray = rotations.from_quaternion(quaternion, target).numpy().astype(np.float32)
     return turned
+
+
+def split_groups[G: (ActionGroup, StateGroup)](
+    vector: FloatArray, groups: Sequence[G]
+) -> list[tuple[G, FloatArray]]:
+    """Each group with its entries of a robot's vector (..., n)."""
+    stops = np.cumsum([len(group.features) for group in groups]).tolist()
+    return [
+        (group, vector[..., stop - len(group.features) : stop])
+        for group, stop in zip(groups, stops, strict=True)
+    ]
+
+
+def _put(values: FloatArray, unified: FloatArray, slots: list[slice], rows: Rows) -> None:
+    """Columns of ``values``, one after the other, into ``slots`` of ``rows`` of ``unified``."""
+    joined: list[tuple[slice, slice]] = []
+    column = 0
+    for into in slots:
+        start, stop = column, column + into.stop - into.start
+        if joined and joined[-1][0].stop == into.start:  # neighbours go together
+            into, start = slice(joined[-1][0].start, into.stop), joined.pop()[1].start
+        joined.append((into, slice(start, stop)))
+        column = stop
+    for into, columns in joined:
+        target, source = unified[..., into], values[..., columns]
+        if source.dtype == np.float32 and source.strides[-1] == source.itemsize:
+            # A row as one item: several times faster than NumPy's copy of many short rows.
+            item = np.dtype((np.void, source.itemsize * source.shape[-1]))
+            target.view(item)[..., 0][rows] = source.view(item)[..., 0]
+        else:
+            target[rows] = source
 
 
 def _group[G: (ActionGroup, StateGroup)](kind: type[G], data: G | dict[str, Any]) -> G:

@@ -3,7 +3,6 @@
 Axes: N frames of one episode, M frames after resampling, D features, A, S as in a robot's vectors.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from actionprior.embodiment import (
     Embodiment,
     FloatArray,
     StateGroup,
+    split_groups,
 )
 from actionprior.permutation import IntArray
 
@@ -70,11 +70,11 @@ def resample(
     around = {g.name for g in robot.state if g.representation == "angle_sincos"}
     action_MA = [
         _between(group, values, at, around=group.relative_to in around)
-        for group, values in _parts(action_NA, robot.action)
+        for group, values in split_groups(action_NA, robot.action)
     ]
     state_MS = [
         _between(group, values, at, around=group.name in around)
-        for group, values in _parts(state_NS, robot.state)
+        for group, values in split_groups(state_NS, robot.state)
     ]
     return Resampled(
         np.concatenate(action_MA, axis=1).astype(np.float32),
@@ -137,13 +137,3 @@ def _keep_sums(values_ND: Doubles, at: _Times) -> Doubles:
     sums = np.concatenate([np.zeros_like(values_ND[:1]), values_ND.cumsum(axis=0)])
     at_edge = np.stack([np.interp(at.edge, at.end, column) for column in sums.T], axis=1)
     return np.diff(at_edge, axis=0)
-
-
-def _parts[G: ActionGroup | StateGroup](
-    values_ND: FloatArray, groups: Sequence[G]
-) -> list[tuple[G, FloatArray]]:
-    stops = np.cumsum([len(g.features) for g in groups])
-    return [
-        (g, values_ND[:, stop - len(g.features) : stop])
-        for g, stop in zip(groups, stops.tolist(), strict=True)
-    ]

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actionprior.column_store import FORMAT, Column
+from actionprior.column_store import Column, StoreWriter
 from actionprior.data import DataError
 from actionprior.embodiment import Embodiment
 from actionprior.permutation import IntArray
 from actionprior.resampling import resample
 from data_modules.lerobot_source import feature_names, read_episodes, read_info
-from data_modules.lerobot_store import Made, kept, stored
+from data_modules.lerobot_store import kept, stored
 
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
@@ -207,8 +207,8 @@ def resampled(
     if fps == robot.control_hz and (robot.trust_fps or not (off_E > FPS_TOLERANCE * fps).any()):
         return columns
     groups = [asdict(g) for g in robot.action], [asdict(g) for g in robot.state]
-    name = f"resampled {FORMAT} {robot.control_hz} {robot.trust_fps} {groups}"
-    columns_of = kept(columns.root, name, lambda: _resample(columns, robot)).columns
+    name = f"resampled {robot.control_hz} {robot.trust_fps} {groups}"
+    columns_of = kept(columns.root, name, lambda store: _resample(columns, robot, store)).columns
     return replace(
         columns,
         action_Na=columns_of["action"],
@@ -221,29 +221,28 @@ def resampled(
     )
 
 
-def _resample(columns: Columns, robot: LeRobotEmbodiment) -> Made:
-    action_Na, state_Ns = columns.action_Na[:], columns.state_Ns[:]
-    time_N, task_N = columns.timestamp_N[:], columns.task_N[:]
-    if robot.trust_fps:
-        count_N = np.concatenate([np.arange(length) for length in columns.lengths_E])
-        time_N = count_N / float(columns.info["fps"])
-    made: dict[str, list[Any]] = {
-        name: [] for name in ("action", "state", "timestamp", "task", "source_row")
-    }
+def _resample(columns: Columns, robot: LeRobotEmbodiment, store: StoreWriter) -> None:
+    lengths = []
     for episode, (start, stop) in enumerate(zip(columns.starts_E, columns.stops_E, strict=True)):
-        rows = slice(start, stop)
+        rows = slice(int(start), int(stop))
+        time_N = columns.timestamp_N[rows]
+        if robot.trust_fps:
+            time_N = np.arange(len(time_N)) / float(columns.info["fps"])
         try:
-            new = resample(robot, action_Na[rows], state_Ns[rows], time_N[rows])
+            new = resample(robot, columns.action_Na[rows], columns.state_Ns[rows], time_N)
         except ValueError as error:
             raise DataError(f"{columns.root}: episode {episode}: {error}") from error
-        made["action"].append(new.action_MA)
-        made["state"].append(new.state_MS)
-        made["timestamp"].append(new.time_M)
-        made["task"].append(task_N[rows][new.frame_M])
-        made["source_row"].append(new.frame_M)
-    lengths_E = np.array([len(times) for times in made["timestamp"]], dtype=np.int64)
-    joined = {name: np.concatenate(parts) for name, parts in made.items()}
-    return joined | {"length": lengths_E}, {}
+        store.append(
+            {
+                "action": new.action_MA,
+                "state": new.state_MS,
+                "timestamp": new.time_M,
+                "task": columns.task_N[rows][new.frame_M],
+                "source_row": new.frame_M,
+            }
+        )
+        lengths.append(len(new.time_M))
+    store.append({"length": np.array(lengths, dtype=np.int64)})
 
 
 def _check_rate(root: Path, info: dict[str, Any], robot: LeRobotEmbodiment) -> None:

@@ -6,7 +6,7 @@ what Stage 1 needs is read here with pyarrow, and what is wrong is refused in on
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ AnyArray = npt.NDArray[Any]
 
 ROW_COLUMNS = ("episode_index", "timestamp", "task_index")
 VERSIONS = ("v3.", "v2.1")
+AT_ONCE = 1 << 16
+"""Rows that are read at once; bounds memory whatever the size of data files."""
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -128,11 +130,11 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
 _EPISODE = ["episode_index", "length"]
 
 
-def read_rows(root: Path, vectors: Sequence[str]) -> dict[str, AnyArray]:
-    """The needed columns of all data files, one after the other.
+def data_files(root: Path, vectors: Sequence[str]) -> dict[Path, int]:
+    """The data files in the order of their frames, and how many each has; only footers are read.
 
     Raises:
-        DataError: a file or a column is missing, a file is damaged, or rows are ragged.
+        DataError: a file or a column is missing, a file is damaged, or there is no frame.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -140,37 +142,59 @@ def read_rows(root: Path, vectors: Sequence[str]) -> dict[str, AnyArray]:
     paths = sorted((root / "data").glob("*/*.parquet"))
     if not paths:
         raise DataError(f"{root}: has no data/*/*.parquet")
-    tables = []
+    counts = {}
     for path in paths:
         try:
-            file = pq.ParquetFile(path)
-            known = file.schema_arrow.names
-            if missing := [c for c in (*vectors, *ROW_COLUMNS) if c not in known]:
-                raise DataError(f"{path}: has no column {missing[0]!r}; it has {known}")
-            tables.append(file.read(columns=[*vectors, *ROW_COLUMNS]))
+            with pq.ParquetFile(path) as file:
+                known, counts[path] = file.schema_arrow.names, int(file.metadata.num_rows)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: is truncated or not a parquet file ({error})") from error
-    table = pa.concat_tables(tables)
-    if table.num_rows == 0:
+            raise _damaged(path, error) from error
+        if missing := [c for c in (*vectors, *ROW_COLUMNS) if c not in known]:
+            raise DataError(f"{path}: has no column {missing[0]!r}; it has {known}")
+    if not any(counts.values()):
         raise DataError(f"{root}: the dataset is empty")
-    rows: dict[str, AnyArray] = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if name not in vectors:
-            rows[name] = column.to_numpy(zero_copy_only=False).reshape(-1)
-            continue
-        # A list column of equal lengths is its values, row by row.
-        values = column.flatten() if hasattr(column, "flatten") else column
-        if column.null_count or values.null_count or len(values) % table.num_rows:
-            raise DataError(f"{root}: {name!r} has empty or ragged rows")
-        rows[name] = values.to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
-    return rows
+    return counts
+
+
+def read_rows(path: Path, vectors: Sequence[str]) -> Iterator[dict[str, AnyArray]]:
+    """The needed columns of a data file, some thousand rows at a time.
+
+    Raises:
+        DataError: the file is damaged, or its rows are ragged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(AT_ONCE, columns=[*vectors, *ROW_COLUMNS]):
+                yield {name: _array(path, batch, name) for name in batch.schema.names}
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _array(path: Path, batch: Any, name: str) -> AnyArray:  # noqa: ANN401  pyarrow is untyped
+    import pyarrow.compute as pc
+
+    column = batch.column(name)
+    if name in ROW_COLUMNS or not hasattr(column, "flatten"):
+        values, lengths = column, np.ones(1)
+    else:  # a list column of equal lengths is its values, row by row
+        values, lengths = column.flatten(), pc.list_value_length(column).to_numpy(False)
+    if column.null_count or values.null_count or (lengths != lengths[0]).any():
+        raise DataError(f"{path}: {name!r} has empty or ragged rows")
+    array = np.asarray(values.to_numpy(zero_copy_only=False))
+    return array.reshape(-1) if name in ROW_COLUMNS else array.reshape(batch.num_rows, -1)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: is truncated or not a parquet file ({error})")
 
 
 def check_episodes(
-    root: Path, info: dict[str, Any], episodes: list[dict[str, Any]], episode_N: AnyArray
+    root: Path, info: dict[str, Any], episodes: list[dict[str, Any]], frames: int
 ) -> IntArray:
-    """Lengths of the episodes, once data, episode table and info agree on them.
+    """Lengths of the episodes, once the episode table agrees with info and the data's ``frames``.
 
     Raises:
         DataError: naming what contradicts what.
@@ -181,14 +205,21 @@ def check_episodes(
             f"{root}: meta/info.json claims {info['total_episodes']} episodes, "
             f"but meta/episodes lists {len(episodes)}"
         )
-    listed = np.repeat(np.array([e["episode_index"] for e in episodes]), lengths)
-    if len(listed) != len(episode_N):
+    if lengths.sum() != frames:
         raise DataError(
-            f"{root}: meta/episodes counts {len(listed)} frames, but the data have {len(episode_N)}"
-        )
-    if (wrong := np.nonzero(listed != episode_N)[0]).size:
-        raise DataError(
-            f"{root}: frame {wrong[0]} is of episode {episode_N[wrong[0]]} in the data, "
-            f"but of episode {listed[wrong[0]]} in meta/episodes"
+            f"{root}: meta/episodes counts {lengths.sum()} frames, but the data have {frames}"
         )
     return lengths
+
+
+def check_order(root: Path, first: int, found_N: AnyArray, listed_N: AnyArray) -> None:
+    """That frames from ``first`` on are of the episodes that the episode table lists.
+
+    Raises:
+        DataError: naming the first one that is not.
+    """
+    if (wrong := np.nonzero(listed_N != found_N)[0]).size:
+        raise DataError(
+            f"{root}: frame {first + wrong[0]} is of episode {found_N[wrong[0]]} in the data, "
+            f"but of episode {listed_N[wrong[0]]} in meta/episodes"
+        )

@@ -14,11 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from actionprior.column_store import FORMAT, Store, StoreError, open_store, write_store
+from actionprior.column_store import (
+    FORMAT,
+    Store,
+    StoreError,
+    StoreWriter,
+    open_store,
+    write_store,
+)
 from actionprior.data import DataError
+from actionprior.permutation import IntArray
 from data_modules.lerobot_source import (
     AnyArray,
     check_episodes,
+    check_order,
+    data_files,
     fingerprint,
     read_episodes,
     read_rows,
@@ -26,9 +36,6 @@ from data_modules.lerobot_source import (
 )
 
 _log = logging.getLogger(__name__)
-
-Made = tuple[dict[str, AnyArray], dict[str, Any]]
-"""Columns of a store, and what is told of them in plain data."""
 
 
 def cache_folder(kind: str, chosen: str | None = None) -> Path:
@@ -45,14 +52,19 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     the timestamps; NaN for a single frame, 0 where time does not go on]. ``about`` holds
     ``tasks`` and ``not_finite``: by column, entry → [first frame, its value, count].
 
+    Extraction reads file by file and holds one shard of the store at a time.
+
     Raises:
         DataError: the dataset cannot be read, or the store cannot be written.
     """
-    name = f"{FORMAT} {action_key} {state_key}"
-    return kept(root, name, lambda: _extract(root, info, action_key, state_key))
+    return kept(
+        root,
+        f"{action_key} {state_key}",
+        lambda store: _extract(root, info, action_key, state_key, store),
+    )
 
 
-def kept(root: Path, name: str, make: Callable[[], Made]) -> Store:
+def kept(root: Path, name: str, make: Callable[[StoreWriter], None]) -> Store:
     """What ``make`` makes of the dataset at ``root``, made once and kept under ``name``.
 
     Several processes may ask at once: one makes it, the others wait. It is made anew when the
@@ -64,8 +76,8 @@ def kept(root: Path, name: str, make: Callable[[], Made]) -> Store:
     from filelock import FileLock
 
     source = hashlib.sha256(f"{root.resolve()} {name}".encode()).hexdigest()[:12]
-    prefix = f"{root.name}-{source}-"
-    folder = cache_folder("trajectories") / f"{prefix}{fingerprint(root)[:16]}"
+    prefix, state = f"{root.name}-{source}-", fingerprint(root)
+    folder = cache_folder("trajectories") / f"{prefix}{state[:16]}-{FORMAT}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{prefix}lock"):
@@ -74,7 +86,10 @@ def kept(root: Path, name: str, make: Callable[[], Made]) -> Store:
                     return open_store(folder)
                 except StoreError as error:
                     _log.warning("%s; it is made anew", error)
-            write_store(folder, *make())
+            with write_store(folder) as store:
+                make(store)
+                if fingerprint(root) != state:
+                    raise DataError(f"{root}: has changed while it was read; run again")
             for old in folder.parent.glob(f"{prefix}*"):
                 if old != folder:
                     shutil.rmtree(old, ignore_errors=True)
@@ -86,43 +101,75 @@ def kept(root: Path, name: str, make: Callable[[], Made]) -> Store:
     return open_store(folder)
 
 
-def _extract(root: Path, info: dict[str, Any], action_key: str, state_key: str) -> Made:
+def _extract(
+    root: Path, info: dict[str, Any], action_key: str, state_key: str, store: StoreWriter
+) -> None:
     tasks, episodes = read_tasks(root, info), read_episodes(root, info, every_column=False)
-    rows = read_rows(root, [action_key, state_key])
-    lengths_E = check_episodes(root, info, episodes, rows["episode_index"])
-    if rows["task_index"].max() >= len(tasks) or rows["task_index"].min() < 0:
-        raise DataError(f"{root}: a frame has a task_index that its table of tasks does not name")
-    columns: dict[str, AnyArray] = {}
-    for name, key in (("action", action_key), ("state", state_key)):
-        width = int(np.prod(info["features"][key]["shape"]))
-        if rows[key].shape[1] != width:
-            raise DataError(
-                f"{root}: {key!r} has {rows[key].shape[1]} entries in the data, "
-                f"but {width} in meta/info.json"
-            )
-        columns[name] = rows[key].astype(np.float32)
-    columns["timestamp"] = rows["timestamp"].astype(np.float64)
-    columns["task"] = rows["task_index"].astype(np.int64)
-    columns["length"] = lengths_E
-    columns["rate"] = _rates(columns["timestamp"], lengths_E)
-    not_finite = {name: _not_finite(columns[name]) for name in ("action", "state")}
-    return columns, {"tasks": tasks, "not_finite": not_finite}
+    keys = {"action": action_key, "state": state_key}
+    files = data_files(root, [*keys.values()])
+    lengths_E = check_episodes(root, info, episodes, sum(files.values()))
+    stops_E, clock, first = np.cumsum(lengths_E), _Clock(len(lengths_E)), 0
+    number_E = np.array([e["episode_index"] for e in episodes], dtype=np.int64)
+    not_finite: dict[str, dict[str, list[Any]]] = {name: {} for name in keys}
+    for path in files:
+        for rows in read_rows(path, [*keys.values()]):
+            count = len(rows["task_index"])
+            episode_N = np.searchsorted(stops_E, np.arange(first, first + count), side="right")
+            check_order(root, first, rows["episode_index"], number_E[episode_N])
+            if rows["task_index"].max() >= len(tasks) or rows["task_index"].min() < 0:
+                raise DataError(
+                    f"{root}: a frame has a task_index that its table of tasks does not name"
+                )
+            columns = {name: _vectors(root, info, key, rows[key]) for name, key in keys.items()}
+            for name, values_ND in columns.items():
+                _note_not_finite(not_finite[name], values_ND, first)
+            columns["timestamp"] = rows["timestamp"].astype(np.float64)
+            columns["task"] = rows["task_index"].astype(np.int64)
+            clock.note(episode_N, columns["timestamp"])
+            store.append(columns)
+            first += count
+    store.append({"length": lengths_E, "rate": clock.rates(lengths_E)})
+    store.about |= {"tasks": tasks, "not_finite": not_finite}
 
 
-def _rates(timestamp_N: AnyArray, lengths_E: AnyArray) -> AnyArray:
-    stops_E = np.cumsum(lengths_E)
-    rates = np.full(len(lengths_E), np.nan)
-    for episode, (stop, length) in enumerate(zip(stops_E, lengths_E, strict=True)):
-        steps = np.diff(timestamp_N[stop - length : stop])
-        if len(steps):
-            rates[episode] = 1 / steps.mean() if steps.min() > 0 else 0.0
-    return rates
+def _vectors(root: Path, info: dict[str, Any], key: str, values_ND: AnyArray) -> AnyArray:
+    width = int(np.prod(info["features"][key]["shape"]))
+    if values_ND.shape[1] != width:
+        raise DataError(
+            f"{root}: {key!r} has {values_ND.shape[1]} entries in the data, "
+            f"but {width} in meta/info.json"
+        )
+    return values_ND.astype(np.float32)
 
 
-def _not_finite(values_ND: AnyArray) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+class _Clock:
+    """Frames a second of each episode, by timestamps that come in parts."""
+
+    def __init__(self, episodes: int) -> None:
+        self.first_E = np.full(episodes, np.nan)
+        self.last_E = np.full(episodes, np.nan)
+        self.shortest_E = np.full(episodes, np.inf)  # step
+        self._before = (-1, np.nan)  # episode and time of the frame before
+
+    def note(self, episode_N: IntArray, timestamp_N: AnyArray) -> None:
+        same_N = np.diff(episode_N, prepend=self._before[0]) == 0
+        step_N = np.diff(timestamp_N, prepend=self._before[1])
+        np.minimum.at(self.shortest_E, episode_N[same_N], step_N[same_N])
+        self.first_E[episode_N[~same_N]] = timestamp_N[~same_N]
+        self.last_E[episode_N] = timestamp_N  # the last one stays
+        self._before = (int(episode_N[-1]), float(timestamp_N[-1]))
+
+    def rates(self, lengths_E: IntArray) -> AnyArray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate_E: AnyArray = (lengths_E - 1) / (self.last_E - self.first_E)
+        rate_E[~(self.shortest_E > 0)] = 0.0
+        rate_E[lengths_E == 1] = np.nan
+        return rate_E
+
+
+def _note_not_finite(found: dict[str, list[Any]], values_ND: AnyArray, first: int) -> None:
     bad_ND = ~np.isfinite(values_ND)
     for entry in np.nonzero(bad_ND.any(axis=0))[0].tolist():
-        frame = int(bad_ND[:, entry].argmax())
-        found[str(entry)] = [frame, str(values_ND[frame, entry]), int(bad_ND[:, entry].sum())]
-    return found
+        row = int(bad_ND[:, entry].argmax())
+        told = found.setdefault(str(entry), [first + row, str(values_ND[row, entry]), 0])
+        told[2] += int(bad_ND[:, entry].sum())

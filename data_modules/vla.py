@@ -68,7 +68,7 @@ class VLAWindows(Dataset[VLABatch]):
     def __getitems__(self, frames: Sequence[int]) -> VLABatch:
         """The finished batch of the observations at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
-        future = self.store.future(frames_B, self.chunk_length)
+        history, future = self.store.around(frames_B, self.history_length, self.chunk_length)
         places = [self._place(frame) for frame in frames]
         images_BCKYX, camera_mask_BC = self._look(places)
         return VLABatch(
@@ -76,9 +76,9 @@ class VLAWindows(Dataset[VLABatch]):
                 images_BCKYX=images_BCKYX,
                 camera_mask_BC=camera_mask_BC,
                 task=[self.datasets[p.dataset].task_at(p.frame) for p in places],
-                state_BS=self.store.states(frames_B),
+                state_BS=future.state_BHS[:, 0].clone(),
                 reference_BA=future.reference_BA.clone(),
-                history=self.store.history(frames_B, self.history_length),
+                history=history,
                 embodiment_B=future.embodiment_B.clone(),
             ),
             future=future,

@@ -20,10 +20,25 @@ def columns() -> dict[str, np.ndarray]:
     }
 
 
-@pytest.fixture
-def folder(tmp_path: Path, columns: dict[str, np.ndarray]) -> Path:
-    write_store(tmp_path / "store", columns, {"tasks": ["lift", "push"]})
-    return tmp_path / "store"
+def write(folder: Path, columns: dict[str, np.ndarray], part: int = ROWS) -> Path:
+    with write_store(folder) as store:
+        for first in range(0, ROWS, part):
+            store.append({name: array[first : first + part] for name, array in columns.items()})
+        store.append({"length": np.arange(5)})
+        store.about["tasks"] = ["lift", "push"]
+    return folder
+
+
+@pytest.fixture(params=["one shard", "many shards"])
+def folder(
+    tmp_path: Path,
+    columns: dict[str, np.ndarray],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    if request.param == "many shards":
+        monkeypatch.setattr("actionprior.column_store.SHARD", 60_000)  # 3000 rows
+    return write(tmp_path / "store", columns)
 
 
 def test_columns_are_read_as_they_were_written(
@@ -31,38 +46,73 @@ def test_columns_are_read_as_they_were_written(
 ) -> None:
     store = open_store(folder)
     assert store.about == {"tasks": ["lift", "push"]}
-    at = np.array([[0, ROWS - 1], [BLOCK, 7]])
+    np.testing.assert_array_equal(store.columns["length"][:], np.arange(5))
+    rng = np.random.default_rng(2)
+    scattered = rng.integers(0, ROWS, (50, 4))
+    windows = rng.integers(0, ROWS - 15, 400)[:, None] + np.arange(15)
     for name, array in columns.items():
         column = store.columns[name]
         assert len(column) == ROWS
-        np.testing.assert_array_equal(column[at], array[at])
-        np.testing.assert_array_equal(column[5:9], array[5:9])
-        np.testing.assert_array_equal(column[:], array)
-        assert np.array_equal(column[BLOCK], array[BLOCK])
+        for at in (scattered, windows, scattered[:, 0], scattered[:0], windows[:0, 0]):
+            np.testing.assert_array_equal(column[at], array[at])
+            np.testing.assert_array_equal(column.take(at), array[at])
+            assert column.take(at).dtype == array.dtype
+        for at in (slice(5, 9), slice(2990, 9010), slice(None), slice(9, 5), slice(-7, None)):
+            np.testing.assert_array_equal(column[at], array[at])
+        np.testing.assert_array_equal(column[5:9000:7], array[5:9000:7])
+        for row in (0, 2999, 3000, BLOCK, ROWS - 1, -1):
+            assert np.array_equal(column[row], array[row])
+        with pytest.raises(IndexError):
+            column[ROWS]
 
 
 def test_entries_can_be_picked_and_columns_sent_to_workers(
     folder: Path, columns: dict[str, np.ndarray]
 ) -> None:
-    picked = open_store(folder).columns["action"].pick(np.array([2, 0]))
-    sent = pickle.dumps(picked)  # as a loader with workers does, within one program
-    assert len(sent) < 2000  # not the data
-    for column in (picked, pickle.loads(sent)):
-        np.testing.assert_array_equal(column[3:6], columns["action"][3:6][:, [2, 0]])
+    for entries in ([2, 0], [1, 2], [0, 1, 2]):
+        picked = open_store(folder).columns["action"].pick(np.array(entries))
+        sent = pickle.dumps(picked)  # as a loader with workers does, within one program
+        assert len(sent) < 5000  # not the data
+        for column in (picked, pickle.loads(sent)):
+            expected = columns["action"][2900:3100][:, entries]
+            np.testing.assert_array_equal(column[2900:3100], expected)
+            np.testing.assert_array_equal(column.take(np.arange(2900, 3100)), expected)
 
 
-def test_equal_columns_give_equal_bytes(
+def test_equal_rows_give_equal_bytes_in_however_many_parts(
     folder: Path, tmp_path: Path, columns: dict[str, np.ndarray]
 ) -> None:
-    write_store(tmp_path / "again", columns, {"tasks": ["lift", "push"]})
-    for path in folder.iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    for part in (700, ROWS):
+        again = write(tmp_path / f"again-{part}", columns, part)
+        assert {path.name for path in folder.iterdir()} == {path.name for path in again.iterdir()}
+        for path in folder.iterdir():
+            assert path.read_bytes() == (again / path.name).read_bytes()
+
+
+def test_a_shard_is_as_large_as_it_may_be_and_no_larger(
+    tmp_path: Path, columns: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actionprior.column_store.SHARD", 60_000)
+    sizes = [p.stat().st_size for p in sorted(write(tmp_path / "s", columns).glob("*.safe*"))]
+    assert len(sizes) == 6
+    assert all(60_000 <= size < 60_500 for size in sizes[:-1])  # with its header
+    monkeypatch.setattr("actionprior.column_store.SHARD", 1)  # less than a row: a row each
+    few = {name: array[:4] for name, array in columns.items()}
+    assert len(list(write(tmp_path / "t", few).glob("*.safe*"))) == 4 + 5
+    np.testing.assert_array_equal(open_store(tmp_path / "t").columns["action"][:], few["action"])
+
+
+def test_columns_that_grow_together_are_equally_long(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="equally many rows"), write_store(tmp_path / "s") as store:
+        store.append({"a": np.zeros(3), "b": np.zeros(4)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_any_flipped_byte_is_noticed_and_never_read(
     folder: Path, columns: dict[str, np.ndarray]
 ) -> None:
     rng = np.random.default_rng(1)
+    manifest = (folder / "manifest.json").read_text()
     for path in sorted(folder.iterdir()):
         whole = path.read_bytes()
         for at in rng.integers(0, len(whole), 30).tolist():
@@ -73,42 +123,58 @@ def test_any_flipped_byte_is_noticed_and_never_read(
             except StoreError as error:
                 told = str(error)
             # Bytes that carry nothing, such as padding in a header, may go unnoticed.
-            assert told is not None or all(np.array_equal(found[n], columns[n]) for n in columns)
+            assert told is not None or all(np.array_equal(found[n], a) for n, a in columns.items())
             assert told is None or str(folder) in told
+            (folder / "manifest.json").write_text(manifest)  # taken away where damage was found
         path.write_bytes(whole)
 
 
 def test_blocks_that_are_whole_can_be_read_beside_a_damaged_one(
     folder: Path, columns: dict[str, np.ndarray]
 ) -> None:
-    path = folder / "columns.safetensors"
-    whole = bytearray(path.read_bytes())
+    shards = sorted(folder.glob("*.safetensors"))
+    whole = bytearray(shards[0].read_bytes())
     whole[whole.index(columns["action"][:4].tobytes())] ^= 1
-    path.write_bytes(whole)
-    column = open_store(folder).columns["action"]
+    shards[0].write_bytes(whole)
+    column, last = open_store(folder).columns["action"], (BLOCK if len(shards) == 1 else 3000) - 1
     np.testing.assert_array_equal(column[BLOCK:], columns["action"][BLOCK:])
-    with pytest.raises(StoreError, match=rf"rows 0 to {BLOCK - 1} of 'action' are not what was"):
+    with pytest.raises(StoreError, match=rf"rows 0 to {last} of 'action' are not what was") as told:
         column[np.array([BLOCK + 1, 2])]
+    assert str(shards[0]) in str(told.value)
+    # Who opens it next is told, and makes it anew.
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_store(folder)
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "bytes, expected"),
-        (lambda p: p.unlink(), "columns.safetensors is missing"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "safetensors has .* bytes, expected"),
+        (lambda p: p.unlink(), r"columns-0000\d.safetensors is missing"),
         (lambda p: (p.parent / "manifest.json").unlink(), "manifest.json cannot be read"),
         (lambda p: (p.parent / "manifest.json").write_text("{}"), "is not what was written"),
     ],
 )
 def test_a_store_that_is_not_whole_is_refused(spoil, message: str, folder: Path) -> None:
-    spoil(folder / "columns.safetensors")
+    spoil(sorted(folder.glob("*.safetensors"))[-1])
     with pytest.raises(StoreError, match=message):
         open_store(folder)
 
 
-def test_another_format_is_refused(
-    folder: Path, columns: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+def test_shards_that_have_changed_places_are_refused(
+    tmp_path: Path, columns: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("actionprior.column_store.SHARD", 60_000)
+    one, two, *_ = sorted(write(tmp_path / "store", columns).glob("*.safetensors"))
+    assert one.stat().st_size == two.stat().st_size
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+    with pytest.raises(StoreError, match="rows 0 to 2999 of 'action' are not what was written"):
+        open_store(tmp_path / "store").columns["action"].take(np.array([5]))
+
+
+def test_another_format_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actionprior.column_store.FORMAT", 99)
-    with pytest.raises(StoreError, match="is of format 1, expected 99"):
+    with pytest.raises(StoreError, match="is of format 2, expected 99"):
         open_store(folder)

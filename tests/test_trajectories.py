@@ -90,6 +90,22 @@ def test_history_and_future_meet_without_gap_or_overlap() -> None:
     assert torch.equal(joined, actions(store)[2:9])
 
 
+def test_both_sides_at_once_are_what_each_is_alone() -> None:
+    store, _ = make_store()
+    frames = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
+    both = store.around(frames, 6, 4)
+    for found, alone in zip(both, (store.history(frames, 6), store.future(frames, 4)), strict=True):
+        for part, expected in zip(found, alone, strict=True):
+            assert torch.equal(part, expected)
+            assert part.is_contiguous()
+    before = both.future.state_BHS.clone()
+    both.history.state_BHS.fill_(7.0)  # cut from one buffer, and apart from each other
+    assert torch.equal(both.future.state_BHS, before)
+    nothing = store.around(frames, 0, 4).history
+    assert nothing.action_BHA.shape == (40, 0, 37)
+    assert nothing.step_mask_BH.shape == (40, 0)
+
+
 def test_shuffled_time_permutes_valid_steps_only_and_keeps_pairs() -> None:
     store, _ = make_store()
     plain, shuffled = TrajectoryWindows(store, 8), TrajectoryWindows(store, 8, shuffle_seed=3)

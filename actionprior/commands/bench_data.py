@@ -106,13 +106,16 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
     robot: Embodiment = suite_embodiment("panda")
     rates, startup = {}, 0.0
     for size in (100_000, frames):
-        made = {
-            "action": np.zeros((size, len(robot.action_features)), dtype=np.float32),
-            "state": np.zeros((size, len(robot.state_features)), dtype=np.float32),
-            "length": np.full(size // 250, 250),
-        }
-        write_store(work / "store", made, {})
-        del made
+        with write_store(work / "store") as made:
+            for first in range(0, size, 100_000):
+                rows = min(100_000, size - first)
+                made.append(
+                    {
+                        "action": np.zeros((rows, len(robot.action_features)), dtype=np.float32),
+                        "state": np.zeros((rows, len(robot.state_features)), dtype=np.float32),
+                    }
+                )
+            made.append({"length": np.full(size // 250, 250)})
         start = time.perf_counter()
         columns = open_store(work / "store").columns
         recording = Recording(columns["action"], columns["state"], columns["length"][:])

@@ -1,13 +1,15 @@
 """The store of a dataset's trajectories under what can go wrong."""
 
-import errno
+import hashlib
 import json
+import multiprocessing
 import os
+import resource
 import shutil
-import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +18,21 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
+from actionprior import column_store
 from actionprior.column_store import StoreError
 from actionprior.data import DataError
 from data_modules.lerobot_columns import read_columns
+from data_modules.lerobot_source import read_tasks
 from data_modules.lerobot_store import cache_folder
 from tests.datasets import arm, write_dataset
 
-EXTRACT = """
-import sys
-from pathlib import Path
-from data_modules.lerobot_columns import read_columns
-from tests.datasets import arm
-print("ready", flush=True)
-sys.stdin.readline()
-columns = read_columns(Path(sys.argv[1]), arm())
-print(float(columns.action_Na[:].sum()), flush=True)
-"""
+# A server that has imported everything once: a process forked from it starts in milliseconds.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [__name__, "filelock", "pandas", "pyarrow.compute", "pyarrow.parquet", "safetensors.numpy"]
+)
+ROW = 40
+"""Bytes of a frame of ``write_dataset`` in the store."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def root(plain: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(plain, tmp_path / "source"))
+
+
+@pytest.fixture(params=["one shard", "many shards"])
+def shard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of three episodes in one shard, and in shards that end within an episode."""
+    if request.param == "many shards":
+        monkeypatch.setattr("actionprior.column_store.SHARD", 5 * ROW)
 
 
 def stores(cache: Path) -> list[Path]:
@@ -77,76 +85,200 @@ def test_a_changed_source_is_extracted_anew_and_the_old_store_goes(root: Path, c
     assert new != old
 
 
-def test_a_truncated_store_is_made_anew(root: Path, cache: Path) -> None:
-    read_columns(root, arm())
+def test_a_source_that_changes_while_it_is_read_is_told(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recorded_meanwhile(*arguments: object) -> list[str]:
+        (root / "data" / "more").write_text("")
+        return read_tasks(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_modules.lerobot_store.read_tasks", recorded_meanwhile)
+        with pytest.raises(DataError, match="has changed while it was read; run again"):
+            read_columns(root, arm())
+    assert stores(cache) == []
+    assert len(read_columns(root, arm()).action_Na) == 28
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 3] ^= 16
+    path.write_bytes(whole)
+
+
+@pytest.mark.usefixtures("shard")
+@pytest.mark.parametrize("spoil", [truncate, Path.unlink, lambda p: p.write_bytes(b"")])
+def test_a_store_that_is_not_whole_is_made_anew(
+    spoil: Callable[[Path], None], root: Path, cache: Path
+) -> None:
+    expected = read_columns(root, arm()).action_Na[:].copy()
     whole = content(cache)
     for path in list(stores(cache)[0].iterdir()):
-        path.write_bytes(path.read_bytes()[:-7])
-        read_columns(root, arm())
+        spoil(path)
+        np.testing.assert_array_equal(read_columns(root, arm()).action_Na[:], expected)
         assert content(cache) == whole
 
 
-def test_a_flipped_byte_is_told_when_it_is_read(root: Path, cache: Path) -> None:
+@pytest.mark.usefixtures("shard")
+def test_a_flipped_byte_is_told_when_it_is_read_and_the_store_made_anew(
+    root: Path, cache: Path
+) -> None:
     columns = read_columns(root, arm())
-    path = stores(cache)[0] / "columns.safetensors"
-    whole = bytearray(path.read_bytes())
-    whole[whole.index(columns.action_Na[3:5].tobytes())] ^= 16
-    path.write_bytes(whole)
-    with pytest.raises(StoreError, match="rows 0 to 27 of 'action' are not what was written"):
-        read_columns(root, arm()).action_Na[np.array([20])]
+    expected, whole = columns.action_Na[:].copy(), content(cache)
+    (path,) = [p for p in stores(cache)[0].iterdir() if expected[20:22].tobytes() in p.read_bytes()]
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(expected[20:22].tobytes())] ^= 16
+    path.write_bytes(damaged)
+    opened = read_columns(root, arm())  # reads no more than it must
+    with pytest.raises(StoreError, match=r"rows \d+ to \d+ of 'action' are not what was written"):
+        opened.action_Na[np.array([20])]
+    np.testing.assert_array_equal(read_columns(root, arm()).action_Na[:], expected)
+    assert content(cache) == whole
 
 
-def start(root: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", EXTRACT, str(root)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+@pytest.mark.usefixtures("shard")
+def test_a_wrong_manifest_is_made_anew(root: Path, cache: Path) -> None:
+    read_columns(root, arm())
+    whole = content(cache)
+    manifest = stores(cache)[0] / "manifest.json"
+    flip(manifest)
+    read_columns(root, arm())
+    assert content(cache) == whole
+    body = json.loads(manifest.read_text().splitlines()[1])
+    body["shards"][0]["columns"]["action"]["holds"][0] = "int32"
+    text = json.dumps(body, sort_keys=True)
+    manifest.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
+    read_columns(root, arm())
+    assert content(cache) == whole
+
+
+def test_shards_hold_what_one_file_holds(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = read_columns(root, arm())
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "sharded"))
+    monkeypatch.setattr("actionprior.column_store.SHARD", 5 * ROW)
+    monkeypatch.setattr("data_modules.lerobot_source.AT_ONCE", 3)
+    many = read_columns(root, arm())
+    assert len(content(cache_folder("trajectories"))) == 6 + 1  # 28 frames, and the manifest
+    at = np.array([[0, 4, 5], [27, 13, 2]])
+    for name in ("action_Na", "state_Ns", "task_N", "timestamp_N"):
+        np.testing.assert_array_equal(getattr(many, name)[:], getattr(one, name)[:])
+        np.testing.assert_array_equal(getattr(many, name)[at], getattr(one, name)[at])
+
+
+def extract(root: Path, cache: Path, shard: int, said: Connection, limit: int = 0) -> None:
+    """What a process of its own does: told to go, it reads the dataset and says what it found."""
+    os.environ["ACTIONPRIOR_CACHE"] = str(cache)
+    column_store.SHARD = shard
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    said.send("ready")
+    said.recv()
+    try:
+        said.send(float(read_columns(root, arm()).action_Na[:].sum()))
+    except DataError as error:
+        said.send(str(error))
+
+
+class Extraction:
+    """Such a process."""
+
+    def __init__(self, root: Path, cache: Path, shard: int = 5 * ROW, limit: int = 0) -> None:
+        self.said, theirs = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(
+            target=extract, args=(root, cache.parent, shard, theirs, limit)
+        )
+        self.process.start()
+        assert self.said.recv() == "ready"
+
+    def go(self) -> None:
+        self.said.send("go")
+
+    def end(self) -> object:
+        told = self.said.recv()
+        self.process.join()
+        return told
 
 
 @pytest.mark.slow
 def test_two_processes_at_once_make_one_store(root: Path, cache: Path) -> None:
-    both = [start(root) for _ in range(2)]
-    told = [process.communicate("\n", timeout=60)[0] for process in both]
-    assert told[0] == told[1]
+    both = [Extraction(root, cache) for _ in range(2)]
+    for one in both:
+        one.go()
+    told = [one.end() for one in both]
+    assert told[0] == told[1] == float(read_columns(root, arm()).action_Na[:].sum())
     assert len(stores(cache)) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.1])
-def test_a_killed_extraction_leaves_nothing_that_looks_whole(
-    delay: float, root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = start(root)
-    process.stdin.write("\n")
-    process.stdin.flush()
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    read_columns(root, arm())
-    found = content(cache)
-    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "undisturbed"))
-    read_columns(root, arm())
-    assert found == content(cache_folder("trajectories"))
-
-
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_an_extraction_killed_at_any_point_leaves_nothing_that_looks_whole(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("actionprior.column_store.SHARD", ROW)  # many files, many points
+    undisturbed = Extraction(root, cache, ROW)
+    start = time.perf_counter()
+    undisturbed.go()
+    undisturbed.end()
+    took, expected = time.perf_counter() - start, content(cache)
+    rng = np.random.default_rng()
+    found_whole = left_behind = 0
+    for point in rng.permutation(20):
+        shutil.rmtree(cache)
+        disturbed = Extraction(root, cache, ROW)
+        disturbed.go()
+        time.sleep((point + rng.random()) / 20 * took)
+        disturbed.process.kill()
+        disturbed.process.join()
+        found_whole += len(stores(cache)) if cache.exists() else 0
+        left_behind += len(list(cache.glob(".*writing*")))
+        read_columns(root, arm())
+        assert content(cache) == expected
+        assert not list(cache.glob(".*writing*"))
+    assert left_behind > 0  # it was killed while it wrote
 
+
+def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(root: Path, cache: Path) -> None:
+    limited = Extraction(root, cache, 1 << 20, limit=400)
+    limited.go()
+    assert "cannot be kept there" in str(told := limited.end())
+    assert "set ACTIONPRIOR_CACHE to a folder with room" in str(told)
+    assert stores(cache) == []
+    assert not list(cache.glob(".*writing*"))
+    assert len(read_columns(root, arm()).action_Na) == 28
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of four pages, with the cache on it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"mounting a small tmpfs needs root ({error})")
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(disk / "cache"))
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_told_and_leaves_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cache_folder("trajectories")
     with monkeypatch.context() as patch:
-        patch.setattr("safetensors.numpy.save_file", full)
+        patch.setattr("actionprior.column_store.SHARD", 5 * ROW)  # six files, four fit
         with pytest.raises(DataError, match=r"No space left on device.*set ACTIONPRIOR_CACHE"):
             read_columns(root, arm())
-    assert stores(cache) == []
-    assert len(read_columns(root, arm()).action_Na) == 28
+    assert stores(folder) == []
+    assert not list(folder.glob(".*writing*"))
+    assert len(read_columns(root, arm()).action_Na) == 28  # two files fit
 
 
 def test_format_v21_gives_what_v30_gives(root: Path, tmp_path: Path) -> None:
