@@ -45,6 +45,21 @@ def test_windows_are_padded_where_lerobot_pads(plain: Path) -> None:
         assert torch.equal(batch.state_BHS[i], torch.from_numpy(state))
 
 
+def test_robots_of_different_rates_get_chunks_of_the_same_length_in_seconds(
+    plain: Path, tmp_path: Path
+) -> None:
+    fast = write_dataset(tmp_path / "fast", (40, 31), fps=60)
+    robots = [arm(plain, name="slow"), arm(fast, name="fast", control_hz=60)]
+    data = module(*robots, chunk_seconds=0.25)
+    assert [robot.control_hz for robot in data.embodiments] == [20, 20]
+    slow, quick = data.frames.store.recordings
+    assert slow.lengths_E.tolist() == [23, 13, 17]
+    assert quick.lengths_E.tolist() == [14, 11]
+    assert robots[0].control_hz == 10  # the user's own is left alone
+    with pytest.raises(DataError, match="chunk_seconds is 0, expected above 0"):
+        module(*robots, chunk_seconds=0)
+
+
 def test_validation_takes_whole_episodes_of_every_robot(plain: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "other", (5, 6, 7, 8, 9, 10))
     robots = arm(plain, name="a"), arm(other, name="b")
