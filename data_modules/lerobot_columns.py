@@ -29,8 +29,8 @@ class LeRobotEmbodiment(Embodiment):
 
     Attributes:
         roots: folders of datasets on this machine.
-        repo_ids: datasets on the Hugging Face hub, downloaded (without videos for Stage 1) or
-            found under ``HF_LEROBOT_HOME``.
+        repo_ids: datasets on the Hugging Face hub, each ``user/name`` or ``user/name@revision``
+            (see ``lerobot_hub``), downloaded without videos for Stage 1.
         trust_fps: say so to use a dataset whose timestamps contradict its frame rate: its
             frames are then taken to be 1 / ``control_hz`` apart.
         how_to_get: told to a user who lacks one of ``roots``.
@@ -93,33 +93,6 @@ class Columns:
     def task_at(self, frame: int) -> str:
         """Instruction at a frame."""
         return self.tasks[int(self.task_N[frame])]
-
-
-def locate(repo_id: str, videos: bool) -> Path:
-    """The folder of a hub dataset, downloaded unless lerobot's home already has it.
-
-    Raises:
-        DataError: it is neither on this machine nor to be had from the hub.
-    """
-    from huggingface_hub import snapshot_download
-    from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
-
-    home = Path(HF_LEROBOT_HOME) / repo_id
-    if (home / "meta" / "info.json").is_file():
-        return home
-    patterns = ["meta/**", "data/**", *(["videos/**"] if videos else [])]
-    try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                repo_type="dataset",
-                revision="v3.0",  # lerobot tags its datasets with their format
-                cache_dir=HF_LEROBOT_HUB_CACHE,
-                allow_patterns=patterns,
-            )
-        )
-    except Exception as error:
-        raise DataError(f"dataset {repo_id!r} cannot be had from the hub: {error}") from error
 
 
 def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
