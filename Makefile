@@ -38,7 +38,7 @@ lint: install  ## style, format and the floors of the imports
 types: install  ## mypy, strict
 	$(BIN)/mypy
 
-bench: install  ## measure throughput and latency
+bench: install  ## measure how long a re-plan takes
 	$(BIN)/lightning bench
 
 bench-data: install  ## measure how fast data reach the models, at small and at large size

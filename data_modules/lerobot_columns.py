@@ -5,7 +5,7 @@ here, and refused in one sentence.
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class LeRobotEmbodiment(Embodiment):
 
     Attributes:
         roots: folders of datasets on this machine.
-        repo_ids: datasets on the Hugging Face hub, downloaded (without videos for Stage 1) or
-            found under ``HF_LEROBOT_HOME``.
+        repo_ids: datasets on the Hugging Face hub, each ``user/name`` or ``user/name@revision``
+            (see ``lerobot_hub``), downloaded without videos for Stage 1.
         resample: bring datasets of another frame rate, or whose timestamps contradict it, to
             ``control_hz`` (``actionprior/resampling.py``); by the timestamps.
         video_urls: where the videos of ``roots`` are, in their order, if not there: folders that
@@ -115,42 +115,6 @@ class Columns:
     def task_at(self, frame: int) -> str:
         """Instruction at a frame."""
         return self.tasks[int(self.task_N[frame])]
-
-
-def locate(repo_id: str, videos: bool) -> Path:
-    """The folder of a hub dataset, downloaded unless lerobot's home already has it.
-
-    Raises:
-        DataError: it is neither on this machine nor to be had from the hub.
-    """
-    from lerobot.utils.constants import HF_LEROBOT_HOME
-
-    home = Path(HF_LEROBOT_HOME) / repo_id
-    if (home / "meta" / "info.json").is_file():
-        return home
-    patterns = ["meta/**", "data/**", *(["videos/**"] if videos else [])]
-    try:
-        return _download(repo_id, patterns)
-    except Exception as error:
-        raise DataError(f"dataset {repo_id!r} cannot be had from the hub: {error}") from error
-
-
-def _download(repo_id: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RevisionNotFoundError
-    from lerobot.utils.constants import HF_LEROBOT_HUB_CACHE
-
-    download = partial(
-        snapshot_download,
-        repo_id,
-        repo_type="dataset",
-        cache_dir=HF_LEROBOT_HUB_CACHE,
-        allow_patterns=patterns,
-    )
-    try:  # lerobot tags its datasets with their format
-        return Path(download(revision="v3.0"))
-    except RevisionNotFoundError:
-        return Path(download(revision="v2.1"))
 
 
 def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:

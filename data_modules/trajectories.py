@@ -22,7 +22,8 @@ from actionprior.trajectories import (
     moving,
     split_episodes,
 )
-from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, locate, read_columns
+from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.lerobot_hub import locate
 
 
 class Episode(NamedTuple):

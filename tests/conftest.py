@@ -16,10 +16,14 @@ os.environ.update(
 )
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # set it to run the tests on a GPU
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# Laws are tried on the same examples in each run; a slow machine is no fault.
+hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("laws")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,19 +1,32 @@
 import numpy as np
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actionprior.permutation import mix, permute
 
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 16, 17, 1000, 65537])
-def test_every_index_goes_somewhere_and_no_two_to_the_same_place(size: int) -> None:
-    for key in (mix(0), mix(1, 2)):
-        found = permute(np.arange(size), size, key)
-        assert sorted(found.tolist()) == list(range(size))
+KEYS = st.integers(0, 2**63 - 1)
 
 
-def test_parts_of_a_range_are_permuted_as_the_whole_is() -> None:
-    whole = permute(np.arange(1000), 1000, mix(5))
-    assert np.array_equal(permute(np.arange(300, 400), 1000, mix(5)), whole[300:400])
+@given(size=st.integers(1, 3000), key=KEYS)
+def test_every_index_goes_somewhere_and_no_two_to_the_same_place(size: int, key: int) -> None:
+    found = permute(np.arange(size), size, mix(key))
+    assert np.array_equal(np.sort(found), np.arange(size))
+
+
+@given(size=st.integers(1, 10**12), key=KEYS, data=st.data())
+def test_indices_of_any_size_stay_in_range_and_apart(size: int, key: int, data) -> None:
+    first = data.draw(st.integers(0, max(0, size - 300)))
+    found = permute(np.arange(first, min(first + 300, size)), size, mix(key))
+    assert found.min() >= 0
+    assert found.max() < size
+    assert len(np.unique(found)) == len(found)
+
+
+@given(size=st.integers(1, 2000), key=KEYS, data=st.data())
+def test_parts_of_a_range_are_permuted_as_the_whole_is(size: int, key: int, data) -> None:
+    whole = permute(np.arange(size), size, mix(key))
+    chosen = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=20)), dtype=np.int64)
+    assert np.array_equal(permute(chosen, size, mix(key)), whole[chosen])
 
 
 def test_keys_may_differ_from_index_to_index() -> None:

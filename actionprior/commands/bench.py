@@ -1,58 +1,25 @@
-"""Measure, as ratios in one run, what speed is claimed for: windows a second, re-plan latency."""
+"""Measure how long a policy takes to re-plan, and on what."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import torch
 
 from actionprior.commands._timing import median_seconds
 
 
-def bench(repeats: int = 7, batch_size: int = 256, threads: int = 1) -> None:
-    """Compare our windows with lerobot's, and the decoder's share of a re-plan.
+def bench(repeats: int = 7, threads: int = 1) -> None:
+    """Time a re-plan at the sizes of ``recipes/finetune.yaml``, and its parts.
 
     Args:
         repeats: of each measurement; medians are told.
-        batch_size: windows a batch.
         threads: torch's CPU threads.
     """
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        windows = _windows(Path(folder), repeats, batch_size)
-    print("RESULT " + json.dumps(windows | _replan(repeats)))
-
-
-def _windows(folder: Path, repeats: int, batch_size: int) -> dict[str, float]:
-    """Windows of 15 states and actions a second, from the same dataset on disk."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    from data_modules import SimulatedTrajectories
-
-    data = SimulatedTrajectories(
-        ["panda"], episodes_per_task=5, data_dir=str(folder), batch_size=batch_size
-    )
-    data.prepare_data()
-    data.setup("fit")
-    ours, frames = data.windows(training=True), list(range(batch_size))
-    steps = [i / data.embodiments[0].control_hz for i in range(data.chunk_length)]
-    theirs = LeRobotDataset(
-        "local/panda",
-        root=data.sets[0].root,
-        delta_timestamps={"action": steps, "observation.state": steps},
-    )
-    few = frames[:32]
-    rate = batch_size / median_seconds(lambda: ours.__getitems__(frames), repeats)
-    lerobot_rate = len(few) / median_seconds(lambda: [theirs[i] for i in few], repeats)
-    return {
-        "windows_per_s": round(rate),
-        "lerobot_windows_per_s": round(lerobot_rate),
-        "windows_ratio": round(rate / lerobot_rate, 1),
-    }
+    print("RESULT " + json.dumps(_replan(repeats)))
 
 
 def _replan(repeats: int) -> dict[str, float]:
-    """Latency of one re-plan at the sizes of ``recipes/finetune.yaml``, by its parts."""
+    """Its latency, and the shares of decoder and history encoder."""
     from actionprior.batch import Observation, TrajectoryBatch
     from actionprior.envs.embodiments import suite_embodiment
     from actionprior.networks.motion_prior import PriorArchitecture
@@ -82,13 +49,13 @@ def _replan(repeats: int) -> dict[str, float]:
     )
     noise_BHA, z_BZ = torch.randn(1, 15, 37), torch.randn(1, architecture.latent_width)
     with torch.no_grad():
-        whole = median_seconds(lambda: policy.predict_chunk(observation, noise_BHA), repeats)
-        history = median_seconds(lambda: policy.prior.encode(past), repeats)
-        decoder = median_seconds(
+        whole, history, decoder = median_seconds(
+            repeats,
+            lambda: policy.predict_chunk(observation, noise_BHA),
+            lambda: policy.prior.encode(past),
             lambda: policy.prior.sample_relative(
                 z_BZ, observation.state_BS, past.embodiment_B, noise_BHA, policy.integration_steps
             ),
-            repeats,
         )
     return {
         "replan_ms": round(1000 * whole, 1),

@@ -13,33 +13,54 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from actionprior.column_store import open_store, write_store
 from actionprior.commands._timing import median_seconds
 from actionprior.embodiment import Embodiment
+from actionprior.errors import UserError
+from actionprior.permutation import IntArray
 from actionprior.sampling import EpochOrder
 from actionprior.spans import Spans
-from actionprior.trajectories import Recording, TrajectoryStore
+from actionprior.trajectories import Around, Recording, TrajectoryStore
 from data_modules import LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
 STEPS = 15  # of the chunk, and of the history before it
+AT_ONCE = 1 << 18  # frames that are made up, or read for the first time, at once
 
 
 def bench_data(
-    repeats: int = 7,
+    repeats: int = 15,
     batch_size: int = 2048,
     frames: int = 100_000_000,
     episodes: int = 50,
-    folder: str | None = None,
+    folder: str = "outputs",
 ) -> None:
     """Compare our windows with lerobot's and with a bare gather, at small and at large size.
+
+    The last line is ``RESULT`` and JSON: ``stage1_windows_per_s``, of 15 past and 15 coming steps;
+    ``stage1_vs_lerobot``, against its loader on the same dataset; ``stage1_vs_gather_limit``,
+    against a bare NumPy gather of the same windows from memory; ``scaling_1e5_to_1e8``, speed at
+    ``frames`` over that at 10^5; ``startup_s_1e8``, until the first batch of the large store;
+    ``memory_mb_1e5`` and ``memory_mb_1e8``, most memory but mapped pages (Linux);
+    ``stage2_vs_lerobot_video``; ``data_wait_share`` of Stage 1's training.
 
     Args:
         repeats: of each measurement; medians are told.
         batch_size: windows a batch.
         frames: of the large store, which takes 76 bytes a frame on disk.
         episodes: of each task in the small dataset, which the simulator records.
-        folder: where data are made and removed again; by default a temporary one.
+        folder: where data are made, and removed again.
+
+    Raises:
+        UserError: the folder has no room for the large store.
     """
     torch.set_num_threads(1)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    needed, free = 76 * frames + 2**30, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+            "choose another folder, or fewer frames"
+        )
     work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=folder))
     try:
         data = _small(work, episodes)
@@ -65,16 +86,27 @@ def _small(work: Path, episodes: int, batch_size: int = 256) -> SimulatedTraject
 
 
 def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> dict[str, float]:
-    """Windows of 15 past and 15 coming steps, from one image-free dataset on disk."""
+    """Windows of 15 past and 15 coming steps, from one image-free dataset on disk.
+
+    The bare gather is given the same frames as ours and finds the same windows in the unified
+    spaces, in memory, by the fastest way that NumPy has; it knows no masks and no references, and
+    where a window leaves its episode it reads on.
+    """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     store, order = data.frames.store, EpochOrder([data.frames.train])
-    frames = order.frames(np.arange(batch_size) % len(order))
-    ours = batch_size / median_seconds(lambda: _both(store, order, batch_size), repeats)
     unified = store.future(torch.arange(len(store)), 1)
     action_NA, state_NS = unified.action_BHA[:, 0].numpy(), unified.state_BHS[:, 0].numpy()
-    at = np.clip(frames[:, None] + np.arange(-STEPS, STEPS), 0, len(store) - 1)
-    limit = batch_size / median_seconds(lambda: (action_NA[at], state_NS[at]), repeats)
+    draws = [_draw(order, batch_size) for _ in range(repeats + 1)]
+    for_gather, for_limit = iter(draws), iter(draws)
+
+    def gather() -> object:
+        return store.around(torch.from_numpy(next(for_gather)), STEPS, STEPS)
+
+    def limit() -> object:
+        at = np.clip(next(for_limit)[:, None] + np.arange(-STEPS, STEPS), 0, len(store) - 1)
+        return action_NA.take(at, 0), state_NS.take(at, 0)
+
     steps = [i / data.embodiments[0].control_hz for i in range(-STEPS, STEPS)]
     theirs = LeRobotDataset(
         "bench/panda",
@@ -83,55 +115,76 @@ def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> di
     )
     few = 64
     loader: DataLoader[Any] = DataLoader(theirs, batch_size=few, shuffle=True)
-    lerobot = few / median_seconds(lambda: next(iter(loader)), repeats)
+    lerobot, whole, gathered, bare = median_seconds(
+        repeats,
+        lambda: next(iter(loader)),
+        partial(_batch, store, order, batch_size),
+        gather,
+        limit,
+    )
     return {
-        "stage1_windows_per_s": round(ours),
-        "stage1_vs_lerobot": round(ours / lerobot, 1),
-        "stage1_vs_gather_limit": round(ours / limit, 3),
+        "stage1_windows_per_s": round(batch_size / whole),
+        "stage1_vs_lerobot": round(batch_size / whole / (few / lerobot), 1),
+        "stage1_vs_gather_limit": round(bare / gathered, 3),
     }
 
 
-def _both(store: TrajectoryStore, order: EpochOrder, batch_size: int) -> None:
-    first = np.random.default_rng().integers(0, max(1, len(order) - batch_size))
-    frames_B = torch.from_numpy(order.frames(np.arange(first, first + batch_size)))
-    store.future(frames_B, STEPS)
-    store.history(frames_B, STEPS)
+def _draw(order: EpochOrder, batch_size: int) -> IntArray:
+    first = int(np.random.default_rng().integers(len(order)))
+    return order.frames(np.arange(first, first + batch_size) % len(order))
 
 
 def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str, float]:
     """The same windows from a made-up store of 10^5 frames and from a large one."""
-    from actionprior.column_store import open_store, write_store
     from actionprior.envs.embodiments import suite_embodiment
 
     robot: Embodiment = suite_embodiment("panda")
-    rates, startup = {}, 0.0
-    for size in (100_000, frames):
-        with write_store(work / "store") as made:
-            for first in range(0, size, 100_000):
-                rows = min(100_000, size - first)
-                made.append(
-                    {
-                        "action": np.zeros((rows, len(robot.action_features)), dtype=np.float32),
-                        "state": np.zeros((rows, len(robot.state_features)), dtype=np.float32),
-                    }
-                )
-            made.append({"length": np.full(size // 250, 250)})
+    sources: list[Callable[[], Around]] = []
+    memory: dict[str, float] = {}
+    startup = 0.0
+    for name, size in (("1e5", 100_000), ("1e8", frames)):
+        _make_up(work / name, robot, size)
         start = time.perf_counter()
-        columns = open_store(work / "store").columns
+        columns = open_store(work / name).columns
         recording = Recording(columns["action"], columns["state"], columns["length"][:])
         store = TrajectoryStore([robot], [(0, recording)])
-        order = EpochOrder([Spans(store.start_E, store.stop_E)])
-        _both(store, order, batch_size)
+        batch = partial(_batch, store, EpochOrder([Spans(store.start_E, store.stop_E)]), batch_size)
+        batch()
         startup = time.perf_counter() - start
-        columns["action"][:], columns["state"][:]  # warm: checked, and in the page cache
-        rates[size] = batch_size / median_seconds(
-            partial(_both, store, order, batch_size), 3 * repeats
-        )
+        for first in range(0, size, AT_ONCE):  # warm: checked, and in the page cache
+            for column in (recording.action_Na, recording.state_Ns):
+                column[first : first + AT_ONCE].max()
+        sources.append(batch)
+        if Path("/proc/self/status").exists():
+            memory[f"memory_mb_{name}"] = max(_anonymous_mb(batch()) for _ in range(20))
+    small, large = median_seconds(3 * repeats, *sources)
     return {
-        "scaling_1e5_to_1e8": round(rates[frames] / rates[100_000], 3),
+        "scaling_1e5_to_1e8": round(small / large, 3),
         "startup_s_1e8": round(startup, 2),
         "frames": frames,
+        **memory,
     }
+
+
+def _make_up(folder: Path, robot: Embodiment, size: int) -> None:
+    widths = {"action": len(robot.action_features), "state": len(robot.state_features)}
+    rng = np.random.default_rng(0)
+    made = {k: rng.random((AT_ONCE, width), dtype=np.float32) for k, width in widths.items()}
+    with write_store(folder) as store:
+        for first in range(0, size, AT_ONCE):
+            store.append({k: rows[: size - first] for k, rows in made.items()})
+        store.append({"length": np.diff([*range(0, size, 250), size])})
+
+
+def _batch(store: TrajectoryStore, order: EpochOrder, batch_size: int) -> Around:
+    return store.around(torch.from_numpy(_draw(order, batch_size)), STEPS, STEPS)
+
+
+def _anonymous_mb(_: Around) -> float:
+    """Memory of this process that is not of mapped files, while it holds a batch."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (told,) = [line for line in lines if line.startswith("RssAnon")]
+    return round(int(told.split()[1]) / 1024, 1)
 
 
 def _stage_two(work: Path, repeats: int) -> dict[str, float]:
@@ -151,7 +204,6 @@ def _stage_two(work: Path, repeats: int) -> dict[str, float]:
     data.prepare_data()
     data.setup("fit")
     ours = iter(_endless(data.train_dataloader))
-    rate = 64 / median_seconds(lambda: next(ours), 5 * repeats)
     steps = [i / robot.control_hz for i in range(STEPS)]
     theirs = LeRobotDataset(
         "bench/video",
@@ -160,10 +212,10 @@ def _stage_two(work: Path, repeats: int) -> dict[str, float]:
         video_backend="pyav",
     )
     loader: DataLoader[Any] = DataLoader(theirs, batch_size=16, shuffle=True)
-    lerobot = 16 / median_seconds(lambda: next(iter(loader)), repeats)
+    lerobot, mine = median_seconds(repeats, lambda: next(iter(loader)), lambda: next(ours))
     return {
-        "stage2_observations_per_s": round(rate),
-        "stage2_vs_lerobot_video": round(rate / lerobot, 1),
+        "stage2_observations_per_s": round(64 / mine),
+        "stage2_vs_lerobot_video": round(64 / mine / (16 / lerobot), 1),
     }
 
 

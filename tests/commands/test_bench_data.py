@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from actionprior.cli import main
+from actionprior.commands.bench_data import bench_data
+from actionprior.errors import UserError
 
 pytest.importorskip("pybullet")
 
@@ -14,7 +16,7 @@ pytest.importorskip("pybullet")
 def test_it_ends_with_its_ratios_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    sizes = ["--batch_size=64", "--frames=200000", "--episodes=8"]
+    sizes = ["--batch_size=64", "--frames=1000000", "--episodes=8"]
     main(["bench-data", "--repeats=1", f"--folder={tmp_path}", *sizes])
     line = capsys.readouterr().out.strip().splitlines()[-1]
     result = json.loads(line.removeprefix("RESULT "))
@@ -24,9 +26,19 @@ def test_it_ends_with_its_ratios_and_leaves_nothing(
         "stage1_vs_gather_limit",
         "scaling_1e5_to_1e8",
         "startup_s_1e8",
+        "memory_mb_1e5",
+        "memory_mb_1e8",
         "stage2_vs_lerobot_video",
         "data_wait_share",
     ):
         assert result[key] > 0
     assert result["data_wait_share"] < 1
+    # Ten times the frames: what grows are tables of episodes.
+    assert result["memory_mb_1e8"] < result["memory_mb_1e5"] + 30
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"76001\.1 GB are needed and .* choose another folder"):
+        bench_data(frames=10**12, folder=str(tmp_path))
     assert not list(tmp_path.iterdir())

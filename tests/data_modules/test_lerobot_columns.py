@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from actionprior.data import DataError
-from data_modules.lerobot_columns import locate, read_columns
+from data_modules.lerobot_columns import read_columns
 from data_modules.lerobot_source import feature_names
 from data_modules.lerobot_store import cache_folder
-from tests.datasets import arm, write_dataset
+from tests.datasets import arm
 
 Spoil = Callable[[Path], None]
 
@@ -234,17 +234,3 @@ def test_feature_names_in_all_their_spellings(names: object) -> None:
 
 def test_nameless_features_are_numbered() -> None:
     assert feature_names({"shape": [3], "names": None}) == ["0", "1", "2"]
-
-
-def test_a_hub_name_is_looked_up_in_lerobots_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lerobot.utils import constants
-
-    monkeypatch.setattr(constants, "HF_LEROBOT_HOME", tmp_path)
-    write_dataset(tmp_path / "me" / "there", (3,))
-    assert locate("me/there", videos=False) == tmp_path / "me" / "there"
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="'me/absent' cannot be had from the hub"):
-        locate("me/absent", videos=False)

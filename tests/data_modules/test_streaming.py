@@ -16,7 +16,7 @@ from actionprior.data import DataError
 from data_modules import LeRobotVLA
 from data_modules.camera_files import hub_url
 from data_modules.frame_images import FrameImages
-from data_modules.lerobot_columns import locate
+from data_modules.lerobot_hub import locate
 from tests.data_modules.test_video_decoding import decoders
 from tests.data_modules.test_vla import everything
 from tests.datasets import CAMERAS, arm
