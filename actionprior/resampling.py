@@ -17,8 +17,8 @@ from actionprior.embodiment import (
     Embodiment,
     FloatArray,
     StateGroup,
-    split_groups,
 )
+from actionprior.feature_groups import split_groups
 from actionprior.permutation import IntArray
 
 Doubles = npt.NDArray[np.float64]
