@@ -53,6 +53,7 @@ class Piece:
         self, path: Path, name: str, array: AnyArray, checksums: list[int], first: int
     ) -> None:
         self.path, self.name, self.first = path, name, first
+        self.shape, self.dtype = array.shape, array.dtype
         self._array = array
         self._checksums = checksums
         self._good = np.zeros(len(checksums), dtype=np.bool_)
@@ -114,6 +115,7 @@ class Column:
     def __init__(self, pieces: list[Piece], length: int) -> None:
         self._pieces = pieces
         self._first_K = np.array([piece.first for piece in pieces], dtype=np.int64)
+        self._size_K = np.array([piece.shape[0] for piece in pieces], dtype=np.uint64)
         self._length = length
         self._entries: slice | npt.NDArray[np.int64] = slice(None)
 
@@ -161,21 +163,31 @@ class Column:
         if rows.size == 0:
             return self._pieces[0].at(rows)
         rows_IJ = rows.reshape(len(rows), -1)
-        low_I, high_I = (
-            np.searchsorted(self._first_K, edge_I, side="right") - 1
-            for edge_I in (rows_IJ.min(1), rows_IJ.max(1))
-        )
-        like = self._pieces[0].at(slice(0, 1))
-        found = np.empty((*rows_IJ.shape, *like.shape[1:]), dtype=like.dtype)
-        within_I = low_I == high_I
-        for shard in np.unique(low_I[within_I]).tolist():
-            chosen = np.flatnonzero(within_I & (low_I == shard))
-            piece = self._pieces[shard]
-            found[chosen] = piece.at(rows_IJ[chosen] - piece.first)
+        shard_I = np.searchsorted(self._first_K, rows_IJ[:, 0], side="right") - 1
+        local_IJ = rows_IJ - self._first_K[shard_I][:, None]
+        # As an unsigned number what is below zero is too large, too.
+        within_I = (local_IJ.view(np.uint64) < self._size_K[shard_I][:, None]).all(1)
         if not within_I.all():
-            across = self._over_shards(rows_IJ[~within_I].reshape(-1))
-            found[~within_I] = across.reshape(-1, *found.shape[1:])
-        return found.reshape(*rows.shape, *like.shape[1:])
+            if rows_IJ.shape[1] == 1:
+                raise IndexError(f"{rows_IJ[~within_I][0]} is no row of {self._length}")
+            found = np.empty((*rows_IJ.shape, *self._pieces[0].shape[1:]), self._pieces[0].dtype)
+            found[within_I] = self._over_shards(rows_IJ[within_I])
+            alone = self._over_shards(rows_IJ[~within_I].reshape(-1))
+            found[~within_I] = alone.reshape(-1, *found.shape[1:])
+            return found.reshape(*rows.shape, *found.shape[2:])
+        order_I = np.argsort(shard_I, kind="stable")
+        local_IJ = local_IJ.take(order_I, 0)
+        stop_K = np.cumsum(np.bincount(shard_I, minlength=len(self._pieces))).tolist()
+        joined = np.concatenate(
+            [
+                piece.at(local_IJ[start:stop])
+                for piece, start, stop in zip(self._pieces, [0, *stop_K[:-1]], stop_K, strict=True)
+                if start < stop
+            ]
+        )
+        found = np.empty_like(joined)
+        found[order_I] = joined
+        return found.reshape(*rows.shape, *found.shape[2:])
 
 
 class Store(NamedTuple):

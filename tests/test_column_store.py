@@ -62,8 +62,9 @@ def test_columns_are_read_as_they_were_written(
         np.testing.assert_array_equal(column[5:9000:7], array[5:9000:7])
         for row in (0, 2999, 3000, BLOCK, ROWS - 1, -1):
             assert np.array_equal(column[row], array[row])
-        with pytest.raises(IndexError):
-            column[ROWS]
+        for beyond in (ROWS, np.array([3, ROWS]), np.array([[3, ROWS]])):
+            with pytest.raises(IndexError):
+                column[beyond]
 
 
 def test_entries_can_be_picked_and_columns_sent_to_workers(
