@@ -166,27 +166,23 @@ class Column:
         shard_I = np.searchsorted(self._first_K, rows_IJ[:, 0], side="right") - 1
         local_IJ = rows_IJ - self._first_K[shard_I][:, None]
         # As an unsigned number what is below zero is too large, too.
-        within_I = (local_IJ.view(np.uint64) < self._size_K[shard_I][:, None]).all(1)
-        if not within_I.all():
+        beyond_IJ = local_IJ.view(np.uint64) >= self._size_K[shard_I][:, None]
+        across = np.flatnonzero(beyond_IJ.any(1))
+        if len(across):
             if rows_IJ.shape[1] == 1:
-                raise IndexError(f"{rows_IJ[~within_I][0]} is no row of {self._length}")
-            found = np.empty((*rows_IJ.shape, *self._pieces[0].shape[1:]), self._pieces[0].dtype)
-            found[within_I] = self._over_shards(rows_IJ[within_I])
-            alone = self._over_shards(rows_IJ[~within_I].reshape(-1))
-            found[~within_I] = alone.reshape(-1, *found.shape[1:])
-            return found.reshape(*rows.shape, *found.shape[2:])
+                raise IndexError(f"{rows_IJ[across[0], 0]} is no row of {self._length}")
+            local_IJ[across] = local_IJ[across, :1]  # their other rows come at the end
         order_I = np.argsort(shard_I, kind="stable")
         local_IJ = local_IJ.take(order_I, 0)
         stop_K = np.cumsum(np.bincount(shard_I, minlength=len(self._pieces))).tolist()
-        joined = np.concatenate(
-            [
-                piece.at(local_IJ[start:stop])
-                for piece, start, stop in zip(self._pieces, [0, *stop_K[:-1]], stop_K, strict=True)
-                if start < stop
-            ]
-        )
-        found = np.empty_like(joined)
-        found[order_I] = joined
+        found = np.empty((*rows_IJ.shape, *self._pieces[0].shape[1:]), self._pieces[0].dtype)
+        for piece, start, stop in zip(self._pieces, [0, *stop_K[:-1]], stop_K, strict=True):
+            if start < stop:
+                found[order_I[start:stop]] = piece.at(local_IJ[start:stop])
+        if len(across):
+            found[across] = self._over_shards(rows_IJ[across].reshape(-1, 1)).reshape(
+                len(across), *found.shape[1:]
+            )
         return found.reshape(*rows.shape, *found.shape[2:])
 
 
