@@ -136,12 +136,12 @@ class TrajectoryStore:
         for r in present:
             rows = slice(None) if len(present) == 1 else np.nonzero(recording_B == r)[0]
             recording, robot = self.recordings[r], self.embodiments[self.robot_R[r]]
-            before = self.stop_R[r] - len(recording.action_Na)  # frames of other recordings
-            local_BH = at_BH[rows] - before
+            local_BH = at_BH[rows] - (self.stop_R[r] - len(recording.action_Na))
             robot.fill_actions(recording.action_Na.take(local_BH, 0), action_BHA, rows)
-            robot.fill_states(recording.state_Ns.take(local_BH, 0), state_BHS, rows)
-            first_states = recording.state_Ns.take(first_B[rows] - before, 0)
-            reference_BA[rows] = robot.reference(first_states)
+            states = recording.state_Ns.take(local_BH, 0)
+            robot.fill_states(states, state_BHS, rows)
+            if local_BH.shape[1]:
+                reference_BA[rows] = robot.reference(states[:, 0])
         return TrajectoryBatch(
             action_BHA=torch.from_numpy(action_BHA),
             state_BHS=torch.from_numpy(state_BHS),

@@ -1,6 +1,8 @@
 """What was written is what is read, or the reader is told."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +64,15 @@ def test_columns_are_read_as_they_were_written(
         np.testing.assert_array_equal(column[5:9000:7], array[5:9000:7])
         for row in (0, 2999, 3000, BLOCK, ROWS - 1, -1):
             assert np.array_equal(column[row], array[row])
-        with pytest.raises(IndexError):
-            column[ROWS]
+        for beyond in (ROWS, np.array([3, ROWS]), np.array([[3, ROWS]])):
+            with pytest.raises(IndexError):
+                column[beyond]
+
+
+def test_columns_cannot_be_written_to(folder: Path) -> None:
+    some = open_store(folder).columns["action"][:5]
+    with pytest.raises(ValueError, match="read-only"):
+        some[0] = 1.0
 
 
 def test_entries_can_be_picked_and_columns_sent_to_workers(
@@ -178,3 +187,31 @@ def test_another_format_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("actionprior.column_store.FORMAT", 99)
     with pytest.raises(StoreError, match="is of format 2, expected 99"):
         open_store(folder)
+
+
+READ = """
+import re, resource, sys
+from pathlib import Path
+import numpy as np
+from actionprior.column_store import open_store
+used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+limit = used + (16 << 20)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+column = open_store(Path(sys.argv[1])).columns["rows"]
+rng = np.random.default_rng(0)
+at = rng.integers(0, len(column), (100, 2048))
+print(sum(int(column.take(rows)[:, 0].sum()) for rows in at) == int(at.sum()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_store_is_read_by_a_process_that_may_not_hold_a_quarter_of_it(tmp_path: Path) -> None:
+    with write_store(tmp_path / "store") as store:
+        for first in range(0, 1_000_000, 100_000):
+            numbers = np.arange(first, first + 100_000)
+            store.append({"rows": np.stack([numbers] * 8, axis=1)})  # 64 MB in all
+    told = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path / "store")], capture_output=True, text=True
+    )
+    assert (told.stdout, told.stderr) == ("True\n", "")
