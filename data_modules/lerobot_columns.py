@@ -90,6 +90,37 @@ class Columns:
         episode = int(np.searchsorted(self.stops_E, frame, side="right"))
         return episode, frame - int(self.starts_E[episode])
 
+    def image_sizes(self) -> dict[str, tuple[int, ...]]:
+        """Rows and columns of each camera as recorded, in either order of the channels."""
+        return {
+            name: tuple(int(n) for n in feature["shape"] if n != 3)
+            for name, feature in self.info["features"].items()
+            if feature["dtype"] in ("image", "video")
+        }
+
+    def absent_videos(self) -> dict[str, list[int]]:
+        """Episodes whose video the metadata name and the disk lacks, by camera."""
+        absent = {}
+        for camera in self.image_sizes():
+            if self.info["features"][camera]["dtype"] == "video":
+                lacking = [e for e in range(len(self.lengths_E)) if not self._has_video(e, camera)]
+                if lacking:
+                    absent[camera] = lacking
+        return absent
+
+    def _has_video(self, episode: int, camera: str) -> bool:
+        row = self.episodes[episode]
+        if str(self.info["codebase_version"]).startswith("v2."):
+            name = f"*/{camera}/episode_{row['episode_index']:06d}.mp4"
+            return any((self.root / "videos").glob(name))
+        chunk, file = (row.get(f"videos/{camera}/{k}_index") for k in ("chunk", "file"))
+        if chunk is None or file is None:
+            return False
+        place: str = self.info["video_path"].format(
+            video_key=camera, chunk_index=chunk, file_index=file
+        )
+        return (self.root / place).is_file()
+
     def task_at(self, frame: int) -> str:
         """Instruction at a frame."""
         return self.tasks[int(self.task_N[frame])]
@@ -200,7 +231,10 @@ def _check_finite(
             episode, row = columns.episode_at(frame)
             raise DataError(
                 f"{columns.root}: {key!r} feature {feature!r} is {value} at frame {row} of "
-                f"episode {episode} ({count} such values)"
+                f"episode {episode} ({count} such values)",
+                feature=f"{key} {feature}",
+                episode=episode,
+                frame=row,
             )
 
 
@@ -214,5 +248,7 @@ def _check_timestamps(
         raise DataError(
             f"{root}: meta/info.json says {fps:g} frames a second, but the timestamps "
             f"of episode {wrong[0]} say {rate_E[wrong[0]]:.2f}; resample it, or set trust_fps on "
-            f"embodiment {robot.name!r} to believe the frame rate"
+            f"embodiment {robot.name!r} to believe the frame rate",
+            feature="timestamp",
+            episode=int(wrong[0]),
         )

@@ -1,6 +1,8 @@
 """Stage 1 data: state-action trajectories of one or many robots from LeRobot v3 datasets."""
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -10,7 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.data import BatchSource, DataError, EmbodiedDataModule, Frames
+from actionprior.data import (
+    BatchSource,
+    Contents,
+    DataError,
+    EmbodiedDataModule,
+    Frames,
+    Source,
+)
 from actionprior.embodiment import Embodiment
 from actionprior.sampling import epoch_counts
 from actionprior.spans import Spans
@@ -128,6 +137,15 @@ class LeRobotTrajectories(EmbodiedDataModule):
             for repo_id in robot.repo_ids:
                 locate(repo_id, self.needs_videos)
 
+    def sources(self) -> list[Source]:
+        """Each dataset apart, so that one that is refused does not hide the others."""
+        return [
+            Source(robot, place, partial(self._contents, robot, place, on_hub))
+            for robot in self.robots
+            for places, on_hub in ((robot.roots, False), (robot.repo_ids, True))
+            for place in places
+        ]
+
     def read_frames(self) -> Frames:
         """Read all datasets, split them by episode, and drop idle training windows if asked."""
         datasets = [
@@ -195,6 +213,20 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return [Path(root).expanduser() for root in robot.roots] + [
             locate(repo_id, self.needs_videos) for repo_id in robot.repo_ids
         ]
+
+    def _contents(self, robot: LeRobotEmbodiment, place: str, on_hub: bool) -> Contents:
+        root = locate(place, self.needs_videos) if on_hub else Path(place).expanduser()
+        # A rate that timestamps contradict is reported beside what else is wrong.
+        columns = self.read_dataset(root, replace(robot, trust_fps=True))
+        return Contents(
+            Recording(columns.action_Na, columns.state_Ns, columns.lengths_E, place),
+            columns.timestamp_N,
+            columns.task_N,
+            columns.tasks,
+            robot.trust_fps,
+            columns.absent_videos(),
+            columns.image_sizes(),
+        )
 
     def _select(self, datasets: list[tuple[int, Columns]]) -> list[Episode]:
         chosen = []
