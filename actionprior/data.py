@@ -6,27 +6,42 @@ A data set of your own is a subclass that gives ``embodiments`` and, in ``setup`
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.column_store import Column
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.sampling import EpochOrder, ShardedBatches
 from actionprior.spans import Spans
-from actionprior.trajectories import TrajectoryStore, TrajectoryWindows
+from actionprior.trajectories import Recording, TrajectoryStore, TrajectoryWindows
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
 
 class DataError(UserError):
-    """Data cannot be used as they are; the message names the place and what to do."""
+    """Data cannot be used as they are; the message names the place and what to do.
+
+    Args:
+        message: one sentence.
+        feature, episode, frame: the place again, for reports, where it is one place.
+    """
+
+    def __init__(
+        self, message: str, *, feature: str = "", episode: int = -1, frame: int = -1
+    ) -> None:
+        super().__init__(message)
+        self.feature, self.episode, self.frame = feature, episode, frame
 
 
 class BatchSource(Protocol[Batch_co]):
@@ -43,6 +58,37 @@ class Frames(NamedTuple):
     store: TrajectoryStore
     train: Spans
     val: Spans  # of other episodes than those of ``train``
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One dataset, whole, as a report examines it.
+
+    Attributes:
+        recording: its episodes as they were recorded.
+        timestamp_N: float64 (N,) [s] from the episode's start; None: not known.
+        task_N: int64 (N,), index into ``tasks``; None: there are no instructions.
+        tasks: instructions.
+        trust_rate: the user believes the frame rate, whatever the timestamps say.
+        absent_videos: episodes whose video its metadata name and the disk lacks, by camera.
+        image_sizes: rows and columns of its cameras as recorded, by name.
+    """
+
+    recording: Recording
+    timestamp_N: npt.NDArray[np.float64] | Column | None = None
+    task_N: npt.NDArray[np.int64] | Column | None = None
+    tasks: list[str] = field(default_factory=list)
+    trust_rate: bool = False
+    absent_videos: dict[str, list[int]] = field(default_factory=dict)
+    image_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Source(NamedTuple):
+    """A dataset that a report may open, apart from all others."""
+
+    robot: Embodiment
+    name: str
+    read: Callable[[], Contents]  # raises DataError where training would refuse it
 
 
 class EmbodiedDataModule(LightningDataModule, ABC):
@@ -96,6 +142,19 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         Raises:
             DataError: the data cannot be used.
         """
+
+    def sources(self) -> list[Source]:
+        """The datasets, each to be examined apart; by default what ``setup`` has read.
+
+        Raises:
+            DataError: by default, where ``setup`` does.
+        """
+        self.setup("fit")
+        store = self.frames.store
+        return [
+            Source(self.embodiments[robot], r.name or f"recording {number}", partial(Contents, r))
+            for number, (robot, r) in enumerate(zip(store.robot_R, store.recordings, strict=True))
+        ]
 
     def windows(self, training: bool) -> BatchSource[Any]:
         """The data set that turns frames into batches; Stage 1's by default."""

@@ -40,8 +40,7 @@ class CameraFiles:
     """
 
     def __init__(self, columns: Columns, cameras: list[str], url: str | None = None) -> None:
-        features = columns.info["features"]
-        known = sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))
+        known = image_keys(columns)
         if unknown := [camera for camera in cameras if camera not in known]:
             raise DataError(f"{columns.root}: has no camera {unknown[0]!r}; it has {known}")
         self.columns = columns
@@ -91,6 +90,14 @@ class CameraFiles:
                         f"episode {episode}, is missing"
                     )
         return wrong
+
+    def without_video(self) -> list[int]:
+        """Episodes that lack the video of one of the cameras, or of which no place is told."""
+        episodes = list(range(len(self.columns.lengths_E)))
+        try:
+            return sorted(self.missing_videos(episodes))
+        except DataError:
+            return episodes
 
     def fingerprint(self) -> str:
         """Changes with the dataset's files."""
@@ -150,6 +157,12 @@ class CameraFiles:
                 f"{self.columns.root}: meta does not tell the {template} of episode {episode} "
                 f"({error} is missing)"
             ) from error
+
+
+def image_keys(columns: Columns) -> list[str]:
+    """The cameras that a dataset's metadata name."""
+    features = columns.info["features"]
+    return sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))
 
 
 def hub_url(root: Path) -> str | None:

@@ -250,7 +250,10 @@ def _check_finite(
             episode, row = columns.episode_at(frame)
             raise DataError(
                 f"{columns.root}: {key!r} feature {feature!r} is {value} at frame {row} of "
-                f"episode {episode} ({count} such values)"
+                f"episode {episode} ({count} such values)",
+                feature=f"{key} {feature}",
+                episode=episode,
+                frame=row,
             )
 
 
@@ -264,5 +267,7 @@ def _check_timestamps(
         raise DataError(
             f"{root}: meta/info.json says {fps:g} frames a second, but the timestamps "
             f"of episode {wrong[0]} say {rate_E[wrong[0]]:.2f}; on embodiment {robot.name!r}, set "
-            "resample to go by the timestamps, or trust_fps to believe the frame rate"
+            "resample to go by the timestamps, or trust_fps to believe the frame rate",
+            feature="timestamp",
+            episode=int(wrong[0]),
         )

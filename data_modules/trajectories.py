@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.data import BatchSource, DataError, EmbodiedDataModule, Frames
+from actionprior.data import (
+    BatchSource,
+    Contents,
+    DataError,
+    EmbodiedDataModule,
+    Frames,
+    Source,
+)
 from actionprior.embodiment import Embodiment
 from actionprior.sampling import epoch_counts
 from actionprior.spans import Spans
@@ -22,6 +30,7 @@ from actionprior.trajectories import (
     moving,
     split_episodes,
 )
+from data_modules.camera_files import CameraFiles, image_keys
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
 from data_modules.lerobot_hub import locate
 
@@ -135,6 +144,15 @@ class LeRobotTrajectories(EmbodiedDataModule):
             for repo_id in robot.repo_ids:
                 locate(repo_id, self.needs_videos)
 
+    def sources(self) -> list[Source]:
+        """Each dataset apart, so that one that is refused does not hide the others."""
+        return [
+            Source(robot, place, partial(self._contents, robot, place, on_hub))
+            for robot in self.robots
+            for places, on_hub in ((robot.roots, False), (robot.repo_ids, True))
+            for place in places
+        ]
+
     def read_frames(self) -> Frames:
         """Read all datasets, split them by episode, and drop idle training windows if asked."""
         datasets = [
@@ -206,6 +224,28 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return [Path(root).expanduser() for root in robot.roots] + [
             locate(repo_id, self.needs_videos) for repo_id in robot.repo_ids
         ]
+
+    def _contents(self, robot: LeRobotEmbodiment, place: str, on_hub: bool) -> Contents:
+        root = locate(place, self.needs_videos) if on_hub else Path(place).expanduser()
+        # A rate that timestamps contradict is reported beside what else is wrong.
+        trusted = robot if robot.resample else replace(robot, trust_fps=True)
+        columns = self.read_dataset(root, trusted)
+        sizes, absent = {}, {}
+        for camera in image_keys(columns.recorded):
+            files = CameraFiles(columns.recorded, [camera])
+            sizes[camera] = files.size(camera)
+            # Videos on the hub or in object storage are fetched, or read, when they are needed.
+            if not on_hub and not robot.video_urls and (lacking := files.without_video()):
+                absent[camera] = lacking
+        return Contents(
+            Recording(columns.action_Na, columns.state_Ns, columns.lengths_E, place),
+            columns.timestamp_N,
+            columns.task_N,
+            columns.tasks,
+            robot.trust_fps,
+            absent,
+            sizes,
+        )
 
     def _select(self, datasets: list[tuple[int, Columns]]) -> list[Episode]:
         chosen = []

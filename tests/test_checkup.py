@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actionprior.checkup import Checkup, Finding
+from actionprior.checkup import Camera, Finding, Subject, check_images, check_polarities, examine
+from actionprior.data import Contents, DataError
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.trajectories import Recording
 
@@ -41,8 +42,9 @@ def clean(lengths: tuple[int, ...] = (80, 60), lag: int = 2) -> Recording:
     return Recording(np.concatenate(action), np.concatenate(state), np.array(lengths))
 
 
-def found(recording: Recording, arm: Embodiment | None = None) -> dict[str, Finding]:
-    findings = Checkup(arm or robot(), "data", recording, chunk_length=15).findings()
+def found(recording: Recording, arm: Embodiment | None = None, **more) -> dict[str, Finding]:
+    subject = Subject(arm or robot(), "data", Contents(recording, **more), chunk_length=15)
+    findings = examine(subject)
     levels = [finding.level for finding in findings]
     assert levels == sorted(levels, key=["error", "warning", "note"].index)
     return {finding.check: finding for finding in findings}
@@ -115,3 +117,226 @@ def test_standing_still_is_told() -> None:
     told = found(recording)["idle"]
     assert told.level == "warning"
     assert "consider skip_idle" in told.message
+
+
+def test_a_whole_episode_of_standing_still_is_named() -> None:
+    recording = clean(lengths=(80, 60, 90))
+    recording.action_Na[80:140] = recording.action_Na[80]
+    recording.state_Ns[80:140] = recording.state_Ns[80]
+    told = found(recording)
+    assert (told["still_episode"].level, told["still_episode"].episode) == ("warning", 1)
+    assert (told["idle"].level, told["idle"].episode, told["idle"].frame) == ("note", 1, 0)
+    assert "longest from here on for 6.0 s" in told["idle"].message
+
+
+def test_a_copied_episode_is_told() -> None:
+    recording = clean(lengths=(40, 50, 40))
+    recording.action_Na[90:], recording.state_Ns[90:] = (
+        recording.action_Na[:40],
+        recording.state_Ns[:40],
+    )
+    told = found(recording)["duplicate"]
+    assert (told.level, told.episode) == ("warning", 2)
+    assert "copy of episode 0" in told.message
+
+
+# ---- units --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "both"), [(57.3, "degrees and rad"), (0.001, "millimetres")])
+def test_an_action_in_another_unit_than_its_state_is_an_error(factor: float, both: str) -> None:
+    recording = clean()
+    recording.action_Na[:, :3] *= 0.1 * factor
+    recording.state_Ns[:, :3] *= 0.1
+    arm = robot()
+    arm.action[0] = replace(arm.action[0], relative_to="arm")
+    told = found(recording, arm)["unit"]
+    assert (told.level, told.feature) == ("error", "arm")
+    assert both in told.message
+
+
+def test_servo_ticks_are_recognised() -> None:
+    recording = clean()
+    recording.state_Ns[:, :3] = np.round(2048 + 600 * recording.state_Ns[:, :3])
+    told = found(recording)["unit"]
+    assert (told.level, told.feature) == ("error", "state arm")
+    assert "servo ticks" in told.message
+    assert "unit" not in found(recording, robot(unit="ticks"))
+
+
+def test_small_angles_in_degrees_betray_themselves_by_their_speed() -> None:
+    recording = clean()
+    recording.state_Ns[:, :3] *= 10
+    recording.action_Na[:, :3] *= 10
+    fast = replace(robot(), control_hz=30)
+    told = found(recording, fast)["unit"]
+    assert told.level == "warning"
+    assert "in its fastest 1 % of steps; is it in degrees?" in told.message
+
+
+def test_normalised_units_past_their_calibration_are_told() -> None:
+    recording = clean()
+    recording.action_Na[:, 0] *= 104
+    recording.state_Ns[:, 0] = np.clip(recording.state_Ns[:, 0] * 104, -100, 100)
+    told = found(recording, robot(unit="normalised"))
+    assert (told["calibration"].level, told["calibration"].feature) == ("warning", "action j1")
+    assert (told["clipped"].level, told["clipped"].feature) == ("warning", "state j1")
+
+
+# ---- grippers -----------------------------------------------------------------------------
+
+
+def test_a_gripper_that_runs_against_its_state_is_told() -> None:
+    recording = clean()
+    recording.action_Na[:, 3] = 1 - recording.action_Na[:, 3]
+    told = found(recording)["gripper_polarity"]
+    assert (told.level, told.feature) == ("warning", "action grip")
+
+
+def test_grippers_that_start_at_opposite_ends_are_told() -> None:
+    one, two = clean(), clean()
+    one.action_Na[[0, 80], 3] = 0
+    two.action_Na[[0, 80], 3] = 1
+    subjects = [
+        Subject(replace(robot(), name=name), "data", Contents(recording), 15)
+        for name, recording in (("one", one), ("two", two), ("three", one))
+    ]
+    (told,) = check_polarities(subjects)
+    assert (told.level, told.robot) == ("warning", "two")
+    assert "'grip' of 'one' starts at 0%" in told.message
+    assert not list(check_polarities([subjects[0], subjects[2]]))
+
+
+# ---- time and tasks -----------------------------------------------------------------------
+
+
+def times(lengths: tuple[int, ...] = (80, 60), hz: float = 10) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.concatenate([np.arange(n) / hz + rng.uniform(0, 0.002, n) for n in lengths])
+
+
+def test_good_timestamps_are_passed_over_and_computed_ones_told() -> None:
+    assert not {"timestamps", "rate", "gap", "jitter"} & set(found(clean(), timestamp_N=times()))
+    computed = np.concatenate([np.arange(n) / 10 for n in (80, 60)])
+    told = found(clean(), timestamp_N=computed)["timestamps"]
+    assert told.level == "note"
+    assert "lost or late frames cannot be seen" in told.message
+
+
+def test_time_that_does_not_go_on_is_an_error_with_its_place() -> None:
+    time_N = times()
+    time_N[80 + 20] = time_N[80 + 19]
+    told = found(clean(), timestamp_N=time_N)["timestamps"]
+    assert (told.level, told.episode, told.frame) == ("error", 1, 20)
+
+
+def test_a_lost_frame_is_a_gap() -> None:
+    time_N = times()
+    time_N[80 + 30 :] += 0.1
+    told = found(clean(), timestamp_N=time_N)["gap"]
+    assert (told.level, told.episode, told.frame) == ("warning", 1, 29)
+    assert "2.0 periods (1 such gaps)" in told.message
+
+
+@pytest.mark.parametrize(
+    ("hz", "trusted", "level"),
+    [(9.25, False, "error"), (9.25, True, "warning"), (9.8, 0, "warning")],
+)
+def test_another_rate_is_told_with_its_worst_episode(hz: float, trusted: bool, level: str) -> None:
+    time_N = times()
+    time_N[80:] = times((60,), hz)
+    told = found(clean(), timestamp_N=time_N, trust_rate=trusted)["rate"]
+    assert (told.level, told.episode) == (level, 1)
+    assert f"runs at {hz:.2f} Hz, the robot at 10" in told.message
+    assert "1 of 2 off by more than 1 %" in told.message
+
+
+def test_jitter_is_told() -> None:
+    time_N = times() + np.random.default_rng(1).uniform(0, 0.04, 140)
+    assert found(clean(), timestamp_N=time_N)["jitter"].level == "warning"
+
+
+def test_instructions_are_looked_at() -> None:
+    tasks = ["pick it", " ", "Pick it.", "never"]
+    task_N = np.repeat([0, 1, 2], [80, 30, 30])
+    told = found(clean(), task_N=task_N, tasks=tasks)
+    assert (told["empty_task"].level, told["empty_task"].episode) == ("warning", 1)
+    assert "such as 'never'" in told["unused_task"].message
+    assert "['pick it', 'Pick it.']" in told["task_spelling"].message
+    assert (told["task_changes"].episode, told["task_changes"].frame) == (1, 30)
+    alone = found(clean(), task_N=np.zeros(140, int), tasks=["pick it"])
+    assert alone["one_task"].level == "note"
+    assert not {"empty_task", "unused_task", "task_spelling", "task_changes"} & set(alone)
+
+
+def test_absent_videos_are_told() -> None:
+    told = found(clean(), absent_videos={"front": [1]})["absent_video"]
+    assert (told.level, told.feature, told.episode) == ("note", "front", 1)
+
+
+# ---- images -------------------------------------------------------------------------------
+
+LENGTHS = (40, 30, 30, 30, 30)
+
+
+def picture(camera: int, episode: int, row: int) -> np.ndarray:
+    """Each camera has its own background; a bar moves with the row."""
+    image = np.full((3, 32, 48), 60 + 100 * camera, np.uint8)
+    image[camera] += np.arange(48, dtype=np.uint8)
+    image[:, :, (row + 3 * episode) % 48] = 250
+    return image
+
+
+def seen(**spoilt) -> list[Finding]:
+    subject = Subject(robot(), "data", Contents(clean(LENGTHS)), chunk_length=15)
+    cameras = [
+        Camera(name, spoilt.get(name, lambda e, r, i=i: picture(i, e, r)), (32, 48))
+        for i, name in enumerate(("front", "wrist"))
+    ]
+    return list(check_images(subject, cameras))
+
+
+def test_good_cameras_are_passed_over() -> None:
+    assert seen() == []
+
+
+def test_a_black_camera_is_told_with_its_episode() -> None:
+    black = np.full((3, 32, 48), 3, np.uint8)
+    (told,) = seen(wrist=lambda e, r: black if e == 2 else picture(1, e, r))
+    assert (told.level, told.check, told.feature, told.episode) == ("error", "black", "wrist", 2)
+    (told,) = seen(wrist=lambda e, r: black if (e, r) == (2, 0) else picture(1, e, r))
+    assert (told.level, told.episode, told.frame) == ("warning", 2, 0)
+
+
+def test_a_plain_picture_is_told() -> None:
+    told = seen(front=lambda e, r: np.full((3, 32, 48), 200, np.uint8))
+    assert {(f.level, f.check, f.feature) for f in told} == {("error", "plain", "front")}
+    assert len(told) == 3
+    assert "(so do 2 more)" in told[-1].message
+
+
+def test_a_frozen_video_is_told_where_the_robot_moves() -> None:
+    (told,) = seen(front=lambda e, r: picture(0, e, 0 if e == 3 else r))
+    assert (told.level, told.check, told.episode) == ("error", "frozen", 3)
+    (told,) = seen(front=lambda e, r: picture(0, e, max(r, 20) if e == 3 else r))
+    assert (told.level, told.episode) == ("warning", 3)
+
+
+def test_swapped_cameras_are_told() -> None:
+    found = seen(
+        front=lambda e, r: picture(int(e == 1), e, r), wrist=lambda e, r: picture(int(e != 1), e, r)
+    )
+    assert [(f.level, f.check, f.episode) for f in found] == [("error", "camera_swap", 1)]
+    assert "looks like 'wrist' of the other episodes" in found[0].message
+
+
+def test_an_image_that_cannot_be_read_is_told_and_the_others_looked_at() -> None:
+    def broken(episode: int, row: int) -> np.ndarray:
+        if episode == 1:
+            raise DataError("file 7 is damaged")
+        return np.zeros((3, 32, 48), np.uint8)
+
+    told = {f.check: f for f in seen(front=broken)}
+    assert (told["no_image"].level, told["no_image"].episode) == ("error", 1)
+    assert "file 7 is damaged" in told["no_image"].message
+    assert "black" in told

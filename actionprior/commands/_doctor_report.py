@@ -1,37 +1,82 @@
-"""What the doctor found, as a table, and what a recording looks like, as a picture."""
+"""What the doctor found, as a table and as a page, and what a recording looks like."""
 
+import base64
+import html
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from actionprior.checkup import Finding
+from actionprior.checkup import LEVELS, Finding
 from actionprior.embodiment import Embodiment
 from actionprior.trajectories import Recording
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 DRAWN = 3  # episodes
+COLUMNS = ("level", "robot", "where", "check", "what")
+CSS = """
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; color: #222; }
+table { border-collapse: collapse; margin: 1.5rem 0; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
+tr { border-bottom: 1px solid #ddd; }
+td { overflow-wrap: anywhere; }
+.error { color: #b00020; font-weight: 600; } .warning { color: #8a5a00; } .note { color: #666; }
+img { max-width: 100%; margin: 1.5rem 0; display: block; }
+"""
 
 
 def print_table(findings: Sequence[Finding]) -> None:
     """One row a finding, errors first in each recording, and a line that counts them."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_lines=False)
-    for name in ("level", "robot", "where", "check", "what"):
+    for name in COLUMNS:
         table.add_column(name, overflow="fold")
     for f in findings:
-        place = [Path(f.dataset).name] if f.dataset else []
-        place += [f"episode {f.episode}"] if f.episode >= 0 else []
-        place += [f"frame {f.frame}"] if f.frame >= 0 else []
-        said = f"{f.feature}: {f.message}" if f.feature else f.message
-        style = STYLES[f.level]
-        table.add_row(f.level, f.robot, ", ".join(place), f.check, said, style=style)
+        # Names out of the data are not markup.
+        table.add_row(*(Text(cell) for cell in _cells(f)), style=STYLES[f.level])
     console = Console(width=140)
     console.print(table)
-    counts = {level: sum(f.level == level for f in findings) for level in STYLES}
-    console.print(", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in counts.items()))
+    console.print(_counts(findings))
+
+
+def write_html(findings: Sequence[Finding], pictures: Sequence[Path], path: Path) -> None:
+    """One page that needs no other file: counts, table, pictures."""
+    rows = [
+        f'<tr class="{f.level}">' + "".join(f"<td>{html.escape(c)}</td>" for c in _cells(f))
+        for f in sorted(findings, key=lambda f: LEVELS.index(f.level))
+    ]
+    drawn = [
+        f'<img alt="{html.escape(picture.stem)}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture.read_bytes()).decode()}">'
+        for picture in pictures
+    ]
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    page = [
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>lightning doctor</title>',
+        f"<style>{CSS}</style><h1>lightning doctor</h1><p>{_counts(findings)}</p>",
+        f"<table><thead><tr>{head}</thead><tbody>",
+        *rows,
+        "</tbody></table>",
+        *drawn,
+        "</html>",
+    ]
+    path.write_text("\n".join(page) + "\n", encoding="utf-8")
+
+
+def _cells(f: Finding) -> tuple[str, ...]:
+    place = [Path(f.dataset).name] if f.dataset else []
+    place += [f"episode {f.episode}"] if f.episode >= 0 else []
+    place += [f"frame {f.frame}"] if f.frame >= 0 else []
+    said = f"{f.feature}: {f.message}" if f.feature else f.message
+    return f.level, f.robot, ", ".join(place), f.check, said
+
+
+def _counts(findings: Sequence[Finding]) -> str:
+    counts = {level: sum(f.level == level for f in findings) for level in LEVELS}
+    return ", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in counts.items())
 
 
 def draw(robot: Embodiment, recording: Recording, path: Path) -> None:

@@ -1,41 +1,90 @@
 """Look for what is wrong with a recipe's data, before a GPU hour is spent on them."""
 
 import json
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from actionprior.checkup import Checkup, Finding
-from actionprior.data import EmbodiedDataModule
+from actionprior.checkup import (
+    Camera,
+    Finding,
+    Subject,
+    check_images,
+    check_polarities,
+    examine,
+    refusal,
+)
+from actionprior.data import EmbodiedDataModule, Source
 from actionprior.errors import UserError
 
 
 def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
-    """Read the data as training would, check every recording, and report.
+    """Read the data as training would, check every dataset, and report.
 
-    Prints a table; writes ``doctor.json`` and a picture of each recording to ``out``. Data that
-    training would refuse are one finding, the refusal.
+    Prints a table; writes ``doctor.json``, ``report.html`` and a picture of each dataset to
+    ``out``. Data that training would refuse are a finding each, and do not hide the others.
     """
-    from actionprior.commands._doctor_report import draw, print_table
+    from actionprior.commands._doctor_report import draw, print_table, write_html
 
     out.mkdir(parents=True, exist_ok=True)
-    findings = []
-    try:
-        data.prepare_data()
-        data.setup("fit")
-    except UserError as error:
-        findings = [Finding("error", "refused", "", "", "", -1, -1, str(error))]
-    else:
-        store = data.frames.store
-        for number, (robot, recording) in enumerate(
-            zip(store.robot_R.tolist(), store.recordings, strict=True)
-        ):
-            embodiment = data.embodiments[robot]
-            name = recording.name or f"recording {number}"
-            findings += Checkup(embodiment, name, recording, data.chunk_length).findings()
-            draw(embodiment, recording, out / f"{number:02d}-{embodiment.name}.png")
+    findings, sources = _sources(data)
+    subjects: list[Subject] = []
+    pictures: list[Path] = []
+    for source in sources:
+        try:
+            contents = source.read()
+        except UserError as error:
+            findings.append(refusal(error, source.robot.name, source.name))
+            continue
+        subject = Subject(source.robot, source.name, contents, data.chunk_length)
+        findings += examine(subject)
+        pictures.append(out / f"{len(subjects):02d}-{source.robot.name}.png")
+        draw(source.robot, contents.recording, pictures[-1])
+        subjects.append(subject)
+    findings += check_polarities(subjects)
+    findings += _as_a_whole(data, subjects, findings)
     print_table(findings)
     (out / "doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1) + "\n")
-    print(f"all of it: {out / 'doctor.json'}, pictures beside it")
+    write_html(findings, pictures, out / "report.html")
+    print(f"all of it: {out / 'report.html'}, {out / 'doctor.json'}, pictures beside them")
     return findings
+
+
+def _sources(data: EmbodiedDataModule) -> tuple[list[Finding], Sequence[Source]]:
+    from data_modules import LeRobotVLA
+
+    if isinstance(data, LeRobotVLA):
+        data.cache_images = False  # a few frames are looked at; training fills the cache
+    try:
+        data.prepare_data()
+        return [], data.sources()
+    except UserError as error:
+        return [refusal(error)], []
+
+
+def _as_a_whole(
+    data: EmbodiedDataModule, subjects: Sequence[Subject], findings: Sequence[Finding]
+) -> Iterator[Finding]:
+    """What shows only once all datasets are read together, images among it."""
+    if any(finding.check == "refused" for finding in findings):
+        return
+    try:
+        data.setup("fit")
+    except UserError as error:
+        if not any(finding.level == "error" for finding in findings):
+            yield refusal(error)
+        return
+    from data_modules.vla import VLAWindows
+
+    windows = data.windows(training=False)
+    if isinstance(windows, VLAWindows):
+        for subject, images in zip(subjects, windows.images, strict=True):
+            sizes = subject.contents.image_sizes
+            cameras = [
+                Camera(name, partial(images.read, camera=name), sizes[name])
+                for name in images.cameras
+            ]
+            yield from check_images(subject, cameras)
 
 
 def main(args: list[str]) -> None:
@@ -44,15 +93,11 @@ def main(args: list[str]) -> None:
     Raises:
         SystemExit: with code 1 where there is an error among the findings.
     """
-    from actionprior.commands._recipe import data_parser
+    from actionprior.commands._recipe import data_parser, embodied_data
 
     parser = data_parser("lightning doctor")
     parser.add_argument("--out", type=str, default="outputs/doctor", help="folder of the report")
     options = parser.instantiate(parser.parse_args(args))
-    if not isinstance(options.get("data"), EmbodiedDataModule):
-        raise UserError(
-            f"doctor needs a recipe whose `data` is an EmbodiedDataModule, found "
-            f"{type(options.get('data')).__name__} (--config)"
-        )
-    if any(finding.level == "error" for finding in doctor(options["data"], Path(options["out"]))):
+    found = doctor(embodied_data(options, "doctor"), Path(options["out"]))
+    if any(finding.level == "error" for finding in found):
         raise SystemExit(1)

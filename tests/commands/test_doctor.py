@@ -1,8 +1,13 @@
 """The doctor reads what training would read, and its exit code says whether to train."""
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -45,6 +50,7 @@ ROBOT = {
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     roots = [str(write_dataset(tmp_path / "mine", (40, 30, 9)))]
     data = {
         "class_path": "data_modules.LeRobotTrajectories",
@@ -69,6 +75,91 @@ def test_findings_are_told_written_and_drawn(
     picture = Image.open("outputs/doctor/00-arm.png").convert("L")
     assert picture.size[0] > 800
     assert picture.getextrema() == (0, 255)
+    page = Path("outputs/doctor/report.html").read_text()
+    assert "9 frames, fewer than a chunk of 15" in page
+    assert page.count("data:image/png;base64,") == 1
+
+
+def test_what_one_robot_is_refused_for_does_not_hide_the_others(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    robots = content["data"]["init_args"]["embodiments"]
+    spoilt = write_dataset(Path("spoilt"), (20, 20))
+    spoil(spoilt, "observation.state", lambda rows: rows[25].__setitem__(1, np.nan))
+    slow = write_dataset(Path("slow"), (20, 20))
+    spoil(slow, "timestamp", lambda rows: [row.__imul__(1.1) for row in rows])
+    empty = write_dataset(Path("<i>empty"), (20, 20), tasks=("",))
+    robots += [
+        ROBOT | {"name": name, "roots": [str(root)]}
+        for name, root in (("spoilt", spoilt), ("slow", slow), ("empty", empty))
+    ]
+    recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", f"--config={recipe}"])
+    assert stop.value.code == 1
+    findings = json.loads(Path("outputs/doctor/doctor.json").read_text())
+    of = {(f["robot"], f["check"]): f for f in findings}
+    refused = of["spoilt", "refused"]
+    assert (refused["feature"], refused["episode"], refused["frame"]) == (
+        "observation.state j2",
+        1,
+        5,
+    )
+    assert of["slow", "rate"]["level"] == "error"
+    assert of["empty", "empty_task"]["level"] == "warning"
+    assert of["arm", "short"]["episode"] == 2
+    page = Path("outputs/doctor/report.html").read_text()
+    assert "&lt;i&gt;empty" in page
+    assert "<i>" not in page
+
+
+def spoil(root: Path, column: str, change: Callable[[list], object]) -> None:
+    """Change the rows of a column of the dataset's only data file."""
+    (path,) = (root / "data").glob("*/*.parquet")
+    table = pq.read_table(path)
+    rows = [np.array(row) for row in table[column].to_pylist()]
+    change(rows)
+    values = pa.array([row.tolist() for row in rows], table.schema.field(column).type)
+    pq.write_table(table.set_column(table.schema.names.index(column), column, values), path)
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_images_are_looked_at_and_not_kept(recipe: Path, kind: str) -> None:
+    cameras = ("observation.images.front", "observation.images.wrist")
+    root = write_dataset(Path("filmed"), (20, 20, 20), cameras=dict.fromkeys(cameras, kind))
+    content = yaml.safe_load(recipe.read_text())
+    robot = ROBOT | {"roots": [str(root)], "cameras": list(cameras)}
+    content["data"] = {
+        "class_path": "data_modules.LeRobotVLA",
+        "init_args": {"embodiments": [robot]},
+    }
+    recipe.write_text(yaml.safe_dump(content))
+    main(["doctor", f"--config={recipe}"])
+    findings = json.loads(Path("outputs/doctor/doctor.json").read_text())
+    assert not {f["check"] for f in findings} & {"black", "plain", "frozen", "no_image"}
+    assert not Path("cache/images").exists()
+    if kind == "image":
+        blacken(root, cameras[1], episode=1)
+        with pytest.raises(SystemExit) as stop:
+            main(["doctor", f"--config={recipe}"])
+        assert stop.value.code == 1
+        findings = json.loads(Path("outputs/doctor/doctor.json").read_text())
+        (black,) = (f for f in findings if f["check"] == "black")
+        assert (black["feature"], black["episode"], black["frame"]) == (cameras[1], 1, 0)
+
+
+def blacken(root: Path, camera: str, episode: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(buffer, format="PNG")
+    (path,) = (root / "data").glob("*/*.parquet")
+    table = pq.read_table(path)
+    cells = table[camera].to_pylist()
+    for cell, number in zip(cells, table["episode_index"].to_pylist(), strict=True):
+        if number == episode:
+            cell["bytes"] = buffer.getvalue()
+    values = pa.array(cells, table.schema.field(camera).type)
+    pq.write_table(table.set_column(table.schema.names.index(camera), camera, values), path)
 
 
 def test_an_error_ends_with_a_code(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +170,7 @@ def test_an_error_ends_with_a_code(recipe: Path, capsys: pytest.CaptureFixture[s
         main(["doctor", f"--config={recipe}", "--out=elsewhere"])
     assert stop.value.code == 1
     (finding,) = json.loads(Path("elsewhere/doctor.json").read_text())
+    assert finding["robot"] == "arm"
     assert (finding["level"], finding["check"]) == ("error", "refused")
     assert "has 10 frames a second, but embodiment 'arm' says control_hz 30" in finding["message"]
     assert "refused" in capsys.readouterr().out

@@ -127,6 +127,90 @@ def test_the_recipe_reads_all_robots_jointly(converted: Path) -> None:
     assert next(iter(data.train_dataloader())).action_BHA.shape == (96, 15, 37)
 
 
+@real
+def test_the_doctor_tells_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
+    from actionprior.commands.doctor import doctor
+
+    data = recipe(SOURCE)
+    roots = {
+        "so101_bimanual": "so101_bimanual_cloth/dataset",
+        "piper": "piper_smolvla/data",
+        "rebot_b601": "rebot_b601/data",
+    }
+    for robot in data.robots:
+        folder = SOURCE / roots.get(robot.name, robot.roots[0].split("/")[-1])
+        robot.roots = [str(folder)]
+    data.robots = data.robots[:-1]  # TIAGo's is an npz
+    found = {(f.robot, f.check, f.feature): f for f in doctor(data, tmp_path)}
+    lacking = found["g1_inspire", "absent_video", "observation.images.cam_high"].message
+    assert "7 of 100 episodes is not there (0, 3, 6, 9, 47, 58, 61)" in lacking
+    assert "has no column 'task_index'" in found["so101_bimanual", "refused", ""].message
+    assert "claims 105 episodes" in found["piper", "refused", ""].message
+    degrees = found["rebot_b601", "unit", "action shoulder_lift.pos"]
+    assert (degrees.level, degrees.episode, degrees.frame) == ("error", 0, 284)
+    assert "6 of the 6 features of 'arm' do); is it in degrees?" in degrees.message
+    clipped = found["so101", "clipped", "action elbow_flex.pos"]
+    assert (clipped.level, "34.5% of frames" in clipped.message) == ("warning", True)
+    assert {f.robot for f in found.values() if f.level == "error"} == {*roots}
+
+
+@real
+def test_the_doctor_tells_the_follower_that_reached_its_limit(
+    converted: Path, tmp_path: Path
+) -> None:
+    from actionprior.commands.doctor import doctor
+
+    findings = doctor(recipe(converted), tmp_path)
+    assert not [f for f in findings if f.level == "error"]
+    found = {(f.robot, f.check, f.feature): f for f in findings}
+    assert found["piper", "clipped", "state joint_2.pos"].level == "warning"
+    assert ("piper", "narrow", "state joint_4.pos") in found  # held throughout
+    for robot, group in (("so101_bimanual", "arm1"), ("tiago", "torso")):
+        assert (robot, "action_is_next_state", group) in found
+
+
+@real
+def test_the_doctor_sees_the_black_camera_and_the_rate_and_the_ticks() -> None:
+    import av
+    import pyarrow.parquet as pq
+
+    from actionprior.checkup import Camera, Subject, check_images, examine
+    from actionprior.data import Contents
+    from actionprior.trajectories import Recording
+
+    folder = SOURCE / "so101_bimanual_cloth" / "dataset"
+    tables = [pq.read_table(p) for p in sorted(folder.glob("data/*/*.parquet"))[:5]]
+    action, state = (
+        np.concatenate([np.stack(t[key].to_numpy()) for t in tables]).astype(np.float32)
+        for key in ("action", "observation.state")
+    )
+    lengths = np.array([len(t) for t in tables])
+    times = np.concatenate([t["timestamp"].to_numpy() for t in tables])
+    robot = next(e for e in recipe(SOURCE).embodiments if e.name == "so101_bimanual")
+    contents = Contents(Recording(action, state, lengths), timestamp_N=times)
+    subject = Subject(robot, "cloth", contents, chunk_length=15)
+    found = {(f.check, f.feature): f for f in examine(subject)}
+    assert "holds whole numbers" in found["unit", "state arm1"].message
+    assert found["rate", "timestamp"].level == "error"
+    assert "the robot at 20" in found["rate", "timestamp"].message
+
+    def look(episode: int, row: int, name: str) -> np.ndarray:
+        path = next(folder.glob(f"videos/*/{name}/episode_{episode:06d}.mp4"))
+        with av.open(str(path)) as video:
+            frame = next(f for i, f in enumerate(video.decode(video=0)) if i == row)
+            return frame.to_ndarray(format="rgb24").transpose(2, 0, 1)
+
+    names = [f"observation.images.cam{i}" for i in range(2)]
+    cameras = [Camera(n, lambda e, r, n=n: look(e, r, n), (224, 224)) for n in names]
+    (black,) = check_images(subject, cameras)
+    assert (black.level, black.check, black.feature, black.episode) == (
+        "error",
+        "black",
+        names[0],
+        0,
+    )
+
+
 def write_g1(folder: Path, filmed_frames: int) -> None:
     """Two v2.1 episodes of six frames; the second has a video."""
     import av

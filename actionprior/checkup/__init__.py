@@ -1,0 +1,47 @@
+"""What may be wrong with a robot's recordings, found before a GPU hour is spent on them.
+
+Each check is a function of one dataset in the robot's own units and says what it found, where,
+and what it expected.
+"""
+
+from actionprior.checkup.action_and_state import check_action_and_state
+from actionprior.checkup.episodes import check_episodes
+from actionprior.checkup.finding import LEVELS, Finding, Level, refusal
+from actionprior.checkup.grippers import check_grippers, check_polarities
+from actionprior.checkup.images import Camera, check_images, check_videos
+from actionprior.checkup.normalised_form import check_round_trip
+from actionprior.checkup.subject import Subject
+from actionprior.checkup.tasks import check_tasks
+from actionprior.checkup.timing import check_timing
+from actionprior.checkup.units import check_units
+from actionprior.checkup.values import check_values
+
+__all__ = [
+    "LEVELS",
+    "Camera",
+    "Finding",
+    "Level",
+    "Subject",
+    "check_images",
+    "check_polarities",
+    "examine",
+    "refusal",
+]
+
+CHECKS = (
+    check_units,
+    check_values,
+    check_action_and_state,
+    check_grippers,
+    check_timing,
+    check_tasks,
+    check_videos,
+    check_episodes,
+    check_round_trip,
+)
+
+
+def examine(subject: Subject) -> list[Finding]:
+    """Everything found in one dataset but in its images, errors first."""
+    found = [finding for check in CHECKS for finding in check(subject)]
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))

@@ -1,0 +1,81 @@
+"""Whether actions are commands: not the state itself, and not what was done already.
+
+Axes: N frames, D features of a group.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from actionprior.checkup.finding import Finding
+from actionprior.checkup.subject import Pair, Subject
+from actionprior.embodiment import FloatArray
+from actionprior.normalization import CONSTANT
+
+MOSTLY = 0.99
+
+
+def check_action_and_state(subject: Subject) -> Iterator[Finding]:
+    """Action equal to the state, to the next state, or lagging behind it."""
+    inside_N = np.ones(len(subject.action_ND), dtype=np.bool_)
+    inside_N[subject.stop_E - 1] = False  # no next frame in the episode
+    for pair in subject.pairs:
+        tolerance = 1e-5 * max(float(np.ptp(pair.state_ND)), CONSTANT)
+        if not np.ptp(pair.state_ND, axis=0).max() > CONSTANT:
+            continue
+        same = np.abs(pair.action_ND - pair.state_ND).max(axis=1) <= tolerance
+        after = np.abs(pair.action_ND[:-1] - pair.state_ND[1:]).max(axis=1) <= tolerance
+        if same.mean() > MOSTLY:
+            yield subject.say(
+                "error",
+                "action_is_state",
+                pair.action.name,
+                f"action equals state {pair.state.name!r} of the same frame in "
+                f"{same.mean():.0%} of frames: such a policy would stand still",
+            )
+        elif after[inside_N[:-1]].mean() > MOSTLY:
+            yield subject.say(
+                "note",
+                "action_is_next_state",
+                pair.action.name,
+                "action is the next frame's state: what was reached, not what was commanded",
+            )
+        elif pair.action.relative_to:
+            yield from _lag(subject, pair)
+
+
+def _lag(subject: Subject, pair: Pair) -> Iterator[Finding]:
+    """By how many steps the state follows the action, where that can be told."""
+    steps = range(-5, 11)
+    apart = [_mean_distance(pair.action_ND, pair.state_ND, lag) for lag in steps]
+    best = steps[int(np.argmin(apart))]
+    seconds = best / subject.robot.control_hz
+    if best < 0:
+        yield subject.say(
+            "warning",
+            "action_lags_state",
+            pair.action.name,
+            f"action fits the state {-best} steps ({-seconds:.2f} s) earlier best: it tells "
+            "what has been done already",
+        )
+    else:
+        least = "at least" if best == steps[-1] else "about"
+        yield subject.say(
+            "note",
+            "lag",
+            pair.action.name,
+            f"state follows action by {least} {best} steps ({seconds:.2f} s)",
+        )
+
+
+def _mean_distance(action_ND: FloatArray, state_ND: FloatArray, lag: int) -> float:
+    """Mean distance of action[t] from state[t + lag], episodes' edges included."""
+    count = len(action_ND) - abs(lag)
+    if count < 1:
+        return float("inf")
+    first = max(0, -lag)
+    apart: npt.NDArray[np.float64] = np.abs(
+        action_ND[first : first + count] - state_ND[first + lag : first + lag + count]
+    ).mean(axis=1, dtype=np.float64)
+    return float(apart.mean())

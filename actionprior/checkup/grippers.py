@@ -1,0 +1,101 @@
+"""Which end of a gripper is which, and how often it is there.
+
+Axes: N frames, D features of a group, E episodes.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actionprior.checkup.finding import Finding
+from actionprior.checkup.subject import Pair, Subject
+from actionprior.normalization import CONSTANT
+
+AGAINST = -0.5  # correlation below which action and state run in opposite directions
+AN_END = 0.3  # share of the range that counts as one end
+
+
+def check_grippers(subject: Subject) -> Iterator[Finding]:
+    """Range, rest and saturation of each gripper; polarity of its action beside its state."""
+    for part in subject.actions:
+        if part.group.representation != "gripper":
+            continue
+        for entry, feature in enumerate(part.group.features):
+            column = part.values_ND[:, entry]
+            low, high = float(column.min()), float(column.max())
+            if high - low < CONSTANT:
+                continue  # told as constant
+            ends = [np.isclose(column, end, atol=0.01 * (high - low)) for end in (low, high)]
+            start, middle = _course(subject, column)
+            yield subject.say(
+                "note",
+                "gripper",
+                f"action {feature}",
+                f"from {low:.3g} to {high:.3g}; at the low end in {ends[0].mean():.0%} of "
+                f"frames, at the high end in {ends[1].mean():.0%}; of its range, episodes start "
+                f"at {start:.0%} and have {middle:.0%} in their middle third",
+            )
+    for pair in subject.pairs:
+        if pair.action.representation == "gripper":
+            yield from _direction(subject, pair)
+
+
+def _direction(subject: Subject, pair: Pair) -> Iterator[Finding]:
+    for entry, feature in enumerate(pair.action.features):
+        action_N, state_N = pair.action_ND[:, entry], pair.state_ND[:, entry]
+        if min(float(np.ptp(action_N)), float(np.ptp(state_N))) < CONSTANT:
+            continue
+        correlation = float(np.corrcoef(action_N, state_N)[0, 1])
+        if correlation < AGAINST:
+            yield subject.say(
+                "warning",
+                "gripper_polarity",
+                f"action {feature}",
+                f"runs against its state (correlation {correlation:.2f}): opening for one is "
+                "closing for the other",
+            )
+
+
+class _Gripper(NamedTuple):
+    subject: Subject
+    feature: str
+    start: float  # where episodes start, as a share of the range
+
+
+def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
+    """Grippers of one run that start their episodes at opposite ends of their range."""
+    grippers = [
+        _Gripper(subject, feature, _course(subject, part.values_ND[:, entry])[0])
+        for subject in subjects
+        for part in subject.actions
+        if part.group.representation == "gripper"
+        for entry, feature in enumerate(part.group.features)
+        if np.ptp(part.values_ND[:, entry]) > CONSTANT
+    ]
+    low = [g for g in grippers if g.start < AN_END]
+    high = [g for g in grippers if g.start > 1 - AN_END]
+    fewer, more = sorted((low, high), key=len)
+    for g in fewer:
+        other = more[0]
+        yield g.subject.say(
+            "warning",
+            "gripper_polarity",
+            f"action {g.feature}",
+            f"starts its episodes at {g.start:.0%} of its range, where {other.feature!r} of "
+            f"{other.subject.robot.name!r} starts at {other.start:.0%}: does the same end mean "
+            "open in both?",
+        )
+
+
+def _course(subject: Subject, column_N: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Where of the range episodes start (median), and where the middle thirds are (mean)."""
+    share_N = (column_N - column_N.min()) / np.ptp(column_N)
+    middles = [
+        share_N[start + (length // 3) : start + max(1, 2 * length // 3)].mean()
+        for start, length in zip(subject.start_E, subject.lengths_E, strict=True)
+        if length >= 3
+    ]
+    start = float(np.median(share_N[subject.start_E]))
+    return start, float(np.mean(middles)) if middles else start

@@ -1,0 +1,179 @@
+"""Cameras that are black, stand still, are swapped, or cannot be read.
+
+A few frames of some episodes are looked at, so that it stays quick. Axes: E episodes looked at,
+C cameras, K frames of an episode, F numbers of a thumbnail.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from actionprior.checkup.finding import Finding
+from actionprior.checkup.subject import Subject
+from actionprior.errors import UserError
+
+EPISODES, FRAMES, THUMBNAIL = 50, 6, 8
+BLACK, PLAIN = 8.0, 2.0  # mean and standard deviation, of 255
+SAME = 8.0  # largest difference that video compression makes of equal pictures, of 255
+MOVED = 0.05  # of a feature's 1-99 % range
+LIKELIER = 0.5  # a swapped camera is this much nearer to the other one's pictures
+TOLD = 3  # episodes of one flaw that are findings of their own
+
+Image = npt.NDArray[np.uint8]
+
+
+class Camera(NamedTuple):
+    """One camera of a dataset.
+
+    Attributes:
+        name: its key.
+        look: episode and row to image, uint8 (3, Y, X).
+        size: rows and columns as recorded.
+    """
+
+    name: str
+    look: Callable[[int, int], Image]
+    size: tuple[int, int]
+
+
+class _Glance(NamedTuple):
+    rows: list[int]
+    images: npt.NDArray[np.float32]  # (K, 3, Y, X)
+
+
+def check_videos(subject: Subject) -> Iterator[Finding]:
+    """Videos that are named and not there; Stage 1 does not need them."""
+    for camera, episodes in subject.contents.absent_videos.items():
+        yield subject.say(
+            "note",
+            "absent_video",
+            camera,
+            f"the video of {len(episodes)} of {len(subject.lengths_E)} episodes is not there "
+            f"({', '.join(map(str, episodes[:8]))}{', …' if len(episodes) > 8 else ''}): Stage 1 "
+            "needs none, Stage 2 does",
+            episode=episodes[0],
+        )
+
+
+def check_images(subject: Subject, cameras: Sequence[Camera]) -> Iterator[Finding]:
+    """Look at a few frames of each camera."""
+    count = len(subject.lengths_E)
+    episodes = np.unique(np.linspace(0, count - 1, min(count, EPISODES)).round().astype(int))
+    thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]] = {}
+    found: list[Finding] = []
+    for episode in episodes.tolist():
+        for camera in cameras:
+            try:
+                glance = _glance(subject, camera, episode)
+            except UserError as error:
+                found.append(
+                    subject.say("error", "no_image", camera.name, str(error), episode=episode)
+                )
+                continue
+            found += _stillness(subject, camera, episode, glance)
+            pooled = torch.nn.functional.adaptive_avg_pool2d(
+                torch.from_numpy(glance.images), THUMBNAIL
+            )
+            thumbnails[episode, camera.name] = pooled.mean(0).flatten().numpy()
+    yield from _few(found)
+    yield from _swaps(subject, [c.name for c in cameras], thumbnails)
+    sizes = {camera.name: camera.size for camera in cameras}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {'×'.join(map(str, size))}" for name, size in sizes.items())
+        yield subject.say("note", "image_size", "", f"cameras differ in size: {told}; all are "
+                          "brought to one")  # fmt: skip
+
+
+def _glance(subject: Subject, camera: Camera, episode: int) -> _Glance:
+    length = int(subject.lengths_E[episode])
+    rows = np.unique(np.linspace(0, length - 1, min(length, FRAMES)).round().astype(int)).tolist()
+    images = np.stack([camera.look(episode, row) for row in rows])
+    return _Glance(rows, images.astype(np.float32))
+
+
+def _stillness(
+    subject: Subject, camera: Camera, episode: int, glance: _Glance
+) -> Iterator[Finding]:
+    start = int(subject.start_E[episode])
+    deviation_K = glance.images.std(axis=(1, 2, 3))
+    plain_K = deviation_K < PLAIN
+    if plain_K.any():
+        first = int(plain_K.argmax())
+        brightness = float(glance.images[first].mean())
+        what = "black" if brightness < BLACK else f"one colour (brightness {brightness:.0f})"
+        throughout = bool(plain_K.all())
+        yield subject.say(
+            "error" if throughout else "warning",
+            "black" if brightness < BLACK else "plain",
+            camera.name,
+            f"is {what} in {int(plain_K.sum())} of the {len(plain_K)} frames looked at",
+            at=start + glance.rows[first],
+        )
+        if throughout:
+            return
+    frames = start + np.array(glance.rows)
+    same_K = np.abs(np.diff(glance.images, axis=0)).max(axis=(1, 2, 3), initial=0.0) <= SAME
+    frozen_K = same_K & _moved(subject, frames)
+    if frozen_K.any():
+        first = int(frozen_K.argmax())
+        whole = bool(same_K.all())
+        until = "throughout the episode" if whole else f"still at frame {glance.rows[first + 1]}"
+        yield subject.say(
+            "error" if whole else "warning",
+            "frozen",
+            camera.name,
+            f"shows the same picture {until} while the robot moves",
+            at=int(frames[first]),
+        )
+
+
+def _moved(subject: Subject, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether any state travels between each two of ``frames``."""
+    low, high = np.quantile(subject.state_ND, [0.01, 0.99], axis=0)
+    travel = np.abs(np.diff(subject.state_ND[frames], axis=0))
+    moved: npt.NDArray[np.bool_] = (travel > MOVED * np.maximum(high - low, 1e-6)).any(axis=1)
+    return moved
+
+
+def _swaps(
+    subject: Subject, cameras: list[str], thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]]
+) -> Iterator[Finding]:
+    """Episodes whose two cameras look like each other's in the dataset's other episodes."""
+    for a, b in combinations(cameras, 2):
+        episodes = [e for e, name in thumbnails if name == a and (e, b) in thumbnails]
+        if len(episodes) < 3:
+            continue
+        a_EF, b_EF = (np.stack([thumbnails[e, name] for e in episodes]) for name in (a, b))
+        a_F, b_F = np.median(a_EF, axis=0), np.median(b_EF, axis=0)
+        straight_E = _distance(a_EF, a_F) + _distance(b_EF, b_F)
+        crossed_E = _distance(a_EF, b_F) + _distance(b_EF, a_F)
+        for index in np.nonzero(crossed_E < LIKELIER * straight_E)[0].tolist():
+            yield subject.say(
+                "error",
+                "camera_swap",
+                a,
+                f"looks like {b!r} of the other episodes, and that one like this",
+                episode=episodes[index],
+            )
+
+
+def _distance(
+    pictures_EF: npt.NDArray[np.float32], picture_F: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    distance: npt.NDArray[np.float32] = np.abs(pictures_EF - picture_F).mean(axis=1)
+    return distance
+
+
+def _few(found: Sequence[Finding]) -> Iterator[Finding]:
+    """The first findings of each flaw and camera, the last of them with the count of all."""
+    for key in dict.fromkeys((f.check, f.feature) for f in found):
+        same = [f for f in found if (f.check, f.feature) == key]
+        yield from same[: TOLD - 1]
+        if len(same) >= TOLD:
+            last = same[TOLD - 1]
+            more = len(same) - TOLD
+            yield last._replace(message=last.message + (f" (so do {more} more)" if more else ""))

@@ -1,0 +1,119 @@
+"""Whether frames are as far apart as the control rate says."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from actionprior.checkup.finding import Finding, Level
+from actionprior.checkup.subject import Subject
+
+WRONG = 0.05  # of the rate: training refuses it
+DRIFT = 0.01
+GAP = 1.5  # periods between two frames: one is lost
+UNEVEN = 0.1  # of a period, standard deviation
+GRID = 1e-3  # of a period: closer than this to the grid, timestamps were computed
+
+
+class _Steps(NamedTuple):
+    """Time from each frame to the next of its episode."""
+
+    first_K: npt.NDArray[np.int64]  # the frame that each step starts at
+    seconds_K: npt.NDArray[np.float64]
+    episode_K: npt.NDArray[np.int64]
+
+
+def check_timing(subject: Subject) -> Iterator[Finding]:
+    """Timestamps that go back, wrong or drifting rate, gaps, jitter."""
+    if subject.contents.timestamp_N is None:
+        return
+    time_N: npt.NDArray[np.float64] = subject.contents.timestamp_N[:]
+    steps, hz = _steps(subject, time_N), subject.robot.control_hz
+    if len(steps.seconds_K) == 0:
+        return
+    stuck = steps.seconds_K <= 0
+    if stuck.any():
+        at = int(steps.first_K[stuck.argmax()]) + 1
+        yield subject.say(
+            "error",
+            "timestamps",
+            "timestamp",
+            f"is {time_N[at]:.4f} s after {time_N[at - 1]:.4f} s: time does not go on "
+            f"({int(stuck.sum())} such frames)",
+            at=at,
+        )
+    yield from _rate(subject, steps)
+    periods = steps.seconds_K * hz
+    if periods.max() > GAP:
+        worst = int(periods.argmax())
+        yield subject.say(
+            "warning",
+            "gap",
+            "timestamp",
+            f"{steps.seconds_K[worst]:.3f} s pass after this frame, {periods[worst]:.1f} periods "
+            f"({int((periods > GAP).sum())} such gaps)",
+            at=int(steps.first_K[worst]),
+        )
+    jitter = float(np.std(steps.seconds_K[periods <= GAP], dtype=np.float64)) * hz
+    if jitter > UNEVEN:
+        yield subject.say(
+            "warning",
+            "jitter",
+            "timestamp",
+            f"frames are {steps.seconds_K.min():.4f} to {steps.seconds_K.max():.4f} s apart, "
+            f"{jitter:.0%} of a period in standard deviation",
+        )
+    late = time_N[subject.start_E]
+    if np.abs(late).max() > GAP / hz:
+        worst = int(np.abs(late).argmax())
+        yield subject.say(
+            "warning",
+            "timestamps",
+            "timestamp",
+            f"the episode starts at {late[worst]:.3f} s instead of 0",
+            at=int(subject.start_E[worst]),
+        )
+    row_N = np.arange(len(time_N)) - np.repeat(subject.start_E, subject.lengths_E)
+    if np.abs(time_N * hz - row_N).max() < GRID:
+        yield subject.say(
+            "note",
+            "timestamps",
+            "timestamp",
+            "is the frame's number over the rate, as lerobot writes it: lost or late frames "
+            "cannot be seen",
+        )
+
+
+def _steps(subject: Subject, time_N: npt.NDArray[np.float64]) -> _Steps:
+    inside = np.ones(len(time_N), dtype=np.bool_)
+    inside[subject.stop_E - 1] = False
+    first_K = np.nonzero(inside)[0]
+    episode_K = np.searchsorted(subject.stop_E, first_K, side="right")
+    return _Steps(first_K, time_N[first_K + 1] - time_N[first_K], episode_K)
+
+
+def _rate(subject: Subject, steps: _Steps) -> Iterator[Finding]:
+    hz = subject.robot.control_hz
+    count_E = np.bincount(steps.episode_K, minlength=len(subject.lengths_E))
+    seconds_E = np.bincount(steps.episode_K, steps.seconds_K, minlength=len(subject.lengths_E))
+    known = np.nonzero((count_E > 0) & (seconds_E > 0))[0]
+    if len(known) == 0:
+        return
+    rate = count_E[known] / seconds_E[known]
+    off = np.abs(rate / hz - 1)
+    if off.max() <= DRIFT:
+        return
+    worst = int(off.argmax())
+    drift = float(seconds_E[known[worst]] - count_E[known[worst]] / hz)
+    level: Level = "error" if off.max() > WRONG and not subject.contents.trust_rate else "warning"
+    advice = "; resample, or set trust_fps to believe the frame rate" if level == "error" else ""
+    yield subject.say(
+        level,
+        "rate",
+        "timestamp",
+        f"runs at {rate[worst]:.2f} Hz, the robot at {hz:g}: {abs(drift):.2f} s apart at the "
+        f"episode's end (over all episodes {rate.min():.2f} to {rate.max():.2f} Hz, "
+        f"{int((off > DRIFT).sum())} of {len(rate)} off by more than 1 %){advice}",
+        episode=int(known[worst]),
+    )

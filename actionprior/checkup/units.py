@@ -1,0 +1,109 @@
+"""Degrees among radians, millimetres among metres, servo ticks among either.
+
+Axes: N frames, D features of a group.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from actionprior.checkup.finding import Finding
+from actionprior.checkup.subject import Pair, Part, Subject
+from actionprior.embodiment import FloatArray
+from actionprior.normalization import CONSTANT
+
+LARGEST = {"rad": 4 * np.pi, "m": 10.0}  # what a unit's values can hardly exceed
+FASTEST = {"rad": 4 * np.pi, "m": 5.0}  # a second
+OTHER = {"rad": "degrees", "m": "millimetres"}
+FACTORS = {180 / np.pi: "degrees and radians", 1000.0: "millimetres and metres"}
+LIKE = 0.15  # relative distance from a factor that still is taken for it
+TICKS = 4096  # a turn of the common bus servos
+FEW_TICKS = 200
+ODD_SCALE = 5.0
+
+
+def check_units(subject: Subject) -> Iterator[Finding]:
+    """Values that the unit forbids, and actions on another scale than their state."""
+    for part in (*subject.actions, *subject.states):
+        if part.group.representation != "angle_sincos" or part.group.unit == "rad":
+            yield from _size(subject, part)
+    for pair in subject.pairs:
+        yield from _scale(subject, pair)
+
+
+def _size(subject: Subject, part: Part) -> Iterator[Finding]:
+    unit, values_ND = part.group.unit, np.abs(part.values_ND)
+    frame, entry = np.unravel_index(int(values_ND.argmax()), values_ND.shape)
+    largest, name = float(values_ND[frame, entry]), f"{part.kind} {part.group.features[entry]}"
+    known = unit in LARGEST
+    if _ticks(part.values_ND) and unit not in ("ticks", "steps"):
+        yield subject.say(
+            "error",
+            "unit",
+            f"{part.kind} {part.group.name}",
+            f"holds whole numbers from {part.values_ND.min():g} to {part.values_ND.max():g}, said "
+            f"to be {unit or 'without unit'}: servo ticks, {TICKS} a turn?",
+            at=int(frame),
+        )
+    elif known and largest > LARGEST[unit]:
+        count = int((values_ND.max(axis=0) > LARGEST[unit]).sum())
+        yield subject.say(
+            "error",
+            "unit",
+            name,
+            f"reaches {largest:.4g} {unit} ({count} of the {values_ND.shape[1]} features of "
+            f"{part.group.name!r} do); is it in {OTHER[unit]}?",
+            at=int(frame),
+        )
+    elif known and (speed := _speed(subject, part.values_ND)).max() > FASTEST[unit]:
+        fastest = int(speed.argmax())
+        yield subject.say(
+            "warning",
+            "unit",
+            f"{part.kind} {part.group.features[fastest]}",
+            f"moves at {speed[fastest]:.3g} {unit}/s in its fastest 1 % of steps; is it in "
+            f"{OTHER[unit]}?",
+        )
+    elif unit in ("deg", "degrees", "°") and CONSTANT < largest < np.pi:
+        yield subject.say(
+            "warning", "unit", name, f"never exceeds {largest:.3g} degrees; is it in radians?"
+        )
+
+
+def _ticks(values_ND: FloatArray) -> bool:
+    whole = bool((values_ND == np.round(values_ND)).all())
+    return whole and values_ND.min() >= 0 and FEW_TICKS < values_ND.max() <= TICKS
+
+
+def _speed(subject: Subject, values_ND: FloatArray) -> npt.NDArray[np.float64]:
+    """(D,): speed of each feature in its fastest 1 % of steps [units a second]."""
+    steps_ND = np.abs(np.diff(values_ND, axis=0, prepend=values_ND[:1]))
+    steps_ND[subject.start_E] = 0.0
+    fastest: npt.NDArray[np.float64] = (
+        np.quantile(steps_ND, 0.99, axis=0) * subject.robot.control_hz
+    )
+    return fastest
+
+
+def _scale(subject: Subject, pair: Pair) -> Iterator[Finding]:
+    spreads = [
+        np.subtract(*np.quantile(values_ND, [0.99, 0.01], axis=0))
+        for values_ND in (pair.action_ND, pair.state_ND)
+    ]
+    moving = (spreads[0] > CONSTANT) & (spreads[1] > CONSTANT)
+    if not moving.any():
+        return
+    ratio = float(np.median(spreads[0][moving] / spreads[1][moving]))
+    told = f"its actions range over {ratio:.3g} times what state {pair.state.name!r} does"
+    for factor, units in FACTORS.items():
+        for f in (factor, 1 / factor):
+            if abs(ratio / f - 1) < LIKE:
+                yield subject.say(
+                    "error", "unit", pair.action.name, f"{told}: {units} are mixed up"
+                )
+                return
+    if not 1 / ODD_SCALE < ratio < ODD_SCALE:
+        yield subject.say(
+            "warning", "scale", pair.action.name, f"{told}: are both in the same unit?"
+        )

@@ -1,0 +1,78 @@
+"""Values that are held, lie far out, or lie past the limits of LeRobot's normalised units."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from actionprior.checkup.finding import Finding
+from actionprior.checkup.subject import Part, Subject
+from actionprior.normalization import CONSTANT, RELATIVE_FLOOR
+
+FAR = 5.0  # an outlier lies this many 1-99 % ranges beyond them
+CLIPPED = 0.01  # share of frames at the very end of a calibrated range
+
+
+def check_values(subject: Subject) -> Iterator[Finding]:
+    """Constant and near-constant features, outliers, clipped and overrun calibration."""
+    for part in (*subject.actions, *subject.states):
+        yield from _spread(subject, part)
+        if part.group.unit in ("normalised", "normalized"):
+            yield from _calibration(subject, part)
+
+
+def _spread(subject: Subject, part: Part) -> Iterator[Finding]:
+    low, high = np.quantile(part.values_ND, [0.01, 0.99], axis=0)
+    spread, whole = high - low, np.ptp(part.values_ND, axis=0)
+    for entry, feature in enumerate(part.group.features):
+        name, column = f"{part.kind} {feature}", part.values_ND[:, entry]
+        floor = RELATIVE_FLOOR * spread.max()
+        if whole[entry] < CONSTANT:
+            yield subject.say("warning", "constant", name, f"is {column[0]:g} in every frame")
+        elif spread[entry] < floor:
+            yield subject.say(
+                "note",
+                "narrow",
+                name,
+                f"its 1-99 % range is {spread[entry]:.3g}, the widest of its group's "
+                f"{spread.max():.3g}; it is scaled by a floor",
+            )
+        margin = FAR * max(spread[entry], floor)
+        far = (column > high[entry] + margin) | (column < low[entry] - margin)
+        if margin > 0 and far.any():
+            at = int(np.where(far, np.abs(column - (high[entry] + low[entry]) / 2), -1).argmax())
+            yield subject.say(
+                "warning",
+                "outlier",
+                name,
+                f"is {column[at]:.4g}, where 98 % lie in {low[entry]:.4g} to "
+                f"{high[entry]:.4g} ({int(far.sum())} such values)",
+                at=at,
+            )
+
+
+def _calibration(subject: Subject, part: Part) -> Iterator[Finding]:
+    """LeRobot's normalised joints go from -100 to 100 (grippers from 0) where it was calibrated."""
+    lowest = 0.0 if part.group.representation == "gripper" else -100.0
+    for entry, feature in enumerate(part.group.features):
+        name, column = f"{part.kind} {feature}", part.values_ND[:, entry]
+        beyond = np.maximum(lowest - column, column - 100.0)
+        if beyond.max() > 0.01:
+            at = int(beyond.argmax())
+            yield subject.say(
+                "warning",
+                "calibration",
+                name,
+                f"is {column[at]:.4g}, beyond the calibrated {lowest:g} to 100, in "
+                f"{(beyond > 0.01).mean():.1%} of frames",
+                at=at,
+            )
+        at_end = np.isclose(column, 100.0) | np.isclose(column, lowest)
+        if part.group.representation != "gripper" and at_end.mean() > CLIPPED:
+            yield subject.say(
+                "warning",
+                "clipped",
+                name,
+                f"is exactly at an end of its calibrated range in {at_end.mean():.1%} of frames: "
+                "where it really was is lost",
+                at=int(at_end.argmax()),
+            )
