@@ -1,0 +1,74 @@
+"""What a checkpoint of either stage makes of an episode's chunks.
+
+Axes: B chunks, H steps, A = 37 action slots, n_a the robot's own actions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from actionprior.batch import TrajectoryBatch, VLABatch
+from actionprior.checkpoint_io import read_checkpoint
+from actionprior.data import EmbodiedDataModule
+from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.errors import UserError
+from actionprior.motion_prior import EVALUATION_KEY, check_lengths
+from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.prior_checkpoint import check_robots, load_prior
+from actionprior.training import FlowNoise
+from actionprior.vla import DESCRIPTION, VLAModule
+
+Predictor = Callable[[Embodiment, Any], list[FloatArray]]
+"""The robot and its windows → each window's chunk (H, n_a), in the robot's units."""
+
+STEPS = 10  # of the flow, as Stage 1 evaluates by default
+
+
+def load_predictor(path: str, data: EmbodiedDataModule) -> Predictor:
+    """A policy's predictions, or a prior's reconstructions.
+
+    Raises:
+        CheckpointError: missing, damaged, of neither stage, or of other robots.
+        UserError: windows of another length, or a policy beside data without images.
+    """
+    if DESCRIPTION in read_checkpoint(path):
+        policy = VLAModule.load(path)
+        check_lengths(policy.prior.architecture, data)
+        check_robots(policy.prior, data.embodiments, path, may_join=False)
+        return lambda robot, batch: _predict(policy, path, robot, batch)
+    prior = load_prior(path).eval()
+    check_lengths(prior.architecture, data)
+    check_robots(prior, data.embodiments, path, may_join=False)
+    return lambda robot, batch: _reconstruct(prior, robot, batch)
+
+
+def _predict(policy: VLAModule, path: str, robot: Embodiment, batch: Any) -> list[FloatArray]:  # noqa: ANN401  of whatever stage
+    if not isinstance(batch, VLABatch):
+        raise UserError(f"{path} is a policy, which sees images; give the recipe of Stage 2")
+    names = [e.name for e in policy.embodiments]
+    if robot.name not in names:
+        raise UserError(f"{path} is a policy of {names} and does not steer {robot.name!r}")
+    rows_B = torch.full_like(batch.observation.embodiment_B, names.index(robot.name))
+    observation = batch.observation._replace(
+        embodiment_B=rows_B, history=batch.observation.history._replace(embodiment_B=rows_B)
+    )
+    shape = batch.future.action_BHA.shape
+    noise_BHA = FlowNoise(EVALUATION_KEY, 0, 0).normal(*shape, like=batch.future.action_BHA)
+    chunk_BHA = policy.predict_chunk(observation, noise_BHA)
+    return list(robot.action_from_unified(chunk_BHA.numpy()))
+
+
+@torch.no_grad()
+def _reconstruct(prior: MotionPrior, robot: Embodiment, batch: Any) -> list[FloatArray]:  # noqa: ANN401  of whatever stage
+    window: TrajectoryBatch = batch.future if isinstance(batch, VLABatch) else batch
+    rows_B = torch.full_like(window.embodiment_B, prior.index_of(robot.name))
+    window = window._replace(embodiment_B=rows_B)
+    noise_BHA = FlowNoise(EVALUATION_KEY, 0, 0).normal(
+        *window.action_BHA.shape, like=window.action_BHA
+    )
+    relative_BHA = prior.sample_relative(
+        prior.encode(window), window.state_BHS[:, 0], rows_B, noise_BHA, STEPS
+    )
+    chunk_BHA = prior.normalizer.absolute_action(relative_BHA, window.reference_BA, rows_B)
+    return list(robot.action_from_unified(chunk_BHA.numpy()))

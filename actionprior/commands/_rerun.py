@@ -1,0 +1,40 @@
+"""An episode as a recording for the Rerun viewer."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from actionprior.commands._episode_pictures import Drawing
+from actionprior.errors import UserError
+
+
+def require() -> None:
+    """Refuse at once where the SDK is missing.
+
+    Raises:
+        UserError: says how to install it.
+    """
+    if importlib.util.find_spec("rerun") is None:
+        raise UserError("--rerun needs the Rerun SDK: pip install 'actionprior[rerun]'")
+
+
+def write(drawing: Drawing, path: Path) -> None:
+    """Actions, predictions and images on a timeline of seconds, as an ``.rrd`` file."""
+    import rerun as rr
+
+    with rr.RecordingStream("actionprior", recording_id=path.stem) as stream:
+        stream.save(path)
+        for group, _ in drawing.groups():
+            for kind in ("recorded", "predicted")[: 1 + bool(drawing.chunks)]:
+                names = [f"{kind} {feature}" for feature in group.features]
+                stream.log(f"{group.name}/{kind}", rr.SeriesLines(names=names), static=True)
+        predicted_Ta = np.concatenate(drawing.chunks) if drawing.chunks else None
+        for row, action_a in enumerate(drawing.action_Ta):
+            stream.set_time("episode", duration=row / drawing.robot.control_hz)
+            for group, columns in drawing.groups():
+                stream.log(f"{group.name}/recorded", rr.Scalars(action_a[columns]))
+                if predicted_Ta is not None:
+                    stream.log(f"{group.name}/predicted", rr.Scalars(predicted_Ta[row, columns]))
+            for number, image in enumerate(drawing.look(row) if drawing.cameras else []):
+                stream.log(f"camera/{number}", rr.Image(image))

@@ -1,0 +1,162 @@
+"""Draw episodes of a recipe's data, and what a checkpoint predicts beside them."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from actionprior.batch import VLABatch
+from actionprior.commands._episode_pictures import Drawing
+from actionprior.commands._predictions import Predictor, load_predictor
+from actionprior.data import EmbodiedDataModule
+from actionprior.embodiment import FloatArray
+from actionprior.errors import UserError
+from actionprior.rollout.results import Frame
+
+
+class Stretch(NamedTuple):
+    """An episode as training counts them: one that is cut in time is two."""
+
+    robot: int
+    dataset: str
+    number: int  # among the robot's
+    start: int  # frames of the store
+    stop: int
+    held_out: bool
+
+
+def visualize(
+    data: EmbodiedDataModule,
+    out: Path,
+    robot: str | None = None,
+    episode: int | None = None,
+    ckpt_path: str | None = None,
+    rerun: bool = False,
+) -> list[Path]:
+    """Draw one episode of each robot, or of the one named, and return the files written.
+
+    Args:
+        data: the data module, as training has it.
+        out: folder; gets ``<robot>-episode-<n>.png``, an mp4 where the data have images, and an
+            rrd with ``rerun``.
+        robot: its name; by default all.
+        episode: number among the robot's; by default the first that is held out.
+        ckpt_path: of either stage; its chunks are drawn over what was recorded, from the start
+            of each chunk.
+        rerun: write a recording for the Rerun viewer, too.
+
+    Raises:
+        UserError: an unknown robot or episode, a checkpoint of other robots or of another stage
+            than the data, or the Rerun SDK is missing.
+    """
+    from actionprior.commands import _episode_pictures, _rerun
+    from data_modules import LeRobotVLA
+
+    if rerun:
+        _rerun.require()
+    if isinstance(data, LeRobotVLA):
+        data.cache_images = False  # only the drawn episodes are decoded
+    names = [e.name for e in data.embodiments]
+    if robot is not None and robot not in names:
+        raise UserError(f"robot {robot!r} is not among the recipe's: {names}")
+    data.prepare_data()
+    data.setup("fit")
+    predictor = load_predictor(ckpt_path, data) if ckpt_path else None
+    written = []
+    for name in names if robot is None else [robot]:
+        stretch = _choose(list(_stretches(data, names.index(name))), name, episode)
+        drawing = _drawing(data, stretch, predictor)
+        path = out / f"{name}-episode-{stretch.number}"
+        out.mkdir(parents=True, exist_ok=True)
+        _episode_pictures.draw(drawing, path.with_suffix(".png"))
+        written.append(path.with_suffix(".png"))
+        if drawing.cameras:
+            _episode_pictures.film(drawing, path.with_suffix(".mp4"))
+            written.append(path.with_suffix(".mp4"))
+        if rerun:
+            _rerun.write(drawing, path.with_suffix(".rrd"))
+            written.append(path.with_suffix(".rrd"))
+    return written
+
+
+def _stretches(data: EmbodiedDataModule, robot: int) -> Iterator[Stretch]:
+    store, first = data.frames.store, 0
+    number = 0
+    for index, recording in zip(store.robot_R, store.recordings, strict=True):
+        for length in recording.lengths_E.tolist():
+            stop = first + length
+            if index == robot:
+                held_out = len(data.frames.val.clip(first, stop)) > 0
+                yield Stretch(robot, recording.name, number, first, stop, held_out)
+                number += 1
+            first = stop
+
+
+def _choose(stretches: list[Stretch], name: str, episode: int | None) -> Stretch:
+    if episode is None:
+        return next((s for s in stretches if s.held_out), stretches[0])
+    if not 0 <= episode < len(stretches):
+        raise UserError(
+            f"episode is {episode}, but robot {name!r} has {len(stretches)} (0 to "
+            f"{len(stretches) - 1})"
+        )
+    return stretches[episode]
+
+
+def _drawing(data: EmbodiedDataModule, stretch: Stretch, predictor: Predictor | None) -> Drawing:
+    robot, windows = data.embodiments[stretch.robot], data.windows(training=False)
+    one = windows.__getitems__([stretch.start])
+    filmed = isinstance(one, VLABatch)
+    starts = list(range(stretch.start, stretch.stop, data.chunk_length))
+    chunks = [] if predictor is None else predictor(robot, windows.__getitems__(starts))
+    said = "held out" if stretch.held_out else "not held out"
+    place = f" of {Path(stretch.dataset).name}" if stretch.dataset else ""
+    return Drawing(
+        robot=robot,
+        title=f"{robot.name}, episode {stretch.number}{place} ({said})",
+        task=one.observation.task[0] if filmed else "",
+        action_Ta=_actions(data, stretch),
+        chunks=[
+            chunk[: stretch.stop - start] for chunk, start in zip(chunks, starts, strict=False)
+        ],
+        cameras=int(one.observation.camera_mask_BC.sum()) if filmed else 0,
+        look=partial(_look, data, stretch.start),
+    )
+
+
+def _actions(data: EmbodiedDataModule, stretch: Stretch) -> FloatArray:
+    """What was recorded, (T, n_a)."""
+    frames = torch.arange(stretch.start, stretch.stop)
+    unified_BA = data.frames.store.future(frames, 1).action_BHA[:, 0]
+    return data.embodiments[stretch.robot].action_from_unified(unified_BA.numpy())
+
+
+def _look(data: EmbodiedDataModule, start: int, row: int) -> list[Frame]:
+    """The cameras' images (Y, X, 3) at a row of the episode."""
+    observation = data.windows(training=False).__getitems__([start + row]).observation
+    images_CKYX = observation.images_BCKYX[0][observation.camera_mask_BC[0]]
+    return list(images_CKYX.permute(0, 2, 3, 1).numpy())
+
+
+def main(args: list[str]) -> None:
+    """Run the verb: ``lightning visualize --config RECIPE [--data.… ]``, see ``visualize``."""
+    from actionprior.commands._recipe import data_parser, embodied_data
+
+    parser = data_parser("lightning visualize")
+    parser.add_argument("--out", type=str, default="outputs/visualize", help="folder")
+    parser.add_argument("--robot", type=str | None, help="by default all")
+    parser.add_argument("--episode", type=int | None, help="by default the first held-out one")
+    parser.add_argument("--ckpt_path", type=str | None, help="draws what it predicts")
+    parser.add_argument("--rerun", action="store_true", help="for the Rerun viewer, too")
+    options = parser.instantiate(parser.parse_args(args))
+    for path in visualize(
+        embodied_data(options, "visualize"),
+        Path(options["out"]),
+        options["robot"],
+        options["episode"],
+        options["ckpt_path"],
+        options["rerun"],
+    ):
+        print(path)
