@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionprior.checkup import (
     Camera,
@@ -16,6 +17,11 @@ from actionprior.checkup import (
 )
 from actionprior.data import EmbodiedDataModule, Source
 from actionprior.errors import UserError
+
+if TYPE_CHECKING:
+    from data_modules.frame_images import FrameImages
+    from data_modules.image_cache import ImageArray
+    from data_modules.lerobot_columns import Columns
 
 
 def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
@@ -78,13 +84,23 @@ def _as_a_whole(
 
     windows = data.windows(training=False)
     if isinstance(windows, VLAWindows):
-        for subject, images in zip(subjects, windows.images, strict=True):
+        for subject, columns, images in zip(
+            subjects, windows.datasets, windows.images, strict=True
+        ):
             sizes = subject.contents.image_sizes
             cameras = [
-                Camera(name, partial(images.read, camera=name), sizes[name])
+                Camera(name, partial(_look, columns, images, name), sizes[name])
                 for name in images.cameras
             ]
             yield from check_images(subject, cameras)
+
+
+def _look(
+    columns: "Columns", images: "FrameImages", camera: str, episode: int, row: int
+) -> "ImageArray":
+    """The image that belongs to a row of an episode, which may be resampled."""
+    frame = int(columns.starts_E[episode]) + row
+    return images.read(episode, columns.recorded_row(frame), camera)
 
 
 def main(args: list[str]) -> None:
