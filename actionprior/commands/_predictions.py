@@ -4,7 +4,6 @@ Axes: B chunks, H steps, A = 37 action slots, n_a the robot's own actions.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -19,7 +18,8 @@ from actionprior.networks.prior_checkpoint import check_robots, load_prior
 from actionprior.training import FlowNoise
 from actionprior.vla import DESCRIPTION, VLAModule
 
-Predictor = Callable[[Embodiment, Any], list[FloatArray]]
+Windows = TrajectoryBatch | VLABatch
+Predictor = Callable[[Embodiment, Windows], list[FloatArray]]
 """The robot and its windows → each window's chunk (H, n_a), in the robot's units."""
 
 STEPS = 10  # of the flow, as Stage 1 evaluates by default
@@ -43,7 +43,7 @@ def load_predictor(path: str, data: EmbodiedDataModule) -> Predictor:
     return lambda robot, batch: _reconstruct(prior, robot, batch)
 
 
-def _predict(policy: VLAModule, path: str, robot: Embodiment, batch: Any) -> list[FloatArray]:  # noqa: ANN401  of whatever stage
+def _predict(policy: VLAModule, path: str, robot: Embodiment, batch: Windows) -> list[FloatArray]:
     if not isinstance(batch, VLABatch):
         raise UserError(f"{path} is a policy, which sees images; give the recipe of Stage 2")
     names = [e.name for e in policy.embodiments]
@@ -60,7 +60,7 @@ def _predict(policy: VLAModule, path: str, robot: Embodiment, batch: Any) -> lis
 
 
 @torch.no_grad()
-def _reconstruct(prior: MotionPrior, robot: Embodiment, batch: Any) -> list[FloatArray]:  # noqa: ANN401  of whatever stage
+def _reconstruct(prior: MotionPrior, robot: Embodiment, batch: Windows) -> list[FloatArray]:
     window: TrajectoryBatch = batch.future if isinstance(batch, VLABatch) else batch
     rows_B = torch.full_like(window.embodiment_B, prior.index_of(robot.name))
     window = window._replace(embodiment_B=rows_B)

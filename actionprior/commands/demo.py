@@ -1,7 +1,7 @@
 """Record, pretrain, train with and without the prior, roll out, compare.
 
-Every step is the command that a user would type (``lightning ground``, ``lightning fit``), run
-in this process; the arms differ in the switches named in ``ARMS`` and in nothing else.
+Every step is the command that a user would type (``lightning ground``, ``lightning fit``), in a
+process of its own; the arms differ in the switches named in ``ARMS`` and in nothing else.
 """
 
 import shutil
