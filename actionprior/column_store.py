@@ -1,20 +1,20 @@
 """Columns of numbers on disk: written once, mapped into memory, and never believed unchecked.
 
-A store is a folder that appears whole: a manifest, and shards of bounded size. Opening it reads
-none of their bulk: sizes and versions are compared at once, and each block of rows is checked
-against its checksum when it is first read. Nothing in it is ever unpickled.
+A store is a folder that appears whole: a manifest, and a safetensors file a column. Opening it
+reads none of their bulk: sizes and versions are compared at once, and each block of rows is
+checked against its checksum when it is first read. Nothing in it is ever unpickled.
 
-Axes: N rows of a column, I rows asked for, K shards.
+Axes: N rows of a column, I rows or runs of rows asked for.
 """
 
 import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,104 +22,68 @@ import numpy.typing as npt
 from actionprior.errors import UserError
 from actionprior.staging import appears_whole
 
-FORMAT = 2
+FORMAT = 3
 """Goes up when what a store holds changes; stores of another format are made anew."""
 BLOCK = 1 << 13
 """Rows under one checksum."""
-SHARD = 1 << 29
-"""Bytes of rows in one shard, at most."""
+HEADER = 256
+"""Bytes before a column's rows; a multiple of 8, so that they are aligned."""
 MANIFEST = "manifest.json"
 
 AnyArray = npt.NDArray[Any]
-Rows = int | slice | npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
+Rows = int | slice | Indices
 
 
 class StoreError(UserError):
     """A store is damaged or of another format; the message names the file."""
 
 
-class Piece:
-    """The rows of a column that are in one shard, read from disk as far as they are used.
+def consecutive(array: AnyArray, first_I: Indices, length: int) -> AnyArray:
+    """Rows first, first + 1, … of a C-contiguous array (N, …): (I, length, …).
+
+    Each run of rows is copied as one item: several times faster than row by row.
 
     Args:
-        path: the shard's file.
-        name: of the column.
-        array: its rows, mapped.
-        checksums: of each block of rows.
-        first: the first row's number in the whole column.
+        array: at least ``length`` rows.
+        first_I: int64 (I,), each 0 … N - ``length``.
+        length: rows of a run.
     """
-
-    def __init__(
-        self, path: Path, name: str, array: AnyArray, checksums: list[int], first: int
-    ) -> None:
-        self.path, self.name, self.first = path, name, first
-        self.shape, self.dtype = array.shape, array.dtype
-        self._array = array
-        self._checksums = checksums
-        self._good = np.zeros(len(checksums), dtype=np.bool_)
-        self._whole = False
-
-    def at(self, rows: Rows) -> AnyArray:
-        """The array's own rows, a view where NumPy gives one.
-
-        Raises:
-            StoreError: the bytes on disk are not those that were written.
-        """
-        if not self._whole:
-            self._check(rows)
-        # Several times faster than an index.
-        found: AnyArray = (
-            self._array.take(rows, 0) if isinstance(rows, np.ndarray) else self._array[rows]
-        )
-        return found
-
-    def _check(self, rows: Rows) -> None:
-        if isinstance(rows, slice):
-            start, stop, _ = rows.indices(len(self._array))
-            blocks = np.arange(start // BLOCK, -(-stop // BLOCK))
-        else:
-            blocks = np.asarray(rows).reshape(-1) // BLOCK
-        for block in np.unique(blocks[~self._good[blocks]]).tolist():
-            start = block * BLOCK
-            if _checksum(self._array[start : start + BLOCK]) != self._checksums[block]:
-                self._refuse(start, min(start + BLOCK, len(self._array)) - 1)
-            self._good[block] = True
-        self._whole = bool(self._good.all())
-
-    def _refuse(self, start: int, last: int) -> None:
-        # Without its manifest the store is not whole: what made it makes it anew.
-        with suppress(OSError):
-            (self.path.parent / MANIFEST).unlink()
-        raise StoreError(
-            f"{self.path}: rows {self.first + start} to {self.first + last} of {self.name!r} are "
-            "not what was written; run again, the store is made anew from its source"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_array"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._array = _map(self.path)[self.name]
+    run = length * array[:1].nbytes
+    if run == 0:
+        return np.empty((len(first_I), length, *array.shape[1:]), array.dtype)
+    # So many independent reads overlap their waits for memory; the copies below then find it near.
+    array.reshape(-1).take(first_I * array[:1].size)
+    step = array.strides[0]
+    runs: AnyArray = np.ndarray(
+        (len(array) - length + 1,), np.dtype((np.void, run)), array, 0, (step,)
+    )
+    return runs[first_I].view(array.dtype).reshape(len(first_I), length, *array.shape[1:])
 
 
 class Column:
-    """One column (N, …), indexed by rows as an array is, over all shards that have a part of it.
+    """One column (N, …), indexed by rows as an array is, read from disk as far as it is used.
 
-    Worker processes that are sent one map the files again.
+    Worker processes that are sent one map the file again.
+
+    Args:
+        path: its file.
+        array: its rows, mapped.
+        checksums: of each block of rows.
 
     Raises:
         StoreError: on access, where the bytes on disk are not those that were written.
     """
 
-    def __init__(self, pieces: list[Piece], length: int) -> None:
-        self._pieces = pieces
-        self._first_K = np.array([piece.first for piece in pieces], dtype=np.int64)
-        self._size_K = np.array([piece.shape[0] for piece in pieces], dtype=np.uint64)
-        self._length = length
-        self._entries: slice | npt.NDArray[np.int64] = slice(None)
+    def __init__(self, path: Path, array: AnyArray, checksums: list[int]) -> None:
+        self.path = path
+        self._array = array
+        self._checksums = checksums
+        self._good = np.zeros(len(checksums), dtype=np.bool_)
+        self._whole = False
+        self._entries: slice | Indices = slice(None)
 
-    def pick(self, entries: npt.NDArray[np.int64]) -> Self:
+    def pick(self, entries: Indices) -> Self:
         """The same rows, of each only ``entries``, in that order."""
         picked = copy(self)
         picked._entries = entries
@@ -128,62 +92,71 @@ class Column:
         return picked
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._array)
 
     def __getitem__(self, rows: Rows) -> Any:  # noqa: ANN401  as numpy's
         if isinstance(rows, np.ndarray):
             return self.take(rows)
-        if not isinstance(rows, slice):
-            row = range(self._length)[rows]
-            piece = self._pieces[int(np.searchsorted(self._first_K, row, side="right")) - 1]
-            return self._chosen(piece.at(row - piece.first))
-        start, stop, step = rows.indices(self._length)
-        if step != 1:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                self._check(start, stop)
+                return self._chosen(self._array[start:stop])
             return self.take(np.arange(start, stop, step))
-        stop_K = [*self._first_K[1:].tolist(), self._length]
-        parts = [
-            piece.at(slice(max(start - piece.first, 0), max(min(stop, end) - piece.first, 0)))
-            for piece, end in zip(self._pieces, stop_K, strict=True)
-            if piece.first < stop and start < end
-        ] or [self._pieces[0].at(slice(0, 0))]
-        return self._chosen(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        row = range(len(self))[rows]
+        self._check(row, row + 1)
+        return self._chosen(self._array[row])
 
-    def take(self, rows: npt.NDArray[np.int64], axis: int = 0) -> AnyArray:
+    def take(self, rows: Indices, axis: int = 0) -> AnyArray:
         """As an array's, along the first axis; ``rows`` (I, …) must not be negative."""
         if axis:
             raise ValueError(f"a column is taken from along axis 0, not {axis}")
-        one = len(self._pieces) == 1
-        return self._chosen(self._pieces[0].at(rows) if one else self._over_shards(rows))
+        if rows.size:
+            self._check_blocks(rows.reshape(-1) // BLOCK)
+        return self._chosen(self._array.take(rows, 0))
+
+    def runs(self, first_I: Indices, length: int) -> AnyArray:
+        """As ``consecutive``."""
+        if len(first_I) and length and not self._whole:
+            first_block_I, last_block_I = first_I // BLOCK, (first_I + length - 1) // BLOCK
+            for more in range(int((last_block_I - first_block_I).max()) + 1):
+                self._check_blocks(np.minimum(first_block_I + more, last_block_I))
+        return self._chosen(consecutive(self._array, first_I, length))
 
     def _chosen(self, found: AnyArray) -> AnyArray:
         return found[..., self._entries] if found.ndim else found
 
-    def _over_shards(self, rows: npt.NDArray[np.int64]) -> AnyArray:
-        """Shard by shard: a window of rows mostly lies within one."""
-        if rows.size == 0:
-            return self._pieces[0].at(rows)
-        rows_IJ = rows.reshape(len(rows), -1)
-        shard_I = np.searchsorted(self._first_K, rows_IJ[:, 0], side="right") - 1
-        local_IJ = rows_IJ - self._first_K[shard_I][:, None]
-        # As an unsigned number what is below zero is too large, too.
-        beyond_IJ = local_IJ.view(np.uint64) >= self._size_K[shard_I][:, None]
-        across = np.flatnonzero(beyond_IJ.any(1))
-        if len(across):
-            if rows_IJ.shape[1] == 1:
-                raise IndexError(f"{rows_IJ[across[0], 0]} is no row of {self._length}")
-            local_IJ[across] = local_IJ[across, :1]  # their other rows come at the end
-        order_I = np.argsort(shard_I, kind="stable")
-        local_IJ = local_IJ.take(order_I, 0)
-        stop_K = np.cumsum(np.bincount(shard_I, minlength=len(self._pieces))).tolist()
-        found = np.empty((*rows_IJ.shape, *self._pieces[0].shape[1:]), self._pieces[0].dtype)
-        for piece, start, stop in zip(self._pieces, [0, *stop_K[:-1]], stop_K, strict=True):
-            if start < stop:
-                found[order_I[start:stop]] = piece.at(local_IJ[start:stop])
-        if len(across):
-            found[across] = self._over_shards(rows_IJ[across].reshape(-1, 1)).reshape(
-                len(across), *found.shape[1:]
-            )
-        return found.reshape(*rows.shape, *found.shape[2:])
+    def _check(self, start: int, stop: int) -> None:
+        if start < stop:
+            self._check_blocks(np.arange(start // BLOCK, -(-stop // BLOCK)))
+
+    def _check_blocks(self, blocks: Indices) -> None:
+        if self._whole:
+            return
+        if blocks.max() >= len(self._good):
+            raise IndexError(f"{self.path} has {len(self)} rows, asked for more")
+        for block in np.unique(blocks[~self._good[blocks]]).tolist():
+            rows = self._array[block * BLOCK : (block + 1) * BLOCK]
+            if zlib.crc32(memoryview(rows).cast("B")) != self._checksums[block]:
+                self._refuse(block * BLOCK, block * BLOCK + len(rows) - 1)
+            self._good[block] = True
+        self._whole = bool(self._good.all())
+
+    def _refuse(self, start: int, last: int) -> None:
+        # Without its manifest the store is not whole: what made it makes it anew.
+        with suppress(OSError):
+            (self.path.parent / MANIFEST).unlink()
+        raise StoreError(
+            f"{self.path}: rows {start} to {last} are not what was written; run again, the store "
+            "is made anew from its source"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_array"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._array = _map(self.path)
 
 
 class Store(NamedTuple):
@@ -193,65 +166,82 @@ class Store(NamedTuple):
     about: dict[str, Any]
 
 
+class _ColumnFile:
+    """A column's file as it grows, in the safetensors format: a header, then the rows."""
+
+    def __init__(self, path: Path, file: BinaryIO, like: AnyArray) -> None:
+        self.path = path
+        self.rows = 0
+        self.checksums: list[int] = []
+        self._file = file
+        self._dtype, self._shape = like.dtype, like.shape[1:]
+        file.write(bytes(HEADER))
+
+    def append(self, array: AnyArray) -> None:
+        if (array.dtype, array.shape[1:]) != (self._dtype, self._shape):
+            raise ValueError(
+                f"{self.path.stem} holds {self._dtype} {self._shape}, "
+                f"not {array.dtype} {array.shape[1:]}"
+            )
+        array = np.ascontiguousarray(array)
+        first = 0
+        while first < len(array):
+            filled = self.rows % BLOCK
+            part = array[first : first + BLOCK - filled]
+            if filled == 0:
+                self.checksums.append(0)
+            content = memoryview(part).cast("B") if part.size else b""
+            self.checksums[-1] = zlib.crc32(content, self.checksums[-1])
+            self._file.write(content)
+            first += len(part)
+            self.rows += len(part)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the header, and tell what the manifest says of the column."""
+        shape = [self.rows, *self._shape]
+        size = int(np.prod(shape)) * self._dtype.itemsize
+        told = {"dtype": _NAMES[self._dtype.str], "shape": shape, "data_offsets": [0, size]}
+        header = json.dumps({self.path.stem: told}).encode().ljust(HEADER - 8)
+        self._file.seek(0)
+        self._file.write((HEADER - 8).to_bytes(8, "little") + header)
+        return {
+            "bytes": HEADER + size,
+            "holds": [self._dtype.str, *shape],
+            "checksums": self.checksums,
+        }
+
+
 class StoreWriter:
-    """Takes the rows of a new store and holds no more of them than one shard.
+    """Takes the rows of a new store and writes them on; it holds none.
 
     Attributes:
         about: plain data, kept beside the columns.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.about: dict[str, Any] = {}
-        self._folder = folder
-        self._shards: list[dict[str, Any]] = []
-        self._waiting: dict[str, list[AnyArray]] = {}
-        self._room = SHARD
+        self._folder, self._stack = folder, stack
+        self._files: dict[str, _ColumnFile] = {}
 
     def append(self, columns: Mapping[str, AnyArray]) -> None:
         """Add rows, equally many to each of ``columns``; others may come in later calls."""
-        rows = len(next(iter(columns.values())))
-        if any(len(array) != rows for array in columns.values()):
+        if len({len(array) for array in columns.values()}) > 1:
             raise ValueError("columns that are appended together need equally many rows")
-        width = max(1, sum(array[:1].nbytes for array in columns.values()))
-        start = 0
-        while start < rows:
-            if self._room < width and self._waiting:
-                self._flush()
-            stop = min(rows, start + max(1, self._room // width))
-            for name, array in columns.items():
-                self._waiting.setdefault(name, []).append(array[start:stop].copy())
-            self._room -= (stop - start) * width
-            start = stop
+        for name, array in columns.items():
+            if name not in self._files:
+                path = self._folder / f"{name}.safetensors"
+                file = self._stack.enter_context(path.open("wb"))
+                self._files[name] = _ColumnFile(path, file, array)
+            self._files[name].append(array)
 
     def finish(self) -> None:
-        """Write what is left, and the manifest."""
-        self._flush()
-        body = {"format": FORMAT, "shards": self._shards, "about": self.about}
-        text = json.dumps(body, sort_keys=True)
-        (self._folder / MANIFEST).write_text(f"{_digest(text)}\n{text}\n")
-
-    def _flush(self) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        path = self._folder / f"columns-{len(self._shards):05d}.safetensors"
-        # One column at a time: its parts are freed before the next is joined.
-        columns = {name: np.concatenate(self._waiting.pop(name)) for name in [*self._waiting]}
-        try:
-            save_file(columns, path)
-        except SafetensorError as error:
-            raise OSError(f"{path.name} cannot be written: {error}") from error
-        self._shards.append(
-            {
-                "file": path.name,
-                "bytes": path.stat().st_size,
-                "columns": {
-                    name: {"holds": _holds(array), "checksums": _checksums(array)}
-                    for name, array in columns.items()
-                },
-            }
+        """Write the headers and the manifest."""
+        columns = {name: file.finish() for name, file in self._files.items()}
+        self._stack.close()
+        text = json.dumps(
+            {"format": FORMAT, "columns": columns, "about": self.about}, sort_keys=True
         )
-        self._room = SHARD
+        (self._folder / MANIFEST).write_text(f"{_digest(text)}\n{text}\n")
 
 
 @contextmanager
@@ -263,9 +253,9 @@ def write_store(folder: Path) -> Iterator[StoreWriter]:
     Raises:
         OSError: the disk is full or not writable; nothing is left behind then.
     """
-    with appears_whole(folder) as building:
+    with appears_whole(folder) as building, ExitStack() as stack:
         building.mkdir()
-        writer = StoreWriter(building)
+        writer = StoreWriter(building, stack)
         yield writer
         writer.finish()
 
@@ -277,28 +267,22 @@ def open_store(folder: Path) -> Store:
         StoreError: missing, damaged, or of another format.
     """
     body = _read_manifest(folder / MANIFEST)
-    pieces: dict[str, list[Piece]] = {}
-    lengths: dict[str, int] = {}
-    for shard in body["shards"]:
-        path, told = folder / shard["file"], shard["columns"]
+    columns = {}
+    for name, told in body["columns"].items():
+        path = folder / f"{name}.safetensors"
         if not path.is_file():
             raise StoreError(f"{path} is missing")
-        if path.stat().st_size != shard["bytes"]:
-            raise StoreError(f"{path} has {path.stat().st_size} bytes, expected {shard['bytes']}")
-        arrays = _map(path)
-        if {n: _holds(a) for n, a in arrays.items()} != {n: t["holds"] for n, t in told.items()}:
-            raise StoreError(f"{path} does not hold the columns that its manifest tells")
-        for name, array in arrays.items():
-            first = lengths.get(name, 0)
-            piece = Piece(path, name, array, told[name]["checksums"], first)
-            pieces.setdefault(name, []).append(piece)
-            lengths[name] = first + len(array)
-    columns = {name: Column(parts, lengths[name]) for name, parts in pieces.items()}
+        if path.stat().st_size != told["bytes"]:
+            raise StoreError(f"{path} has {path.stat().st_size} bytes, expected {told['bytes']}")
+        array = _map(path)
+        if [array.dtype.str, *array.shape] != told["holds"]:
+            raise StoreError(f"{path} does not hold what its manifest tells")
+        columns[name] = Column(path, array, told["checksums"])
     return Store(columns, body["about"])
 
 
-def _map(path: Path) -> dict[str, AnyArray]:
-    """A safetensors file's arrays, read-only.
+def _map(path: Path) -> AnyArray:
+    """The one array of a safetensors file, read-only.
 
     The library's own maps are private and writable: they count as memory of the process where the
     system limits that (``ulimit -d``, strict overcommit), although nobody writes to them.
@@ -307,17 +291,18 @@ def _map(path: Path) -> dict[str, AnyArray]:
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(start - 8, path.stat().st_size)))
-        arrays: dict[str, AnyArray] = {}
-        for name, told in header.items():
-            dtype, offset = _DTYPES[told["dtype"]], start + told["data_offsets"][0]
-            mapped = np.memmap(path, dtype, "r", offset, tuple(told["shape"]))
-            arrays[name] = mapped.view(np.ndarray)  # several times faster to index
+        told = header[path.stem]
+        dtype, shape = _DTYPES[told["dtype"]], tuple(told["shape"])
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        mapped = np.memmap(path, dtype, "r", start, shape)
+        return mapped.view(np.ndarray)  # several times faster to index
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} cannot be read as safetensors ({error!r})") from None
-    return arrays
 
 
-_DTYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8"}
+_NAMES = {"<f4": "F32", "<f8": "F64", "<i8": "I64"}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -331,18 +316,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if body["format"] != FORMAT:
         raise StoreError(f"{path} is of format {body['format']}, expected {FORMAT}")
     return body
-
-
-def _holds(array: AnyArray) -> list[Any]:
-    return [array.dtype.name, *array.shape]
-
-
-def _checksums(array: AnyArray) -> list[int]:
-    return [_checksum(array[first : first + BLOCK]) for first in range(0, len(array), BLOCK)]
-
-
-def _checksum(rows: AnyArray) -> int:
-    return zlib.crc32(memoryview(rows).cast("B")) if rows.size else 0
 
 
 def _digest(text: str) -> str:

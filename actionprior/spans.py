@@ -1,15 +1,55 @@
-"""Sets of frames as stretches, counted and never listed.
+"""Stretches of frames, counted and never listed.
 
 Axes: K stretches, I indices, N frames.
 """
 
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+_STEPS = 4
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+
+class Stops:
+    """Which of the stretches that follow each other from 0 on an index is in.
+
+    As ``np.searchsorted(stop_K, index_I, side="right")``, several times faster where there are
+    more stretches than a processor's cache holds: a table of an entry or less a stretch tells where
+    to look.
+
+    Args:
+        stop_K: int64 (K,), one past the last index of each stretch, ascending.
+    """
+
+    def __init__(self, stop_K: IntArray) -> None:
+        self.stop_K = stop_K
+
+    def find(self, index_I: IntArray) -> IntArray:
+        """int64 (I,): the stretches of indices 0 … ``stop_K[-1]`` - 1."""
+        shift, table = self._table
+        if not len(table):
+            return np.zeros_like(index_I)
+        found_I = table.take(index_I >> shift).astype(np.int64)
+        for _ in range(_STEPS):
+            beyond_I = self.stop_K.take(found_I) <= index_I
+            if not beyond_I.any():
+                return found_I
+            found_I = found_I + beyond_I
+        # Many short stretches beside long ones.
+        return np.searchsorted(self.stop_K, index_I, side="right")
+
+    @cached_property
+    def _table(self) -> tuple[int, npt.NDArray[np.int32]]:
+        if not len(self.stop_K):
+            return 0, np.empty(0, dtype=np.int32)
+        size = int(self.stop_K[-1])
+        shift = (size // len(self.stop_K)).bit_length()
+        first = np.arange(((size - 1) >> shift) + 1, dtype=np.int64) << shift
+        return shift, np.searchsorted(self.stop_K, first, side="right").astype(np.int32)
 
 
 class Spans:
@@ -31,7 +71,8 @@ class Spans:
         some = start_K < stop_K
         self.start_K = start_K[some].astype(np.int64)
         self.stop_K = stop_K[some].astype(np.int64)
-        self._ends_K: IntArray = np.cumsum(self.stop_K - self.start_K, dtype=np.int64)
+        self._ends = Stops(np.cumsum(self.stop_K - self.start_K, dtype=np.int64))
+        self._shift_K = self.stop_K - self._ends.stop_K  # from position to frame
 
     @classmethod
     def where(cls, chosen_N: BoolArray) -> Self:
@@ -47,7 +88,8 @@ class Spans:
         return cls(starts, np.concatenate(empty + [part.stop_K for part in parts]))
 
     def __len__(self) -> int:
-        return int(self._ends_K[-1]) if len(self._ends_K) else 0
+        ends_K = self._ends.stop_K
+        return int(ends_K[-1]) if len(ends_K) else 0
 
     def clip(self, first: int, stop: int) -> "Spans":
         """The frames in [first, stop)."""
@@ -64,6 +106,6 @@ class Spans:
         """The frames at positions ``index_I`` of this set; all of them by default."""
         if index_I is None:
             index_I = np.arange(len(self), dtype=np.int64)
-        stretch_I = np.searchsorted(self._ends_K, index_I, side="right")
-        frames_I: IntArray = self.stop_K[stretch_I] - (self._ends_K[stretch_I] - index_I)
+        stretch_I = self._ends.find(index_I)
+        frames_I: IntArray = index_I + self._shift_K.take(stretch_I)
         return frames_I

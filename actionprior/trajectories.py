@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 
 from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
-from actionprior.column_store import Column
+from actionprior.column_store import Column, consecutive
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
 from actionprior.permutation import IntArray, mix
+from actionprior.spans import Stops
 
 HELD = 0.02
 """Least travel that a group is judged by, relative to that of the robot's widest group."""
@@ -53,6 +54,9 @@ class Recording:
             )
         if len(self.lengths_E) == 0 or self.lengths_E.min() < 1:
             raise ValueError("a recording needs at least one episode, each of at least one frame")
+        for name in ("action_Na", "state_Ns"):  # frames are read as runs of memory
+            if isinstance(array := getattr(self, name), np.ndarray):
+                object.__setattr__(self, name, np.ascontiguousarray(array))
 
 
 class TrajectoryStore:
@@ -75,6 +79,7 @@ class TrajectoryStore:
         self.stop_R = np.cumsum([len(r.action_Na) for r in self.recordings])
         self.stop_E = np.cumsum(np.concatenate([r.lengths_E for r in self.recordings]))
         self.start_E = np.concatenate([[0], self.stop_E[:-1]])
+        self._episodes, self._recordings = Stops(self.stop_E), Stops(self.stop_R)
 
     def __len__(self) -> int:
         return int(self.stop_E[-1])
@@ -90,7 +95,7 @@ class TrajectoryStore:
 
     def embodiment_of(self, frames_B: Tensor) -> Tensor:
         """int64 (B,): the robot of each frame."""
-        return torch.from_numpy(self.robot_R[self._recording_of(frames_B.numpy())])
+        return torch.from_numpy(self.robot_R[self._recordings.find(frames_B.numpy())])
 
     def states(self, frames_B: Tensor) -> Tensor:
         """(B, S): the unified state at each frame."""
@@ -98,63 +103,34 @@ class TrajectoryStore:
 
     def future(self, frames_B: Tensor, length: int) -> TrajectoryBatch:
         """Windows t, …, t + length - 1; steps past the episode repeat its last frame, masked."""
-        (arrays,) = _zeros(len(frames_B), length)
-        return self._after(frames_B.numpy(), arrays)
+        return self.around(frames_B, 0, length).future
 
     def history(self, frames_B: Tensor, length: int) -> TrajectoryBatch:
         """The past up to ``length`` steps …, t - 1, oldest first from position 0, padding last.
 
         At an episode's first frame the history is empty: fully masked, any finite values.
         """
-        (arrays,) = _zeros(len(frames_B), length)
-        return self._before(frames_B.numpy(), arrays)
+        return self.around(frames_B, length, 1).history
 
     def around(self, frames_B: Tensor, past: int, length: int) -> "Around":
-        """``history`` of ``past`` steps and ``future`` of ``length``, sooner than one by one."""
-        before, after = _zeros(len(frames_B), past, length)
+        """``history`` of ``past`` steps and ``future`` of ``length`` ≥ 1, in one reading."""
         now_B = frames_B.numpy()
-        return Around(self._before(now_B, before), self._after(now_B, after))
-
-    def _before(self, now_B: IntArray, arrays: "_Arrays") -> TrajectoryBatch:
-        start_B = self.start_E[self._episode_of(now_B)]
-        first_B = np.maximum(now_B - arrays.action_BHA.shape[1], start_B)
-        return self._gather(now_B, first_B, now_B, arrays)
-
-    def _after(self, now_B: IntArray, arrays: "_Arrays") -> TrajectoryBatch:
-        return self._gather(now_B, now_B, self.stop_E[self._episode_of(now_B)], arrays)
-
-    def _gather(
-        self, now_B: IntArray, first_B: IntArray, stop_B: IntArray, arrays: "_Arrays"
-    ) -> TrajectoryBatch:
-        """Steps first, first + 1, … below stop, of the episode that ``now_B`` is in."""
-        action_BHA, state_BHS, reference_BA = arrays
-        at_BH = first_B[:, None] + np.arange(action_BHA.shape[1])
-        mask_BH = at_BH < stop_B[:, None]
-        np.minimum(at_BH, np.maximum(stop_B - 1, first_B)[:, None], out=at_BH)
-        recording_B = self._recording_of(now_B)
+        before, after = _zeros(len(now_B), past, length)
+        episode_B, recording_B = self._episodes.find(now_B), self._recordings.find(now_B)
+        seen_B = np.minimum(now_B - self.start_E[episode_B], past)
+        left_B = np.minimum(self.stop_E[episode_B] - now_B, length)
         present = np.flatnonzero(np.bincount(recording_B)).tolist()
         for r in present:
             rows = slice(None) if len(present) == 1 else np.nonzero(recording_B == r)[0]
             recording, robot = self.recordings[r], self.embodiments[self.robot_R[r]]
-            local_BH = at_BH[rows] - (self.stop_R[r] - len(recording.action_Na))
-            robot.fill_actions(recording.action_Na.take(local_BH, 0), action_BHA, rows)
-            states = recording.state_Ns.take(local_BH, 0)
-            robot.fill_states(states, state_BHS, rows)
-            if local_BH.shape[1]:
-                reference_BA[rows] = robot.reference(states[:, 0])
-        return TrajectoryBatch(
-            action_BHA=torch.from_numpy(action_BHA),
-            state_BHS=torch.from_numpy(state_BHS),
-            reference_BA=torch.from_numpy(reference_BA),
-            step_mask_BH=torch.from_numpy(mask_BH),
-            embodiment_B=torch.from_numpy(self.robot_R[recording_B]),
+            here_B = now_B[rows] - (self.stop_R[r] - len(recording.action_Na))
+            read = _Reading(robot, recording, here_B, past, length)
+            read.fill(before, rows, -seen_B[rows], seen_B[rows], slice(0, past))
+            read.fill(after, rows, np.zeros_like(here_B), left_B[rows], slice(past, None))
+        embodiment_B = torch.from_numpy(self.robot_R[recording_B])
+        return Around(
+            _batch(before, seen_B, embodiment_B), _batch(after, left_B, embodiment_B.clone())
         )
-
-    def _recording_of(self, frames_B: IntArray) -> IntArray:
-        return np.searchsorted(self.stop_R, frames_B, side="right")
-
-    def _episode_of(self, frames_B: IntArray) -> IntArray:
-        return np.searchsorted(self.stop_E, frames_B, side="right")
 
 
 class Around(NamedTuple):
@@ -170,6 +146,85 @@ class _Arrays(NamedTuple):
     action_BHA: FloatArray
     state_BHS: FloatArray
     reference_BA: FloatArray
+
+
+class _Reading:
+    """The frames around some of one recording, read once as runs of neighbours.
+
+    Args:
+        robot: whose it is.
+        recording: where.
+        here_B: the frames, counted in the recording.
+        past, length: how many frames before, and from there on.
+    """
+
+    def __init__(
+        self, robot: Embodiment, recording: Recording, here_B: IntArray, past: int, length: int
+    ) -> None:
+        self.robot = robot
+        count = len(recording.action_Na)
+        self.width, self.wanted = min(past + length, count), past + length
+        first_B = np.clip(here_B - past, 0, count - self.width)
+        self.here_B, self.past = here_B - first_B, past  # where in the run
+        self.action_BHa = _runs(recording.action_Na, first_B, self.width)
+        self.state_BHs = _runs(recording.state_Ns, first_B, self.width)
+
+    def fill(
+        self,
+        arrays: "_Arrays",
+        rows: slice | IntArray,
+        first_B: IntArray,
+        count_B: IntArray,
+        part: slice,
+    ) -> None:
+        """Put ``count_B`` steps of an episode, from ``first_B`` after here on, into ``rows``.
+
+        Most windows lie within an episode and are the run's ``part`` as it is; in the others the
+        last of the steps is repeated.
+        """
+        steps = arrays.action_BHA.shape[1]
+        if steps == 0:
+            return
+        odd_B = (count_B < steps) | (self.here_B != self.past)
+        if self.width == self.wanted:
+            self._put(arrays, rows, self.action_BHa[:, part], self.state_BHs[:, part])
+        else:
+            odd_B[:] = True
+        if len(odd := np.flatnonzero(odd_B)):
+            last_I1 = np.maximum(count_B[odd] - 1, 0)[:, None]
+            start_I1 = (self.here_B[odd] + first_B[odd])[:, None]
+            at_IH = start_I1 + np.minimum(np.arange(steps), last_I1)
+            where = odd[:, None], at_IH
+            chosen = odd if isinstance(rows, slice) else rows[odd]
+            self._put(arrays, chosen, self.action_BHa[where], self.state_BHs[where])
+
+    def _put(
+        self,
+        arrays: "_Arrays",
+        rows: slice | IntArray,
+        action_BHa: FloatArray,
+        state_BHs: FloatArray,
+    ) -> None:
+        self.robot.fill_actions(action_BHa, arrays.action_BHA, rows)
+        self.robot.fill_states(state_BHs, arrays.state_BHS, rows)
+        arrays.reference_BA[rows] = self.robot.reference(state_BHs[:, 0])
+
+
+def _runs(rows: FloatArray | Column, first_B: IntArray, length: int) -> FloatArray:
+    if isinstance(rows, Column):
+        return rows.runs(first_B, length)
+    return consecutive(rows, first_B, length)
+
+
+def _batch(arrays: "_Arrays", count_B: IntArray, embodiment_B: Tensor) -> TrajectoryBatch:
+    """Steps below ``count_B`` are of the episode."""
+    return TrajectoryBatch(
+        action_BHA=torch.from_numpy(arrays.action_BHA),
+        state_BHS=torch.from_numpy(arrays.state_BHS),
+        reference_BA=torch.from_numpy(arrays.reference_BA),
+        step_mask_BH=torch.from_numpy(np.arange(arrays.action_BHA.shape[1]) < count_B[:, None]),
+        embodiment_B=embodiment_B,
+    )
 
 
 def _zeros(count: int, *lengths: int) -> list[_Arrays]:

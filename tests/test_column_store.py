@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from actionprior.column_store import BLOCK, StoreError, open_store, write_store
 
@@ -31,15 +32,8 @@ def write(folder: Path, columns: dict[str, np.ndarray], part: int = ROWS) -> Pat
     return folder
 
 
-@pytest.fixture(params=["one shard", "many shards"])
-def folder(
-    tmp_path: Path,
-    columns: dict[str, np.ndarray],
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    if request.param == "many shards":
-        monkeypatch.setattr("actionprior.column_store.SHARD", 60_000)  # 3000 rows
+@pytest.fixture
+def folder(tmp_path: Path, columns: dict[str, np.ndarray]) -> Path:
     return write(tmp_path / "store", columns)
 
 
@@ -62,6 +56,13 @@ def test_columns_are_read_as_they_were_written(
         for at in (slice(5, 9), slice(2990, 9010), slice(None), slice(9, 5), slice(-7, None)):
             np.testing.assert_array_equal(column[at], array[at])
         np.testing.assert_array_equal(column[5:9000:7], array[5:9000:7])
+        for length in (1, 15, BLOCK + 9):
+            first = rng.integers(0, ROWS - length + 1, 60)
+            first[:2] = 0, ROWS - length
+            expected = array[first[:, None] + np.arange(length)]
+            np.testing.assert_array_equal(column.runs(first, length), expected)
+        assert column.runs(first, 0).shape == (60, 0, *array.shape[1:])
+        assert column.runs(first[:0], 15).shape == (0, 15, *array.shape[1:])
         for row in (0, 2999, 3000, BLOCK, ROWS - 1, -1):
             assert np.array_equal(column[row], array[row])
         for beyond in (ROWS, np.array([3, ROWS]), np.array([[3, ROWS]])):
@@ -86,6 +87,7 @@ def test_entries_can_be_picked_and_columns_sent_to_workers(
             expected = columns["action"][2900:3100][:, entries]
             np.testing.assert_array_equal(column[2900:3100], expected)
             np.testing.assert_array_equal(column.take(np.arange(2900, 3100)), expected)
+            np.testing.assert_array_equal(column.runs(np.array([2900]), 200)[0], expected)
 
 
 def test_equal_rows_give_equal_bytes_in_however_many_parts(
@@ -98,17 +100,18 @@ def test_equal_rows_give_equal_bytes_in_however_many_parts(
             assert path.read_bytes() == (again / path.name).read_bytes()
 
 
-def test_a_shard_is_as_large_as_it_may_be_and_no_larger(
-    tmp_path: Path, columns: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("actionprior.column_store.SHARD", 60_000)
-    sizes = [p.stat().st_size for p in sorted(write(tmp_path / "s", columns).glob("*.safe*"))]
-    assert len(sizes) == 6
-    assert all(60_000 <= size < 60_500 for size in sizes[:-1])  # with its header
-    monkeypatch.setattr("actionprior.column_store.SHARD", 1)  # less than a row: a row each
-    few = {name: array[:4] for name, array in columns.items()}
-    assert len(list(write(tmp_path / "t", few).glob("*.safe*"))) == 4 + 5
-    np.testing.assert_array_equal(open_store(tmp_path / "t").columns["action"][:], few["action"])
+def test_the_library_reads_what_we_write(folder: Path, columns: dict[str, np.ndarray]) -> None:
+    for name, array in columns.items():
+        found = load_file(folder / f"{name}.safetensors")
+        assert list(found) == [name]
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_columns_rows_are_all_of_a_kind(tmp_path: Path) -> None:
+    with write_store(tmp_path / "s") as store:
+        store.append({"a": np.zeros((4, 3))})
+        with pytest.raises(ValueError, match=r"a holds float64 \(3,\), not float64 \(2,\)"):
+            store.append({"a": np.zeros((4, 2))})
 
 
 def test_columns_that_grow_together_are_equally_long(tmp_path: Path) -> None:
@@ -141,15 +144,20 @@ def test_any_flipped_byte_is_noticed_and_never_read(
 def test_blocks_that_are_whole_can_be_read_beside_a_damaged_one(
     folder: Path, columns: dict[str, np.ndarray]
 ) -> None:
-    shards = sorted(folder.glob("*.safetensors"))
-    whole = bytearray(shards[0].read_bytes())
+    path = folder / "action.safetensors"
+    whole = bytearray(path.read_bytes())
     whole[whole.index(columns["action"][:4].tobytes())] ^= 1
-    shards[0].write_bytes(whole)
-    column, last = open_store(folder).columns["action"], (BLOCK if len(shards) == 1 else 3000) - 1
+    path.write_bytes(whole)
+    column = open_store(folder).columns["action"]
     np.testing.assert_array_equal(column[BLOCK:], columns["action"][BLOCK:])
-    with pytest.raises(StoreError, match=rf"rows 0 to {last} of 'action' are not what was") as told:
+    np.testing.assert_array_equal(
+        column.runs(np.array([BLOCK]), 15)[0], columns["action"][BLOCK:][:15]
+    )
+    message = rf"action.safetensors: rows 0 to {BLOCK - 1} are not what was written"
+    with pytest.raises(StoreError, match=message):
+        column.runs(np.array([2 * BLOCK, BLOCK - 1]), 15)  # the second begins in the damaged block
+    with pytest.raises(StoreError, match=message):
         column[np.array([BLOCK + 1, 2])]
-    assert str(shards[0]) in str(told.value)
     # Who opens it next is told, and makes it anew.
     with pytest.raises(StoreError, match="cannot be read"):
         open_store(folder)
@@ -159,7 +167,7 @@ def test_blocks_that_are_whole_can_be_read_beside_a_damaged_one(
     ("spoil", "message"),
     [
         (lambda p: p.write_bytes(p.read_bytes()[:-5]), "safetensors has .* bytes, expected"),
-        (lambda p: p.unlink(), r"columns-0000\d.safetensors is missing"),
+        (lambda p: p.unlink(), "task.safetensors is missing"),
         (lambda p: (p.parent / "manifest.json").unlink(), "manifest.json cannot be read"),
         (lambda p: (p.parent / "manifest.json").write_text("{}"), "is not what was written"),
     ],
@@ -170,22 +178,24 @@ def test_a_store_that_is_not_whole_is_refused(spoil, message: str, folder: Path)
         open_store(folder)
 
 
-def test_shards_that_have_changed_places_are_refused(
-    tmp_path: Path, columns: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("actionprior.column_store.SHARD", 60_000)
-    one, two, *_ = sorted(write(tmp_path / "store", columns).glob("*.safetensors"))
-    assert one.stat().st_size == two.stat().st_size
+def test_columns_that_have_changed_places_are_refused(tmp_path: Path) -> None:
+    with write_store(tmp_path / "store") as store:
+        store.append({"a": np.zeros((9, 3)), "b": np.ones((9, 3))})
+    one, two = sorted(tmp_path.glob("store/*.safetensors"))
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
-    with pytest.raises(StoreError, match="rows 0 to 2999 of 'action' are not what was written"):
-        open_store(tmp_path / "store").columns["action"].take(np.array([5]))
+    with pytest.raises(StoreError, match=r"a\.safetensors cannot be read as safetensors"):
+        open_store(tmp_path / "store")
+    one.write_bytes(second.replace(b'"b"', b'"a"'))
+    two.write_bytes(first.replace(b'"a"', b'"b"'))
+    with pytest.raises(StoreError, match=r"a\.safetensors: rows 0 to 8 are not what was written"):
+        open_store(tmp_path / "store").columns["a"].take(np.array([5]))
 
 
 def test_another_format_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actionprior.column_store.FORMAT", 99)
-    with pytest.raises(StoreError, match="is of format 2, expected 99"):
+    with pytest.raises(StoreError, match="is of format 3, expected 99"):
         open_store(folder)
 
 

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from actionprior.spans import Spans
+from actionprior.spans import Spans, Stops
 
 
 def spans(*pairs: tuple[int, int]) -> Spans:
@@ -44,3 +46,24 @@ def test_parts_join() -> None:
 def test_overlapping_stretches_are_refused() -> None:
     with pytest.raises(ValueError, match="must not overlap"):
         spans((0, 5), (4, 8))
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 9, 250, 40_000]), min_size=1, max_size=60),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_stretch_of_an_index_is_found(lengths: list[int], seed: int) -> None:
+    stop_K = np.cumsum(lengths)
+    if stop_K[-1] == 0:
+        return
+    rng = np.random.default_rng(seed)
+    near = np.unique([0, *stop_K, *(stop_K - 1), *(stop_K + 1)])
+    index_I = np.concatenate([near, rng.integers(0, stop_K[-1], 50)])
+    index_I = index_I[(index_I >= 0) & (index_I < stop_K[-1])]
+    expected = np.searchsorted(stop_K, index_I, side="right")
+    np.testing.assert_array_equal(Stops(stop_K).find(index_I), expected)
+
+
+def test_there_may_be_no_stretch() -> None:
+    nothing = np.empty(0, dtype=np.int64)
+    assert Stops(nothing).find(nothing).tolist() == []

@@ -18,9 +18,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
-from actionprior import column_store
 from actionprior.column_store import StoreError
 from actionprior.data import DataError
+from data_modules import lerobot_source
 from data_modules.lerobot_columns import read_columns
 from data_modules.lerobot_source import read_tasks
 from data_modules.lerobot_store import cache_folder
@@ -31,8 +31,6 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [__name__, "filelock", "pandas", "pyarrow.compute", "pyarrow.parquet", "safetensors.numpy"]
 )
-ROW = 40
-"""Bytes of a frame of ``write_dataset`` in the store."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,13 +42,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def root(plain: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(plain, tmp_path / "source"))
-
-
-@pytest.fixture(params=["one shard", "many shards"])
-def shard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores of three episodes in one shard, and in shards that end within an episode."""
-    if request.param == "many shards":
-        monkeypatch.setattr("actionprior.column_store.SHARD", 5 * ROW)
 
 
 def stores(cache: Path) -> list[Path]:
@@ -110,7 +101,6 @@ def flip(path: Path) -> None:
     path.write_bytes(whole)
 
 
-@pytest.mark.usefixtures("shard")
 @pytest.mark.parametrize("spoil", [truncate, Path.unlink, lambda p: p.write_bytes(b"")])
 def test_a_store_that_is_not_whole_is_made_anew(
     spoil: Callable[[Path], None], root: Path, cache: Path
@@ -123,24 +113,22 @@ def test_a_store_that_is_not_whole_is_made_anew(
         assert content(cache) == whole
 
 
-@pytest.mark.usefixtures("shard")
 def test_a_flipped_byte_is_told_when_it_is_read_and_the_store_made_anew(
     root: Path, cache: Path
 ) -> None:
     columns = read_columns(root, arm())
     expected, whole = columns.action_Na[:].copy(), content(cache)
-    (path,) = [p for p in stores(cache)[0].iterdir() if expected[20:22].tobytes() in p.read_bytes()]
+    path = stores(cache)[0] / "action.safetensors"
     damaged = bytearray(path.read_bytes())
     damaged[damaged.index(expected[20:22].tobytes())] ^= 16
     path.write_bytes(damaged)
     opened = read_columns(root, arm())  # reads no more than it must
-    with pytest.raises(StoreError, match=r"rows \d+ to \d+ of 'action' are not what was written"):
+    with pytest.raises(StoreError, match=r"action.*: rows 0 to 27 are not what was written"):
         opened.action_Na[np.array([20])]
     np.testing.assert_array_equal(read_columns(root, arm()).action_Na[:], expected)
     assert content(cache) == whole
 
 
-@pytest.mark.usefixtures("shard")
 def test_a_wrong_manifest_is_made_anew(root: Path, cache: Path) -> None:
     read_columns(root, arm())
     whole = content(cache)
@@ -149,32 +137,28 @@ def test_a_wrong_manifest_is_made_anew(root: Path, cache: Path) -> None:
     read_columns(root, arm())
     assert content(cache) == whole
     body = json.loads(manifest.read_text().splitlines()[1])
-    body["shards"][0]["columns"]["action"]["holds"][0] = "int32"
+    body["columns"]["action"]["holds"][0] = "<i8"
     text = json.dumps(body, sort_keys=True)
     manifest.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n")
     read_columns(root, arm())
     assert content(cache) == whole
 
 
-def test_shards_hold_what_one_file_holds(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_dataset_read_in_parts_gives_the_same_store(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = read_columns(root, arm())
-    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "sharded"))
-    monkeypatch.setattr("actionprior.column_store.SHARD", 5 * ROW)
+    read_columns(root, arm())
+    whole = content(cache)
+    shutil.rmtree(cache)
     monkeypatch.setattr("data_modules.lerobot_source.AT_ONCE", 3)
-    many = read_columns(root, arm())
-    assert len(content(cache_folder("trajectories"))) == 6 + 1  # 28 frames, and the manifest
-    at = np.array([[0, 4, 5], [27, 13, 2]])
-    for name in ("action_Na", "state_Ns", "task_N", "timestamp_N"):
-        np.testing.assert_array_equal(getattr(many, name)[:], getattr(one, name)[:])
-        np.testing.assert_array_equal(getattr(many, name)[at], getattr(one, name)[at])
+    read_columns(root, arm())
+    assert content(cache) == whole
 
 
-def extract(root: Path, cache: Path, shard: int, said: Connection, limit: int = 0) -> None:
+def extract(root: Path, cache: Path, said: Connection, limit: int = 0) -> None:
     """What a process of its own does: told to go, it reads the dataset and says what it found."""
     os.environ["ACTIONPRIOR_CACHE"] = str(cache)
-    column_store.SHARD = shard
+    lerobot_source.AT_ONCE = 1  # many writes, many points to be killed at
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     said.send("ready")
@@ -188,11 +172,9 @@ def extract(root: Path, cache: Path, shard: int, said: Connection, limit: int = 
 class Extraction:
     """Such a process."""
 
-    def __init__(self, root: Path, cache: Path, shard: int = 5 * ROW, limit: int = 0) -> None:
+    def __init__(self, root: Path, cache: Path, limit: int = 0) -> None:
         self.said, theirs = PROCESSES.Pipe()
-        self.process = PROCESSES.Process(
-            target=extract, args=(root, cache.parent, shard, theirs, limit)
-        )
+        self.process = PROCESSES.Process(target=extract, args=(root, cache.parent, theirs, limit))
         self.process.start()
         assert self.said.recv() == "ready"
 
@@ -217,10 +199,9 @@ def test_two_processes_at_once_make_one_store(root: Path, cache: Path) -> None:
 
 @pytest.mark.slow
 def test_an_extraction_killed_at_any_point_leaves_nothing_that_looks_whole(
-    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, cache: Path
 ) -> None:
-    monkeypatch.setattr("actionprior.column_store.SHARD", ROW)  # many files, many points
-    undisturbed = Extraction(root, cache, ROW)
+    undisturbed = Extraction(root, cache)
     start = time.perf_counter()
     undisturbed.go()
     undisturbed.end()
@@ -229,7 +210,7 @@ def test_an_extraction_killed_at_any_point_leaves_nothing_that_looks_whole(
     found_whole = left_behind = 0
     for point in rng.permutation(20):
         shutil.rmtree(cache)
-        disturbed = Extraction(root, cache, ROW)
+        disturbed = Extraction(root, cache)
         disturbed.go()
         time.sleep((point + rng.random()) / 20 * took)
         disturbed.process.kill()
@@ -243,7 +224,7 @@ def test_an_extraction_killed_at_any_point_leaves_nothing_that_looks_whole(
 
 
 def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(root: Path, cache: Path) -> None:
-    limited = Extraction(root, cache, 1 << 20, limit=400)
+    limited = Extraction(root, cache, limit=400)
     limited.go()
     assert "cannot be kept there" in str(told := limited.end())
     assert "set ACTIONPRIOR_CACHE to a folder with room" in str(told)
@@ -267,18 +248,14 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.usefixtures("small_disk")
-def test_a_full_disk_is_told_and_leaves_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(root: Path, small_disk: Path) -> None:
     folder = cache_folder("trajectories")
-    with monkeypatch.context() as patch:
-        patch.setattr("actionprior.column_store.SHARD", 5 * ROW)  # six files, four fit
-        with pytest.raises(DataError, match=r"No space left on device.*set ACTIONPRIOR_CACHE"):
-            read_columns(root, arm())
+    with pytest.raises(DataError, match=r"No space left on device.*set ACTIONPRIOR_CACHE"):
+        read_columns(root, arm())
     assert stores(folder) == []
     assert not list(folder.glob(".*writing*"))
-    assert len(read_columns(root, arm()).action_Na) == 28  # two files fit
+    subprocess.run(["mount", "-o", "remount,size=64k", str(small_disk)], check=True)
+    assert len(read_columns(root, arm()).action_Na) == 28
 
 
 def test_format_v21_gives_what_v30_gives(root: Path, tmp_path: Path) -> None:
