@@ -24,7 +24,7 @@ from actionprior.staging import appears_whole
 
 FORMAT = 3
 """Goes up when what a store holds changes; stores of another format are made anew."""
-BLOCK = 1 << 13
+BLOCK = 1 << 10
 """Rows under one checksum."""
 HEADER = 256
 """Bytes before a column's rows; a multiple of 8, so that they are aligned."""
@@ -78,7 +78,7 @@ class Column:
     def __init__(self, path: Path, array: AnyArray, checksums: list[int]) -> None:
         self.path = path
         self._array = array
-        self._checksums = checksums
+        self._checksums = np.array(checksums, dtype=np.uint32)
         self._good = np.zeros(len(checksums), dtype=np.bool_)
         self._whole = False
         self._entries: slice | Indices = slice(None)

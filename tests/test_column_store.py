@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from actionprior.column_store import BLOCK, StoreError, open_store, write_store
 
-ROWS = 2 * BLOCK + 100
+ROWS = 16 * BLOCK + 100
 
 
 @pytest.fixture
