@@ -7,16 +7,14 @@ left where they are published and be read from there, through fsspec.
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from actionprior.data import DataError
 from data_modules.lerobot_columns import Columns
 from data_modules.lerobot_source import fingerprint
+from data_modules.published import listing, published_at
 
 Size = tuple[int, int]
-_VERSION_MARKS = ("size", "ETag", "etag", "blob_id", "generation", "mtime", "created")
-"""Entries of fsspec's listings; which there are depends on the kind of storage."""
 
 
 class VideoPart(NamedTuple):
@@ -66,9 +64,10 @@ class CameraFiles:
         start = 0.0 if self._old else float(row[f"videos/{camera}/from_timestamp"])
         return VideoPart(f"{self._home}/{self._video_place(episode, camera)}", start)
 
-    def data_file(self, episode: int) -> Path:
-        """The parquet file that an episode's frames are in."""
-        return self.columns.root / self._place("data_path", "data", episode)
+    def data_file(self, episode: int) -> str:
+        """The path or URL of the parquet file that an episode's frames are in."""
+        home = published_at(self.columns.root) or self.columns.root
+        return f"{home}/{self._place('data_path', 'data', episode)}"
 
     def missing_videos(self, episodes: list[int]) -> dict[int, str]:
         """What is wrong, by episode, where the video of one of the cameras is not there.
@@ -115,26 +114,8 @@ class CameraFiles:
     @cached_property
     def _listing(self) -> dict[str, str]:
         """The videos at the URL: for each path in the dataset, what tells its versions apart."""
-        import fsspec
-
-        try:
-            system, folder = fsspec.url_to_fs(self.url)
-            system.ls(
-                f"{folder}/videos"
-            )  # fails where `find` may take what is out of reach as empty
-            files = system.find(f"{folder}/videos", detail=True)
-        except Exception as error:
-            told = str(error).partition("\n")[0]
-            raise DataError(
-                f"{self.url}: the videos of {self.columns.root} cannot be had there "
-                f"({type(error).__name__}: {told})"
-            ) from error
-        return {
-            name.removeprefix(folder).lstrip("/"): " ".join(
-                str(file[mark]) for mark in _VERSION_MARKS if mark in file
-            )
-            for name, file in files.items()
-        }
+        assert self.url is not None
+        return listing(self.url, ("videos",))
 
     def _video_place(self, episode: int, camera: str) -> str:
         return self._place("video_path", f"videos/{camera}", episode, video_key=camera)
@@ -163,12 +144,3 @@ def image_keys(columns: Columns) -> list[str]:
     """The cameras that a dataset's metadata name."""
     features = columns.info["features"]
     return sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))
-
-
-def hub_url(root: Path) -> str | None:
-    """Where the hub has what a folder of its cache, ``datasets--…/snapshots/<commit>``, is of."""
-    repository = root.parents[1].name if len(root.parents) > 1 else ""
-    if root.parent.name != "snapshots" or not repository.startswith("datasets--"):
-        return None
-    repo_id = repository.removeprefix("datasets--").replace("--", "/")
-    return f"hf://datasets/{repo_id}@{root.name}"

@@ -71,7 +71,7 @@ class FrameImages:
             tolerance = 0.5 / float(self.columns.info["fps"])
             chunks = decode_video(source, times, tolerance, self.decoder)
         else:
-            source = str(self.files.data_file(episode))
+            source = self.files.data_file(episode)
             chunks = self._stored(source, episode, camera, rows)
         try:
             for images in chunks:
@@ -84,13 +84,13 @@ class FrameImages:
             ) from error
 
     def _stored(self, path: str, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
+        import fsspec
         import pyarrow.parquet as pq
         from PIL import Image
 
-        number = self.columns.episodes[episode]["episode_index"]
-        table = pq.read_table(
-            path, columns=[camera], filters=[("episode_index", "=", number)]
-        ).take(rows)
+        chosen = [("episode_index", "=", self.columns.episodes[episode]["episode_index"])]
+        with fsspec.open(path, "rb") as file:
+            table = pq.read_table(file, columns=[camera], filters=chosen).take(rows)
         for batch in table.to_batches(max_chunksize=CHUNK):
             images = []
             for cell in batch[camera].to_pylist():

@@ -29,7 +29,9 @@ class LeRobotEmbodiment(Embodiment):
     """A robot and the LeRobot datasets that hold its recordings.
 
     Attributes:
-        roots: folders of datasets on this machine.
+        roots: folders of datasets on this machine, or URLs that fsspec reads (s3://bucket/set,
+            hf://datasets/me/set@v3.0): of these, actions and states are copied once, without
+            images, and images are read from there.
         repo_ids: datasets on the Hugging Face hub, each ``user/name`` or ``user/name@revision``
             (see ``lerobot_hub``), downloaded without videos for Stage 1.
         resample: bring datasets of another frame rate, or whose timestamps contradict it, to

@@ -52,7 +52,7 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     the timestamps; NaN for a single frame, 0 where time does not go on]. ``about`` holds
     ``tasks`` and ``not_finite``: by column, entry → [first frame, its value, count].
 
-    Extraction reads file by file and holds one shard of the store at a time.
+    Extraction reads file by file and holds some thousand rows at a time.
 
     Raises:
         DataError: the dataset cannot be read, or the store cannot be written.

@@ -33,6 +33,7 @@ from actionprior.trajectories import (
 from data_modules.camera_files import CameraFiles, image_keys
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
 from data_modules.lerobot_hub import locate
+from data_modules.published import is_url, local_folder
 
 
 class Episode(NamedTuple):
@@ -139,8 +140,10 @@ class LeRobotTrajectories(EmbodiedDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Download hub datasets, in one process."""
+        """Download hub datasets, and what is needed of published ones, in one process."""
         for robot in self.robots:
+            for root in robot.roots:
+                local_folder(root)
             for repo_id in robot.repo_ids:
                 locate(repo_id, self.needs_videos)
 
@@ -221,12 +224,12 @@ class LeRobotTrajectories(EmbodiedDataModule):
             raise DataError(f"caps is {self.caps}, expected at least 1 window for each")
 
     def _folders(self, robot: LeRobotEmbodiment) -> list[Path]:
-        return [Path(root).expanduser() for root in robot.roots] + [
+        return [local_folder(root) for root in robot.roots] + [
             locate(repo_id, self.needs_videos) for repo_id in robot.repo_ids
         ]
 
     def _contents(self, robot: LeRobotEmbodiment, place: str, on_hub: bool) -> Contents:
-        root = locate(place, self.needs_videos) if on_hub else Path(place).expanduser()
+        root = locate(place, self.needs_videos) if on_hub else local_folder(place)
         # A rate that timestamps contradict is reported beside what else is wrong.
         trusted = robot if robot.resample else replace(robot, trust_fps=True)
         columns = self.read_dataset(root, trusted)
@@ -235,7 +238,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
             files = CameraFiles(columns.recorded, [camera])
             sizes[camera] = files.size(camera)
             # Videos on the hub or in object storage are fetched, or read, when they are needed.
-            if not on_hub and not robot.video_urls and (lacking := files.without_video()):
+            elsewhere = on_hub or is_url(place) or robot.video_urls
+            if not elsewhere and (lacking := files.without_video()):
                 absent[camera] = lacking
         return Contents(
             Recording(columns.action_Na, columns.state_Ns, columns.lengths_E, place),

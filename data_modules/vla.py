@@ -15,11 +15,12 @@ from actionprior.batch import Observation, VLABatch
 from actionprior.data import BatchSource, DataError, Frames
 from actionprior.trajectories import TrajectoryStore
 from data_modules.augmentation import augment
-from data_modules.camera_files import CameraFiles, Size, hub_url
+from data_modules.camera_files import CameraFiles, Size
 from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
 from data_modules.image_cache import ImageCache
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot_store import cache_folder
+from data_modules.published import copy_folder, hub_url, is_url, published_at
 from data_modules.trajectories import Episode, LeRobotTrajectories
 from data_modules.video_decoding import choose_decoder
 
@@ -242,9 +243,10 @@ class LeRobotVLA(LeRobotTrajectories):
         """The columns; refuses a dataset that lacks a camera before anything is decoded."""
         columns = super().read_dataset(root, robot)
         urls = {
-            Path(r).expanduser(): u for r, u in zip(robot.roots, robot.video_urls, strict=False)
+            copy_folder(r) if is_url(r) else Path(r).expanduser(): url
+            for r, url in zip(robot.roots, robot.video_urls, strict=False)
         }
-        published = None if self.needs_videos else hub_url(root)
+        published = published_at(root) or (None if self.needs_videos else hub_url(root))
         self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, published)))
         return columns
 

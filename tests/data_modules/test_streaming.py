@@ -14,9 +14,9 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
-from data_modules.camera_files import hub_url
 from data_modules.frame_images import FrameImages
 from data_modules.lerobot_hub import locate
+from data_modules.published import hub_url
 from tests.data_modules.test_video_decoding import decoders
 from tests.data_modules.test_vla import everything
 from tests.datasets import CAMERAS, arm
@@ -89,9 +89,9 @@ def test_videos_that_were_published_anew_are_decoded_anew(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nosuch://bucket/set", "nosuch://bucket/set: the videos of .* cannot be had there"),
-        ("http://127.0.0.1:9/set", r"http://127\.0\.0\.1:9/set: the videos of .* cannot be had"),
-        ("memory://empty", "memory://empty: the videos of .* had there .FileNotFoundError: "),
+        ("nosuch://bucket/set", "nosuch://bucket/set: videos cannot be read there"),
+        ("http://127.0.0.1:9/set", r"http://127\.0\.0\.1:9/set: videos cannot be read"),
+        ("memory://empty", "memory://empty: videos cannot be read there .FileNotFoundError: "),
     ],
 )
 def test_a_url_without_the_videos_is_told(

@@ -1,0 +1,140 @@
+"""Datasets read where they are published: what is learnt from equals a whole copy's."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+
+from actionprior.batch import VLABatch
+from actionprior.data import DataError
+from data_modules import LeRobotTrajectories, LeRobotVLA
+from data_modules.lerobot_columns import read_columns
+from data_modules.published import copy_folder, local_copy, published_at
+from tests.data_modules.test_vla import everything
+from tests.datasets import CAMERAS, arm
+
+URL = "memory://shop/set"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(params=["seen", "old"])
+def published(request: pytest.FixtureRequest) -> Path:
+    """A dataset of format v3.0, and one of v2.1, in a storage that is not a disk."""
+    source = Path(request.getfixturevalue(request.param))
+    fsspec.filesystem("memory").put(str(source), "/shop/set", recursive=True)
+    yield source
+    fsspec.filesystem("memory").rm("/shop", recursive=True)
+
+
+def test_stage_one_copies_all_but_images_and_learns_from_the_same_numbers(published: Path) -> None:
+    robot = arm()
+    robot.roots = [URL]
+    data = LeRobotTrajectories([robot], batch_size=4)
+    data.prepare_data()
+    data.setup("fit")
+    expected = read_columns(published, arm())
+    (found,) = data.frames.store.recordings
+    np.testing.assert_array_equal(found.action_Na[:], expected.action_Na[:])
+    np.testing.assert_array_equal(found.state_Ns[:], expected.state_Ns[:])
+    root = copy_folder(URL)
+    assert published_at(root) == URL
+    assert not (root / "videos").exists()
+    for path in (root / "data").rglob("*.parquet"):
+        names = pq.read_schema(path).names
+        assert "action" in names
+        assert not set(names) & set(CAMERAS)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_stage_two_sees_the_same_images(cached: bool, published: Path, tmp_path: Path) -> None:
+    batches: list[VLABatch] = []
+    for root in (str(published), URL):
+        robot = arm(cameras=CAMERAS)
+        robot.roots = [root]
+        data = LeRobotVLA(
+            [robot], image_size=(32, 48), cache_dir=str(tmp_path), cache_images=cached
+        )
+        data.prepare_data()
+        data.setup("fit")
+        batches.append(everything(data))
+    local, remote = batches
+    assert torch.equal(local.observation.images_BCKYX, remote.observation.images_BCKYX)
+    assert remote.observation.camera_mask_BC.all()
+    assert local.observation.task == remote.observation.task
+    assert torch.equal(local.future.action_BHA, remote.future.action_BHA)
+
+
+@pytest.mark.usefixtures("published")
+def test_a_copy_is_made_once_and_anew_when_what_is_published_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+    plain_open = MemoryFileSystem.open
+
+    def counted(self: MemoryFileSystem, path: str, *more: object, **options: object) -> object:
+        opened.append(path)
+        return plain_open(self, path, *more, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "open", counted)
+    root = local_copy(URL)
+    assert opened
+    opened.clear()
+    assert local_copy(URL + "/") == root
+    assert not opened
+    with fsspec.open(f"{URL}/meta/more.txt", "w") as file:
+        file.write("news")
+    opened.clear()
+    assert (local_copy(URL) / "meta" / "more.txt").read_text() == "news"
+    assert opened
+
+
+def test_a_copy_serves_where_the_publisher_is_out_of_reach(
+    published: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match=r"memory://shop/none: meta and data cannot be read there"):
+        local_copy("memory://shop/none")
+    root = local_copy(URL)
+    fsspec.filesystem("memory").mv("/shop/set", "/shop/away", recursive=True)
+    with caplog.at_level(logging.WARNING):
+        assert local_copy(URL) == root
+    assert "cannot be read there" in caplog.text
+    assert "is used as it is" in caplog.text
+    assert len(read_columns(root, arm()).action_Na) == len(read_columns(published, arm()).action_Na)
+
+
+def test_what_cannot_be_copied_is_told_and_leaves_nothing(published: Path, cache: Path) -> None:
+    storage = fsspec.filesystem("memory")
+    (path, *_) = [p for p in storage.find("/shop/set/data")]
+    storage.pipe_file(path, storage.cat_file(path)[:-9])
+    name = path.removeprefix("/shop/set/")
+    with pytest.raises(DataError, match=rf"cannot be made there \({name}: ArrowInvalid: ") as told:
+        local_copy(URL)
+    assert "\n" not in str(told.value)
+    assert [p.name for p in (cache / "datasets").iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.usefixtures("published")
+def test_names_that_lead_outside_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = "/shop/set/meta/../../../home/x"
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "find", lambda *_, **__: {outside: {"size": 1}})
+        with pytest.raises(DataError, match=r"names 'meta/\.\./\.\./\.\./home/x', which is not in"):
+            local_copy(URL)
+
+
+def test_a_folder_that_is_a_copy_of_nothing_says_so(plain: Path, tmp_path: Path) -> None:
+    assert published_at(plain) is None
+    shutil.copytree(plain, tmp_path / "set")
+    (tmp_path / "set" / "published.json").write_text("{")
+    assert published_at(tmp_path / "set") is None
