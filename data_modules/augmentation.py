@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from actionprior.batch import Observation
 from actionprior.data import DataError
 
+PARTS = 16
+"""Of a batch, at most; the images of one are changed alike."""
+
 
 class CropColourBlur(nn.Module):
     """What differs between two days with one camera: its place, the light, the focus.
@@ -38,16 +41,16 @@ class CropColourBlur(nn.Module):
             ]
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Change one image, uint8 (3, Y, X)."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Change images (..., 3, Y, X), uint8, all alike."""
         from torchvision.transforms import v2
 
-        rows, columns = image.shape[-2:]
+        rows, columns = images.shape[-2:]
         shape = columns / rows
         crop = v2.RandomResizedCrop(
             (rows, columns), scale=(self.crop, 1.0), ratio=(0.95 * shape, 1.05 * shape)
         )
-        changed: Tensor = self.look(crop(image))
+        changed: Tensor = self.look(crop(images))
         return changed
 
 
@@ -55,7 +58,11 @@ class CropColourBlur(nn.Module):
 def augment(
     observation: Observation, transforms: Sequence[nn.Module], key: Sequence[int]
 ) -> Observation:
-    """Apply ``transforms`` to each camera's image on its own.
+    """Apply ``transforms``, each time to some of the images.
+
+    A transform changes alike what it is given at once, and takes hardly longer for a few small
+    images than for one. So a batch is cut into ``PARTS``, each with draws of its own; up to that
+    many images each have their own.
 
     Args:
         observation: its images are not changed in place; those of masked cameras stay.
@@ -64,7 +71,7 @@ def augment(
         key: the draws are a function of it alone.
 
     Raises:
-        DataError: a transform changes the size or the type of an image.
+        DataError: a transform changes the size or the type of images.
     """
     images_BCKYX = observation.images_BCKYX.clone()
     seed = int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)
@@ -73,16 +80,17 @@ def augment(
         torch.default_generator.manual_seed(seed)
         if cuda:
             torch.cuda.manual_seed(seed)
-        for row, cameras in enumerate(observation.camera_mask_BC.tolist()):
-            for camera in np.nonzero(cameras)[0]:
-                image_KYX = images_BCKYX[row, camera]
-                changed_KYX = image_KYX
-                for transform in transforms:
-                    changed_KYX = transform(changed_KYX)
-                if (changed_KYX.dtype, changed_KYX.shape) != (torch.uint8, image_KYX.shape):
-                    raise DataError(
-                        f"image_transforms make {changed_KYX.dtype} {tuple(changed_KYX.shape)} of "
-                        f"torch.uint8 {tuple(image_KYX.shape)}, expected the same type and size"
-                    )
-                images_BCKYX[row, camera] = changed_KYX
+        row_N, camera_N = observation.camera_mask_BC.nonzero(as_tuple=True)
+        for part in range(min(PARTS, len(row_N))):
+            where = row_N[part::PARTS], camera_N[part::PARTS]
+            given_NKYX = images_BCKYX[where]
+            changed_NKYX = given_NKYX
+            for transform in transforms:
+                changed_NKYX = transform(changed_NKYX)
+            if (changed_NKYX.dtype, changed_NKYX.shape) != (torch.uint8, given_NKYX.shape):
+                raise DataError(
+                    f"image_transforms make {changed_NKYX.dtype} {tuple(changed_NKYX.shape)} of "
+                    f"torch.uint8 {tuple(given_NKYX.shape)}, expected the same type and size"
+                )
+            images_BCKYX[where] = changed_NKYX
     return observation._replace(images_BCKYX=images_BCKYX)

@@ -130,9 +130,10 @@ class LeRobotVLA(LeRobotTrajectories):
             loads, which takes FFmpeg on the system.
         skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
             error.
-        image_transforms: change the images of training batches at random, each camera of each
-            observation on its own, on the model's device: modules that make uint8 (3, Y, X) of
-            uint8 (3, Y, X), such as ``data_modules.CropColourBlur`` or torchvision.transforms.v2.
+        image_transforms: change the images of training batches at random, on the model's device,
+            each batch in 16 parts with draws of their own: modules that make uint8 (N, 3, Y, X) of
+            uint8 (N, 3, Y, X), such as ``data_modules.CropColourBlur`` or those of
+            torchvision.transforms.v2.
         stream_videos: download ``repo_ids`` without their videos; these are decoded straight from
             the hub into the cache, or at each access. ``video_urls`` of a robot are always.
     """

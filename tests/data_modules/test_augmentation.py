@@ -1,6 +1,7 @@
 """Random changes to training images: of training only, the same where a run is taken up again."""
 
 import contextlib
+from collections import Counter
 from pathlib import Path
 
 import jsonargparse
@@ -100,6 +101,19 @@ def observation(images_BCKYX: Tensor, mask_BC: Tensor) -> Observation:
     return Observation(images_BCKYX, mask_BC, [], nothing, nothing, (), nothing)  # type: ignore[arg-type]
 
 
+def test_large_batches_are_changed_in_parts() -> None:
+    picture = torch.arange(3 * 16 * 24).remainder(256).to(torch.uint8).reshape(3, 16, 24)
+    mask = torch.ones(40, 2, dtype=torch.bool)
+    mask[::3, 1] = False
+    given = observation(picture.expand(40, 2, 3, 16, 24), mask)
+    found = augment(given, [CropColourBlur(crop=0.5, colour=0.5)], (0,)).images_BCKYX
+    assert all(torch.equal(image, picture) for image in found[~mask])
+    counts = Counter(image.numpy().tobytes() for image in found[mask])
+    assert len(counts) == 16
+    assert max(counts.values()) == -(-int(mask.sum()) // 16)
+    assert picture.numpy().tobytes() not in counts
+
+
 def test_draws_are_of_the_key_alone_and_each_image_has_its_own() -> None:
     picture = torch.arange(3 * 16 * 24).remainder(256).to(torch.uint8).reshape(3, 16, 24)
     same = observation(picture.expand(6, 2, 3, 16, 24), torch.ones(6, 2, dtype=torch.bool))
@@ -116,9 +130,11 @@ def test_draws_are_of_the_key_alone_and_each_image_has_its_own() -> None:
 def test_other_transforms_must_keep_size_and_type() -> None:
     images = torch.zeros(1, 1, 3, 16, 24, dtype=torch.uint8)
     given = observation(images, torch.ones(1, 1, dtype=torch.bool))
-    with pytest.raises(DataError, match=r"make torch\.uint8 \(3, 8, 8\) of torch\.uint8 \(3, 16,"):
+    with pytest.raises(
+        DataError, match=r"make torch\.uint8 \(1, 3, 8, 8\) of torch\.uint8 \(1, 3, 16"
+    ):
         augment(given, [v2.Resize((8, 8))], (0,))
-    with pytest.raises(DataError, match=r"make torch\.float32 \(3, 16, 24\) of torch\.uint8"):
+    with pytest.raises(DataError, match=r"make torch\.float32 \(1, 3, 16, 24\) of torch\.uint8"):
         augment(given, [v2.ToDtype(torch.float32)], (0,))
     with pytest.raises(DataError, match=r"crop 0\.0, colour 0\.2 and blur 0\.2, expected each"):
         CropColourBlur(crop=0.0)
