@@ -183,6 +183,28 @@ def test_normalised_units_past_their_calibration_are_told() -> None:
     assert (told["clipped"].level, told["clipped"].feature) == ("warning", "state j1")
 
 
+def test_a_joint_at_its_limit_is_told() -> None:
+    recording = clean()
+    recording.state_Ns[:, 1] = np.minimum(recording.state_Ns[:, 1], 0.5)
+    told = found(recording)["saturated"]
+    assert (told.level, told.feature) == ("note", "state j2")
+    share = (recording.state_Ns[:, 1] == 0.5).mean()
+    assert f"exactly 0.5, its highest value, in {share:.0%} of frames" in told.message
+    assert recording.state_Ns[:, 1][told.frame + 80 * told.episode] == 0.5
+
+
+def test_an_episode_that_begins_with_a_jump_is_told() -> None:
+    recording = clean()
+    assert "start" not in found(recording)
+    recording.action_Na[80, 2] += 1.5
+    told = found(recording)["start"]
+    assert (told.level, told.feature) == ("warning", "action j3")
+    assert (told.episode, told.frame) == (1, 0)
+    assert "(1 such episodes)" in told.message
+    recording.action_Na[100:, 2] += 1.5  # as far off later, too: that is another matter
+    assert "start" not in found(recording)
+
+
 # ---- grippers -----------------------------------------------------------------------------
 
 

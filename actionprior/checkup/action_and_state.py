@@ -14,10 +14,11 @@ from actionprior.embodiment import FloatArray
 from actionprior.normalization import CONSTANT
 
 MOSTLY = 0.99
+JUMP = 0.2  # of the widest 1-99 % range in a group
 
 
 def check_action_and_state(subject: Subject) -> Iterator[Finding]:
-    """Action equal to the state, to the next state, or lagging behind it."""
+    """Action equal to the state, to the next state, lagging behind it, or far off at the start."""
     inside_N = np.ones(len(subject.action_ND), dtype=np.bool_)
     inside_N[subject.stop_E - 1] = False  # no next frame in the episode
     for pair in subject.pairs:
@@ -43,6 +44,29 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
             )
         elif pair.action.relative_to:
             yield from _lag(subject, pair)
+            yield from _start(subject, pair)
+
+
+def _start(subject: Subject, pair: Pair) -> Iterator[Finding]:
+    """Episodes whose first action is further from the state than later ones ever are."""
+    apart_ND = np.abs(pair.action_ND - pair.state_ND)
+    spread = float(np.subtract(*np.quantile(pair.state_ND, [0.99, 0.01], axis=0)).max())
+    usual_D = np.maximum(np.quantile(apart_ND, 0.99, axis=0), JUMP * spread)
+    far_ED = apart_ND[subject.start_E] > usual_D
+    if not far_ED.any():
+        return
+    episodes = np.nonzero(far_ED.any(axis=1))[0]
+    first = int(subject.start_E[episodes[0]])
+    entry = int(apart_ND[first].argmax())
+    yield subject.say(
+        "warning",
+        "start",
+        f"action {pair.action.features[entry]}",
+        f"begins {apart_ND[first, entry]:.3g} from the state, "
+        f"{apart_ND[first, entry] / spread:.0%} of the widest range in {pair.action.name!r}: the "
+        f"robot jumps to it ({len(episodes)} such episodes); cut the first frames off",
+        at=first,
+    )
 
 
 def _lag(subject: Subject, pair: Pair) -> Iterator[Finding]:

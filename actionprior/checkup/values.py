@@ -1,4 +1,4 @@
-"""Values that are held, lie far out, or lie past the limits of LeRobot's normalised units."""
+"""Values that are held, saturate, lie far out, or past the limits of LeRobot's normalised units."""
 
 from collections.abc import Iterator
 
@@ -9,15 +9,18 @@ from actionprior.checkup.subject import Part, Subject
 from actionprior.normalization import CONSTANT, RELATIVE_FLOOR
 
 FAR = 5.0  # an outlier lies this many 1-99 % ranges beyond them
+SATURATED = 0.05  # share of frames at exactly the highest or the lowest value
 CLIPPED = 0.01  # share of frames at the very end of a calibrated range
 
 
 def check_values(subject: Subject) -> Iterator[Finding]:
-    """Constant and near-constant features, outliers, clipped and overrun calibration."""
+    """Constant and near-constant features, outliers, saturated ones, overrun calibration."""
     for part in (*subject.actions, *subject.states):
         yield from _spread(subject, part)
         if part.group.unit in ("normalised", "normalized"):
             yield from _calibration(subject, part)
+        elif part.group.representation != "gripper":
+            yield from _saturation(subject, part)
 
 
 def _spread(subject: Subject, part: Part) -> Iterator[Finding]:
@@ -48,6 +51,23 @@ def _spread(subject: Subject, part: Part) -> Iterator[Finding]:
                 f"{high[entry]:.4g} ({int(far.sum())} such values)",
                 at=at,
             )
+
+
+def _saturation(subject: Subject, part: Part) -> Iterator[Finding]:
+    for entry, feature in enumerate(part.group.features):
+        column = part.values_ND[:, entry]
+        if np.ptp(column) < CONSTANT:
+            continue  # told as constant
+        for what, end in (("highest", column.max()), ("lowest", column.min())):
+            if (at_end := column == end).mean() > SATURATED:
+                yield subject.say(
+                    "note",
+                    "saturated",
+                    f"{part.kind} {feature}",
+                    f"is at exactly {end + 0.0:.4g}, its {what} value, in {at_end.mean():.0%} of "
+                    "frames: a limit that cuts off, or where it rests",
+                    at=int(at_end.argmax()),
+                )
 
 
 def _calibration(subject: Subject, part: Part) -> Iterator[Finding]:
