@@ -1,6 +1,6 @@
 """Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
-from actionprior.data import BatchSource, DataError, Frames
+from actionprior.data import DataError, Frames
 from actionprior.trajectories import TrajectoryStore
 from data_modules.augmentation import augment
 from data_modules.camera_files import CameraFiles, Size
 from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
-from data_modules.image_cache import ImageCache
+from data_modules.image_cache import ImageArray, ImageCache
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot_store import cache_folder
 from data_modules.published import copy_folder, hub_url, is_url, published_at
@@ -84,6 +84,22 @@ class VLAWindows(Dataset[VLABatch]):
             ),
             future=future,
         )
+
+    def film(self, frames: Sequence[int]) -> Iterator[list[ImageArray]]:
+        """Each frame's images, uint8 (3, Y, X) a camera, decoded in one pass.
+
+        Args:
+            frames: of one episode, ascending.
+        """
+        places = [self._place(frame) for frame in frames]
+        images, episode = self.images[places[0].dataset], places[0].episode
+        rows, which = np.unique([place.row for place in places], return_inverse=True)
+        decoded = [images.each(episode, camera, rows) for camera in images.cameras]
+        shown, current = -1, list[ImageArray]()
+        for index in which.tolist():  # a resampled episode may show an image twice
+            if index != shown:
+                shown, current = index, [next(one) for one in decoded]
+            yield current
 
     def _place(self, frame: int) -> Place:
         dataset = int(np.searchsorted(self.store.stop_R, frame, side="right"))
@@ -216,7 +232,7 @@ class LeRobotVLA(LeRobotTrajectories):
         if self.cache_images:
             self.setup("fit")
 
-    def windows(self, training: bool) -> BatchSource[Any]:
+    def windows(self, training: bool) -> VLAWindows:
         """Observations and chunks."""
         return VLAWindows(
             self.frames.store,

@@ -4,7 +4,7 @@ A few frames of some episodes are looked at, so that it stays quick. Axes: E epi
 C cameras, K frames of an episode, F numbers of a thumbnail.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -59,10 +59,13 @@ def check_videos(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def check_images(subject: Subject, cameras: Sequence[Camera]) -> Iterator[Finding]:
-    """Look at a few frames of each camera."""
-    count = len(subject.lengths_E)
-    episodes = np.unique(np.linspace(0, count - 1, min(count, EPISODES)).round().astype(int))
+def check_images(
+    subject: Subject, cameras: Sequence[Camera], left_out: Collection[int] = ()
+) -> Iterator[Finding]:
+    """Look at a few frames of each camera, in episodes that training does not leave out."""
+    used = np.array([e for e in range(len(subject.lengths_E)) if e not in left_out], dtype=int)
+    chosen = np.linspace(0, len(used) - 1, min(len(used), EPISODES)).round().astype(int)
+    episodes = used[np.unique(chosen)]
     thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]] = {}
     found: list[Finding] = []
     for episode in episodes.tolist():

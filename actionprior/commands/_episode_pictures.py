@@ -29,7 +29,7 @@ class Drawing(NamedTuple):
         action_Ta: what was recorded.
         chunks: what was predicted, (≤ H, n_a) each, one after the other; empty: nothing was.
         cameras: how many there are.
-        look: row to the cameras' images.
+        film: gives each row's images, camera by camera, row after row.
     """
 
     robot: Embodiment
@@ -38,7 +38,7 @@ class Drawing(NamedTuple):
     action_Ta: FloatArray
     chunks: list[FloatArray]
     cameras: int
-    look: Callable[[int], list[Frame]]
+    film: Callable[[], Iterator[list[Frame]]]
 
     def groups(self) -> Iterator[tuple[ActionGroup, slice]]:
         """Each action group with its columns."""
@@ -74,14 +74,15 @@ def film(drawing: Drawing, path: Path) -> None:
     ]
     plt.close(figure)
 
-    def frame(row: int) -> Frame:
-        marked = page.copy()
-        for box in boxes:
-            top, bottom = len(page) - round(box.y1), len(page) - round(box.y0)
-            marked[top:bottom, columns[row] : columns[row] + 2] = CURSOR
-        return np.hstack([_stack(drawing.look(row), len(page)), marked])
+    def frames() -> Iterator[Frame]:
+        for column, images in zip(columns, drawing.film(), strict=True):
+            marked = page.copy()
+            for box in boxes:
+                top, bottom = len(page) - round(box.y1), len(page) - round(box.y0)
+                marked[top:bottom, column : column + 2] = CURSOR
+            yield np.hstack([_stack(images, len(page)), marked])
 
-    write_mp4([frame(row) for row in range(len(columns))], path, hz)
+    write_mp4(frames(), path, hz)
 
 
 def _figure(drawing: Drawing, width: float) -> "Figure":

@@ -30,11 +30,12 @@ def write(drawing: Drawing, path: Path) -> None:
                 names = [f"{kind} {feature}" for feature in group.features]
                 stream.log(f"{group.name}/{kind}", rr.SeriesLines(names=names), static=True)
         predicted_Ta = np.concatenate(drawing.chunks) if drawing.chunks else None
+        images = drawing.film()
         for row, action_a in enumerate(drawing.action_Ta):
             stream.set_time("episode", duration=row / drawing.robot.control_hz)
             for group, columns in drawing.groups():
                 stream.log(f"{group.name}/recorded", rr.Scalars(action_a[columns]))
                 if predicted_Ta is not None:
                     stream.log(f"{group.name}/predicted", rr.Scalars(predicted_Ta[row, columns]))
-            for number, image in enumerate(drawing.look(row) if drawing.cameras else []):
+            for number, image in enumerate(next(images) if drawing.cameras else []):
                 stream.log(f"camera/{number}", rr.Image(image))

@@ -80,19 +80,19 @@ def _as_a_whole(
         if not any(finding.level == "error" for finding in findings):
             yield refusal(error)
         return
-    from data_modules.vla import VLAWindows
+    from data_modules import LeRobotVLA
 
-    windows = data.windows(training=False)
-    if isinstance(windows, VLAWindows):
-        for subject, columns, images in zip(
-            subjects, windows.datasets, windows.images, strict=True
+    if isinstance(data, LeRobotVLA):
+        windows = data.windows(training=False)
+        for dataset, (subject, columns, images) in enumerate(
+            zip(subjects, windows.datasets, windows.images, strict=True)
         ):
             sizes = subject.contents.image_sizes
             cameras = [
                 Camera(name, partial(_look, columns, images, name), sizes[name])
                 for name in images.cameras
             ]
-            yield from check_images(subject, cameras)
+            yield from check_images(subject, cameras, data.left_out(dataset))
 
 
 def _look(

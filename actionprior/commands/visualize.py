@@ -122,7 +122,7 @@ def _drawing(data: EmbodiedDataModule, stretch: Stretch, predictor: Predictor | 
             chunk[: stretch.stop - start] for chunk, start in zip(chunks, starts, strict=False)
         ],
         cameras=int(one.observation.camera_mask_BC.sum()) if filmed else 0,
-        look=partial(_look, data, stretch.start),
+        film=partial(_film, data, stretch),
     )
 
 
@@ -133,11 +133,19 @@ def _actions(data: EmbodiedDataModule, stretch: Stretch) -> FloatArray:
     return data.embodiments[stretch.robot].action_from_unified(unified_BA.numpy())
 
 
-def _look(data: EmbodiedDataModule, start: int, row: int) -> list[Frame]:
-    """The cameras' images (Y, X, 3) at a row of the episode."""
-    observation = data.windows(training=False).__getitems__([start + row]).observation
-    images_CKYX = observation.images_BCKYX[0][observation.camera_mask_BC[0]]
-    return list(images_CKYX.permute(0, 2, 3, 1).numpy())
+def _film(data: EmbodiedDataModule, stretch: Stretch) -> Iterator[list[Frame]]:
+    """The cameras' images (Y, X, 3) of each frame of the episode."""
+    from data_modules.vla import VLAWindows
+
+    windows, frames = data.windows(training=False), range(stretch.start, stretch.stop)
+    if isinstance(windows, VLAWindows):
+        for images in windows.film(frames):
+            yield [image.transpose(1, 2, 0) for image in images]
+        return
+    for frame in frames:  # of a data module of the user's own
+        observation = windows.__getitems__([frame]).observation
+        images_CKYX = observation.images_BCKYX[0][observation.camera_mask_BC[0]]
+        yield list(images_CKYX.permute(0, 2, 3, 1).numpy())
 
 
 def main(args: list[str]) -> None:

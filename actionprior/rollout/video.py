@@ -1,7 +1,7 @@
 """Films of episodes: mp4 files and GIF bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def enlarge(frame: Frame, smallest: int = 256) -> Frame:
     return np.ascontiguousarray(big[: big.shape[0] // 2 * 2, : big.shape[1] // 2 * 2])
 
 
-def write_mp4(frames: Sequence[Frame], path: Path, fps: float) -> None:
+def write_mp4(frames: Iterable[Frame], path: Path, fps: float) -> None:
     """Write (Y, X, 3) uint8 frames as H.264 in yuv420p, which every browser plays.
 
     Args:
@@ -34,9 +34,11 @@ def write_mp4(frames: Sequence[Frame], path: Path, fps: float) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = enlarge(frames[0]).shape[:2]
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")
+        for number, frame in enumerate(frames):
+            large = enlarge(frame)
+            if number == 0:
+                stream.height, stream.width = large.shape[:2]
+            picture = av.VideoFrame.from_ndarray(large, format="rgb24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
 

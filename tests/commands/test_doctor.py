@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from actionprior.cli import main
-from tests.datasets import write_dataset
+from tests.datasets import write_dataset, write_v21
 
 ROBOT = {
     "name": "arm",
@@ -148,6 +148,26 @@ def test_images_are_looked_at_and_not_kept(recipe: Path, kind: str) -> None:
         findings = json.loads(Path("outputs/doctor/doctor.json").read_text())
         (black,) = (f for f in findings if f["check"] == "black")
         assert (black["feature"], black["episode"], black["frame"]) == (cameras[1], 1, 0)
+
+
+def test_episodes_that_training_leaves_out_are_not_looked_at(recipe: Path) -> None:
+    camera = "observation.images.front"
+    source = write_dataset(
+        Path("filmed"), (20, 20, 20), cameras={camera: "video"}, split_videos=True
+    )
+    root = write_v21(source, Path("old"))
+    (root / "videos/chunk-000" / camera / "episode_000001.mp4").unlink()
+    content = yaml.safe_load(recipe.read_text())
+    robot = ROBOT | {"roots": [str(root)], "cameras": [camera]}
+    content["data"] = {
+        "class_path": "data_modules.LeRobotVLA",
+        "init_args": {"embodiments": [robot], "skip_missing_videos": True},
+    }
+    recipe.write_text(yaml.safe_dump(content))
+    main(["doctor", f"--config={recipe}"])
+    findings = json.loads(Path("outputs/doctor/doctor.json").read_text())
+    (absent,) = (f for f in findings if f["check"] == "absent_video")
+    assert (absent["level"], absent["episode"]) == ("note", 1)
 
 
 def blacken(root: Path, camera: str, episode: int) -> None:
