@@ -6,7 +6,7 @@ Axes: B batch, H steps, A action slots, E embodiments.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from actionprior.embodiment import ACTION_WIDTH, Embodiment
@@ -64,3 +64,38 @@ class ChunkError(Metric):
             if bool(self.count_EA[row].any()):
                 found[embodiment.name] = ratio_EA[row, slots].mean().float()
         return found
+
+
+class ChunkBend(nn.Module):
+    """How smooth chunks are: the mean absolute second difference along their steps.
+
+    ``compute`` returns ``{"<robot>/bend_predicted_<group>_<unit>": value, …}`` and, of what was
+    recorded, ``bend_recorded_…``; a policy as smooth as its demonstrator has both alike.
+    """
+
+    def __init__(self, embodiments: list[Embodiment]) -> None:
+        """Create sums for these robots."""
+        super().__init__()
+        self.predicted, self.recorded = ChunkError(embodiments), ChunkError(embodiments)
+
+    def update(
+        self, predicted_BHA: Tensor, recorded_BHA: Tensor, mask_BHA: Tensor, embodiment_B: Tensor
+    ) -> None:
+        """Add a batch; all in relative form and robot units."""
+        whole_BHA = mask_BHA[:, 2:]  # the last of three steps is inside, so all are
+        for metric, chunk_BHA in ((self.predicted, predicted_BHA), (self.recorded, recorded_BHA)):
+            bend_BHA = chunk_BHA.diff(n=2, dim=1)
+            metric.update(bend_BHA, torch.zeros_like(bend_BHA), whole_BHA, embodiment_B)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Second differences by group, in the robot's units."""
+        return {
+            key.replace("/mae_", f"/bend_{name}_"): value
+            for name, metric in (("predicted", self.predicted), ("recorded", self.recorded))
+            for key, value in metric.compute().items()
+        }
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.predicted.reset()
+        self.recorded.reset()

@@ -17,7 +17,7 @@ from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
-from actionprior.metrics import ChunkError
+from actionprior.metrics import ChunkBend, ChunkError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
 from actionprior.networks import trunks
 from actionprior.networks.fusion import Fusion, HistoryMLP
@@ -145,6 +145,7 @@ class VLAModule(StageModule):
             HistoryMLP(a.history_length, a.latent_width, 2 * width) if history == "mlp" else None
         )
         self.errors = ChunkError(self.prior.embodiments)
+        self.bends = ChunkBend(self.prior.embodiments)
         # Not a buffer: weight averaging would average the indices.
         self.rows = torch.tensor([self.prior.index_of(e.name) for e in self.embodiments])
         self.align_weight = align_weight if use_prior else 0.0
@@ -314,7 +315,7 @@ class VLAModule(StageModule):
     on_predict_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """Held-out losses, latent geometry and chunk errors."""
+        """Held-out losses, latent geometry, chunk errors and how smooth chunks are."""
         self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: VLABatch, batch_idx: int) -> None:
@@ -354,9 +355,9 @@ class VLAModule(StageModule):
         start_BHA = noise.normal(*future.action_BHA.shape, like=z_BZ)
         predicted_BHA = self._chunk(z_BZ, batch.observation, start_BHA)
         n = self.prior.normalizer
-        self.errors.update(
-            predicted_BHA, n.relative_action(future), n.action_mask(future), future.embodiment_B
-        )
+        recorded_BHA, mask_BHA = n.relative_action(future), n.action_mask(future)
+        self.errors.update(predicted_BHA, recorded_BHA, mask_BHA, future.embodiment_B)
+        self.bends.update(predicted_BHA, recorded_BHA, mask_BHA, future.embodiment_B)
 
     def _chunk(self, z_BZ: Tensor, observation: Observation, noise_BHA: Tensor) -> Tensor:
         robots_B = self._robot_of_prior(observation.embodiment_B)
@@ -370,12 +371,13 @@ class VLAModule(StageModule):
         )
 
     def _report(self, split: str) -> None:
-        for key, value in self.errors.compute().items():
+        for key, value in (self.errors.compute() | self.bends.compute()).items():
             self.log(f"{split}/{key}", value)
         values = self.errors.normalized(self.prior.normalizer.action_range_EA)
         if values:
             self.log(f"{split}/mae_normalized", torch.stack(list(values.values())).mean())
         self.errors.reset()
+        self.bends.reset()
 
     # ---- acting ---------------------------------------------------------------------------
 

@@ -68,6 +68,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
         temperature: without ``weights``, shares go with (a robot's windows)^(1/temperature).
         caps: most windows of a robot in an epoch, by name; its others come in later epochs.
         held_out: names of robots that are validated on and not trained on.
+        val_episodes: the episodes that validate, by robot, instead of a share: numbers as in its
+            dataset, counted on over the next ones where it has several. They are not among those
+            that ``max_episodes`` counts.
         chunk_seconds: how long a chunk takes, on every robot: all are resampled to
             ``chunk_length / chunk_seconds`` [Hz], which becomes their ``control_hz``.
         skip_idle: leave out training windows in which hardly anything moves.
@@ -97,6 +100,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         caps: dict[str, int] | None = None,
         held_out: list[str] | None = None,
         chunk_seconds: float | None = None,
+        val_episodes: dict[str, list[int]] | None = None,
     ) -> None:
         super().__init__(chunk_length, history_length, batch_size, num_workers, seed)
         self.robots = list(embodiments)
@@ -112,6 +116,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         self.temperature = temperature
         self.caps = caps or {}
         self.held_out = held_out or []
+        self.val_episodes = val_episodes or {}
         self._check_arguments()
 
     @property
@@ -205,7 +210,11 @@ class LeRobotTrajectories(EmbodiedDataModule):
             if not robot.roots and not robot.repo_ids:
                 raise DataError(f"embodiment {robot.name!r} names no dataset in roots or repo_ids")
         trained = [name for name in names if name not in self.held_out]
-        for argument, given in (("caps", self.caps), ("held_out", self.held_out)):
+        for argument, given in (
+            ("caps", self.caps),
+            ("held_out", self.held_out),
+            ("val_episodes", self.val_episodes),
+        ):
             if unknown := sorted(set(given) - set(names)):
                 raise DataError(f"{argument} names {unknown[0]!r}, which is not one of {names}")
         if not trained:
@@ -253,9 +262,22 @@ class LeRobotTrajectories(EmbodiedDataModule):
 
     def _select(self, datasets: list[tuple[int, Columns]]) -> list[Episode]:
         chosen = []
+        seen: Counter[int] = Counter()  # a robot's episodes so far
         for dataset, (robot, columns) in enumerate(datasets):
             left_out = self.left_out(dataset)
-            wanted = [e for e in range(len(columns.lengths_E)) if e not in left_out]
+            count = len(columns.lengths_E)
+            validates = {
+                number - seen[robot]
+                for number in self.val_episodes.get(self.robots[robot].name, [])
+                if seen[robot] <= number < seen[robot] + count
+            }
+            seen[robot] += count
+            if lost := sorted(validates & left_out):
+                raise DataError(
+                    f"{columns.root}: val_episodes names episode {lost[0]}, which is left out for "
+                    "want of a video"
+                )
+            wanted = [e for e in range(count) if e not in left_out | validates]
             first = set(wanted[: self.max_episodes])
             taken: Counter[str] = Counter()
             for index, task in enumerate(columns.tasks_E):
@@ -265,7 +287,15 @@ class LeRobotTrajectories(EmbodiedDataModule):
                     used = False
                 start = int(columns.starts_E[index])
                 stop = start + int(columns.lengths_E[index])
-                chosen.append(Episode(robot, dataset, index, start, stop, used, False))
+                held = index in validates
+                chosen.append(Episode(robot, dataset, index, start, stop, used or held, held))
+        for name, numbers in self.val_episodes.items():
+            known = seen[[robot.name for robot in self.robots].index(name)]
+            if beyond := [n for n in numbers if not 0 <= n < known]:
+                raise DataError(
+                    f"val_episodes names episode {beyond[0]} of {name!r}, which has {known} "
+                    f"(0 to {known - 1})"
+                )
         return chosen
 
     def _split(self, episodes: list[Episode]) -> list[Episode]:
@@ -274,6 +304,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
             mine = [e for e in episodes if e.robot == robot and e.used]
             if self.robots[robot].name in self.held_out:
                 result += [e._replace(validation=True) for e in mine]
+                continue
+            if self.robots[robot].name in self.val_episodes:
+                result += mine
                 continue
             if len(mine) == 1 and self.val_fraction > 0 and mine[0].stop - mine[0].start > 1:
                 only = mine[0]

@@ -132,7 +132,8 @@ class LeRobotVLA(LeRobotTrajectories):
         val_fraction: share of each robot's episodes that validates.
         max_episodes: takes the first episodes of each dataset only.
         max_episodes_per_task: takes the first episodes of each instruction only.
-        weights, temperature, caps, held_out, chunk_seconds: see ``LeRobotTrajectories``.
+        weights, temperature, caps, held_out, chunk_seconds, val_episodes: see
+            ``LeRobotTrajectories``.
         skip_idle: leave out training windows in which hardly anything moves.
         idle_threshold: what counts as motion (see ``LeRobotTrajectories``).
         image_size: side, or [rows, columns], of the images; by default the cameras' own, which
@@ -182,6 +183,7 @@ class LeRobotVLA(LeRobotTrajectories):
         cache_gb: float | None = None,
         image_transforms: list[nn.Module] | None = None,
         stream_videos: bool = False,
+        val_episodes: dict[str, list[int]] | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -200,6 +202,7 @@ class LeRobotVLA(LeRobotTrajectories):
             caps=caps,
             held_out=held_out,
             chunk_seconds=chunk_seconds,
+            val_episodes=val_episodes,
         )
         for robot in self.robots:
             if not robot.cameras:

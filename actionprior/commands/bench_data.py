@@ -88,6 +88,7 @@ def bench_data(
         result |= _waiting(work, episodes)
     finally:
         shutil.rmtree(work)
+        logging.disable(logging.NOTSET)
     for name, what in TOLD.items():
         if name in result:
             print(f"{what:<68} {result[name]:>12,}")
@@ -181,7 +182,7 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
     small, large = median_seconds(3 * repeats, *sources)
     return {
         "scaling_1e5_to_1e8": round(small / large, 3),
-        "startup_s_1e8": round(startup, 2),
+        "startup_s_1e8": round(startup, 3),
         "frames": frames,
         **memory,
     }

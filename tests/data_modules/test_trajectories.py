@@ -80,6 +80,26 @@ def test_validation_takes_whole_episodes_of_every_robot(plain: Path, tmp_path: P
     assert len(splits) > 1
 
 
+def test_the_episodes_that_validate_can_be_named(plain: Path, tmp_path: Path) -> None:
+    more = write_dataset(tmp_path / "more", (6, 5), seed=1)
+    robots = arm(plain, more, name="a"), arm(write_dataset(tmp_path / "b", (4, 4)), name="b")
+    data = module(*robots, val_episodes={"a": [1, 4]}, val_fraction=0.5)
+    store = data.frames.store
+    spans = list(
+        zip(data.frames.val.start_K.tolist(), data.frames.val.stop_K.tolist(), strict=True)
+    )
+    assert spans[:2] == [(12, 19), (34, 39)]  # episode 1 of the first, 1 of the second dataset
+    assert len(spans) == 3  # one of b's two, by share
+    assert sorted(frames(data)) == list(range(len(store)))
+    # So many episodes train, whatever validates.
+    few = module(robots[0], val_episodes={"a": [0, 4]}, max_episodes=1)
+    assert few.frames.train.frames().tolist() == [*range(12, 19), *range(28, 34)]
+    with pytest.raises(DataError, match=r"names episode 5 of 'a', which has 5 \(0 to 4\)"):
+        module(robots[0], val_episodes={"a": [5]})
+    with pytest.raises(DataError, match="val_episodes names 'c', which is not one of"):
+        module(robots[0], val_episodes={"c": [0]})
+
+
 def test_a_single_episode_is_cut_in_time_and_windows_do_not_cross(tmp_path: Path) -> None:
     data = module(arm(write_dataset(tmp_path / "one", (20,))), val_fraction=0.25)
     assert data.frames.train.frames().tolist() == list(range(15))
