@@ -30,7 +30,7 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_recipe_is_tested_here() -> None:
-    tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml"}
+    tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested
 
 
@@ -124,3 +124,17 @@ def test_real_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     lightning(tmp_path, *words, monkeypatch=monkeypatch)
     recipe = yaml.safe_load((RECIPES / "pretrain_real.yaml").read_text())
     assert len(recipe["data"]["init_args"]["embodiments"]) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings (../shared/data) are not here")
+def test_a_real_robots_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    recipe = yaml.safe_load((RECIPES / "finetune_real.yaml").read_text())
+    data = recipe["data"]["init_args"]
+    data["embodiments"][0]["roots"] = [str(REAL / "g1_inspire")]
+    data |= {"max_episodes": 1, "val_episodes": {"g1_inspire": [2]}, "batch_size": 4}
+    recipe["model"]["init_args"] |= {"use_prior": False, "architecture": {"width": 96}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["fit", "--config=recipe.yaml", "--trainer.fast_dev_run=1"]
+    lightning(tmp_path, *words, monkeypatch=monkeypatch)
