@@ -71,7 +71,6 @@ def bench_data(
     """
     torch.set_num_threads(1)
     os.environ["SVT_LOG"] = "1"  # of the video encoder: errors only
-    logging.disable(logging.WARNING)  # lerobot tells at length that torchcodec does not load
     Path(folder).mkdir(parents=True, exist_ok=True)
     needed, free = 76 * frames + 2**30, shutil.disk_usage(folder).free
     if free < needed:
@@ -81,6 +80,7 @@ def bench_data(
         )
     work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=folder))
     try:
+        logging.disable(logging.WARNING)  # lerobot tells at length that torchcodec does not load
         data = _small(work, episodes)
         result = _stage_one(data, repeats, batch_size)
         result |= _scaling(work, repeats, batch_size, frames)
