@@ -99,6 +99,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
         data_dir: where sets are kept; missing ones are recorded there.
         recording_seed: block of reset seeds.
         control_modes: by arm, instead of the arm's own.
+        robot_tasks: by arm, instead of ``tasks``; ``duo`` needs it, which has a task of its own.
         kwargs: of ``LeRobotTrajectories``.
     """
 
@@ -110,14 +111,22 @@ class SimulatedTrajectories(LeRobotTrajectories):
         data_dir: str = "outputs/data",
         recording_seed: int = 0,
         control_modes: dict[str, str] | None = None,
+        robot_tasks: dict[str, list[str]] | None = None,
         **kwargs: Any,  # noqa: ANN401  the parent's, as they are
     ) -> None:
-        modes = control_modes or {}
-        if unknown := sorted(set(modes) - set(robots)):
-            raise DataError(f"control_modes names {unknown[0]!r}, which is not among {robots}")
+        modes, own_tasks = control_modes or {}, robot_tasks or {}
+        for name, by_robot in (("control_modes", modes), ("robot_tasks", own_tasks)):
+            if unknown := sorted(set(by_robot) - set(robots)):
+                raise DataError(f"{name} names {unknown[0]!r}, which is not among {robots}")
         self.sets = [
             Demonstrations(
-                robot, tasks, episodes_per_task, data_dir, recording_seed, modes.get(robot), None
+                robot,
+                own_tasks.get(robot, tasks),
+                episodes_per_task,
+                data_dir,
+                recording_seed,
+                modes.get(robot),
+                None,
             )
             for robot in robots
         ]

@@ -32,7 +32,7 @@ def run_episode(env: gym.Env[object, object], expert: Expert, seed: int) -> Outc
     assert isinstance(body, TabletopEnv)  # or it would have no expert
     success = False
     steps = 0
-    while not success and steps < body.episode_steps:
+    while not success and steps < body.step_limit:
         success = bool(env.step(expert())[2])
         steps += 1
     return Outcome(success, steps, time.process_time() - start)

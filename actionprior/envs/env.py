@@ -122,7 +122,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         return self.robot.control_hz
 
     @property
-    def episode_steps(self) -> int:
+    def step_limit(self) -> int:
         """Steps that an episode lasts at most; registered environments are truncated then."""
         return round(self.task.seconds * self.robot.control_hz)
 

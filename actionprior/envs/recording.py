@@ -126,13 +126,13 @@ def demonstrate(env: TabletopEnv, expert: Expert, seed: int) -> list[Frame] | No
     frames: list[Frame] = []
     left = None
     settle = round(SETTLE_SECONDS * env.control_hz)
-    for _ in range(env.episode_steps + settle):
+    for _ in range(env.step_limit + settle):
         action = expert()
         frames.append(Frame(observation["state"], observation.get("image"), action))
         observation, _, success, _, _ = env.step(action)
         if left is not None:
             left -= 1
-        elif success and len(frames) <= env.episode_steps:
+        elif success and len(frames) <= env.step_limit:
             left = settle
         if left == 0:
             return frames

@@ -55,6 +55,24 @@ def test_commands_are_learnt_as_what_they_are() -> None:
     assert suite_embodiment("panda", "ee_delta").name == "panda_ee_delta"
 
 
+def test_robots_of_all_rates_grippers_and_arms_learn_together(tmp_path: Path) -> None:
+    data = SimulatedTrajectories(
+        ["panda", "ur5e", "duo"], ["reach"], robot_tasks={"duo": ["handover"]},
+        episodes_per_task=2, data_dir=str(tmp_path), batch_size=4, val_fraction=0.5,
+    )  # fmt: skip
+    assert [robot.control_hz for robot in data.embodiments] == [10, 20, 15]
+    data.prepare_data()
+    data.setup("fit")
+    assert data.statistics_sample(60).embodiment_B.unique().tolist() == [0, 1, 2]
+
+
+def test_a_task_that_the_robot_lacks_is_told() -> None:
+    with pytest.raises(DataError, match=r"expected some of \['handover'\] for duo"):
+        SimulatedVLA("duo", ["reach"])
+    with pytest.raises(DataError, match="robot_tasks names 'duo', which is not among"):
+        SimulatedTrajectories(["panda"], robot_tasks={"duo": ["handover"]})
+
+
 def test_missing_sets_are_recorded_once_without_images(tmp_path: Path) -> None:
     def make() -> SimulatedTrajectories:
         return SimulatedTrajectories(

@@ -45,7 +45,7 @@ def test_motion_is_smooth_and_hardly_ever_idle(env_id):
         env.reset(seed=seed)
         expert.reset(seed)
         tips, done = [env.snapshot().tip], False
-        while not done and len(tips) < env.episode_steps:
+        while not done and len(tips) < env.step_limit:
             done = env.step(expert())[2]
             tips.append(env.snapshot().tip)
         velocity = np.diff(tips, axis=0) * env.control_hz
@@ -64,7 +64,7 @@ def test_experts_finish_without_undoing_their_work(env_id):
     for seed in SEEDS:
         env.reset(seed=seed)
         expert.reset(seed)
-        success, left = False, env.episode_steps
+        success, left = False, env.step_limit
         while not success and left:
             success, left = env.step(expert())[2], left - 1
         for _ in range(round(SETTLE_SECONDS * env.control_hz)):
