@@ -9,14 +9,15 @@ from data_modules.trajectories import LeRobotTrajectories
 from data_modules.vla import LeRobotVLA
 
 TASKS = ("reach", "push", "lift", "place")
+"""The tasks that every one-arm robot of the suite has."""
 
 
 class Demonstrations:
     """One robot's demonstration set: where it is, how it is recorded, how it is read.
 
     Args:
-        robot: ``panda``, ``kuka`` or ``xarm6``.
-        tasks: of ``TASKS``.
+        robot: ``panda``, ``kuka``, ``xarm6``, ``ur5e`` or the two-arm ``duo``.
+        tasks: of ``TASKS``; of ``duo``, ``handover``.
         episodes_per_task: episodes of each.
         data_dir: where sets are kept.
         seed: block of reset seeds (``record_demonstrations``).
@@ -34,6 +35,8 @@ class Demonstrations:
         control_mode: str | None,
         image_size: int | None,
     ) -> None:
+        import gymnasium
+
         from actionprior.envs import ENV_IDS
         from actionprior.envs.embodiments import suite_embodiment
         from actionprior.envs.recording import VERSION
@@ -44,12 +47,15 @@ class Demonstrations:
             self.control_mode = check_control_mode(control_mode or arm.control_mode)
         except ValueError as error:
             raise DataError(str(error)) from error
-        if not tasks or not set(tasks) <= set(TASKS) or len(set(tasks)) < len(tasks):
-            raise DataError(f"tasks is {tasks}, expected some of {list(TASKS)}, each once")
+        specs = [gymnasium.spec(env_id) for env_id in ENV_IDS]
+        ids = {s.kwargs["task"]: s.id for s in specs if s.kwargs["robot"] == arm.name}
+        if not tasks or not set(tasks) <= set(ids) or len(set(tasks)) < len(tasks):
+            raise DataError(
+                f"tasks is {tasks}, expected some of {list(ids)} for {arm.name}, each once"
+            )
         if episodes_per_task < 1:
             raise DataError(f"episodes_per_task is {episodes_per_task}, expected at least 1")
-        ids = {env_id.lower(): env_id for env_id in ENV_IDS}
-        self.env_ids = [ids[f"actionprior/{arm.name}{task}-v0"] for task in tasks]
+        self.env_ids = [ids[task] for task in tasks]
         self.episodes_per_task = episodes_per_task
         self.seed = seed
         self.image_size = image_size
@@ -88,11 +94,12 @@ class SimulatedTrajectories(LeRobotTrajectories):
 
     Args:
         robots: names of the arms.
-        tasks: names of the tasks.
+        tasks: names of the tasks, which all of these have.
         episodes_per_task: recorded demonstrations of each arm and task.
         data_dir: where sets are kept; missing ones are recorded there.
         recording_seed: block of reset seeds.
         control_modes: by arm, instead of the arm's own.
+        robot_tasks: by arm, instead of ``tasks``; ``duo`` needs it, which has a task of its own.
         kwargs: of ``LeRobotTrajectories``.
     """
 
@@ -104,14 +111,22 @@ class SimulatedTrajectories(LeRobotTrajectories):
         data_dir: str = "outputs/data",
         recording_seed: int = 0,
         control_modes: dict[str, str] | None = None,
+        robot_tasks: dict[str, list[str]] | None = None,
         **kwargs: Any,  # noqa: ANN401  the parent's, as they are
     ) -> None:
-        modes = control_modes or {}
-        if unknown := sorted(set(modes) - set(robots)):
-            raise DataError(f"control_modes names {unknown[0]!r}, which is not among {robots}")
+        modes, own_tasks = control_modes or {}, robot_tasks or {}
+        for name, by_robot in (("control_modes", modes), ("robot_tasks", own_tasks)):
+            if unknown := sorted(set(by_robot) - set(robots)):
+                raise DataError(f"{name} names {unknown[0]!r}, which is not among {robots}")
         self.sets = [
             Demonstrations(
-                robot, tasks, episodes_per_task, data_dir, recording_seed, modes.get(robot), None
+                robot,
+                own_tasks.get(robot, tasks),
+                episodes_per_task,
+                data_dir,
+                recording_seed,
+                modes.get(robot),
+                None,
             )
             for robot in robots
         ]

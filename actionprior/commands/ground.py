@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actionprior.envs import ENV_IDS
+from actionprior.envs.arm import base_turn
 from actionprior.envs.grounding import GroundingSamples, grounding_samples
 from actionprior.envs.robots import find_robot
 from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
@@ -176,8 +177,11 @@ def _draw(
 
 def _typed(samples: GroundingSamples, env_ids: list[str]) -> _Data:
     place = np.stack([samples.target_xyz, samples.goal_xyz], axis=1)
-    bases = np.array([find_robot(gym.spec(e).kwargs["robot"]).base for e in env_ids])
-    table = place + bases[np.arange(len(place)) % len(env_ids), None]  # they take turns
+    arms = [find_robot(gym.spec(e).kwargs["robot"]).arms[0] for e in env_ids]
+    turn_E33 = np.array([base_turn(arm) for arm in arms])
+    base_E3 = np.array([arm.base for arm in arms])
+    env_M = np.arange(len(place)) % len(env_ids)  # they take turns
+    table = np.einsum("mij,mkj->mki", turn_E33[env_M], place) + base_E3[env_M, None]
     return _Data(
         torch.from_numpy(samples.images).permute(0, 3, 1, 2).contiguous(),
         samples.instructions,

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from actionprior.envs import ENV_IDS, MAX_EPISODE_STEPS
+from actionprior.envs import ENV_IDS
+from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
 
 
@@ -27,9 +28,11 @@ def run_episode(env: gym.Env[object, object], expert: Expert, seed: int) -> Outc
     start = time.process_time()
     env.reset(seed=seed)
     expert.reset(seed)
+    body = env.unwrapped
+    assert isinstance(body, TabletopEnv)  # or it would have no expert
     success = False
     steps = 0
-    while not success and steps < MAX_EPISODE_STEPS:
+    while not success and steps < body.step_limit:
         success = bool(env.step(expert())[2])
         steps += 1
     return Outcome(success, steps, time.process_time() - start)

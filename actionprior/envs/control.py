@@ -19,9 +19,9 @@ from actionprior.envs.kinematics import (
     solve_ik,
 )
 from actionprior.envs.robots import (
-    MAX_JOINT_DELTA,
-    MAX_TIP_DELTA,
-    MAX_TIP_ROTATION,
+    MAX_JOINT_SPEED,
+    MAX_TIP_SPEED,
+    MAX_TIP_TURN,
     ControlMode,
     check_control_mode,
 )
@@ -69,12 +69,13 @@ class Control(ABC):
 class JointPosition(Control):
     """Absolute joint targets [rad]; a step moves them no further than the arm can follow."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, control_hz: int) -> None:
         super().__init__(chain, chain.lower, chain.upper)
+        self._limit = MAX_JOINT_SPEED / control_hz
 
     def advance(self, motion: Array) -> Array:
         """See :class:`Control`."""
-        change = np.clip(motion - self.target_q, -MAX_JOINT_DELTA, MAX_JOINT_DELTA)
+        change = np.clip(motion - self.target_q, -self._limit, self._limit)
         self.target_q = self.chain.clip(self.target_q + change)
         return self.target_q
 
@@ -86,8 +87,8 @@ class JointPosition(Control):
 class JointDelta(Control):
     """Changes of the joint targets [rad]."""
 
-    def __init__(self, chain: Chain) -> None:
-        limit = np.full(chain.dof, MAX_JOINT_DELTA)
+    def __init__(self, chain: Chain, control_hz: int) -> None:
+        limit = np.full(chain.dof, MAX_JOINT_SPEED / control_hz)
         super().__init__(chain, -limit, limit)
 
     def advance(self, motion: Array) -> Array:
@@ -103,8 +104,8 @@ class JointDelta(Control):
 class EndEffectorDelta(Control):
     """Changes of the tip's target pose: translation [m] and rotation vector [rad], base axes."""
 
-    def __init__(self, chain: Chain, posture: Array) -> None:
-        limit = np.array([MAX_TIP_DELTA] * 3 + [MAX_TIP_ROTATION] * 3)
+    def __init__(self, chain: Chain, posture: Array, control_hz: int) -> None:
+        limit = np.array([MAX_TIP_SPEED] * 3 + [MAX_TIP_TURN] * 3) / control_hz
         super().__init__(chain, -limit, limit)
         self._posture = posture if chain.dof > 6 else None
         self._pose = chain.forward(self.target_q)
@@ -142,16 +143,19 @@ class EndEffectorDelta(Control):
         return np.concatenate([goal.position - self._pose.position, turn])
 
 
-def make_control(mode: str | ControlMode, chain: Chain, home: Array) -> Control:
+def make_control(mode: str | ControlMode, chain: Chain, home: Array, control_hz: int) -> Control:
     """The control of that mode for ``chain``; ``home`` (n,) [rad] is the posture leant to.
+
+    Speeds are limited (:data:`MAX_JOINT_SPEED` and others), so steps are the shorter the higher
+    the control rate [Hz] is.
 
     Raises:
         UserError: the mode is not known.
     """
     match check_control_mode(mode):
         case "joint_position":
-            return JointPosition(chain)
+            return JointPosition(chain, control_hz)
         case "joint_delta":
-            return JointDelta(chain)
+            return JointDelta(chain, control_hz)
         case "ee_delta":
-            return EndEffectorDelta(chain, home)
+            return EndEffectorDelta(chain, home, control_hz)

@@ -3,59 +3,89 @@
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.envs.recording import CAMERA_KEY
 from actionprior.envs.robots import (
-    CONTROL_HZ,
+    SIDES,
     ControlMode,
     Robot,
+    Station,
     check_control_mode,
     find_robot,
 )
 
 
-def suite_embodiment(robot: str | Robot, control_mode: ControlMode | None = None) -> Embodiment:
+def suite_embodiment(
+    robot: str | Robot | Station, control_mode: ControlMode | None = None
+) -> Embodiment:
     """Describe a robot of the suite, for data modules, models and rollouts alike.
 
-    Joint commands go to the slot ``joints`` (positions relative to the joint angles), those of
-    the tip to ``right_arm``; the gripper follows the arm (arXiv 2606.26095, Table I).
+    One arm: joint commands go to the slot ``joints`` (positions relative to the joint angles),
+    those of the tip to ``right_arm``; the gripper follows the arm (arXiv 2606.26095, Table I). A
+    station's arms go to ``left_arm`` and ``right_arm``, their joints and grippers as states to
+    ``body``, for ``joints`` is too narrow for two, and both tips to ``end_effector``.
 
     Args:
-        robot: the robot, or its name.
+        robot: the robot or station, or its name.
         control_mode: None is the robot's own; another one adds its name to the robot's, for
             its actions need statistics of their own.
 
     Raises:
-        ValueError: robot or mode is unknown.
+        UserError: robot or mode is unknown.
     """
-    arm = find_robot(robot)
-    mode = check_control_mode(control_mode or arm.control_mode)
-    names = _names_by_unit(arm, mode)
-    if mode == "ee_delta":
-        action = [
-            ActionGroup("translation", "right_arm", names["m"], "end_effector_delta", "m"),
-            ActionGroup("rotation", "right_arm", names["rad"], "end_effector_delta", "rad", 3),
-            ActionGroup("gripper", "right_arm", names["1"], "gripper", "1", 6),
-        ]
+    body = find_robot(robot)
+    mode = check_control_mode(control_mode or body.control_mode)
+    action: list[ActionGroup] = []
+    state: list[StateGroup] = []
+    if isinstance(body, Station):
+        for number, (side, arm) in enumerate(zip(SIDES, body.arms, strict=True)):
+            action += _actions(arm, mode, f"{side}arm", side, gripper_at=6)
+            state += _states(arm, side, tip_at=3 * number, slot="body", joints_at=7 * number)
     else:
-        relative_to = "joints" if mode == "joint_position" else ""
-        action = [
-            ActionGroup("arm", "joints", names["rad"], mode, "rad", relative_to=relative_to),
-            ActionGroup("gripper", "joints", names["1"], "gripper", "1", 7),
-        ]
-    state = [(f.name, f.unit) for f in arm.state_features]
+        ee = mode == "ee_delta"
+        action += _actions(body, mode, "right_arm" if ee else "joints", gripper_at=6 if ee else 7)
+        state += _states(body)
     return Embodiment(
-        name=arm.name if mode == arm.control_mode else f"{arm.name}_{mode}",
-        control_hz=CONTROL_HZ,
+        name=body.name if mode == body.control_mode else f"{body.name}_{mode}",
+        control_hz=body.control_hz,
         action=action,
-        state=[
-            StateGroup("tip", "end_effector", [n for n, unit in state if unit == "m"], unit="m"),
-            StateGroup("joints", "joints", [n for n, unit in state if unit == "rad"], unit="rad"),
-            StateGroup("gripper", "joints", ["gripper"], "gripper", "1", 7),
-        ],
+        state=state,
         cameras=[CAMERA_KEY],
     )
 
 
-def _names_by_unit(arm: Robot, mode: ControlMode) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for feature in arm.action_features(mode):
-        names.setdefault(feature.unit, []).append(feature.name)
-    return names
+def _actions(
+    arm: Robot, mode: ControlMode, slot: str, side: str = "", *, gripper_at: int
+) -> list[ActionGroup]:
+    """Groups of one arm's action; ``side`` prefixes its features and groups."""
+
+    def names(*kinds: str) -> list[str]:
+        return [f"{side}{f.name}" for f in arm.action_features(mode) if f.kind in kinds]
+
+    if mode == "ee_delta":
+        way, turn = names("ee_delta_position"), names("ee_delta_rotation")
+        motion = [
+            ActionGroup(f"{side}translation", slot, way, "end_effector_delta", "m"),
+            ActionGroup(f"{side}rotation", slot, turn, "end_effector_delta", "rad", 3),
+        ]
+    else:
+        base = f"{side}joints" if mode == "joint_position" else ""
+        joints = names(mode)
+        motion = [ActionGroup(f"{side}arm", slot, joints, mode, "rad", relative_to=base)]
+    gripper = ActionGroup(f"{side}gripper", slot, names("gripper"), "gripper", "1", gripper_at)
+    return [*motion, gripper]
+
+
+def _states(
+    arm: Robot, side: str = "", *, tip_at: int = 0, slot: str = "joints", joints_at: int = 0
+) -> list[StateGroup]:
+    """Groups of one arm's state; a gripper follows seven joints, or six of a station's arm."""
+    features = arm.state_features
+    tip = [f"{side}{f.name}" for f in features if f.kind == "ee_position"]
+    joints = [f"{side}{f.name}" for f in features if f.kind == "joint_position"]
+    (gripper,) = (f for f in features if f.kind == "gripper")
+    gripper_at = joints_at + (6 if side else 7)
+    return [
+        StateGroup(f"{side}tip", "end_effector", tip, unit="m", offset=tip_at),
+        StateGroup(f"{side}joints", slot, joints, unit="rad", offset=joints_at),
+        StateGroup(
+            f"{side}gripper", slot, [f"{side}{gripper.name}"], "gripper", gripper.unit, gripper_at
+        ),
+    ]

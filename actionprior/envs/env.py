@@ -1,4 +1,4 @@
-"""The gymnasium environment: one robot, one task, one camera."""
+"""The gymnasium environment: one robot or two-arm station, one task, one camera."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from actionprior.envs.control import Control, make_control
-from actionprior.envs.kinematics import Array, Chain, Pose, rotation_matrix, solve_ik
-from actionprior.envs.robots import CONTROL_HZ, ControlMode, Robot, check_control_mode, find_robot
+from actionprior.envs.arm import Arm
+from actionprior.envs.control import Control
+from actionprior.envs.kinematics import Array, Chain
+from actionprior.envs.robots import (
+    ControlMode,
+    Robot,
+    Station,
+    check_control_mode,
+    find_robot,
+)
 from actionprior.envs.scene import Scene
-from actionprior.envs.tasks import Snapshot, Task, make_task
-from actionprior.envs.urdf import load_chain
+from actionprior.envs.tasks import Hand, Snapshot, Task, make_task
+from actionprior.envs.urdf import JAW_OPENING
 from actionprior.envs.world import World
 from actionprior.errors import UserError
 
@@ -25,39 +32,39 @@ type Observation = dict[str, NDArray[Any]]
 type Info = dict[str, Any]
 
 
-_START_LOW, _START_HIGH = (-0.10, -0.14, 0.19), (0.06, 0.14, 0.29)
-"""Corners of the box that the tip starts in, in table coordinates [m]."""
-_START_LEAN = (0.12, 0.12, 0.4)
-"""How far the tool starts from upright: two tilts and the yaw [rad]."""
-
-
 class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
-    """A robot arm with a vacuum tool at a table; the instruction names what to do.
+    """One or two robot arms at a table; the instruction names what to do.
 
     Observation: ``state`` (S,) float32 in physical units, named by :attr:`state_names` (the tip in
-    the robot's base frame [m], joints [rad], gripper: 0 off, 0.5 suction on, 1 object held), and
-    ``image`` (size, size, 3) uint8. Action (A,) float32 in physical units, named by
-    :attr:`action_names`; actions outside the space are clipped. ``info`` holds ``instruction``
+    the arm's base frame [m], joints [rad], the gripper: see :class:`Robot`; a station's second arm
+    follows the first), and ``image`` (size, size, 3) uint8. Action (A,) float32 in physical units,
+    named by :attr:`action_names`; actions outside the space are clipped. Both go with
+    :attr:`control_hz`; an episode lasts the task's ``seconds``. ``info`` holds ``instruction``
     (str), ``is_success`` and ``success`` (bool) after reset and after every step. The reward is 1
     at success, which ends the episode, else 0.
 
     Args:
-        robot: a robot, or the name of one of the suite's.
+        robot: a robot or station, or the name of one of the suite's.
         task: a task, or the name of one of the suite's.
         image_size: edge of the observed image [pixels].
         images: False leaves ``image`` out and renders nothing.
         control_mode: ``joint_delta``, ``joint_position`` or ``ee_delta``; None is the robot's own.
         render_mode: None or ``rgb_array``.
 
+    Attributes:
+        arms: the arms, each with its chain and control; ``chain``, ``home`` and ``control`` are
+            the first one's.
+
     Raises:
-        UserError: an argument is not one of those named above, or PyBullet is not installed.
+        UserError: an argument is not one of those named above, the task is for another number of
+            arms, or PyBullet is not installed.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012  as gymnasium has it
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  as gymnasium has it
 
     def __init__(
         self,
-        robot: str | Robot = "panda",
+        robot: str | Robot | Station = "panda",
         task: str | Task = "reach",
         *,
         image_size: int = 64,
@@ -71,28 +78,32 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             raise UserError(f"render_mode {render_mode!r} is not known; use None or 'rgb_array'")
         self.robot = find_robot(robot)
         self.task = make_task(task)
+        if self.task.arms != len(self.robot.arms):
+            raise UserError(
+                f"task {self.task.name!r} is for {self.task.arms} arm(s), but robot "
+                f"{self.robot.name!r} has {len(self.robot.arms)}"
+            )
         self.control_mode = check_control_mode(control_mode or self.robot.control_mode)
-        self.chain: Chain = load_chain(self.robot)
-        self.home: Array = np.array(self.robot.home)
-        self.control: Control = make_control(self.control_mode, self.chain, self.home)
+        self.metadata = {**self.metadata, "render_fps": self.robot.control_hz}
+        self.arms = [Arm(arm, self.control_mode) for arm in self.robot.arms]
+        self.chain: Chain = self.arms[0].chain
+        self.home: Array = self.arms[0].home
+        self.control: Control = self.arms[0].control
         self.world = World(self.robot)
         self.render_mode = render_mode
         self.scene: Scene | None = None
-        self._base = np.array(self.robot.base)
         self._image_size = image_size if images else None
-        self._suction = 0.0
         self._success = False
-        reach = np.full(3, 1.5)
-        state_low = np.concatenate([-reach, self.chain.lower - 0.2, [0.0]]).astype(np.float32)
-        state_high = np.concatenate([reach, self.chain.upper + 0.2, [1.0]]).astype(np.float32)
-        self._state_box = spaces.Box(state_low, state_high)
+        self._low = np.concatenate([arm.control.low for arm in self.arms])
+        self._high = np.concatenate([arm.control.high for arm in self.arms])
+        self._state_box = spaces.Box(*_state_bounds(self.arms))
         parts: dict[str, spaces.Space[Any]] = {"state": self._state_box}
         if self._image_size is not None:
             shape = (image_size, image_size, 3)
             parts["image"] = spaces.Box(0, 255, shape, dtype=np.uint8)
         # Narrower than gymnasium's own, which mypy takes for a different type.
         self.observation_space: spaces.Dict = spaces.Dict(parts)  # type: ignore[assignment]
-        low, high = self.control.low.astype(np.float32), self.control.high.astype(np.float32)
+        low, high = self._low.astype(np.float32), self._high.astype(np.float32)
         self.action_space: spaces.Box = spaces.Box(low, high)
 
     @property
@@ -108,7 +119,12 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     @property
     def control_hz(self) -> int:
         """Control rate [Hz]."""
-        return CONTROL_HZ
+        return self.robot.control_hz
+
+    @property
+    def step_limit(self) -> int:
+        """Steps that an episode lasts at most; registered environments are truncated then."""
+        return round(self.task.seconds * self.robot.control_hz)
 
     @property
     def robot_name(self) -> str:
@@ -137,12 +153,12 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         super().reset(seed=seed)
         drawn = self.task.draw(self.np_random)
         self.scene = (options or {}).get("scene", drawn)
-        q = random_start(self.np_random, self.chain, self.home, self._base)
+        starts = [arm.random_start(self.np_random) for arm in self.arms]
         self.task.reset()
-        self.control.reset(q)
-        self._suction = 0.0
+        for arm, q in zip(self.arms, starts, strict=True):
+            arm.control.reset(q)
         self._success = False
-        self.world.build(self.scene, q)
+        self.world.build(self.scene, np.concatenate(starts))
         return self._observe(), self._info()
 
     def step(
@@ -157,33 +173,39 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         if self.scene is None:
             raise UserError("call reset() before step()")
         command = np.asarray(action, dtype=np.float64)
-        if command.shape != self.control.low.shape or not np.isfinite(command).all():
+        if command.shape != self._low.shape or not np.isfinite(command).all():
             raise UserError(
-                f"the action must be {self.control.low.size} finite numbers "
+                f"the action must be {self._low.size} finite numbers "
                 f"({', '.join(self.action_names)}); got shape {command.shape}: {command}"
             )
-        command = np.clip(command, self.control.low, self.control.high)
-        start = self.control.target_q
-        end = self.control.advance(command[:-1])
-        self._suction = float(command[-1])
-        on = self._suction > 0.5
-        if not on:
-            self.world.suck(False)
+        command = np.clip(command, self._low, self._high)
+        commands = np.split(command, np.cumsum([arm.control.low.size for arm in self.arms])[:-1])
+        start = np.concatenate([arm.control.target_q for arm in self.arms])
+        end = np.concatenate(
+            [arm.control.advance(part[:-1]) for arm, part in zip(self.arms, commands, strict=True)]
+        )
+        grips = [float(part[-1]) for part in commands]
+        for gripper, grip in zip(self.world.grippers, grips, strict=True):
+            gripper.before(grip)
         self.world.step(start, end)
-        if on:
-            self.world.suck(True)
+        for gripper, grip in zip(self.world.grippers, grips, strict=True):
+            gripper.after(grip)
         self._success = self.task.succeeded(self.scene, self.snapshot())
         return self._observe(), float(self._success), self._success, False, self._info()
 
     def snapshot(self) -> Snapshot:
         """The true state of the world, for tasks and scripted experts, in table coordinates."""
-        tip = self.chain.forward(self.world.joints()).position + self._base
+        hands = tuple(
+            Hand(*arm.tip(q), gripper.held, gripper.on, arm.robot.gripper == "jaws")
+            for arm, q, gripper in zip(self.arms, self._joints(), self.world.grippers, strict=True)
+        )
         return Snapshot(
-            tip=tip,
+            tip=hands[0].tip,
             positions=self.world.positions(),
             speeds=self.world.speeds(),
-            held=self.world.held,
-            suction=self._suction > 0.5,
+            held=hands[0].held,
+            suction=hands[0].on,
+            hands=hands,
         )
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -195,9 +217,11 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self.world.close()
 
     def _observe(self) -> Observation:
-        q = self.world.joints()
-        gripper = 1.0 if self.world.held is not None else 0.5 * (self._suction > 0.5)
-        state = np.concatenate([self.chain.forward(q).position, q, [gripper]]).astype(np.float32)
+        parts = [
+            np.concatenate([arm.chain.forward(q).position, q, [gripper.reading]])
+            for arm, q, gripper in zip(self.arms, self._joints(), self.world.grippers, strict=True)
+        ]
+        state = np.concatenate(parts).astype(np.float32)
         # A joint pressed against its limit may overshoot; sensors saturate.
         observation: Observation = {
             "state": np.clip(state, self._state_box.low, self._state_box.high)
@@ -205,6 +229,11 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         if self._image_size is not None:
             observation["image"] = self.world.render(self._image_size)
         return observation
+
+    def _joints(self) -> list[Array]:
+        """Measured angles (n,) [rad] of each arm."""
+        stops = np.cumsum([arm.chain.dof for arm in self.arms])
+        return np.split(self.world.joints(), stops[:-1])
 
     def _info(self) -> Info:
         return {
@@ -214,28 +243,13 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         }
 
 
-def random_start(rng: np.random.Generator, chain: Chain, home: Array, base: Array) -> Array:
-    """Joint angles (n,) [rad] with the tip in a box above the table, the tool leaning a little.
-
-    Args:
-        rng: the only source of randomness.
-        chain: the arm.
-        home: (n,) angles to start the search from; the tool points down there.
-        base: (3,) where the robot stands in table coordinates [m].
-
-    Raises:
-        UserError: the arm hardly reaches that box from there.
-    """
-    upright = chain.forward(home).rotation
-    for _ in range(100):
-        lean = rng.uniform(-1.0, 1.0, 3) * _START_LEAN
-        tip = rng.uniform(_START_LOW, _START_HIGH)
-        goal = Pose(tip - base, rotation_matrix(lean) @ upright)
-        posture = home + rng.uniform(-0.1, 0.1, chain.dof)
-        solution = solve_ik(chain, home, goal, posture=posture, iterations=30, tolerance=1e-3)
-        if solution.error < 3e-3:
-            return solution.q
-    raise UserError(
-        f"a robot at {base.tolist()} m with home {home.tolist()} rad cannot bring its tool above "
-        "the table; choose another base or home"
-    )
+def _state_bounds(arms: list[Arm]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least and greatest ``state`` (S,) of these arms."""
+    reach = np.full(3, 1.5)
+    low: list[Array] = []
+    high: list[Array] = []
+    for arm in arms:
+        widest = JAW_OPENING if arm.robot.gripper == "jaws" else 1.0
+        low += [-reach, arm.chain.lower - 0.2, np.zeros(1)]
+        high += [reach, arm.chain.upper + 0.2, np.full(1, widest)]
+    return np.concatenate(low).astype(np.float32), np.concatenate(high).astype(np.float32)

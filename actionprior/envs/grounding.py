@@ -73,7 +73,8 @@ def grounding_samples(
         image_size: edge of the images [pixels].
 
     Raises:
-        UserError: no environment is named, ``count`` is below 1, or PyBullet is not installed.
+        UserError: no environment is named or one has two arms, ``count`` is below 1, or PyBullet is
+            not installed.
     """
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
     if not env_ids or count < 1:
@@ -90,6 +91,8 @@ def grounding_samples(
         body = env.unwrapped
         if not isinstance(body, TabletopEnv):
             raise UserError(f"{env_id} is not one of the actionprior/ environments")
+        if len(body.arms) > 1:
+            raise UserError(f"{env_id} has two arms; grounding samples are of one-arm robots")
         drafts = [_draft(body, rng, number) for number in range(turn, count, len(env_ids))]
         _draw(body, drafts, image_size, samples)
         env.close()
@@ -98,8 +101,7 @@ def grounding_samples(
 
 def _draft(env: TabletopEnv, rng: np.random.Generator, number: int) -> _Draft:
     scene = env.task.draw(rng)
-    base = np.array(env.robot.base)
-    upright = env.chain.forward(env.home).rotation
+    arm = env.arms[0]
     if rng.random() < _MOVED:
         scene = _move_target(scene, rng)
     held = None
@@ -108,13 +110,12 @@ def _draft(env: TabletopEnv, rng: np.random.Generator, number: int) -> _Draft:
     while True:
         tip = _draw_tip(scene, held, rng)
         lean = rng.uniform(-1.0, 1.0, 3) * (0.08, 0.08, 0.3)
-        goal = Pose(tip - base, rotation_matrix(lean) @ upright)
+        goal = Pose(arm.to_base(tip), rotation_matrix(lean) @ arm.upright)
         solution = solve_ik(
             env.chain, env.home, goal, free_yaw=True, posture=env.home, tolerance=2e-3
         )
         if solution.error < 5e-3:
-            tip = env.chain.forward(solution.q).position + base
-            return _Draft(number, scene, solution.q, held, tip)
+            return _Draft(number, scene, solution.q, held, arm.tip(solution.q).position)
 
 
 def _move_target(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -159,7 +160,7 @@ def _draw(
     env: TabletopEnv, drafts: list[_Draft], image_size: int, samples: GroundingSamples
 ) -> None:
     """Render drafts; those with the same shapes share one world, repainted and rearranged."""
-    base = np.array(env.robot.base)
+    to_base = env.arms[0].to_base
     alike: dict[tuple[str, ...], list[_Draft]] = defaultdict(list)
     for draft in drafts:
         alike[tuple(thing.shape for thing in draft.scene.things)].append(draft)
@@ -179,8 +180,8 @@ def _draw(
             goal = centre if pad is None else (pad.x, pad.y, 0.0)
             samples.images[draft.number] = env.world.render(image_size)
             samples.instructions[draft.number] = env.task.instruction(scene)
-            samples.target_xyz[draft.number] = np.array(centre) - base
-            samples.goal_xyz[draft.number] = np.array(goal) - base
+            samples.target_xyz[draft.number] = to_base(np.array(centre))
+            samples.goal_xyz[draft.number] = to_base(np.array(goal))
 
 
 def _centre(thing: Thing) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprior.envs import EVALUATION_SEED, MAX_EPISODE_STEPS
+from actionprior.envs import EVALUATION_SEED
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
 from actionprior.envs.robots import ControlMode
@@ -26,11 +26,11 @@ from actionprior.errors import UserError
 from actionprior.staging import appears_whole
 
 SEEDS_PER_RECORDING = 1_000_000
-SETTLE_STEPS = 20
-"""Steps kept after success, in which the expert goes on: it ends its motion and waits, except where
-a push takes longer. More than a chunk, so that near success, too, a whole chunk follows: with 2
-steps policies hovered over the pad without letting go and stopped pushing short of it, and with 8,
-nearly half of all chunks were cut short."""
+SETTLE_SECONDS = 2.0
+"""How long the expert goes on after success [s]: it ends its motion and waits, except where a push
+takes longer. At 10 Hz these are 20 steps, more than a chunk, so that near success, too, a whole
+chunk follows: with 2 steps policies hovered over the pad without letting go and stopped pushing
+short of it, and with 8, nearly half of all chunks were cut short."""
 VERSION = 5
 """Goes up when scenes, experts or what is kept of an episode change, so that sets recorded before
 are not taken for today's."""
@@ -83,7 +83,7 @@ def record_demonstrations(
     Keys: ``observation.state`` and ``action`` (float32, named as the environment names them), and
     ``observation.images.front`` (lossless PNG inside parquet, or AV1 video). Frame ``t`` holds
     the observation at ``t`` and the action taken on it. Tasks alternate, so that any stretch of
-    episodes holds all of them. An episode is kept until success plus :data:`SETTLE_STEPS` steps.
+    episodes holds all of them. An episode is kept until success plus :data:`SETTLE_SECONDS`.
 
     Reset seeds run from ``seed * 1_000_000``, each used once for all tasks together; they stay
     below :data:`actionprior.envs.EVALUATION_SEED`, so no demonstration is ever evaluated on.
@@ -125,14 +125,15 @@ def demonstrate(env: TabletopEnv, expert: Expert, seed: int) -> list[Frame] | No
     expert.reset(seed)
     frames: list[Frame] = []
     left = None
-    for _ in range(MAX_EPISODE_STEPS + SETTLE_STEPS):
+    settle = round(SETTLE_SECONDS * env.control_hz)
+    for _ in range(env.step_limit + settle):
         action = expert()
         frames.append(Frame(observation["state"], observation.get("image"), action))
         observation, _, success, _, _ = env.step(action)
         if left is not None:
             left -= 1
-        elif success and len(frames) <= MAX_EPISODE_STEPS:
-            left = SETTLE_STEPS
+        elif success and len(frames) <= env.step_limit:
+            left = settle
         if left == 0:
             return frames
     return None

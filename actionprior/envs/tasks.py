@@ -31,16 +31,38 @@ _PUSH_RUN_UP = 0.07
 _PUSH_NEAREST = -0.16
 """Nearest to the robots that a push may start; closer, the longer arms cannot fold [m]."""
 
+_SIDE = 0.10
+"""How far from the middle a handover's target and pad lie at least [m]."""
+
+
+class Hand(NamedTuple):
+    """The tool of one arm.
+
+    Attributes:
+        tip: (3,) its tip in table coordinates [m].
+        direction: (3,) unit vector along which it points.
+        held: index of the object that it holds, or None.
+        on: whether it is commanded to hold.
+        jaws: whether it has jaws, which go around an object, not a cup, which goes on top.
+    """
+
+    tip: Array
+    direction: Array
+    held: int | None
+    on: bool
+    jaws: bool
+
 
 class Snapshot(NamedTuple):
     """What a task may look at after a step, in table coordinates.
 
     Attributes:
-        tip: (3,) tip of the suction cup [m].
+        tip: (3,) tip of the first arm's tool [m].
         positions: (objects, 3) centres of the objects [m].
         speeds: (objects,) speeds of the objects [m/s].
-        held: index of the object on the suction cup, or None.
-        suction: whether the suction is commanded on.
+        held: index of the object that the first arm holds, or None.
+        suction: whether the first arm's tool is commanded to hold.
+        hands: the tools of all arms, the first arm's too.
     """
 
     tip: Array
@@ -48,6 +70,7 @@ class Snapshot(NamedTuple):
     speeds: Array
     held: int | None
     suction: bool
+    hands: tuple[Hand, ...] = ()
 
 
 class Task(ABC):
@@ -56,10 +79,14 @@ class Task(ABC):
     Attributes:
         name: short name.
         pads: how many pads its scene has.
+        arms: how many arms it takes.
+        seconds: how long an episode lasts at most [s].
     """
 
     name: ClassVar[str]
     pads: ClassVar[int] = 0
+    arms: ClassVar[int] = 1
+    seconds: ClassVar[float] = 6.0
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """Draw a scene with target and goal."""
@@ -178,7 +205,36 @@ class Place(Task):
         return now.held is None and bool(resting) and _on_pad(scene, now)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push, Lift, Place)}
+class Handover(Task):
+    """Two arms: the right one picks the target up and hands it over, the left one places it.
+
+    The target starts at y <= -0.10, out of the left arm's reach, and the pad lies at y >= 0.10,
+    out of the right arm's. How it gets across is not judged.
+    """
+
+    name = "handover"
+    pads = 2
+    arms = 2
+    seconds = 10.0
+
+    def accepts(self, scene: Scene) -> bool:
+        """Target and pad lie on the two sides."""
+        return scene.target_thing.y <= -_SIDE and scene.goal_pad.y >= _SIDE
+
+    def instruction(self, scene: Scene) -> str:
+        """See :class:`Task`."""
+        thing, pad = scene.target_thing, scene.goal_pad
+        return f"hand the {thing.label} over and put it on the {pad.color} pad"
+
+    def succeeded(self, scene: Scene, now: Snapshot) -> bool:
+        """See :class:`Task`."""
+        low = now.positions[scene.target, 2] < scene.target_thing.height / 2 + 0.01
+        resting = low and now.speeds[scene.target] < 0.05
+        let_go = all(hand.held is None for hand in now.hands)
+        return let_go and bool(resting) and _on_pad(scene, now)
+
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Reach, Push, Lift, Place, Handover)}
 
 
 def make_task(task: str | Task) -> Task:

@@ -1,9 +1,9 @@
-"""From a robot's full URDF to its joint chain and to a light URDF that is cheap to draw.
+"""From a robot's full URDF or DH rows to its joint chain and to a light URDF, cheap to draw.
 
 The software renderer's cost is triangles: the stock Panda has 102,759, the light one a few
 hundred. Joint origins, axes, limits and efforts are the originals; links are drawn as cylinders
-between the joint origins; only the tool collides. The tool is a **vacuum gripper**: a shaft with a
-suction cup, not the arm's own finger gripper.
+between the joint origins; only the tool collides. The tool is a **vacuum gripper**, a shaft with a
+suction cup, or a plain pair of **jaws**, not the arm's own finger gripper.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ from actionprior.envs.robots import Robot
 from actionprior.errors import UserError
 
 TOOL_LENGTH = 0.12
-"""From flange to the tip of the suction cup [m]."""
+"""From flange to the tip of the suction cup, or to the middle between the fingertips [m]."""
 TOOL_RADIUS = 0.022
 """Radius of the suction cup [m]."""
+JAW_OPENING = 0.08
+"""Largest distance between the inner faces of the jaws' fingers [m]."""
+FINGER_LENGTH = 0.07
+_FINGER = (0.024, 0.012)
+"""Width (across the opening) and thickness (along it) of a finger [m]."""
 PRISM_FILE = "prism.obj"
 """The mesh that the light URDF draws cylinders with; it must lie beside the URDF."""
 
@@ -44,12 +49,14 @@ def data_path() -> Path:
 
 @cache
 def load_chain(robot: Robot) -> Chain:
-    """Read a robot's joint chain, from the base to the tip of the vacuum tool.
+    """A robot's joint chain, from the base to the tip of the tool.
 
     Raises:
-        UserError: PyBullet (with its data) is not installed, or the URDF has fewer revolute
-            joints than the robot needs.
+        UserError: the robot is described by a URDF, and PyBullet (with its data) is not installed,
+            or the URDF has fewer revolute joints than the robot needs.
     """
+    if robot.dh:
+        return _chain_from_dh(robot)
     path = data_path() / robot.urdf
     joints = [j for j in ElementTree.parse(path).getroot().iter("joint") if _moves(j)][: robot.dof]
     if len(joints) < robot.dof:
@@ -62,8 +69,6 @@ def load_chain(robot: Robot) -> Chain:
         return np.array([float(e.get(name, "0")) for e in limits if e is not None])
 
     axes = np.array([_numbers(j.find("axis"), "xyz", (1.0, 0.0, 0.0)) for j in joints])
-    tool = np.eye(4)
-    tool[2, 3] = robot.flange + TOOL_LENGTH
     return Chain(
         origins=np.array([_origin(j.find("origin")) for j in joints]),
         axes=axes / np.linalg.norm(axes, axis=1, keepdims=True),
@@ -71,19 +76,40 @@ def load_chain(robot: Robot) -> Chain:
         lower=np.maximum(limit("lower"), -np.pi),
         upper=np.minimum(limit("upper"), np.pi),
         effort=limit("effort"),
-        tool=tool,
+        tool=_shift((0.0, 0.0, robot.flange + TOOL_LENGTH)),
+    )
+
+
+def _chain_from_dh(robot: Robot) -> Chain:
+    """T_i = Rot_z(q_i) Trans_z(d_i) Trans_x(a_i) Rot_x(alpha_i): joint i + 1 sits after T_i."""
+    after = []
+    for row in robot.dh:
+        cos, sin = np.cos(row.alpha), np.sin(row.alpha)
+        pose = _shift((row.a, 0.0, row.d))
+        pose[1:3, 1:3] = [[cos, -sin], [sin, cos]]
+        after.append(pose)
+    limits = np.array([row.limit for row in robot.dh])
+    return Chain(
+        origins=np.array([np.eye(4), *after[:-1]]),
+        axes=np.tile((0.0, 0.0, 1.0), (robot.dof, 1)),
+        lower=-limits,
+        upper=limits,
+        effort=np.array([row.effort for row in robot.dh]),
+        tool=after[-1] @ _shift((0.0, 0.0, robot.flange + TOOL_LENGTH)),
     )
 
 
 def light_urdf(robot: Robot) -> str:
-    """Text of a URDF with the robot's kinematics, cylinders for links, and the vacuum tool.
+    """Text of a URDF with the robot's kinematics, cylinders for links, and its tool.
 
-    Link ``i`` hangs on joint ``i`` (1..n); the last link, ``tool``, is the only one that collides.
+    Link ``i`` hangs on joint ``i`` (1..n); then comes the link ``tool``, and for jaws two links
+    ``finger_1`` and ``finger_2`` on joints that slide by half the opening. Only these collide.
     """
     chain = load_chain(robot)
     radii = np.linspace(*robot.radius, robot.dof + 1)
     shell, housing = (f"{r} {g} {b} 1" for r, g, b in robot.colors)
-    ends = [*chain.origins[:, :3, 3], np.array([0.0, 0.0, robot.flange])]
+    mount = chain.tool @ _shift((0.0, 0.0, -TOOL_LENGTH))
+    ends = [*chain.origins[:, :3, 3], mount[:3, 3]]
     parts = ["<?xml version='1.0'?>", f"<robot name='{robot.name}'>"]
     parts += _link("link_0", 4.0, _strut(ends[0], radii[0] * 1.15, housing))
     for i in range(robot.dof):
@@ -101,18 +127,51 @@ def light_urdf(robot: Robot) -> str:
             f" effort='{chain.effort[i]}' velocity='10'/>",
             "</joint>",
         ]
-    parts += [*_tool(), "<joint name='tool_joint' type='fixed'>"]
-    mount = np.eye(4)
-    mount[2, 3] = robot.flange
+    jaws = robot.gripper == "jaws"
+    parts += [*(_palm() if jaws else _cup()), "<joint name='tool_joint' type='fixed'>"]
     parts += [
         f"<parent link='link_{robot.dof}'/><child link='tool'/>",
         _origin_tag(mount),
-        "</joint></robot>",
+        "</joint>",
     ]
-    return "\n".join(parts)
+    if jaws:
+        parts += [*_finger(1, 1.0), *_finger(2, -1.0)]
+    return "\n".join([*parts, "</robot>"])
 
 
-def _tool() -> list[str]:
+def _palm() -> list[str]:
+    size = (0.036, JAW_OPENING + 2 * _FINGER[1], 0.03)
+    height = TOOL_LENGTH - FINGER_LENGTH
+    half = (height - size[2]) / 2
+    shaft = _cylinder((0, 0, 0), (0, 0, half), 0.02, 2 * half, "0.15 0.15 0.17 1")
+    palm = _box((0, 0, height - size[2] / 2), size, "0.22 0.23 0.26 1")
+    return _link("tool", 0.2, shaft + palm)
+
+
+def _finger(number: int, side: float) -> list[str]:
+    width, thickness = _FINGER
+    middle = (0.0, side * thickness / 2, FINGER_LENGTH / 2)
+    shapes = _box(middle, (width, thickness, FINGER_LENGTH), "0.05 0.05 0.06 1")
+    return [
+        *_link(f"finger_{number}", 0.1, shapes),
+        f"<joint name='finger_joint_{number}' type='prismatic'>",
+        f"<parent link='tool'/><child link='finger_{number}'/>",
+        _origin_tag(_shift((0.0, 0.0, TOOL_LENGTH - FINGER_LENGTH))),
+        f"<axis xyz='0 {side:g} 0'/>",
+        f"<limit lower='0' upper='{JAW_OPENING / 2}' effort='100' velocity='1'/></joint>",
+    ]
+
+
+def _box(xyz: tuple[float, ...], size: tuple[float, ...], color: str) -> str:
+    """A box that is drawn and collides."""
+    shape = f"<origin xyz='{_text(xyz)}'/><geometry><box size='{_text(size)}'/></geometry>"
+    return (
+        f"<visual>{shape}<material name='c{color.replace(' ', '_')}'><color rgba='{color}'/>"
+        f"</material></visual><collision>{shape}</collision>"
+    )
+
+
+def _cup() -> list[str]:
     half = TOOL_LENGTH / 2
     dark, cup = "0.15 0.15 0.17 1", "0.05 0.05 0.06 1"
     visuals = _cylinder((0, 0, 0), (0, 0, half - 0.01), 0.011, TOOL_LENGTH - 0.02, dark)
@@ -156,6 +215,12 @@ def _along(direction: Array) -> tuple[float, float, float]:
     """Roll, pitch, yaw that turn the z axis to ``direction``."""
     x, y, z = direction / np.linalg.norm(direction)
     return 0.0, float(np.arctan2(np.hypot(x, y), z)), float(np.arctan2(y, x))
+
+
+def _shift(xyz: tuple[float, float, float]) -> Array:
+    pose = np.eye(4)
+    pose[:3, 3] = xyz
+    return pose
 
 
 def _moves(joint: ElementTree.Element) -> bool:

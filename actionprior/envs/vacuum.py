@@ -7,67 +7,52 @@ seal, no pressure, no delay.
 
 from __future__ import annotations
 
-from actionprior.envs.bullet import Bullet, Triple
+from actionprior.envs.bullet import Bullet
+from actionprior.envs.gripper import Gripper
 from actionprior.envs.urdf import TOOL_LENGTH
 
 _REACH = 0.008
 """Largest distance at which the cup catches an object [m]."""
 _FACE = 0.004
 """How far behind the tip a point may lie and still count as the cup's face [m]."""
-_FORCE = 60.0
-"""Largest force of the suction [N]."""
 
 
-class Vacuum:
-    """The suction of one arm.
+class Vacuum(Gripper):
+    """The suction of one arm; a command above 0.5 switches it on. See :class:`Gripper`.
 
     Args:
         bullet: the simulator.
         arm: the arm's body.
         link: the tool's link.
         things: the objects' bodies.
-
-    Attributes:
-        held: index of the object on the cup, or None.
     """
 
     def __init__(self, bullet: Bullet, arm: int, link: int, things: list[int]) -> None:
-        self.held: int | None = None
-        self._bullet, self._arm, self._link, self._things = bullet, arm, link, things
-        self._constraint = -1
+        super().__init__(bullet, arm, [link], things)
+        self._on = False
 
-    def switch(self, on: bool) -> None:
-        """Switch the suction: off lets go; on catches what touches, unless something is held."""
-        if not on:
+    def before(self, command: float) -> None:
+        """Off lets go."""
+        self._on = command > 0.5
+        if not self._on:
             self._release()
-        elif self.held is None:
+
+    def after(self, command: float) -> None:
+        """On catches what touches the cup's face, unless something is held."""
+        if self._on and self.held is None:
             index = self._touched()
             if index is not None:
                 self._attach(index)
 
-    def _attach(self, index: int) -> None:
-        bullet, body = self._bullet, self._things[index]
-        # A constraint is told in the links' centres of mass: entries 0 and 1, not 4 and 5.
-        tool = bullet.getLinkState(self._arm, self._link)[:2]
-        position, turn = bullet.multiplyTransforms(
-            *bullet.invertTransform(*tool), *bullet.getBasePositionAndOrientation(body)
-        )
-        zero = (0.0, 0.0, 0.0)
-        self._constraint = bullet.createConstraint(
-            self._arm, self._link, body, -1, bullet.JOINT_FIXED, zero, position, zero, turn
-        )
-        bullet.changeConstraint(self._constraint, maxForce=_FORCE)
-        # Contact between the two would work against the constraint.
-        bullet.setCollisionFilterPair(self._arm, body, self._link, -1, 0)
-        self.held = index
+    @property
+    def reading(self) -> float:
+        """0 off, 0.5 on, 1 an object is held."""
+        return 1.0 if self.held is not None else 0.5 * self._on
 
-    def _release(self) -> None:
-        if self.held is not None:
-            self._bullet.removeConstraint(self._constraint)
-            self._bullet.setCollisionFilterPair(
-                self._arm, self._things[self.held], self._link, -1, 1
-            )
-            self.held = None
+    @property
+    def on(self) -> bool:
+        """Whether the suction is on."""
+        return self._on
 
     def _touched(self) -> int | None:
         """Index of the object nearest to the face of the cup, if near enough."""
@@ -75,15 +60,6 @@ class Vacuum:
         for i, body in enumerate(self._things):
             points = self._bullet.getClosestPoints(self._arm, body, _REACH, linkIndexA=self._link)
             for point in points:
-                if self._along(point[5]) > TOOL_LENGTH - _FACE:
+                if self._local(point[5])[2] > TOOL_LENGTH - _FACE:
                     best = min(best or (point[8], i), (point[8], i))
         return None if best is None else best[1]
-
-    def _along(self, point: Triple) -> float:
-        """How far along the tool's axis a point lies, from the flange [m]."""
-        bullet = self._bullet
-        frame = bullet.getLinkState(self._arm, self._link)[4:6]
-        local, _ = bullet.multiplyTransforms(
-            *bullet.invertTransform(*frame), point, (0.0, 0.0, 0.0, 1.0)
-        )
-        return float(local[2])

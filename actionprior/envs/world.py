@@ -1,4 +1,4 @@
-"""One simulated world: table, robot, objects, camera.
+"""One simulated world: table, one or two arms, objects, camera.
 
 Everything random is decided outside. Each reset rebuilds the world from nothing, because PyBullet
 carries solver and contact caches over otherwise, and episodes would not repeat bit by bit.
@@ -6,6 +6,7 @@ carries solver and contact caches over otherwise, and episodes would not repeat 
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from pathlib import Path
@@ -14,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprior.envs.bullet import Bullet, Triple, make_pad, make_table, make_thing
+from actionprior.envs.gripper import Gripper
+from actionprior.envs.jaws import Jaws
 from actionprior.envs.kinematics import Array
 from actionprior.envs.meshes import prism_obj
-from actionprior.envs.robots import CONTROL_HZ, Robot
+from actionprior.envs.robots import PHYSICS_HZ, Robot, Station
 from actionprior.envs.scene import COLORS, Scene
 from actionprior.envs.urdf import PRISM_FILE, light_urdf
 from actionprior.envs.vacuum import Vacuum
 
-SUBSTEPS = 12
-"""Physics steps in a control step: 120 Hz."""
 CAMERA_EYE = (0.50, 0.0, 0.64)
 """Where the camera stands: opposite the robot, so that the arm seldom hides an object [m]."""
 CAMERA_TARGET = (-0.065, 0.0, 0.03)
@@ -32,31 +33,41 @@ CAMERA_FOV = 42.0
 _MOTOR_TORQUE = 300.0
 """Enough that the motors track every target [N m]; the light links' masses are not the arm's."""
 _MOTOR_GAIN = 0.4
-_CUP_FRICTION = 2.0
-"""A rubber cup grips what it pushes, and the push forgives an error of millimetres; Bullet
-multiplies it by the other body's."""
+_TOOL_FRICTION = 2.0
+"""Rubber cups and fingertips grip what they push, and the push forgives an error of millimetres;
+Bullet multiplies it by the other body's."""
 
 
 class World:
     """A PyBullet world with one robot; positions are table coordinates [m].
 
+    Of a station with two arms, joint angles ``q`` (n,) are the first arm's, then the second's.
+
+    Attributes:
+        grippers: one of each arm, in order; made anew by :meth:`build`.
+
     Raises:
         UserError: PyBullet is not installed.
     """
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, robot: Robot | Station) -> None:
         self._bullet = Bullet()
         self._folder = tempfile.TemporaryDirectory(prefix="actionprior-")
-        self._urdf = Path(self._folder.name, f"{robot.name}.urdf")
-        self._urdf.write_text(light_urdf(robot))
+        self._robots = robot.arms
+        self._urdfs = [Path(self._folder.name, f"arm_{i}.urdf") for i in range(len(robot.arms))]
+        for arm, urdf in zip(robot.arms, self._urdfs, strict=True):
+            urdf.write_text(light_urdf(arm))
         self._prism = Path(self._folder.name, PRISM_FILE)
         self._prism.write_text(prism_obj())
-        self._robot = robot
-        self._joints = list(range(robot.dof))
-        self._arm = -1
+        self._substeps = PHYSICS_HZ // robot.control_hz
+        self._control_hz = robot.control_hz
+        stops = np.cumsum([0, *(arm.dof for arm in robot.arms)]).tolist()
+        self._parts = [slice(*ends) for ends in itertools.pairwise(stops)]
+        self._joints = [list(range(arm.dof)) for arm in robot.arms]
+        self._arms: list[int] = []
         self._things: list[int] = []
         self._pads: list[int] = []
-        self._vacuum = Vacuum(self._bullet, self._arm, robot.dof, [])
+        self.grippers: list[Gripper] = []
 
     def close(self) -> None:
         """Disconnect from PyBullet; closing twice does no harm."""
@@ -64,27 +75,25 @@ class World:
         self._folder.cleanup()
 
     def build(self, scene: Scene, q: Array) -> None:
-        """Start afresh with the objects of ``scene`` and the arm at rest at ``q`` (n,) [rad]."""
+        """Start afresh with the objects of ``scene`` and the arms at rest at ``q`` (n,) [rad]."""
         bullet = self._bullet
         bullet.resetSimulation()
         bullet.setPhysicsEngineParameter(
-            fixedTimeStep=1.0 / (SUBSTEPS * CONTROL_HZ),
+            fixedTimeStep=1.0 / PHYSICS_HZ,
             numSolverIterations=30,
             deterministicOverlappingPairs=1,
         )
         bullet.setGravity(0, 0, -9.81)
         make_table(bullet)
-        self._arm = bullet.loadURDF(
-            str(self._urdf),
-            basePosition=self._robot.base,
-            useFixedBase=True,
-            flags=bullet.URDF_USE_INERTIA_FROM_FILE,
-        )
-        tool = self._robot.dof  # the link after the last joint's
-        bullet.changeDynamics(self._arm, tool, lateralFriction=_CUP_FRICTION)
+        self._arms = [
+            self._load(robot, urdf) for robot, urdf in zip(self._robots, self._urdfs, strict=True)
+        ]
         self._pads = [make_pad(bullet, pad) for pad in scene.pads]
         self._things = [make_thing(bullet, thing, self._prism) for thing in scene.things]
-        self._vacuum = Vacuum(bullet, self._arm, tool, self._things)
+        self.grippers = [
+            self._make_gripper(robot, arm)
+            for robot, arm in zip(self._robots, self._arms, strict=True)
+        ]
         self.arrange(scene, q)
 
     def arrange(self, scene: Scene, q: Array) -> None:
@@ -93,7 +102,8 @@ class World:
             self._put(body, (pad.x, pad.y, 0.0005), 0.0)
         for i, thing in enumerate(scene.things):
             self.place(i, (thing.x, thing.y, thing.height / 2), thing.yaw)
-        self._bullet.resetJointStatesMultiDof(self._arm, self._joints, [[v] for v in q.tolist()])
+        for arm, joints, part in zip(self._arms, self._joints, self._parts, strict=True):
+            self._bullet.resetJointStatesMultiDof(arm, joints, [[v] for v in q[part].tolist()])
 
     def recolor(self, scene: Scene) -> None:
         """Paint the objects and pads in the colours of ``scene``."""
@@ -108,33 +118,36 @@ class World:
     def step(self, start: Array, end: Array) -> None:
         """One control step: the motors follow a ramp from ``start`` to ``end`` (n,) [rad]."""
         bullet = self._bullet
-        speeds = ((end - start) * CONTROL_HZ).tolist()
-        forces = [_MOTOR_TORQUE] * len(speeds)
-        gains = [_MOTOR_GAIN] * len(speeds)
-        for i in range(1, SUBSTEPS + 1):
-            bullet.setJointMotorControlArray(
-                self._arm,
-                self._joints,
-                bullet.POSITION_CONTROL,
-                targetPositions=(start + (end - start) * (i / SUBSTEPS)).tolist(),
-                targetVelocities=speeds,
-                forces=forces,
-                positionGains=gains,
-            )
+        speeds = (end - start) * self._control_hz
+        for i in range(1, self._substeps + 1):
+            ramp = start + (end - start) * (i / self._substeps)
+            for arm, joints, part in zip(self._arms, self._joints, self._parts, strict=True):
+                bullet.setJointMotorControlArray(
+                    arm,
+                    joints,
+                    bullet.POSITION_CONTROL,
+                    targetPositions=ramp[part].tolist(),
+                    targetVelocities=speeds[part].tolist(),
+                    forces=[_MOTOR_TORQUE] * len(joints),
+                    positionGains=[_MOTOR_GAIN] * len(joints),
+                )
             bullet.stepSimulation()
-
-    def suck(self, on: bool) -> None:
-        """Switch the vacuum on or off; on, it catches what touches the cup's face now."""
-        self._vacuum.switch(on)
 
     @property
     def held(self) -> int | None:
-        """Index of the object on the suction cup, or None."""
-        return self._vacuum.held
+        """Index of the object that the first arm holds, or None."""
+        return self.grippers[0].held
 
     def joints(self) -> Array:
         """Measured joint angles (n,) [rad]."""
-        return np.array([s[0] for s in self._bullet.getJointStates(self._arm, self._joints)])
+        states = self._bullet.getJointStates
+        return np.array(
+            [
+                state[0]
+                for arm, joints in zip(self._arms, self._joints, strict=True)
+                for state in states(arm, joints)
+            ]
+        )
 
     def positions(self) -> Array:
         """Centres (objects, 3) of the objects [m]."""
@@ -167,6 +180,28 @@ class World:
         # Without NumPy support PyBullet gives a flat tuple.
         return np.asarray(image, dtype=np.uint8).reshape(size, size, 4)[..., :3].copy()
 
+    def _load(self, robot: Robot, urdf: Path) -> int:
+        bullet = self._bullet
+        arm = bullet.loadURDF(
+            str(urdf),
+            basePosition=robot.base,
+            baseOrientation=_about_z(robot.yaw),
+            useFixedBase=True,
+            flags=bullet.URDF_USE_INERTIA_FROM_FILE,
+        )
+        # The tool's links come after the last joint's.
+        for link in range(robot.dof, bullet.getNumJoints(arm)):
+            bullet.changeDynamics(arm, link, lateralFriction=_TOOL_FRICTION)
+        return int(arm)
+
+    def _make_gripper(self, robot: Robot, arm: int) -> Gripper:
+        if robot.gripper == "jaws":
+            return Jaws(self._bullet, arm, robot.dof, self._things, robot.control_hz)
+        return Vacuum(self._bullet, arm, robot.dof, self._things)
+
     def _put(self, body: int, position: Triple, yaw: float) -> None:
-        turn = (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))
-        self._bullet.resetBasePositionAndOrientation(body, position, turn)
+        self._bullet.resetBasePositionAndOrientation(body, position, _about_z(yaw))
+
+
+def _about_z(yaw: float) -> tuple[float, float, float, float]:
+    return (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))

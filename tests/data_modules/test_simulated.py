@@ -22,17 +22,22 @@ pytest.importorskip("pybullet")
         ("xarm6", None, range(7, 14)),
         ("xarm6", "joint_delta", [*range(29, 35), 36]),
         ("panda", "ee_delta", range(7, 14)),
+        ("ur5e", None, [*range(29, 35), 36]),
+        ("duo", None, range(14)),
+        ("duo", "joint_position", range(14)),
+        ("duo", "ee_delta", range(14)),
     ],
 )
 def test_embodiments_fit_the_unified_spaces(robot: str, mode, slots) -> None:
     import gymnasium
 
-    import actionprior.envs  # noqa: F401
+    from actionprior.envs import ENV_IDS
 
     body = suite_embodiment(robot, mode)
     assert body.action_mask().nonzero()[0].tolist() == list(slots)
-    ids = {"panda": "Panda", "kuka": "Kuka", "xarm6": "XArm6"}
-    env = gymnasium.make(f"actionprior/{ids[robot]}Reach-v0", control_mode=mode, images=False)
+    specs = [gymnasium.spec(env_id) for env_id in ENV_IDS]
+    env_id = next(spec.id for spec in specs if spec.kwargs["robot"] == robot)
+    env = gymnasium.make(env_id, control_mode=mode, images=False)
     assert tuple(body.action_features) == env.unwrapped.action_names
     assert tuple(body.state_features) == env.unwrapped.state_names
     assert body.control_hz == env.unwrapped.control_hz
@@ -43,7 +48,29 @@ def test_commands_are_learnt_as_what_they_are() -> None:
     assert suite_embodiment("kuka").action[0].relative_to == "joints"
     assert suite_embodiment("panda").delta_mask().sum() == 7
     assert suite_embodiment("xarm6").delta_mask().sum() == 6
+    assert suite_embodiment("duo").delta_mask().sum() == 12
+    targets = [g.relative_to for g in suite_embodiment("duo", "joint_position").action]
+    assert targets == ["left_joints", "", "right_joints", ""]
+    assert {g.unit for g in suite_embodiment("ur5e").state} == {"m", "rad"}
     assert suite_embodiment("panda", "ee_delta").name == "panda_ee_delta"
+
+
+def test_robots_of_all_rates_grippers_and_arms_learn_together(tmp_path: Path) -> None:
+    data = SimulatedTrajectories(
+        ["panda", "ur5e", "duo"], ["reach"], robot_tasks={"duo": ["handover"]},
+        episodes_per_task=2, data_dir=str(tmp_path), batch_size=4, val_fraction=0.5,
+    )  # fmt: skip
+    assert [robot.control_hz for robot in data.embodiments] == [10, 20, 15]
+    data.prepare_data()
+    data.setup("fit")
+    assert data.statistics_sample(60).embodiment_B.unique().tolist() == [0, 1, 2]
+
+
+def test_a_task_that_the_robot_lacks_is_told() -> None:
+    with pytest.raises(DataError, match=r"expected some of \['handover'\] for duo"):
+        SimulatedVLA("duo", ["reach"])
+    with pytest.raises(DataError, match="robot_tasks names 'duo', which is not among"):
+        SimulatedTrajectories(["panda"], robot_tasks={"duo": ["handover"]})
 
 
 def test_missing_sets_are_recorded_once_without_images(tmp_path: Path) -> None:

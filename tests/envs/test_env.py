@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_DELTA, PANDA
+from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_SPEED, PANDA
 from actionprior.errors import UserError
 
 
@@ -36,10 +36,35 @@ def test_importing_the_suite_imports_no_simulator():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_twelve_ids_are_registered():
-    assert len(ENV_IDS) == 12
-    assert set(ENV_IDS) <= set(gym.registry)
-    assert gym.spec(ENV_IDS[0]).max_episode_steps == 60
+def test_every_robot_is_registered_with_the_tasks_for_its_arms():
+    robots = {gym.spec(env_id).kwargs["robot"] for env_id in ENV_IDS}
+    assert robots == {"panda", "kuka", "xarm6", "ur5e", "duo"}
+    assert "actionprior/DuoHandover-v0" in ENV_IDS
+    assert not {"actionprior/DuoPlace-v0", "actionprior/PandaHandover-v0"} & set(ENV_IDS)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "rate", "steps"),
+    [
+        ("actionprior/PandaReach-v0", 10, 60),
+        ("actionprior/Ur5eReach-v0", 20, 120),
+        ("actionprior/DuoHandover-v0", 15, 150),
+    ],
+)
+def test_episodes_last_as_long_at_every_control_rate(env_id, rate, steps):
+    env = gym.make(env_id, images=False)
+    assert env.spec.max_episode_steps == env.unwrapped.step_limit == steps
+    assert env.unwrapped.control_hz == env.unwrapped.metadata["render_fps"] == rate
+    env.close()
+
+
+def test_speed_limits_do_not_depend_on_the_control_rate():
+    for robot in ("panda", "ur5e", "duo"):
+        env = TabletopEnv(robot, "handover" if robot == "duo" else "reach", images=False,
+                          control_mode="joint_delta")  # fmt: skip
+        fastest = env.action_space.high[0] * env.control_hz
+        assert fastest == pytest.approx(MAX_JOINT_SPEED)
+        env.close()
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
@@ -55,7 +80,10 @@ def test_gymnasium_accepts_it(env_id):
     env.close()
 
 
-@pytest.mark.parametrize("env_id", ["actionprior/PandaPush-v0", "actionprior/XArm6Place-v0"])
+@pytest.mark.parametrize(
+    "env_id",
+    ["actionprior/PandaPush-v0", "actionprior/Ur5ePlace-v0", "actionprior/DuoHandover-v0"],
+)
 def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
     fresh, used = (gym.make(env_id, image_size=32).unwrapped for _ in range(2))
     expert = Expert(fresh)
@@ -63,7 +91,7 @@ def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
     fresh.reset(seed=seed)
     expert.reset(seed)
     actions = []
-    for _ in range(30):
+    for _ in range(60):
         actions.append(expert())
         fresh.step(actions[-1])
     roll(used, actions, seed=5)
@@ -82,7 +110,7 @@ def test_images_do_not_change_what_happens():
         np.testing.assert_array_equal(a["state"], b["state"])
 
 
-@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6", "ur5e"])
 @pytest.mark.parametrize("mode", CONTROL_MODES)
 def test_names_and_spaces_agree(robot, mode):
     env = TabletopEnv(robot, "lift", images=False, control_mode=mode)
@@ -93,36 +121,37 @@ def test_names_and_spaces_agree(robot, mode):
     assert info["instruction"] == env.instruction
     assert info["instruction"].startswith("lift the ")
     assert info["is_success"] is False
-    tip = env.snapshot().tip - np.array(env.robot.base)
+    tip = env.arms[0].to_base(env.snapshot().tip)
     np.testing.assert_allclose(observation["state"][:3], tip, atol=1e-6)
     env.close()
 
 
-@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6", "ur5e"])
 def test_joint_deltas_add_to_the_held_target(robot):
     env = TabletopEnv(robot, images=False, control_mode="joint_delta")
     before = env.reset(seed=0)[0]["state"][3:-1]
     action = np.zeros(env.action_space.shape)
-    action[0] = 0.05
+    action[0] = 0.5 / env.control_hz
     for _ in range(3):
         observation = env.step(action)[0]
     after = observation["state"][3:-1]
-    assert after[0] - before[0] == pytest.approx(0.15, abs=0.005)
+    assert after[0] - before[0] == pytest.approx(3 * action[0], abs=0.005)
     np.testing.assert_allclose(after[1:], before[1:], atol=0.005)
 
 
-@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6", "ur5e"])
 def test_joint_positions_are_approached_no_faster_than_the_limit(robot):
     env = TabletopEnv(robot, images=False, control_mode="joint_position")
     before = env.reset(seed=0)[0]["state"][3:-1]
     action = np.append(before, 0.0)
     action[0] += 0.5
-    moved = [env.step(action)[0]["state"][3] - before[0] for _ in range(4)]
-    assert moved[0] == pytest.approx(MAX_JOINT_DELTA, abs=0.02)
+    steps = round(0.5 * env.control_hz)
+    moved = [env.step(action)[0]["state"][3] - before[0] for _ in range(steps)]
+    assert moved[0] == pytest.approx(MAX_JOINT_SPEED / env.control_hz, abs=0.02)
     assert moved[-1] == pytest.approx(0.5, abs=0.005)
 
 
-@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6"])
+@pytest.mark.parametrize("robot", ["panda", "kuka", "xarm6", "ur5e"])
 def test_tip_deltas_move_the_tip(robot):
     env = TabletopEnv(robot, images=False, control_mode="ee_delta")
     before = env.reset(seed=0)[0]["state"][:3]
@@ -167,6 +196,8 @@ def test_success_ends_the_episode_with_reward_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"robot": "duo", "task": "reach"}, r"'reach' is for 1 arm\(s\), but robot 'duo' has 2"),
+        ({"task": "handover"}, r"'handover' is for 2 arm\(s\), but robot 'panda' has 1"),
         ({"control_mode": "torque"}, "control_mode 'torque' is not known; choose one of"),
         ({"robot": "ur5"}, "robot 'ur5' is not known; choose one of"),
         ({"task": "cook"}, "task 'cook' is not known; choose one of"),

@@ -1,7 +1,9 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from actionprior.envs import ENV_IDS
+from actionprior.envs.arm import Arm
 from actionprior.envs.grounding import grounding_samples
 from actionprior.envs.robots import ROBOTS
 from actionprior.envs.scene import COLORS, WORKSPACE
@@ -9,11 +11,12 @@ from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 
 SIZE = 64
+ONE_ARM = [env_id for env_id in ENV_IDS if "Duo" not in env_id]
 
 
 @pytest.fixture(scope="module")
 def samples():
-    return grounding_samples(ENV_IDS, 240, seed=1, image_size=SIZE)
+    return grounding_samples(ONE_ARM, 320, seed=1, image_size=SIZE)
 
 
 def pixel(point):
@@ -44,9 +47,12 @@ def color_near(image, point, reach=4):
     return found
 
 
-def bases(count):
-    names = ["panda"] * 4 + ["kuka"] * 4 + ["xarm6"] * 4
-    return [np.array(ROBOTS[names[i % 12]].base) for i in range(count)]
+def on_table(places):
+    """Places (count, 3) of samples that take turns, in table coordinates."""
+    arms = {name: Arm(robot, "joint_delta") for name, robot in ROBOTS.items()}
+    names = [gym.spec(env_id).kwargs["robot"] for env_id in ONE_ARM]
+    turns = [arms[names[i % len(names)]] for i in range(len(places))]
+    return np.array([arm.to_table(xyz) for arm, xyz in zip(turns, places, strict=True)])
 
 
 def test_shapes_and_instructions(samples):
@@ -60,12 +66,11 @@ def test_shapes_and_instructions(samples):
 
 def test_the_named_color_is_where_the_target_is(samples):
     hits = [
-        text.split()[2] in color_near(image, xyz + base)
-        for image, text, xyz, base in zip(
+        text.split()[2] in color_near(image, xyz)
+        for image, text, xyz in zip(
             samples.images,
             samples.instructions,
-            samples.target_xyz,
-            bases(len(samples.images)),
+            on_table(samples.target_xyz),
             strict=True,
         )
     ]
@@ -74,12 +79,11 @@ def test_the_named_color_is_where_the_target_is(samples):
 
 def test_the_named_pad_is_where_the_goal_is(samples):
     hits = [
-        text.split()[-2] in color_near(image, xyz + base)
-        for image, text, xyz, base in zip(
+        text.split()[-2] in color_near(image, xyz)
+        for image, text, xyz in zip(
             samples.images,
             samples.instructions,
-            samples.goal_xyz,
-            bases(len(samples.images)),
+            on_table(samples.goal_xyz),
             strict=True,
         )
         if text.endswith("pad")
@@ -100,7 +104,7 @@ def test_goal_is_the_target_without_a_pad_and_on_the_table_with_one(samples):
 def test_places_are_on_the_table_also_of_what_is_held(samples):
     assert (samples.target_xyz[:, 2] < 0.06).all()
     # Held targets are seen in front of places beyond those that scenes are drawn in.
-    table = samples.target_xyz + bases(len(samples.images))
+    table = on_table(samples.target_xyz)
     assert 0.03 < (table[:, 0] < -WORKSPACE[0] - 0.08).mean() < 0.3
 
 
@@ -114,3 +118,5 @@ def test_the_seed_decides():
 def test_bad_input_is_told():
     with pytest.raises(UserError, match="count of 1 or more"):
         grounding_samples([], 3)
+    with pytest.raises(UserError, match="DuoHandover-v0 has two arms"):
+        grounding_samples("actionprior/DuoHandover-v0", 3)

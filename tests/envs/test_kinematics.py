@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actionprior.envs.arm import Arm
 from actionprior.envs.bullet import Bullet
 from actionprior.envs.kinematics import (
     TOOL_DOWN,
@@ -12,14 +13,16 @@ from actionprior.envs.kinematics import (
     rotation_vector,
     solve_ik,
 )
-from actionprior.envs.robots import ROBOTS
+from actionprior.envs.meshes import prism_obj
+from actionprior.envs.robots import DUO, ROBOTS, UR5E
 from actionprior.envs.scene import WORKSPACE
-from actionprior.envs.urdf import TOOL_LENGTH, load_chain
+from actionprior.envs.urdf import PRISM_FILE, TOOL_LENGTH, light_urdf, load_chain
 
 NAMES = sorted(ROBOTS)
+ARMS = [*ROBOTS.values(), *DUO.arms]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if ROBOTS[name].urdf])
 def test_forward_agrees_with_pybullet_on_the_original_urdf(name):
     robot = ROBOTS[name]
     chain = load_chain(robot)
@@ -43,6 +46,35 @@ def test_forward_agrees_with_pybullet_on_the_original_urdf(name):
         np.testing.assert_allclose(pose.position, tip, atol=1e-5)
         np.testing.assert_allclose(pose.rotation, rotation, atol=1e-5)
     bullet.close()
+
+
+@pytest.mark.parametrize("robot", ARMS, ids=lambda robot: robot.name)
+def test_forward_agrees_with_pybullet_on_the_light_urdf(robot, tmp_path):
+    chain = load_chain(robot)
+    (tmp_path / "arm.urdf").write_text(light_urdf(robot))
+    (tmp_path / PRISM_FILE).write_text(prism_obj())
+    bullet = Bullet()
+    arm = bullet.loadURDF(str(tmp_path / "arm.urdf"), useFixedBase=True)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        q = rng.uniform(-3.0, 3.0, chain.dof)
+        for joint, angle in enumerate(q):
+            bullet.resetJointState(arm, joint, angle)
+        state = bullet.getLinkState(arm, robot.dof, computeForwardKinematics=True)
+        rotation = np.array(bullet.getMatrixFromQuaternion(state[5])).reshape(3, 3)
+        pose = chain.forward(q)
+        tip = np.array(state[4]) + rotation @ [0, 0, TOOL_LENGTH]
+        np.testing.assert_allclose(pose.position, tip, atol=1e-5)
+        np.testing.assert_allclose(pose.rotation, rotation, atol=1e-5)
+    bullet.close()
+
+
+def test_ur5e_stands_as_its_maker_says():
+    """Tool flange at all-zero angles: (a2 + a3, -(d4 + d6), d1 - d5), its axis along -y."""
+    pose = load_chain(UR5E).forward(np.zeros(6))
+    flange = pose.position - TOOL_LENGTH * pose.rotation[:, 2]
+    np.testing.assert_allclose(flange, (-0.8172, -0.2329, 0.0628), atol=1e-9)
+    np.testing.assert_allclose(pose.rotation[:, 2], (0.0, -1.0, 0.0), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,11 +102,12 @@ def test_rotation_vector_inverts_rotation_matrix():
 @pytest.mark.parametrize("name", NAMES)
 def test_ik_reaches_the_whole_workspace_with_the_tool_down(name):
     robot = ROBOTS[name]
-    chain, home = load_chain(robot), np.array(robot.home)
+    arm = Arm(robot, robot.control_mode)
+    chain, home = arm.chain, arm.home
     for x in (-WORKSPACE[0], 0.0, WORKSPACE[0]):
         for y in (-WORKSPACE[1], 0.0, WORKSPACE[1]):
             for z in (0.01, 0.2):
-                goal = Pose(np.array([x, y, z]) - robot.base, TOOL_DOWN)
+                goal = Pose(arm.to_base(np.array([x, y, z])), TOOL_DOWN)
                 found = solve_ik(chain, home, goal, free_yaw=True, posture=home, iterations=60)
                 tip = chain.forward(found.q)
                 assert np.linalg.norm(tip.position - goal.position) < 1e-3

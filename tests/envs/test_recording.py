@@ -11,7 +11,7 @@ import pytest
 from actionprior.envs.experts import Expert
 from actionprior.envs.recording import (
     CAMERA_KEY,
-    SETTLE_STEPS,
+    SETTLE_SECONDS,
     demonstrate,
     record_demonstrations,
 )
@@ -65,8 +65,22 @@ def test_an_episode_ends_a_little_after_success():
     frames = demonstrate(env, Expert(env), seed=0)
     env.reset(seed=0)
     done = [env.step(frame.action)[2] for frame in frames]
-    assert done.index(True) == len(frames) - 1 - SETTLE_STEPS
+    assert done.index(True) == len(frames) - 1 - SETTLE_SECONDS * env.control_hz
     assert frames[0].image is None
+
+
+@pytest.mark.parametrize(
+    ("env_id", "rate"),
+    [("actionprior/Ur5ePlace-v0", 20), ("actionprior/DuoHandover-v0", 15)],
+)
+def test_recordings_have_the_robots_rate(tmp_path, env_id, rate):
+    root = tmp_path / "demos"
+    record_demonstrations(env_id, root, episodes_per_task=1, image_size=32, progress=False)
+    info = json.loads((root / "meta/info.json").read_text())
+    env = gym.make(env_id, images=False).unwrapped
+    assert info["fps"] == rate
+    assert info["robot_type"] == env.robot_name
+    assert info["features"]["action"]["names"] == list(env.action_names)
 
 
 def test_no_images(tmp_path):

@@ -1,7 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from actionprior.envs.robots import CONTROL_MODES, KUKA, PANDA, ROBOTS, XARM6, find_robot
+from actionprior.envs.arm import Arm
+from actionprior.envs.robots import (
+    CONTROL_MODES,
+    DUO,
+    KUKA,
+    PANDA,
+    ROBOTS,
+    UR5E,
+    XARM6,
+    DHRow,
+    Station,
+    find_robot,
+)
 from actionprior.envs.urdf import light_urdf, load_chain
 from actionprior.errors import UserError
 
@@ -31,18 +45,57 @@ def test_home_is_inside_the_limits_with_the_tool_down(robot):
     assert (home < chain.upper).all()
     pose = chain.forward(home)
     assert pose.rotation[2, 2] < -0.99
-    np.testing.assert_allclose(pose.position + robot.base, (-0.02, 0.0, 0.25), atol=0.02)
+    tip = Arm(robot, robot.control_mode).tip(home).position
+    np.testing.assert_allclose(tip, (-0.02, 0.0, 0.25), atol=0.02)
 
 
 @pytest.mark.parametrize("robot", ROBOTS.values())
-def test_the_light_urdf_has_the_robots_joints_and_one_colliding_link(robot):
+def test_the_light_urdf_has_the_robots_joints_and_only_its_tool_collides(robot):
     text = light_urdf(robot)
     assert text.count("type='revolute'") == robot.dof
-    assert text.count("<collision>") == 1
+    jaws = robot.gripper == "jaws"
+    assert text.count("<collision>") == (3 if jaws else 1)
+    assert text.count("type='prismatic'") == (2 if jaws else 0)
+
+
+def test_a_station_has_its_arms_features_with_prefixes():
+    state = [feature.name for feature in DUO.state_features]
+    assert state[:4] == ["left_ee_x", "left_ee_y", "left_ee_z", "left_joint_1"]
+    assert state[10] == "right_ee_x"
+    assert state[9::10] == ["left_gripper", "right_gripper"]
+    assert len(DUO.action_features()) == 14
+    assert len(DUO.action_features("ee_delta")) == 14
+
+
+def test_grippers_differ_in_what_their_state_says():
+    assert XARM6.state_features[-1].unit == "1"
+    assert UR5E.state_features[-1].unit == "m"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control_hz": 7}, "control_hz is 7; choose a whole divisor of 120"),
+        ({"dh": ()}, "needs either a urdf or dh rows"),
+        ({"urdf": "x.urdf"}, "needs either a urdf or dh rows"),
+        ({"dh": (DHRow(0.0, 0.1, 0.0),)}, "has dof 6, but 6 home angles and 1 dh rows"),
+        ({"home": (0.0,)}, "has dof 6, but 1 home angles"),
+    ],
+)
+def test_robots_that_cannot_be_simulated_are_told(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(UR5E, **changes)
+
+
+def test_arms_of_a_station_must_be_commanded_alike():
+    with pytest.raises(UserError, match="must share control mode and rate"):
+        Station("mixed", left=PANDA, right=UR5E)
 
 
 def test_unknown_names_are_told():
-    with pytest.raises(UserError, match=r"choose one of \['kuka', 'panda', 'xarm6'\]"):
+    with pytest.raises(
+        UserError, match=r"choose one of \['duo', 'kuka', 'panda', 'ur5e', 'xarm6'\]"
+    ):
         find_robot("ur5")
     with pytest.raises(UserError, match="control_mode 'x' is not known"):
         PANDA.action_features("x")  # type: ignore[arg-type]
