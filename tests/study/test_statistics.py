@@ -69,7 +69,7 @@ def test_pairs_are_told_apart_more_sharply_than_strangers() -> None:
 @pytest.mark.parametrize("spread", [0.0, 0.08])
 def test_intervals_cover_the_truth(spread: float) -> None:
     """Five seeds, whose policies differ by ``spread``; 95 % are asked for."""
-    rng, hits, hits_of_difference, tries = np.random.default_rng(1), 0, 0, 200
+    rng, hits, hits_of_difference, tries = np.random.default_rng(1), 0, 0, 100
     for k in range(tries):
         rates = [p + spread * rng.normal(size=(5, 1)) * np.ones(4) for p in (0.5, 0.35)]
         one, other = (outcomes(2 * k + i, np.clip(r, 0, 1), 50) for i, r in enumerate(rates))
