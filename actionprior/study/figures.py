@@ -32,7 +32,7 @@ def draw_all(results: Results, folder: Path) -> list[Figure]:
 
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    wide, arms = (6.4, 4.0), (7.4, 1.4 + 0.34 * len(results.study.arms))
+    wide, arms = (6.4, 4.0), (7.4, max(3.0, 1.4 + 0.34 * len(results.study.arms)))
     figures = [
         _drawn(folder, "success_by_steps", wide, partial(_by_steps, results)),
         _drawn(folder, "success_by_demonstrations", wide, partial(_by_demonstrations, results)),
@@ -62,7 +62,10 @@ def _drawn(
         figure, axis = plt.subplots(figsize=size, layout="constrained")
         title = draw(axis)
         if title:
-            axis.set_title(title, loc="left", fontsize=11)
+            legend = axis.get_legend_handles_labels()[0]
+            axis.set_title(title, loc="left", fontsize=11, pad=26 if legend else 6)
+            if legend:  # above, where no line can run through it
+                axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(legend))
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
             figure.savefig(folder / f"{name}.png", dpi=150)
         plt.close(figure)
@@ -85,7 +88,6 @@ def _by_steps(results: Results, axis: "Axes") -> str:
         if len(points) > 1:
             _line(axis, points, colour, marker, results.study.label(results.study.role(role)))
     axis.set(xlabel="Stage-2 steps", ylabel="success [%]", ylim=(0, None), xlim=(0, None))
-    axis.legend(loc="upper left")
     return f"Success along one training run ({budget.demonstrations} demonstrations a task)"
 
 
@@ -104,7 +106,6 @@ def _by_demonstrations(results: Results, axis: "Axes") -> str:
     axis.set_xticks(numbers, [str(d) for d in numbers])
     axis.minorticks_off()
     axis.set(xlabel="demonstrations of each task", ylabel="success [%]", ylim=(0, None))
-    axis.legend(loc="upper left")
     return f"Success after {steps} steps, by demonstrations"
 
 
@@ -131,7 +132,6 @@ def _error(results: Results, axis: "Axes") -> str:
         ylim=(0, None),
         xlim=(0, None),
     )
-    axis.legend()
     return f"Held-out error, one line a seed ({budget})"
 
 
@@ -158,7 +158,7 @@ def _arms(results: Results, axis: "Axes") -> str:
     axis.set_yticks(range(len(found)), labels)
     axis.invert_yaxis()
     axis.set(xlabel="success [%]; in brackets: seeds", xlim=(0, None))
-    return f"{budget}; lines: 95 % intervals; dotted: no prior"
+    return f"Success of every arm ({budget}; black: 95 % intervals)"
 
 
 def _sweep(results: Results, axis: "Axes", title: str, sweep: dict[str, Any]) -> str:
@@ -176,7 +176,6 @@ def _sweep(results: Results, axis: "Axes", title: str, sweep: dict[str, Any]) ->
     _line(axis, points, PRIOR, "o", "with the prior", band=False)
     axis.set_xticks(range(len(found)), [str(x) for x in sweep["arms"].values()])
     axis.set(xlabel=sweep["x"], ylabel="success [%]", ylim=(0, None), xlim=(-0.3, len(found) - 0.7))
-    axis.legend(loc="best")
     return f"{title} ({budget})"
 
 

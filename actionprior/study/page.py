@@ -89,8 +89,10 @@ def told(finding: Finding) -> tuple[str, str]:
         "never" if math.isinf(x) else f"{x:{signed}.3g}"
         for x in (finding.value, finding.low, finding.high)
     )
+    if finding.seeds == 1 and finding.rollouts == 0:
+        low = high = ""
     unit = "" if value == "never" else f" {finding.unit}"
-    return value + unit, f"{low} to {high}"
+    return value + unit, f"{low} to {high}" if low else "one seed"
 
 
 def verdict(finding: Finding) -> str:
