@@ -130,7 +130,7 @@ def _counts(results: Results, cells: int) -> str:
         else ("seeds vary Stage 2 alone: one Stage-1 checkpoint a prior")
     )
     return (
-        f"{done} of {cells} cells are finished ({trained} different runs), {len(seeds)} seeds "
+        f"{done} of {cells} cells are finished ({trained} different runs), seeds {seeds} "
         f"({priors}), {sum(once.values())} rollouts; revisions {revisions}."
     )
 

@@ -18,6 +18,7 @@ Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+Z = 1.959964  # its normal quantile
 
 
 class Estimate(NamedTuple):
@@ -37,11 +38,23 @@ def interquartile_mean(values: npt.ArrayLike) -> float:
     Raises:
         ValueError: there are none.
     """
-    flat = np.sort(np.asarray(values, dtype=np.float64), axis=None)
-    if len(flat) == 0:
+    flat = np.asarray(values, dtype=np.float64).reshape(1, -1)
+    if flat.size == 0:
         raise ValueError("the interquartile mean of no values is not defined")
-    cut = len(flat) // 4
-    return float(flat[cut : len(flat) - cut].mean())
+    return float(interquartile_means(flat)[0])
+
+
+def interquartile_means(value_RK: Array) -> Array:
+    """``interquartile_mean`` of each row: (R, K) to (R,)."""
+    cut = value_RK.shape[1] // 4
+    inner_RK: Array = np.sort(value_RK, axis=1)[:, cut : value_RK.shape[1] - cut]
+    return means(inner_RK)
+
+
+def means(value_RK: Array) -> Array:
+    """Mean of each row: (R, K) to (R,)."""
+    mean_R: Array = value_RK.mean(1)
+    return mean_R
 
 
 def probability_of_improvement(x_ST: npt.ArrayLike, y_ST: npt.ArrayLike) -> float:
@@ -59,24 +72,24 @@ def probability_of_improvement(x_ST: npt.ArrayLike, y_ST: npt.ArrayLike) -> floa
         raise ValueError(
             f"scores are {x.shape} and {y.shape}, expected (seeds, tasks), tasks alike"
         )
-    pairs = x[:, None] - y[None]
-    return float((np.sign(pairs) / 2 + 0.5).mean())
+    return float(_improvements(x[None], y[None])[0])
 
 
 def success(
     outcome_STN: npt.ArrayLike,
-    statistic: Callable[[Array], float] = np.mean,
+    statistic: Callable[[Array], Array] = means,
     seed: int = 0,
 ) -> Estimate:
     """A statistic of success rates (S, T), with a two-level bootstrap interval.
 
     A resample draws S seeds, then N rollouts in each of their tasks. Where seeds do not differ
     the interval is wider than it need be, by a factor of up to √2; of a single seed it holds the
-    noise of the rollouts alone.
+    noise of the rollouts alone. Where all rollouts agree, see ``_no_variation``.
 
     Args:
         outcome_STN: 0 or 1 (S, T, N).
-        statistic: of rates (S, T), for instance ``interquartile_mean``.
+        statistic: of the S·T rates of each of R resamples, (R, S·T) to (R,): ``means`` or
+            ``interquartile_means``.
         seed: of the resampling.
 
     Raises:
@@ -88,15 +101,17 @@ def success(
     drawn_RS = rng.integers(len(rate_ST), size=(RESAMPLES, len(rate_ST)))
     # N draws with replacement from N zeros and ones are one binomial draw.
     rate_RST = rng.binomial(count, rate_ST[drawn_RS]) / count
-    return _estimate(statistic(rate_ST), np.array([statistic(r) for r in rate_RST]))
+    value = statistic(rate_ST.reshape(1, -1))[0]
+    found = _estimate(value, statistic(rate_RST.reshape(RESAMPLES, -1)))
+    return _no_variation(found, outcome_STN, 0.0)
 
 
 def success_difference(one_STN: npt.ArrayLike, other_STN: npt.ArrayLike, seed: int = 0) -> Estimate:
     """Mean success of one arm less that of another, paired by seed and by scene.
 
     A resample draws seeds, and of each task's scenes, which all seeds share; both arms get the
-    same ones (the crossed bootstrap of Owen, Annals of Applied Statistics 1, 2007: never too
-    narrow by more than seeds are few).
+    same ones (the crossed bootstrap of Owen, Annals of Applied Statistics 1, 2007, which rather
+    overstates the noise).
 
     Args:
         one_STN: 0 or 1 (S, T, N).
@@ -110,15 +125,8 @@ def success_difference(one_STN: npt.ArrayLike, other_STN: npt.ArrayLike, seed: i
     if one.shape != other.shape:
         raise ValueError(f"outcomes are {one.shape} and {other.shape}; pairs need equal shapes")
     difference_STN = one - other
-    return _estimate(difference_STN.mean(), _crossed(difference_STN, seed).mean(1))
-
-
-def difference_of_differences(
-    gain_STN: npt.ArrayLike, other_gain_STN: npt.ArrayLike, seed: int = 0
-) -> Estimate:
-    """How much more one paired difference is than another; both (S, T, N), entries -1, 0, 1."""
-    difference_STN = np.asarray(gain_STN, np.float64) - np.asarray(other_gain_STN, np.float64)
-    return _estimate(difference_STN.mean(), _crossed(difference_STN, seed).mean(1))
+    found = _estimate(difference_STN.mean(), _crossed(difference_STN, seed).mean(1))
+    return _no_variation(found, difference_STN, -1.0)
 
 
 def improvement(one_STN: npt.ArrayLike, other_STN: npt.ArrayLike, seed: int = 0) -> Estimate:
@@ -136,8 +144,7 @@ def improvement(one_STN: npt.ArrayLike, other_STN: npt.ArrayLike, seed: int = 0)
         seeds_RS = rng.integers(len(rate_ST), size=(RESAMPLES, len(rate_ST)))
         rates.append(rate_ST)
         drawn.append(rng.binomial(count, rate_ST[seeds_RS]) / count)
-    resampled = [probability_of_improvement(x, y) for x, y in zip(*drawn, strict=True)]
-    return _estimate(probability_of_improvement(*rates), np.array(resampled))
+    return _estimate(probability_of_improvement(*rates), _improvements(*drawn))
 
 
 def mean(value_S: npt.ArrayLike, seed: int = 0) -> Estimate:
@@ -165,11 +172,28 @@ def ratio(top_S: npt.ArrayLike, bottom_S: npt.ArrayLike, seed: int = 0) -> Estim
     return Estimate(*np.exp(mean(np.log(top / bottom), seed)).tolist())
 
 
+def _improvements(x_RST: Array, y_RST: Array) -> Array:
+    wins_RSST = np.sign(x_RST[:, :, None] - y_RST[:, None]) / 2 + 0.5
+    share_R: Array = wins_RSST.mean((1, 2, 3))
+    return share_R
+
+
 def _outcomes(outcome_STN: npt.ArrayLike) -> Array:
     outcome = np.asarray(outcome_STN, dtype=np.float64)
     if outcome.ndim != 3 or not outcome.size:
         raise ValueError(f"outcomes are {outcome.shape}, expected (seeds, tasks, rollouts)")
     return outcome
+
+
+def _no_variation(found: Estimate, value_STN: Array, least: float) -> Estimate:
+    """Of n equal outcomes, resampling knows no uncertainty: Wilson's z² / (n + z²) serves.
+
+    Source: the bound of 0 successes of n (Wilson, JASA 22, 1927).
+    """
+    if np.ptp(value_STN) > 0:
+        return found
+    reach = Z**2 / (value_STN.size + Z**2)
+    return Estimate(found.value, max(least, found.value - reach), min(1.0, found.value + reach))
 
 
 def _crossed(value_STN: Array, seed: int) -> Array:

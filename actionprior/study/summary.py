@@ -72,7 +72,7 @@ def _summary(results: Results, arm: str, budget: Budget, own: Paired) -> Summary
             difference = statistics.success_difference(one_STN, other_STN)
             improvement = statistics.improvement(one_STN, other_STN)
     (outcome_STN,) = own.outcome_STN
-    iqm = statistics.success(outcome_STN, statistics.interquartile_mean)
+    iqm = statistics.success(outcome_STN, statistics.interquartile_means)
     return Summary(
         arm,
         budget,

@@ -42,17 +42,18 @@ def test_improvement_is_half_for_equals_and_turns_over(x: list[float], y: list[f
     assert statistics.probability_of_improvement(x_S1 + 2, x_S1) == 1
 
 
-def test_intervals_hold_their_value_and_are_a_point_for_certainty() -> None:
+def test_intervals_hold_their_value_and_agreement_is_not_certainty() -> None:
     certain = np.ones((3, 2, 10))
-    assert statistics.success(certain) == (1, 1, 1)
-    assert statistics.success_difference(certain, certain) == (0, 0, 0)
+    reach = 1.96**2 / (60 + 1.96**2)  # of 60 equal outcomes, by Wilson
+    assert statistics.success(certain) == pytest.approx((1, 1 - reach, 1), abs=1e-4)
+    assert statistics.success(1 - certain) == pytest.approx((0, 0, reach), abs=1e-4)
+    none = statistics.success_difference(certain, certain)
+    assert none == pytest.approx((0, -reach, reach), abs=1e-4)
     assert statistics.improvement(certain, certain) == (0.5, 0.5, 0.5)
     assert statistics.mean([2.0]) == (2, 2, 2)
     assert statistics.ratio([8, 2], [1, 1]).value == pytest.approx(4)
     found = statistics.success(outcomes(0, np.full((5, 4), 0.3), 50))
     assert found.low < found.value < found.high
-    gain = outcomes(0, np.full((5, 4), 0.6), 50) - outcomes(1, np.full((5, 4), 0.3), 50)
-    assert statistics.difference_of_differences(gain, gain) == (0, 0, 0)
 
 
 def test_pairs_are_told_apart_more_sharply_than_strangers() -> None:

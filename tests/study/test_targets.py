@@ -120,7 +120,7 @@ def test_figures_and_page_come_from_the_table_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     write_page(results, findings(study, rows), figures, page, "study.yaml", 60)
     text = page.read_text()
-    assert "54 of 60 cells are finished (54 different runs), 3 seeds" in text
+    assert "54 of 60 cells are finished (54 different runs), seeds [0, 1, 2]" in text
     for figure in figures:
         assert f"(page/{figure.name}.svg)" in text
     for arm in study.arms:
