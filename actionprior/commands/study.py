@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from actionprior.errors import UserError
 
 if TYPE_CHECKING:
+    from actionprior.commands._study_runs import Runs
     from actionprior.study.grid import Grid
     from actionprior.study.plan import Study
     from actionprior.study.table import Row
@@ -74,23 +75,32 @@ def study(
     earlier = target.with_suffix("") / "results.parquet"
     known = read_table(earlier) if page and earlier.is_file() else []
     runs = Runs(plan, grid, Path(out), {row.cell for row in known})
-    failure: UserError | None = None
-    if not report:
-        wanted = grid.cells if cell < 0 else [grid.cells[cell]]
-        done = sum(map(runs.finished, grid.cells))
-        print(f"{len(grid.cells)} cells, {done} of them finished", flush=True)
-        try:
-            runs.run(wanted, at_once or len(os.sched_getaffinity(0)), only_prepare=prepare)
-        except UserError as error:
-            failure = error  # the others are finished and reported
+    failure = None if report else _run(runs, cell, at_once or _cores(), prepare)
     if not prepare and cell < 0:
         rows = assemble(plan, grid, Path(out), known)
-        if not rows and failure is None:
-            raise UserError(f"no cell of {config} is finished under {out}; leave out --report")
         if rows:
             write_report(plan, grid, rows, target, config)
+        elif failure is None:
+            raise UserError(f"no cell of {config} is finished under {out}; leave out --report")
     if failure is not None:
         raise failure
+
+
+def _run(runs: "Runs", cell: int, at_once: int, prepare: bool) -> UserError | None:
+    """Run all cells, or one; what failed is returned, since the others are worth a report."""
+    cells = runs.grid.cells
+    done = sum(map(runs.finished, cells))
+    print(f"{len(cells)} cells, {done} of them finished", flush=True)
+    try:
+        runs.run(cells if cell < 0 else [cells[cell]], at_once, only_prepare=prepare)
+    except UserError as error:
+        return error
+    return None
+
+
+def _cores() -> int:
+    """Of those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, config: str) -> None:

@@ -17,9 +17,10 @@ Intervals are 95 %. Of success: two-level bootstrap, seeds as a whole and rollou
 differences: paired by seed and by scene, both resampled. IQM is the interquartile mean over seeds
 and tasks; P(better) the probability that a run of the arm does better than one without prior on a
 task, ½ where they are alike (the ideas of rliable: Agarwal et al., *Deep reinforcement learning
-at the edge of the statistical precipice*, NeurIPS 2021). With three to five seeds a bootstrap
-interval is a rough one: where seeds do not differ it is somewhat too wide, where they differ much
-too narrow. Arms are tested as they are, without correction for their number."""
+at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a bootstrap interval is a
+rough one: in simulation 91 to 99 % of those of five seeds hold the truth and 87 to 100 % of those
+of three, the fewer the more seeds differ. Arms are tested as they are, without correction for
+their number."""
 
 
 def write_page(

@@ -5,6 +5,11 @@ reinforcement learning at the edge of the statistical precipice", NeurIPS 2021):
 bootstrap intervals, the interquartile mean, the probability of improvement. Seeds are resampled
 as a whole, since one policy plays all tasks; tasks are fixed strata.
 
+How far to trust them: four tasks of 50 rollouts simulated 150 times, 95 % asked for, seeds that
+differ by 0, 4 and 8 points of success. Of five seeds 99, 95 and 91 % of the intervals of success
+held the truth, and 99, 96 and 95 % of those of a paired difference; of three seeds 97, 93 and
+87 %, and 100, 97 and 87 %.
+
 Axes: S seeds, T tasks, N rollouts (scenes) a task, R resamples.
 """
 

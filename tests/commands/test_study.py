@@ -54,12 +54,12 @@ STUDY = {
         }
     ],
 }
-MEASURED_BY_CLOCK = ("latency_ms", "stage1_seconds", "stage2_seconds")
+NOT_OF_THE_CELL = {"latency_ms": 0.0, "stage1_seconds": 0.0, "stage2_seconds": 0.0, "revision": ""}
 
 
 def comparable(rows: list[Row]) -> list[tuple]:
-    """What does not depend on how fast the machine was (NaN, which equals nothing, as None)."""
-    still = [row._replace(**dict.fromkeys(MEASURED_BY_CLOCK, 0.0)) for row in rows]
+    """What depends on neither clock nor commit (NaN, which equals nothing, as None)."""
+    still = [row._replace(**NOT_OF_THE_CELL) for row in rows]
     return [tuple(None if x != x else x for x in row) for row in still]
 
 
