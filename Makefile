@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired test check lint types bench bench-data clean
+.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo-full: install  ## the demo at its full budget
 
 demo-paired: install  ## the demo over paired seeds, with the control prior
 	$(BIN)/lightning demo --preset paired
+
+study: install  ## the study in small: arms, seeds and demonstrations, with intervals and figures
+	$(BIN)/lightning study --config recipes/study_small.yaml
 
 test: lint types  ## lint, types and every test
 	$(BIN)/pytest

@@ -19,11 +19,14 @@ from torch.utils.data import Dataset
 
 from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
+from actionprior.chunk_noise import ChunkNoise
 from actionprior.column_store import Column, consecutive
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
 from actionprior.permutation import IntArray, mix
 from actionprior.spans import Stops
 
+NOISE_SAMPLE = 4096
+"""Windows of a robot, evenly spaced, that give noise its scale."""
 HELD = 0.02
 """Least travel that a group is judged by, relative to that of the robot's widest group."""
 
@@ -243,15 +246,22 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
             The permutation depends on seed and frame alone. What is permuted is the form that
             actions are learnt in (deltas: their running sum, else a shuffled chunk would still
             go where the true one goes), against the reference of the chunk's first state.
+        noise_seed: with a seed, actions and states are replaced by ``ChunkNoise``: the control
+            prior that knows scales alone.
     """
 
     def __init__(
-        self, store: TrajectoryStore, length: int, shuffle_seed: int | None = None
+        self,
+        store: TrajectoryStore,
+        length: int,
+        shuffle_seed: int | None = None,
+        noise_seed: int | None = None,
     ) -> None:
         self.store = store
         self.length = length
         self.shuffle_seed = shuffle_seed
         self.delta_mask_EA = torch.from_numpy(np.stack([e.delta_mask() for e in store.embodiments]))
+        self.noise = None if noise_seed is None else self._noise(noise_seed)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -263,10 +273,20 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         """The finished batch of the windows that start at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
         batch = self.store.future(frames_B, self.length)
+        if self.noise is not None:
+            batch = self.noise.replace(batch, frames_B)
         if self.shuffle_seed is None:
             return batch
         delta_BA = self.delta_mask_EA[batch.embodiment_B]
         return _shuffle(batch, frames_B, delta_BA, self.shuffle_seed)
+
+    def _noise(self, seed: int) -> ChunkNoise:
+        samples = []
+        for index in range(len(self.store.embodiments)):
+            frames = np.concatenate([np.array(r) for r in self.store.of_embodiment(index)])
+            chosen = frames[np.linspace(0, len(frames) - 1, NOISE_SAMPLE).astype(np.int64)]
+            samples.append(self.store.future(torch.from_numpy(chosen), self.length))
+        return ChunkNoise(samples, self.delta_mask_EA, seed)
 
 
 def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) -> IntArray:

@@ -77,6 +77,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         idle_threshold: what counts as motion, relative to what the robot's group travels in
             its 1-in-100 windows.
         shuffle_time: permute the steps inside each training chunk: the control prior.
+        noise: replace each training chunk by noise of its robot's scale: the other control.
     """
 
     needs_videos = False
@@ -101,6 +102,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         held_out: list[str] | None = None,
         chunk_seconds: float | None = None,
         val_episodes: dict[str, list[int]] | None = None,
+        noise: bool = False,
     ) -> None:
         super().__init__(chunk_length, history_length, batch_size, num_workers, seed)
         self.robots = list(embodiments)
@@ -113,6 +115,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         self.skip_idle = skip_idle
         self.idle_threshold = idle_threshold
         self.shuffle_time = shuffle_time
+        self.noise = noise
         self.temperature = temperature
         self.caps = caps or {}
         self.held_out = held_out or []
@@ -138,10 +141,12 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return counts
 
     def windows(self, training: bool) -> BatchSource[Any]:
-        """Chunks; shuffled in time for the control prior's training."""
-        shuffled = training and self.shuffle_time
+        """Chunks; shuffled in time, or noise, for a control prior's training."""
         return TrajectoryWindows(
-            self.frames.store, self.chunk_length, shuffle_seed=self.seed if shuffled else None
+            self.frames.store,
+            self.chunk_length,
+            shuffle_seed=self.seed if training and self.shuffle_time else None,
+            noise_seed=self.seed if training and self.noise else None,
         )
 
     def prepare_data(self) -> None:

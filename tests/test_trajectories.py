@@ -133,6 +133,38 @@ def test_shuffled_time_permutes_valid_steps_only_and_keeps_pairs() -> None:
     assert not torch.equal(other.action_BHA, b.action_BHA)
 
 
+def test_noise_has_each_slots_scale_and_nothing_of_the_chunk() -> None:
+    store, _ = make_store()
+    frames = list(range(len(store)))
+    plain = TrajectoryWindows(store, 8).__getitems__(frames)
+    windows = TrajectoryWindows(store, 8, noise_seed=3)
+    noise = windows.__getitems__(frames)
+    for kept in ("step_mask_BH", "reference_BA", "embodiment_B"):
+        assert torch.equal(getattr(plain, kept), getattr(noise, kept))
+    again = windows.__getitems__(frames[::-1])  # of seed and frame alone
+    assert torch.equal(again.action_BHA, noise.action_BHA.flip(0))
+    assert torch.equal(again.state_BHS, noise.state_BHS.flip(0))
+    other = TrajectoryWindows(store, 8, noise_seed=4).__getitems__(frames)
+    assert not torch.equal(other.state_BHS, noise.state_BHS)
+    # Slots that a robot has not are zero; the others have mean and scale of the learnt form.
+    normalizer = Normalizer(store.embodiments)
+    for robot in range(2):
+        rows = plain.embodiment_B == robot
+        values = [
+            torch.cat([normalizer.relative_action(b), b.state_BHS], -1)[rows][b.step_mask_BH[rows]]
+            for b in (plain, noise)
+        ]
+        unused = (values[0] == 0).all(0)
+        assert (values[1][:, unused] == 0).all()
+        before, after = (v[:, ~unused].double() for v in values)
+        np.testing.assert_allclose(after.std(0) / before.std(0), 1, atol=0.35)
+        assert ((after.mean(0) - before.mean(0)) / before.std(0)).abs().max() < 0.5
+        pairs = torch.corrcoef(torch.stack([before.flatten(), after.flatten()]))
+        step = after[1:] - after[:-1]  # independent at each step: differences are √2 as wide
+        assert step.std() / after.std(0).pow(2).mean().sqrt() > 1.2
+        assert pairs[0, 1].abs() < 0.5
+
+
 def test_moving_tells_still_windows_and_ignores_a_held_joints_noise() -> None:
     robot = delta_arm()
     rng = np.random.default_rng(1)

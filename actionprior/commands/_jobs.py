@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ class Jobs:
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._pool = ThreadPoolExecutor(self.at_once)
-        self._waiting: list[Future[None]] = []
+        self._waiting: list[Future[object]] = []
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = threading.Event()
         # A scheduler ends a job with SIGTERM, which would leave our processes behind.
@@ -48,7 +49,11 @@ class Jobs:
 
     def start(self, name: str, words: list[str]) -> None:
         """Queue ``lightning <words>``."""
-        self._waiting.append(self._pool.submit(self._run, name, words))
+        self.submit(lambda: self.run(name, words))
+
+    def submit(self, task: Callable[[], object]) -> None:
+        """Queue a task that itself calls :meth:`run`, and does something before or after it."""
+        self._waiting.append(self._pool.submit(task))
 
     def wait(self) -> None:
         """Wait for all that was queued.
@@ -60,9 +65,14 @@ class Jobs:
         for job in waiting:
             job.result()
 
-    def _run(self, name: str, words: list[str]) -> None:
+    def run(self, name: str, words: list[str]) -> bool:
+        """Run ``lightning <words>`` now; False: it was ended because the context is left.
+
+        Raises:
+            UserError: it failed; the message holds its last line and names its log.
+        """
         if self._stopped.is_set():
-            return
+            return False
         log, start = self.logs / f"{name}.log", time.monotonic()
         print(f"$ lightning {' '.join(words)}", flush=True)
         command = [sys.executable, "-c", "from actionprior.cli import main; main()", *words]
@@ -74,7 +84,10 @@ class Jobs:
             self._running.add(process)
             code = process.wait()
             self._running.discard(process)
-        if code and not self._stopped.is_set():
+        if code and self._stopped.is_set():
+            return False
+        if code:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
             raise UserError(f"{name} failed: {last[0]} (all of it: {log})")
         print(f"{name}: done in {(time.monotonic() - start) / 60:.1f} min", flush=True)
+        return True

@@ -200,8 +200,11 @@ def test_a_mixture_that_makes_no_sense_is_refused(
         module(arm(plain, name="a"), **options)
 
 
-def test_the_control_prior_trains_on_shuffled_time_and_validates_on_true(plain: Path) -> None:
-    data = module(arm(plain), shuffle_time=True, val_fraction=0.0)
+@pytest.mark.parametrize("control", ["shuffle_time", "noise"])
+def test_a_control_prior_trains_on_its_own_chunks_and_validates_on_true_ones(
+    plain: Path, control: str
+) -> None:
+    data = module(arm(plain), val_fraction=0.0, **{control: True})
     true = data.frames.store.future(torch.arange(12), 5)
     shuffled = data.windows(training=True).__getitems__(list(range(12)))
     held_out = data.windows(training=False).__getitems__(list(range(12)))

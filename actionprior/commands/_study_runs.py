@@ -1,0 +1,196 @@
+"""Runs a study's grid: data, trunk, priors, cells; what is finished is never run again."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import yaml
+from filelock import FileLock
+
+import actionprior
+from actionprior.commands._jobs import Jobs
+from actionprior.errors import UserError
+from actionprior.study.finished import Finished, finished_file
+from actionprior.study.grid import Cell, Grid, Prior
+from actionprior.study.measured import measure, stage1_seconds
+from actionprior.study.plan import Study
+from actionprior.study.recipe import Recipe, changed, identity
+from actionprior.study.table import write_json
+
+QUIET = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
+
+
+class Runs:
+    """The runs of a grid under one folder; several processes may work on it at once.
+
+    Each run has a lock and a file that appears when it is finished; one that was killed is
+    begun again, in a folder of its own.
+
+    Args:
+        study: what is studied.
+        grid: its runs.
+        folder: ``cells/``, ``priors/``, ``trunks/`` and ``logs/`` are in it.
+        known: identities of cells that are finished elsewhere.
+    """
+
+    def __init__(self, study: Study, grid: Grid, folder: Path, known: set[str]) -> None:
+        self.study = study
+        self.grid = grid
+        self.folder = folder
+        self.known = known
+        self.failures: list[str] = []
+        self.revision = git_revision()
+
+    def finished(self, cell: Cell) -> bool:
+        """Whether the cell need not be run."""
+        return cell.id in self.known or finished_file(self.folder, cell).is_file()
+
+    def run(self, cells: Sequence[Cell], at_once: int, only_prepare: bool = False) -> None:
+        """Run what is not finished; a run that fails does not stop the others.
+
+        Raises:
+            UserError: some failed; the first one's message.
+        """
+        waiting = list({c.id: c for c in cells if not self.finished(c)}.values())
+        if not waiting:
+            return
+        with Jobs(self.folder / "logs", at_once) as jobs:
+            for recipe in self._data([*waiting]):
+                self._submit(jobs, partial(self._prepare, jobs, recipe))
+            jobs.wait()
+            if self.grid.trunk:
+                self._submit(jobs, partial(self._ground, jobs))
+            for prior in {c.prior.id: c.prior for c in waiting}.values():
+                self._submit(jobs, partial(self._pretrain, jobs, prior))
+            jobs.wait()
+            for cell in [] if only_prepare else waiting:
+                self._submit(jobs, partial(self._cell, jobs, cell))
+            jobs.wait()
+        if self.failures:
+            raise UserError(f"{len(self.failures)} run(s) failed; the first: {self.failures[0]}")
+
+    # ---- kinds of runs ------------------------------------------------------------------------
+
+    def _data(self, cells: list[Cell]) -> list[Recipe]:
+        """One recipe for each set of recordings, so that no two runs record the same."""
+        recipes = [p.recipe for p in {c.prior.id: c.prior for c in cells}.values()]
+        plain = {"data.seed": None, self.study.demonstrations_key: None}
+        by_data = {identity(r["data"]): r for r in recipes}
+        for cell in cells:
+            by_data.setdefault(identity(changed(cell.recipe, plain)["data"]), cell.recipe)
+        return list(by_data.values())
+
+    def _prepare(self, jobs: Jobs, recipe: Recipe) -> None:
+        name = f"prepare-{identity(recipe['data'])}"
+        done = self.folder / "prepared" / name
+        with self._lock(name):
+            if not done.is_file():
+                done.parent.mkdir(exist_ok=True)
+                config = self._write({"data": recipe["data"]}, done.with_suffix(".yaml"))
+                if jobs.run(name, ["prepare", f"--config={config}"]):
+                    write_json(recipe["data"], done)
+
+    def _ground(self, jobs: Jobs) -> None:
+        path = self._trunk()
+        with self._lock(f"trunk-{self.grid.trunk}"):
+            if not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                beside = path.with_suffix(".partial.safetensors")
+                words = [
+                    f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+                    for key, value in (self.study.ground or {}).items()
+                ]
+                if jobs.run(f"trunk-{self.grid.trunk}", ["ground", f"--out={beside}", *words]):
+                    beside.replace(path)
+
+    def _pretrain(self, jobs: Jobs, prior: Prior) -> None:
+        path, name = self._prior(prior), f"prior-{prior.name}-{prior.id}"
+        with self._lock(name):
+            if path.is_file():
+                return
+            attempt = self._attempt(path.parent)
+            changes = {
+                "trainer.default_root_dir": str(attempt),
+                "trainer.callbacks.ModelCheckpoint.dirpath": str(attempt),
+                "trainer.callbacks.ModelCheckpoint.filename": "prior",
+            }
+            recipe = changed(prior.recipe, QUIET | changes)
+            if jobs.run(name, ["fit", f"--config={self._write(recipe, attempt / 'recipe.yaml')}"]):
+                seconds = stage1_seconds(attempt, int(recipe["trainer"]["max_steps"]))
+                write_json({"seconds": seconds, "revision": self.revision}, path.parent / "told")
+                (attempt / "prior.ckpt").replace(path)
+
+    def _cell(self, jobs: Jobs, cell: Cell) -> None:
+        file, name = finished_file(self.folder, cell), f"cell-{cell.arm}-{cell.seed}-{cell.id}"
+        if not self._prior(cell.prior).is_file():
+            return  # its failure is told already
+        with self._lock(name):
+            if self.finished(cell):
+                return
+            attempt = self._attempt(file.parent)
+            changes = {
+                "trainer.default_root_dir": str(attempt),
+                "model.prior_checkpoint": str(self._prior(cell.prior)),
+            }
+            if self.grid.trunk:
+                changes["model.trunk.weights"] = str(self._trunk())
+            recipe = changed(cell.recipe, changes)
+            config = self._write(recipe, attempt / "recipe.yaml")
+            if jobs.run(name, ["fit", f"--config={config}"]):
+                told = self._prior(cell.prior).with_name("told")
+                seconds = float(json.loads(told.read_text())["seconds"])
+                Finished(measure(attempt, recipe), seconds, self.revision).write(file)
+
+    # ---- parts --------------------------------------------------------------------------------
+
+    def _submit(self, jobs: Jobs, task: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                task()
+            except UserError as error:
+                self.failures.append(str(error))
+                print(f"failed: {error}", flush=True)
+
+        jobs.submit(guarded)
+
+    def _prior(self, prior: Prior) -> Path:
+        return self.folder / "priors" / prior.id / "prior.ckpt"
+
+    def _trunk(self) -> Path:
+        return self.folder / "trunks" / f"{self.grid.trunk}.safetensors"
+
+    def _attempt(self, folder: Path) -> Path:
+        """A fresh folder; what killed attempts left goes, and with it the ground under them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("attempt-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix="attempt-", dir=folder))
+
+    def _lock(self, name: str) -> FileLock:
+        folder = self.folder / "locks"
+        folder.mkdir(exist_ok=True)
+        return FileLock(folder / f"{name}.lock")
+
+    def _write(self, recipe: Recipe, path: Path) -> Path:
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
+        return path
+
+
+def git_revision() -> str:
+    """The revision that this package is at, with ``-dirty`` where it is changed; or its version."""
+    folder = Path(actionprior.__file__).parent
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not of a repository around .venv
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {actionprior.__version__}"

@@ -1,0 +1,155 @@
+"""Run a grid of arms, seeds and demonstrations, and draw its tables and figures.
+
+On a SLURM cluster, first what all cells share, then an array with a job a cell::
+
+    lightning study --config recipes/study.yaml --prepare
+    sbatch --array=0-$(($(lightning study --config recipes/study.yaml --cells) - 1)) \
+        --cpus-per-task=1 --wrap 'lightning study --config recipes/study.yaml \
+        --cell $SLURM_ARRAY_TASK_ID'
+    lightning study --config recipes/study.yaml --report
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actionprior.errors import UserError
+
+if TYPE_CHECKING:
+    from actionprior.commands._study_runs import Runs
+    from actionprior.study.grid import Grid
+    from actionprior.study.plan import Study
+    from actionprior.study.table import Row
+    from actionprior.study.targets import Finding
+
+
+def study(
+    config: str,
+    out: str = "outputs/study",
+    page: str = "",
+    at_once: int = 0,
+    prepare: bool = False,
+    cells: bool = False,
+    cell: int = -1,
+    report: bool = False,
+) -> None:
+    """Run what is not finished of a study, then write its table, figures and report.
+
+    A cell is one Stage-2 run. A finished one is never run again, as long as nothing of its
+    configuration changes; a killed study goes on where it was. A cell that the results table
+    beside ``page`` knows already counts as finished.
+
+    Args:
+        config: study file, such as recipes/study.yaml.
+        out: folder for runs, priors and logs; studies may share it, and the runs in it.
+        page: the report to write, with table and figures in a folder of its name without suffix
+            (by default ``<out>/<name of the study file>.md``).
+        at_once: runs side by side; 0: one a core.
+        prepare: only record data and train trunk and priors.
+        cells: only print the number of cells.
+        cell: only run this cell, counted from 0, and write no report.
+        report: only write the report, from the cells that are finished.
+
+    Raises:
+        UserError: the study file is wrong, a run failed, or two of prepare, cells, cell and
+            report are asked for.
+    """
+    from actionprior.commands._study_runs import Runs
+    from actionprior.study.finished import assemble
+    from actionprior.study.grid import make_grid
+    from actionprior.study.plan import Study
+    from actionprior.study.table import read_table
+
+    if prepare + cells + report + (cell >= 0) > 1:
+        raise UserError("prepare, cells, cell and report exclude each other; give one of them")
+    plan = Study.read(config)
+    grid = make_grid(plan)
+    if cells:
+        print(len(grid.cells))
+        return
+    if cell >= len(grid.cells):
+        raise UserError(f"cell is {cell}, expected 0 to {len(grid.cells) - 1}")
+    target = Path(page or f"{out}/{Path(config).stem}.md")
+    earlier = target.with_suffix("") / "results.parquet"
+    known = read_table(earlier) if page and earlier.is_file() else []
+    runs = Runs(plan, grid, Path(out), {row.cell for row in known})
+    failure = None if report else _run(runs, cell, at_once or _cores(), prepare)
+    if not prepare and cell < 0:
+        rows = assemble(plan, grid, Path(out), known)
+        if rows:
+            write_report(plan, grid, rows, target, config)
+        elif failure is None:
+            raise UserError(f"no cell of {config} is finished under {out}; leave out --report")
+    if failure is not None:
+        raise failure
+
+
+def _run(runs: "Runs", cell: int, at_once: int, prepare: bool) -> UserError | None:
+    """Run all cells, or one; what failed is returned, since the others are worth a report."""
+    cells = runs.grid.cells
+    done = sum(map(runs.finished, cells))
+    print(f"{len(cells)} cells, {done} of them finished", flush=True)
+    try:
+        runs.run(cells if cell < 0 else [cells[cell]], at_once, only_prepare=prepare)
+    except UserError as error:
+        return error
+    return None
+
+
+def _cores() -> int:
+    """Of those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, config: str) -> None:
+    """Write table, figures and page; print the targets and the ``RESULT`` line."""
+    from actionprior.study.budgets import Results
+    from actionprior.study.figures import draw_all
+    from actionprior.study.page import write_page
+    from actionprior.study.table import write_table
+    from actionprior.study.targets import findings
+
+    folder = page.with_suffix("")
+    write_table(rows, folder / "results")
+    results = Results(plan, rows)
+    found = findings(plan, rows)
+    figures = draw_all(results, folder)
+    write_page(results, found, figures, page, config, len(grid.cells))
+    _print(found)
+    print(f"report {page}, table {folder / 'results.parquet'}")
+    told = {f.key: {k: _plain(v) for k, v in f._asdict().items() if k != "key"} for f in found}
+    print("RESULT " + json.dumps(told), flush=True)
+
+
+def _print(found: "list[Finding]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from actionprior.study.page import told, verdict
+
+    table = Table(title="Targets", caption="95 % bootstrap intervals over seeds and rollouts")
+    table.add_column("quantity", max_width=44)
+    for name in ("target", "paper", "found", "95 % interval", "seeds", "rollouts", "met"):
+        table.add_column(name, justify="right")
+    for f in found:
+        counts = (str(f.seeds or "–"), str(f.rollouts or "–"))
+        table.add_row(f.quantity, f.target, f.paper, *told(f), *counts, verdict(f).strip("*"))
+    Console(width=140).print(table)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  fields of a Finding
+    """JSON has no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def main(args: list[str]) -> None:
+    """Run the verb: see :func:`study` for its options."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="lightning study", description=study.__doc__)
+    parser.add_function_arguments(study)
+    # Switches as one types them: `--report`, without `=true`.
+    flags = {"--prepare", "--cells", "--report"}
+    study(**parser.parse_args([f"{a}=true" if a in flags else a for a in args]))

@@ -1,0 +1,1 @@
+"""The study without Lightning: its grid, its results table, statistics, targets and figures."""

@@ -1,0 +1,110 @@
+"""What finished cells left, and the table's rows made from it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from actionprior.study.grid import Cell, Grid
+from actionprior.study.measured import Measured, Measurement
+from actionprior.study.plan import Study
+from actionprior.study.recipe import Recipe
+from actionprior.study.table import Row, Table, select, write_json
+
+
+class Finished(NamedTuple):
+    """A cell's outcome; in a file that appears as a whole when the cell is finished."""
+
+    measured: Measured
+    stage1_seconds: float
+    revision: str
+
+    def write(self, path: Path) -> None:
+        """As JSON, atomically."""
+        measured = self.measured._asdict()
+        measured["measurements"] = [m._asdict() for m in self.measured.measurements]
+        write_json(self._asdict() | {"measured": measured}, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What :meth:`write` wrote."""
+        plain: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        measured = plain["measured"]
+        measured["measurements"] = [Measurement(**m) for m in measured["measurements"]]
+        return cls(**(plain | {"measured": Measured(**measured)}))
+
+
+def rows_of(study: Study, cell: Cell, finished: Finished) -> list[Row]:
+    """The table's rows of one cell."""
+    told = finished.measured
+    arm = study.arms[cell.arm]
+    configuration = {"arm": arm.overrides, "prior": study.priors[arm.prior]}
+    return [
+        Row(
+            cell=cell.id,
+            arm=cell.arm,
+            prior=cell.prior.name,
+            prior_seed=cell.prior.seed,
+            seed=cell.seed,
+            demonstrations=cell.demonstrations,
+            steps=cell.steps,
+            step=m.step,
+            task=m.task,
+            robot=m.robot,
+            rollouts=len(m.outcomes),
+            successes=m.outcomes.count("1"),
+            outcomes=m.outcomes,
+            first_scene=m.first_scene,
+            latency_ms=m.latency_ms,
+            val_mae=m.val_mae,
+            initial_loss=told.initial_loss,
+            initial_grad_norm=told.initial_grad_norm,
+            stage1_seconds=finished.stage1_seconds if uses_prior(cell.recipe) else 0.0,
+            stage2_seconds=m.step * told.seconds_a_step,
+            revision=finished.revision,
+            configuration=json.dumps(configuration, sort_keys=True),
+        )
+        for m in told.measurements
+    ]
+
+
+def uses_prior(recipe: Recipe) -> bool:
+    """Whether Stage 1 is counted among what a run costs."""
+    model = recipe["model"]
+    return bool(model.get("init_args", model).get("use_prior", True))
+
+
+def relabelled(study: Study, cell: Cell, known: Table) -> list[Row]:
+    """A cell's rows from an earlier table, under the names that it has in the study now."""
+    rows = select(known, cell=cell.id)
+    once = {(row.step, row.task): row for row in rows}  # two arms may share a cell
+    seconds = [row.stage1_seconds for row in rows if not math.isnan(row.stage1_seconds)]
+    stage1 = max(seconds, default=math.nan) if uses_prior(cell.recipe) else 0.0
+    arm = study.arms[cell.arm]
+    configuration = {"arm": arm.overrides, "prior": study.priors[arm.prior]}
+    return [
+        row._replace(
+            arm=cell.arm,
+            prior=cell.prior.name,
+            stage1_seconds=stage1,
+            configuration=json.dumps(configuration, sort_keys=True),
+        )
+        for row in once.values()
+    ]
+
+
+def assemble(study: Study, grid: Grid, folder: Path, known: Table) -> list[Row]:
+    """All rows that there are: of cells finished under ``folder``, else of the ``known`` table."""
+    result = []
+    for cell in grid.cells:
+        file = finished_file(folder, cell)
+        if file.is_file():
+            result += rows_of(study, cell, Finished.read(file))
+        else:
+            result += relabelled(study, cell, known)
+    return result
+
+
+def finished_file(folder: Path, cell: Cell) -> Path:
+    """Where a cell's outcome is."""
+    return folder / "cells" / cell.id / "finished.json"

@@ -1,0 +1,131 @@
+"""What a run wrote: TensorBoard events and the rollouts' ``results.json``, read back."""
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+from actionprior.study.grid import CURVE, ROLLOUTS
+from actionprior.study.recipe import Recipe, StudyError, member
+
+FIRST = 10  # steps whose mean is called initial: one batch alone is noisy
+
+
+class Curve(NamedTuple):
+    """A logged scalar: steps done when it was measured, values, wall-clock times [s]."""
+
+    steps: list[int]
+    values: list[float]
+    times_s: list[float]
+
+
+class Measurement(NamedTuple):
+    """The part of a table's row that one run tells by itself."""
+
+    step: int
+    task: str
+    robot: str
+    outcomes: str
+    first_scene: int
+    latency_ms: float
+    val_mae: float
+
+
+class Measured(NamedTuple):
+    """A Stage-2 run."""
+
+    initial_loss: float
+    initial_grad_norm: float
+    seconds_a_step: float
+    measurements: list[Measurement]
+
+
+def measure(folder: Path, recipe: Recipe) -> Measured:
+    """Read a finished Stage-2 run.
+
+    Args:
+        folder: its ``default_root_dir``.
+        recipe: what it ran.
+
+    Raises:
+        StudyError: logs or rollouts are missing.
+    """
+    log_dir = folder / "lightning_logs" / "version_0"
+    curves = read_curves(log_dir, ("train/loss_pred", "train/grad_norm", "val/mae_normalized"))
+    loss, norm, mae = curves.values()
+    if not loss.values:
+        raise StudyError(f"{log_dir} holds no train/loss_pred; expected the logs of a fit")
+    errors = dict(zip(mae.steps, mae.values, strict=True))
+    found = [
+        Measurement(step, "", "", "", 0, math.nan, value) for step, value in sorted(errors.items())
+    ]
+    found += _rollouts(log_dir, recipe, errors)
+    if member(recipe, ROLLOUTS) is not None and not any(m.outcomes for m in found):
+        raise StudyError(f"{log_dir} holds no rollouts; expected the end of a finished run")
+    return Measured(
+        mean(loss.values[:FIRST]),
+        mean(norm.values[:FIRST]) if norm.values else math.nan,
+        seconds_a_step(loss),
+        found,
+    )
+
+
+def stage1_seconds(folder: Path, steps: int) -> float:
+    """Training time [s] of a Stage-1 run of so many steps; NaN where it logged too little."""
+    (loss,) = read_curves(folder / "lightning_logs" / "version_0", ("train/loss",)).values()
+    return steps * seconds_a_step(loss)
+
+
+def seconds_a_step(curve: Curve) -> float:
+    """Median wall-clock time of a step [s]: pauses for validation and rollouts do not count."""
+    pairs = zip(curve.steps, curve.times_s, strict=True)
+    points = sorted(pairs)
+    rates = [(t - t0) / (k - k0) for (k0, t0), (k, t) in pairwise(points) if k > k0 and t >= t0]
+    return median(rates) if rates else math.nan
+
+
+def read_curves(log_dir: Path, tags: tuple[str, ...]) -> dict[str, Curve]:
+    """Scalars of a run's TensorBoard events; a tag that was never logged is an empty curve."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not log_dir.is_dir():
+        raise StudyError(f"{log_dir} is not here; expected the logs of a fit")
+    events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    known = set(events.Tags()["scalars"])
+    result = {}
+    for tag in tags:
+        scalars = events.Scalars(tag) if tag in known else []
+        # Lightning counts from 0: what is logged at k was measured after k + 1 steps.
+        result[tag] = Curve(
+            [s.step + 1 for s in scalars],
+            [float(s.value) for s in scalars],
+            [float(s.wall_time) for s in scalars],
+        )
+    return result
+
+
+def _rollouts(log_dir: Path, recipe: Recipe, errors: dict[int, float]) -> Iterator[Measurement]:
+    settings = (member(recipe, ROLLOUTS) or {}).get("init_args", {})
+    robots = settings.get("embodiment", "")
+    files = {}
+    # The final rollouts, which are more, come last and win.
+    for tag in (CURVE, settings.get("tag", "rollout")):
+        for file in sorted(log_dir.glob(f"{tag}s/step_*/results.json")):
+            told: dict[str, Any] = json.loads(file.read_text("utf-8"))
+            files[int(told["step"])] = told
+    for step, told in sorted(files.items()):
+        for environment in told["environments"]:
+            task, episodes = environment["env_id"], environment["episodes"]
+            yield Measurement(
+                step,
+                task,
+                robots.get(task, "") if isinstance(robots, dict) else robots,
+                "".join("01"[e["success"]] for e in episodes),
+                int(episodes[0]["seed"]),
+                median(e["latency_ms"] for e in episodes),
+                errors.get(step, math.nan),
+            )

@@ -1,0 +1,214 @@
+"""The report in Markdown: every table and figure, of the results table alone."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from actionprior.study.budgets import Results
+from actionprior.study.figures import Figure
+from actionprior.study.statistics import Estimate
+from actionprior.study.summary import Summary, seconds_of, summaries
+from actionprior.study.table import select
+from actionprior.study.targets import Finding
+
+METHOD = """\
+Intervals are 95 %. Of success: two-level bootstrap, seeds as a whole and rollouts within them. Of
+differences: paired by seed and by scene, both resampled. IQM is the interquartile mean over seeds
+and tasks; P(better) the probability that a run of the arm does better than one without prior on a
+task, ½ where they are alike (the ideas of rliable: Agarwal et al., *Deep reinforcement learning
+at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a bootstrap interval is a
+rough one: in simulation 91 to 99 % of those of five seeds hold the truth and 87 to 100 % of those
+of three, the fewer the more seeds differ. Arms are tested as they are, without correction for
+their number."""
+
+
+def write_page(
+    results: Results,
+    found: Sequence[Finding],
+    figures: Sequence[Figure],
+    page: Path,
+    config: str,
+    cells: int,
+) -> None:
+    """Write the report; figures are looked for in the folder ``<page without suffix>/``.
+
+    Args:
+        results: the table with its study.
+        found: the targets.
+        figures: as drawn.
+        page: where to.
+        config: the study file, as the command was given it.
+        cells: of the whole grid, finished or not.
+    """
+    folder, found_summaries = page.stem, summaries(results)
+    parts = [
+        "# The study: what the motion prior gives",
+        f"Written by `lightning study --config {config}` from "
+        f"[`results.csv`]({folder}/results.csv) ([Parquet]({folder}/results.parquet)); no figure "
+        f"is typed by hand. {_counts(results, cells)}",
+    ]
+    if results.study.notes:
+        parts.append(results.study.notes.strip())
+    parts += [_pictures(figures, folder, ("success_by_steps", "success_by_demonstrations"))]
+    parts += ["## Targets", target_table(found)]
+    parts += ["## Every arm", METHOD, arm_table(results, found_summaries)]
+    shown = ("success_by_steps", "success_by_demonstrations")
+    parts += [_pictures([f for f in figures if f.name not in shown], folder)]
+    parts += ["## By task", _task_table(results, found_summaries)]
+    parts += ["## Start and cost", _cost_table(results, found_summaries)]
+    parts += ["## What the arms are", _definitions(results)]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+
+
+def target_table(found: Iterable[Finding]) -> str:
+    """The targets in Markdown."""
+    head = ("quantity", "target", "paper", "found", "95 % interval", "seeds", "rollouts", "met")
+    rows = [
+        (
+            f.quantity,
+            f.target,
+            f.paper or "–",
+            *told(f),
+            f.seeds or "–",
+            f.rollouts or "–",
+            verdict(f),
+        )
+        for f in found
+    ]
+    notes = [f"- {f.quantity}: {f.note}." for f in found]
+    return "\n".join([_table(head, rows), "", *notes])
+
+
+def told(finding: Finding) -> tuple[str, str]:
+    """Value and interval in words."""
+    if finding.value is None or finding.low is None or finding.high is None:
+        return "not measured", "–"
+    signed = "+" if finding.unit == "points" else ""
+    value, low, high = (
+        "never" if math.isinf(x) else f"{x:{signed}.3g}"
+        for x in (finding.value, finding.low, finding.high)
+    )
+    if finding.seeds == 1 and finding.rollouts == 0:
+        low = high = ""
+    unit = "" if value == "never" else f" {finding.unit}"
+    return value + unit, f"{low} to {high}" if low else "one seed"
+
+
+def verdict(finding: Finding) -> str:
+    """Met or not."""
+    return {True: "yes", False: "**no**", None: "not measured"}[finding.met]
+
+
+def arm_table(results: Results, found: Sequence[Summary]) -> str:
+    """All arms at all budgets: what had no effect is printed like what had."""
+    head = ["demos", "steps", "arm", "success [%]", "IQM [%]", "over no prior [points]"]
+    head += ["P(better)", "seeds", "rollouts"]
+    rows = []
+    for s in found:
+        difference = "–" if s.difference is None else _interval(s.difference, "+.1f", 100)
+        better = "–" if s.improvement is None else _interval(s.improvement, ".2f", 1)
+        shares = (_interval(e, ".1f", 100) for e in (s.success, s.interquartile_mean))
+        label = results.study.label(s.arm)
+        rows.append((*s.budget, label, *shares, difference, better, s.seeds, s.rollouts))
+    return _table(head, rows)
+
+
+# ---- parts -------------------------------------------------------------------------------------
+
+
+def _counts(results: Results, cells: int) -> str:
+    table = results.table
+    done = len({(r.arm, r.seed, r.demonstrations, r.steps) for r in table})
+    trained = len({r.cell for r in table})
+    seeds = sorted({r.seed for r in table})
+    once = {(r.cell, r.step, r.task): r.rollouts for r in table}
+    revisions = ", ".join(f"`{r}`" for r in sorted({r.revision for r in table})) or "none"
+    priors = (
+        "a prior for each seed"
+        if results.study.prior_per_seed
+        else ("seeds vary Stage 2 alone: one Stage-1 checkpoint a prior")
+    )
+    return (
+        f"{done} of {cells} cells are finished ({trained} different runs), seeds {seeds} "
+        f"({priors}), {sum(once.values())} rollouts; revisions {revisions}."
+    )
+
+
+def _pictures(figures: Sequence[Figure], folder: str, names: Sequence[str] = ()) -> str:
+    chosen = [f for f in figures if not names or f.name in names]
+    return "\n\n".join(f"![{f.title}]({folder}/{f.name}.svg)" for f in chosen)
+
+
+def _task_table(results: Results, found: Sequence[Summary]) -> str:
+    tasks = results.tasks()
+    rows = []
+    for s in found:
+        final = results.final(s.arm, s.budget)
+        counts = []
+        for task in tasks:
+            mine = select(final, task=task)
+            won, played = sum(r.successes for r in mine), sum(r.rollouts for r in mine)
+            counts.append(f"{won}/{played}" if played else "–")
+        rows.append((*s.budget, results.study.label(s.arm), *counts))
+    names = [task.split("/")[-1].removesuffix("-v0") for task in tasks]
+    text = "Successes of rollouts, all seeds together."
+    return "\n\n".join([text, _table(("demos", "steps", "arm", *names), rows)])
+
+
+def _cost_table(results: Results, found: Sequence[Summary]) -> str:
+    rows = []
+    for s in found:
+        final = results.final(s.arm, s.budget)
+        seconds = seconds_of(results, s.arm, s.budget)
+        columns = ("initial_loss", "initial_grad_norm", "val_mae", "latency_ms")
+        last = [r for r in results.rows(s.arm, s.budget) if not r.task and r.step == r.steps]
+        means = [_mean(getattr(r, c) for r in (last if c == "val_mae" else final)) for c in columns]
+        label = results.study.label(s.arm)
+        rows.append((*s.budget, label, *means, *(_number(x, ".0f") for x in seconds)))
+    head = ["demos", "steps", "arm", "initial loss", "initial gradient norm"]
+    text = (
+        "Means over seeds. Initial: mean of the first ten steps. Seconds are of training on the "
+        "machine that ran the cell, median step times steps; those of Stage 1 are spent once a "
+        "prior, however many cells start from it."
+    )
+    head += ["final held-out error", "re-plan [ms]", "Stage 1 [s]", "Stage 2 [s]"]
+    return "\n\n".join([text, _table(head, rows)])
+
+
+def _definitions(results: Results) -> str:
+    study, rows = results.study, []
+    for name, arm in study.arms.items():
+        changes = (_changes(arm.overrides), _changes(study.priors[arm.prior]))
+        tuning = arm.tuning or "none of its own"
+        rows.append((study.label(name), changes[0], f"{arm.prior}: {changes[1]}", tuning))
+    text = (
+        f"All else is `{study.stage1.recipe}` with {_changes(study.stage1.overrides)} (Stage 1) "
+        f"and `{study.stage2.recipe}` with {_changes(study.stage2.overrides)} (Stage 2)."
+    )
+    return "\n\n".join([text, _table(("arm", "Stage 2", "prior", "tuning budget"), rows)])
+
+
+def _changes(overrides: dict[str, object]) -> str:
+    told = [f"`{name}: {json.dumps(value)}`" for name, value in overrides.items()]
+    return ", ".join(told) or "no change"
+
+
+def _interval(estimate: Estimate, form: str, scale: float) -> str:
+    value, low, high = (f"{scale * x:{form}}" for x in estimate)
+    return f"{value} ({low} to {high})"
+
+
+def _mean(values: Iterable[float]) -> str:
+    known = [v for v in values if not math.isnan(v)]
+    return _number(sum(known) / len(known), ".3g") if known else "–"
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else f"{value:{form}}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])

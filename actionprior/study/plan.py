@@ -1,0 +1,225 @@
+"""What a study file says: priors, arms, and the cells of the grid."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from actionprior.study.recipe import StudyError, read_yaml
+
+ROLES = (
+    "prior",
+    "no_prior",
+    "history",
+    "history_mlp",
+    "shuffled",
+    "noise",
+    "decay_10",
+    "whole_run",
+)
+"""What the targets compare; the N_decay of ``prior`` is its own."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A recipe of ``lightning fit`` and what all its runs change in it, by dotted names."""
+
+    recipe: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: a prior, and switches of Stage 2 by dotted names.
+
+    Attributes:
+        prior: name of the prior; of an arm that uses none, its statistics and sizes serve.
+        overrides: of the Stage-2 recipe.
+        label: in tables and figures; by default the arm's name.
+        tuning: what was spent on tuning it, in words, for the report.
+    """
+
+    prior: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    tuning: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A full grid of cells: arms × seeds × demonstrations × steps.
+
+    Attributes:
+        arms: names.
+        seeds: of Stage 2 (and of Stage 1, with ``prior_per_seed``).
+        demonstrations: of each task.
+        steps: of Stage 2; each with a completed learning-rate schedule.
+        curve: whether success is measured along the run, too.
+    """
+
+    arms: list[str]
+    seeds: list[int]
+    demonstrations: list[int]
+    steps: list[int]
+    curve: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How cells are measured; the same for all of them.
+
+    Attributes:
+        rollouts: of each task at a cell's end.
+        first_scene: seed of the first; arms and seeds share the scenes, which pairs them. None:
+            the recipe's.
+        validations: of the held-out error along a run.
+        curve_every: share of a run between measurements of success along it.
+        curve_rollouts: of each task in those.
+    """
+
+    rollouts: int = 50
+    first_scene: int | None = None
+    validations: int = 20
+    curve_every: float = 0.1
+    curve_rollouts: int = 10
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file.
+
+    Attributes:
+        stage1: of the priors.
+        stage2: of the cells.
+        priors: name → overrides of the Stage-1 recipe.
+        arms: name → arm.
+        cells: blocks; a cell that two of them name is the first one's.
+        evaluation: how cells are measured.
+        ground: options of ``lightning ground`` for the trunk that all cells share; None: the
+            Stage-2 recipe's own trunk.
+        prior_per_seed: a prior is trained for each seed, rather than one for all.
+        demonstrations_key: Stage-2 name of the number of demonstrations of each task.
+        roles: which arm is which in the targets; by default the arm of the role's own name.
+        groups: name → tasks (environment ids), for the targets on a part of them.
+        sweeps: title of a figure → {x label, arms: {arm: x}}, for curves over arms.
+        notes: said in the report.
+    """
+
+    stage1: Stage
+    stage2: Stage
+    priors: dict[str, dict[str, Any]]
+    arms: dict[str, Arm]
+    cells: list[Block]
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    ground: dict[str, Any] | None = None
+    prior_per_seed: bool = False
+    demonstrations_key: str = "data.demonstrations"
+    roles: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: str = ""
+
+    @classmethod
+    def read(cls, path: str) -> Self:
+        """Read and check a study file.
+
+        Raises:
+            StudyError: one sentence that names the file and what is wrong in it.
+        """
+        try:
+            return cls._from_plain(read_yaml(path))
+        except StudyError as error:
+            told = str(error)
+            raise StudyError(told if told.startswith(path) else f"{path}: {told}") from None
+
+    @classmethod
+    def _from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        _known(plain, cls, "the study")
+        for key in ("stage1", "stage2", "priors", "arms", "cells"):
+            if not plain.get(key):
+                raise StudyError(f"{key} is missing")
+        fields = dict(plain)
+        for key in ("stage1", "stage2"):
+            fields[key] = _made(Stage, plain[key], key)
+        fields["priors"] = {
+            name: _mapping(changes or {}, f"priors.{name}")
+            for name, changes in _mapping(plain["priors"], "priors").items()
+        }
+        fields["arms"] = {
+            name: _made(Arm, arm, f"arms.{name}")
+            for name, arm in _mapping(plain["arms"], "arms").items()
+        }
+        fields["cells"] = [_made(Block, b, f"cells[{k}]") for k, b in enumerate(plain["cells"])]
+        fields["evaluation"] = _made(Evaluation, plain.get("evaluation") or {}, "evaluation")
+        study = cls(**fields)
+        study._check()
+        return study
+
+    def role(self, name: str) -> str:
+        """The arm that plays a role; it may be missing from the study."""
+        return self.roles.get(name, name)
+
+    def label(self, arm: str) -> str:
+        """The arm in words."""
+        return (self.arms[arm].label if arm in self.arms else "") or arm.replace("_", " ")
+
+    def _check(self) -> None:
+        for name, arm in self.arms.items():
+            _one_of(arm.prior, self.priors, f"arms.{name}.prior")
+        for k, block in enumerate(self.cells):
+            for name in block.arms:
+                _one_of(name, self.arms, f"cells[{k}].arms")
+            for key in ("seeds", "demonstrations", "steps"):
+                _whole(getattr(block, key), f"cells[{k}].{key}", 0 if key == "seeds" else 1)
+        e = self.evaluation
+        _whole([e.rollouts, e.validations, e.curve_rollouts], "evaluation", 1)
+        if not isinstance(e.curve_every, int | float) or not 0 < e.curve_every <= 1:
+            raise StudyError(f"evaluation.curve_every is {e.curve_every!r}, expected above 0, to 1")
+        if e.curve_rollouts > e.rollouts:
+            raise StudyError(
+                f"evaluation.curve_rollouts is {e.curve_rollouts}, expected at most rollouts"
+            )
+        for role, name in self.roles.items():
+            _one_of(role, ROLES, "roles")
+            _one_of(name, self.arms, f"roles.{role}")
+        for title, sweep in self.sweeps.items():
+            if not isinstance(sweep, dict) or set(sweep) != {"x", "arms"}:
+                raise StudyError(f"sweeps.{title} is {sweep!r}, expected a mapping of x and arms")
+            for name in sweep["arms"]:
+                _one_of(name, self.arms, f"sweeps.{title}.arms")
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise StudyError(f"{where} is {value!r}, expected a mapping")
+    return value
+
+
+def _known(plain: object, kind: type, where: str) -> None:
+    names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]  # all are dataclasses
+    for name in _mapping(plain, where):
+        _one_of(name, names, where)
+
+
+def _made[T](kind: type[T], plain: object, where: str) -> T:
+    _known(plain, kind, where)
+    fields = _mapping(plain, where)
+    fields = {k: v for k, v in fields.items() if v is not None}
+    _mapping(fields.get("overrides", {}), f"{where}.overrides")
+    for key in ("arms", "seeds", "demonstrations", "steps"):
+        if key in fields and (not isinstance(fields[key], list) or not fields[key]):
+            raise StudyError(f"{where}.{key} is {fields[key]!r}, expected a list")
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise StudyError(f"{where}: {str(error).partition(') ')[2]}") from None
+
+
+def _one_of(name: object, allowed: Any, where: str) -> None:  # noqa: ANN401  a container of names
+    if name not in allowed:
+        raise StudyError(f"{where} names {name!r}, expected one of {sorted(allowed)}")
+
+
+def _whole(values: list[Any], where: str, least: int) -> None:
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise StudyError(f"{where} holds {value!r}, expected whole numbers from {least} on")

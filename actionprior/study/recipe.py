@@ -1,0 +1,96 @@
+"""Recipes changed by dotted names, and the identity of a configuration."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actionprior.errors import UserError
+
+Recipe = dict[str, Any]
+
+
+class StudyError(UserError):
+    """A study file, a recipe or a results table that a study cannot use."""
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        StudyError: missing, not YAML, or something else than a mapping.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise StudyError(f"{path} is not here; expected a YAML file (in the project's folder?)")
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise StudyError(f"{path} holds {type(found).__name__}, expected a mapping")
+    return found
+
+
+def changed(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    """A copy of the recipe with ``changes``, named as on the command line.
+
+    ``data.batch_size`` steps into ``init_args`` by itself, and
+    ``trainer.callbacks.RolloutEvaluation.episodes`` into the list's one member of that class.
+
+    Raises:
+        StudyError: a name leads through something that holds no names, or to no such member.
+    """
+    result = copy.deepcopy(dict(recipe))
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        node: Any = result
+        for part in parents:
+            node = _child(node, part, name)
+        _inner(node, last, name)[last] = copy.deepcopy(value)
+    return result
+
+
+def member(recipe: Mapping[str, Any], class_name: str) -> dict[str, Any] | None:
+    """The trainer's one callback of that class as the recipe has it; None: there is none."""
+    callbacks = recipe.get("trainer", {}).get("callbacks") or []
+    found = [c for c in callbacks if _is(c, class_name)]
+    return found[0] if found else None
+
+
+def identity(configuration: object) -> str:
+    """16 hexadecimal digits of the SHA-256 of plain data, whatever the order of its keys."""
+    text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _child(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  YAML
+    if isinstance(node, list):
+        found = [entry for entry in node if _is(entry, part)]
+        if len(found) != 1:
+            raise StudyError(f"{name}: found {len(found)} entries of class {part}, expected one")
+        return found[0]
+    inner = _inner(node, part, name)
+    if inner.get(part) is None:
+        inner[part] = {}
+    return inner[part]
+
+
+def _inner(node: Any, part: str, name: str) -> dict[str, Any]:  # noqa: ANN401  YAML
+    if not isinstance(node, dict):
+        raise StudyError(f"{name}: {part!r} is looked for in {node!r}, expected a mapping there")
+    if "class_path" in node and part not in ("class_path", "init_args"):
+        if node.get("init_args") is None:
+            node["init_args"] = {}
+        inner: dict[str, Any] = node["init_args"]
+        return inner
+    return node
+
+
+def _is(entry: object, class_name: str) -> bool:
+    path = entry.get("class_path") if isinstance(entry, dict) else entry
+    return isinstance(path, str) and path.split(".")[-1] == class_name

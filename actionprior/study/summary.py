@@ -1,0 +1,85 @@
+"""What each arm reached at each budget: the rows of the report's tables and figures."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from actionprior.study import statistics
+from actionprior.study.budgets import Budget, Results
+from actionprior.study.statistics import Estimate
+from actionprior.study.table import Paired, Row, by_seed, paired
+
+
+class Summary(NamedTuple):
+    """An arm at a budget; shares are 0 to 1."""
+
+    arm: str
+    budget: Budget
+    success: Estimate
+    interquartile_mean: Estimate  # over seeds and tasks
+    difference: Estimate | None  # of success from no prior, paired; None: it is no prior itself
+    improvement: Estimate | None  # probability of improvement on no prior
+    seeds: int
+    rollouts: int
+
+
+def summaries(results: Results) -> list[Summary]:
+    """All arms at all budgets that have rollouts, in the study's order of arms."""
+    found = []
+    for arm in results.study.arms:
+        for budget in results.budgets(arm):
+            pair = paired([results.final(arm, budget)])
+            if pair is not None:
+                found.append(_summary(results, arm, budget, pair))
+    return sorted(found, key=lambda s: (-s.budget.steps, -s.budget.demonstrations))
+
+
+def at_budget(results: Results, arm: str, budget: Budget) -> Summary | None:
+    """One of :func:`summaries`."""
+    pair = paired([results.final(arm, budget)])
+    return None if pair is None else _summary(results, arm, budget, pair)
+
+
+def busiest(results: Results) -> Budget | None:
+    """The budget at which most arms can be compared."""
+    count: dict[Budget, int] = {}
+    for arm in results.study.arms:
+        for budget in results.budgets(arm):
+            count[budget] = count.get(budget, 0) + 1
+    return max(count, key=lambda b: (count[b], b.steps, b.demonstrations), default=None)
+
+
+def success_of(rows: list[Row]) -> Estimate | None:
+    """Mean success of rollout rows with its interval; None: no seed has all tasks."""
+    pair = paired([rows]) if rows else None
+    return None if pair is None else statistics.success(pair.outcome_STN[0])
+
+
+def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float]:
+    """Mean training seconds (Stage 1, Stage 2) over seeds; NaN: not known."""
+    rows = results.final(arm, budget)
+    both = [by_seed(rows, c).values() for c in ("stage1_seconds", "stage2_seconds")]
+    one, two = (float(np.mean(list(v))) if v else float("nan") for v in both)
+    return one, two
+
+
+def _summary(results: Results, arm: str, budget: Budget, own: Paired) -> Summary:
+    reference, difference, improvement = results.study.role("no_prior"), None, None
+    if arm != reference:
+        pair = paired([results.final(arm, budget), results.final(reference, budget)])
+        if pair is not None:
+            one_STN, other_STN = pair.outcome_STN
+            difference = statistics.success_difference(one_STN, other_STN)
+            improvement = statistics.improvement(one_STN, other_STN)
+    (outcome_STN,) = own.outcome_STN
+    iqm = statistics.success(outcome_STN, statistics.interquartile_means)
+    return Summary(
+        arm,
+        budget,
+        statistics.success(outcome_STN),
+        iqm,
+        difference,
+        improvement,
+        len(own.seeds),
+        own.rollouts,
+    )

@@ -1,0 +1,375 @@
+"""The claims that a study is held to, each computed from the results table.
+
+A target is met where the estimate meets it; the interval says how sure that is. "No gain" is met
+where the interval of the paired difference does not lie above zero.
+
+Axes: S seeds, T tasks, N scenes.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from actionprior.study import statistics
+from actionprior.study.budgets import Budget, Results
+from actionprior.study.plan import Study
+from actionprior.study.statistics import Estimate
+from actionprior.study.table import Paired, Table, by_seed, paired
+
+
+class Finding(NamedTuple):
+    """A target and what was found; ``value`` is None where cells are missing."""
+
+    key: str
+    quantity: str
+    target: str
+    paper: str  # what the paper reports; "" where it does not
+    unit: str  # "×", "points", "%", "demonstrations"
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    rollouts: int  # of all arms together
+    met: bool | None  # None: not measured
+    note: str  # at which budget, or why not measured
+
+
+class Found(NamedTuple):
+    """What a measuring function says."""
+
+    estimate: Estimate
+    seeds: int
+    rollouts: int
+    met: bool
+    note: str
+
+
+class Missing(Exception):
+    """Cells that a target needs are not finished, or not in the study."""
+
+
+Measure = Callable[[Results], Found]
+
+
+def findings(study: Study, rows: Table) -> list[Finding]:
+    """All targets, in the order of the table."""
+    results = Results(study, rows)
+    found = []
+    for key, quantity, target, paper, unit, measure in TARGETS:
+        try:
+            f = measure(results)
+        except Missing as missing:
+            nothing = (None, None, None, 0, 0, None, f"not measured: {missing}")
+            found.append(Finding(key, quantity, target, paper, unit, *nothing))
+        else:
+            told = (*f.estimate, f.seeds, f.rollouts, f.met, f.note)
+            found.append(Finding(key, quantity, target, paper, unit, *told))
+    return found
+
+
+# ---- initial loss, gradient, and speed ---------------------------------------------------------
+
+
+def _initial(column: str, wanted: float) -> Measure:
+    def measure(results: Results) -> Found:
+        budget = _budget(results, "no_prior", "prior", rollouts=False)
+        without, with_prior = (
+            by_seed(results.rows(role, budget), column) for role in ("no_prior", "prior")
+        )
+        seeds = _shared(without, with_prior)
+        estimate = statistics.ratio([without[s] for s in seeds], [with_prior[s] for s in seeds])
+        return Found(estimate, len(seeds), 0, estimate.value >= wanted, str(budget))
+
+    return measure
+
+
+def _steps_to_error(results: Results) -> Found:
+    budget = _budget(results, "no_prior", "prior", rollouts=False)
+    without, with_prior = (results.errors(role, budget) for role in ("no_prior", "prior"))
+    seeds, slow, fast, never = _shared(without, with_prior), [], [], 0
+    for seed in seeds:
+        at = min(without[seed], key=lambda step: abs(step - 0.3 * budget.steps))
+        wanted = without[seed][at]
+        reached = [step for step, error in with_prior[seed].items() if error <= wanted]
+        never += not reached
+        slow.append(float(at))
+        fast.append(float(min(reached, default=budget.steps)))
+    estimate = statistics.ratio(slow, fast)
+    note = f"{budget}; a step counts where the error was measured"
+    if never:
+        note += f"; {never} seed(s) never got there: counted as the whole run"
+    return Found(estimate, len(seeds), 0, estimate.value >= 3, note)
+
+
+# ---- success -----------------------------------------------------------------------------------
+
+
+def _gain(
+    one: str,
+    other: str,
+    met: Callable[[Estimate], bool],
+    share: float = 1.0,
+    groups: Sequence[str] = (),
+) -> Measure:
+    """Paired difference of success [points] at a share of the step budget, on groups of tasks."""
+
+    def measure(results: Results) -> Found:
+        pair, note = _pair(results, one, other, share, groups)
+        points = _points(_difference(pair))
+        return Found(points, len(pair.seeds), 2 * pair.rollouts, met(points), note)
+
+    return measure
+
+
+def _rich(results: Results) -> Found:
+    found = _gain("prior", "no_prior", lambda e: e.value >= 3, groups=("rich",))(results)
+    worst = math.inf
+    for budget in results.budgets("prior", "no_prior"):
+        tasks = results.tasks(("rich",))
+        pair = paired([results.final(r, budget, tasks) for r in ("prior", "no_prior")])
+        if pair is not None:
+            one, other = (100 * o.mean() for o in pair.outcome_STN)
+            worst = min(worst, one - other)
+    note = f"{found.note}; smallest difference at any budget {worst:+.1f} points"
+    return found._replace(met=found.met and worst >= 0, note=note)
+
+
+def _history(results: Results) -> Found:
+    groups = ("long", "memory")
+    found = _gain("history", "prior", lambda e: e.value >= 10, groups=groups)(results)
+    tasks = results.tasks(groups)
+    budget = _budget(results, "history", "history_mlp")
+    both = [results.final(role, budget, tasks) for role in ("history", "history_mlp")]
+    if (pair := paired(both)) is None:
+        raise Missing("history and history_mlp share no seed")
+    more = _points(_difference(pair))
+    note = f"{found.note}; over history by MLP {more.value:+.1f} ({more.low:+.1f} to "
+    return found._replace(met=found.met and more.low > 0, note=note + f"{more.high:+.1f}) points")
+
+
+def _equal_compute(results: Results) -> Found:
+    """Smallest mean lead over the no-prior arm from a third of its run on, at equal seconds."""
+    budget = _budget(results, "no_prior", "prior")
+    curves = [results.success_by_seconds(role, budget) for role in ("no_prior", "prior")]
+    seeds = _shared(*curves)
+    if min(len(curve[s][0]) for curve in curves for s in seeds) < 3:
+        raise Missing("success was not measured along the runs (cells with `curve: true`)")
+    leads = []
+    for seed in seeds:
+        (seconds, rates), (own_seconds, own_rates) = (curve[seed] for curve in curves)
+        times = np.linspace(seconds[-1] / 3, seconds[-1], 21)
+        # Before its first measurement, an arm that still pretrains succeeds in nothing.
+        leads.append(
+            np.interp(times, own_seconds, own_rates, left=0.0) - np.interp(times, seconds, rates)
+        )
+    lead_SK = 100 * np.array(leads)
+    worst = int(lead_SK.mean(0).argmin())
+    estimate = statistics.mean(lead_SK[:, worst])
+    rollouts = results.curve_rollouts("no_prior", budget) + results.curve_rollouts("prior", budget)
+    return Found(estimate, len(seeds), rollouts, estimate.value > 0, f"{budget}; at its worst time")
+
+
+def _no_gain(results: Results) -> Found:
+    worst: Found | None = None
+    told = []
+    for role in ("shuffled", "noise"):
+        try:
+            found = _gain(role, "no_prior", lambda e: e.low <= 0)(results)
+        except Missing as missing:
+            told.append(f"{role} not measured ({missing})")
+            continue
+        e = found.estimate
+        told.append(f"{role} {e.value:+.1f} ({e.low:+.1f} to {e.high:+.1f}), {found.note}")
+        if worst is None or e.value > worst.estimate.value:
+            worst = found._replace(met=found.met and (worst is None or worst.met))
+        else:
+            worst = worst._replace(met=found.met and worst.met)
+    if worst is None:
+        raise Missing("no control is finished")
+    return worst._replace(note="the larger one; " + "; ".join(told))
+
+
+def _demonstrations(results: Results) -> Found:
+    """Demonstrations at which the prior's arm reaches no prior's success with the most of them."""
+    steps, numbers = results.demonstration_series("prior", "no_prior")
+    tasks = results.tasks()
+    series = [
+        paired([results.final(role, Budget(d, steps), tasks) for role in ("prior", "no_prior")])
+        for d in numbers
+    ]
+    known = [(d, p) for d, p in zip(numbers, series, strict=True) if p is not None]
+    seeds = sorted(set.intersection(*(set(p.seeds) for _, p in known))) if known else []
+    if len(known) < 2 or not seeds:
+        raise Missing("fewer than two numbers of demonstrations share their seeds")
+    rates = _rates(known, seeds)
+    xs = [d for d, _ in known]
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(seeds), size=(statistics.RESAMPLES, len(seeds)))
+    needed = [_crossing(xs, rates[0][:, r].mean(1), rates[1][-1, r].mean()) for r in drawn]
+    low, high = np.quantile(needed, [0.025, 0.975], method="nearest")
+    value = _crossing(xs, rates[0].mean(1), rates[1][-1].mean())
+    note = f"{steps} steps; between measured numbers by the logarithm"
+    if value <= xs[0]:
+        note += f"; {xs[0]} already suffice, fewer were not tried"
+    rollouts = 2 * sum(p.rollouts for _, p in known)
+    return Found(Estimate(value, float(low), float(high)), len(seeds), rollouts, value <= 15, note)
+
+
+def _rates(known: list[tuple[int, Paired]], seeds: list[int]) -> list[statistics.Array]:
+    """Success of the two arms, each (numbers of demonstrations, S)."""
+    return [
+        np.array([[p.outcome_STN[arm][p.seeds.index(s)].mean() for s in seeds] for _, p in known])
+        for arm in (0, 1)
+    ]
+
+
+def _crossing(xs: list[int], rates: statistics.Array, wanted: float) -> float:
+    """First x at which the curve, linear in log x, reaches ``wanted``; infinite: never."""
+    for k, rate in enumerate(rates):
+        if rate >= wanted:
+            if k == 0:
+                return float(xs[0])
+            share = (wanted - rates[k - 1]) / (rate - rates[k - 1])
+            return float(xs[k - 1] * (xs[k] / xs[k - 1]) ** share)
+    return math.inf
+
+
+def _latency(results: Results) -> Found:
+    budget = _budget(results, "history", "prior")
+    one, other = (by_seed(results.final(r, budget), "latency_ms") for r in ("history", "prior"))
+    seeds = _shared(one, other)
+    r = statistics.ratio([one[s] for s in seeds], [other[s] for s in seeds])
+    percent = Estimate(*(100 * (x - 1) for x in r))
+    note = f"{budget}; median re-plan in the rollouts"
+    rollouts = sum(
+        row.rollouts for role in ("history", "prior") for row in results.final(role, budget)
+    )
+    return Found(percent, len(seeds), rollouts, percent.value <= 2, note)
+
+
+# ---- parts -------------------------------------------------------------------------------------
+
+
+def _pair(
+    results: Results, one: str, other: str, share: float, groups: Sequence[str]
+) -> tuple[Paired, str]:
+    tasks = results.tasks(groups)
+    if not tasks:
+        raise Missing(f"the study names no tasks of {' or '.join(groups)}")
+    budget = _budget(results, one, other)
+    if (pair := paired(results.early((one, other), budget, share, tasks))) is None:
+        where = f" at {share:.0%} of the steps" if share < 1 else ""
+        raise Missing(f"{one} and {other} share no finished seed{where}")
+    note = str(budget) if share == 1 else f"{budget}, after {share:.0%} of the steps"
+    return pair, note
+
+
+def _budget(results: Results, *roles: str, rollouts: bool = True) -> Budget:
+    budgets = results.budgets(*roles, rollouts=rollouts)
+    if not budgets:
+        raise Missing(f"{' and '.join(roles)} have no finished cell in common")
+    return max(budgets, key=lambda b: (b.steps, b.demonstrations))
+
+
+def _shared(*values: Mapping[int, object]) -> list[int]:
+    seeds = sorted(set.intersection(*(set(v) for v in values)))
+    if not seeds:
+        raise Missing("the arms share no finished seed")
+    return seeds
+
+
+def _difference(pair: Paired) -> Estimate:
+    one_STN, other_STN = pair.outcome_STN
+    return statistics.success_difference(one_STN, other_STN)
+
+
+def _points(rate: Estimate) -> Estimate:
+    return Estimate(*(100 * x for x in rate))
+
+
+TARGETS: list[tuple[str, str, str, str, str, Measure]] = [
+    (
+        "initial_loss",
+        "initial prediction loss, no prior / prior",
+        "≥ 8",
+        "8",
+        "×",
+        _initial("initial_loss", 8),
+    ),
+    (
+        "initial_grad_norm",
+        "initial gradient norm, no prior / prior",
+        "≥ 16",
+        "16",
+        "×",
+        _initial("initial_grad_norm", 16),
+    ),
+    (
+        "steps_to_error",
+        "steps to no prior's held-out error at 30 % of the run",
+        "≥ 3 times fewer",
+        "3",
+        "×",
+        _steps_to_error,
+    ),
+    (
+        "early_success",
+        "success at 10 % of the steps, prior - no prior",
+        "≥ +20",
+        "+11",
+        "points",
+        _gain("prior", "no_prior", lambda e: e.value >= 20, share=0.1),
+    ),
+    (
+        "tail",
+        "data-scarce tail at the full budget",
+        "≥ +26",
+        "+26",
+        "points",
+        _gain("prior", "no_prior", lambda e: e.value >= 26, groups=("tail",)),
+    ),
+    (
+        "rich",
+        "rich tasks at the full budget",
+        "≥ +3, never below no prior",
+        "+2.2",
+        "points",
+        _rich,
+    ),
+    (
+        "equal_compute",
+        "lead at equal compute, Stage 1 counted in, from a third of the run on",
+        "> 0 throughout",
+        "after 8 of 22 h",
+        "points",
+        _equal_compute,
+    ),
+    ("controls", "time-shuffled and noise priors - no prior", "no gain", "", "points", _no_gain),
+    (
+        "history",
+        "history on long and memory tasks",
+        "≥ +10, history by MLP clearly less",
+        "+4 to +14",
+        "points",
+        _history,
+    ),
+    (
+        "demonstrations",
+        "demonstrations with the prior that match no prior with the most",
+        "≤ 15",
+        "",
+        "demonstrations",
+        _demonstrations,
+    ),
+    ("latency", "cost of the history token at inference", "≤ 2", "", "%", _latency),
+    (
+        "whole_run",
+        "distillation for the whole run - for 10 % of it",
+        "< 0",
+        "-5.2",
+        "points",
+        _gain("whole_run", "decay_10", lambda e: e.value < 0),
+    ),
+]

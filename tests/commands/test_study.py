@@ -1,0 +1,174 @@
+"""A study from end to end: killed, continued, and the same as an undisturbed one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actionprior.cli import main
+from actionprior.study.table import Row, read_table
+
+PROJECT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from actionprior.cli import main; main()", "study"]
+STUDY = {
+    "stage1": {
+        "recipe": "recipes/pretrain.yaml",
+        "overrides": {
+            "data.robots": ["panda"],
+            "data.episodes_per_task": 2,
+            "data.batch_size": 8,
+            "trainer.max_steps": 3,
+            "trainer.val_check_interval": 3,
+            "trainer.log_every_n_steps": 1,
+        },
+    },
+    "stage2": {
+        "recipe": "recipes/finetune.yaml",
+        "overrides": {
+            "data.episodes_per_task": 2,
+            "data.batch_size": 8,
+            "trainer.callbacks.RolloutEvaluation.max_steps": 4,
+        },
+    },
+    "ground": {"robots": ["panda"], "steps": 2, "samples": 64, "processes": 1},
+    "evaluation": {"rollouts": 2, "validations": 2, "curve_every": 0.5, "curve_rollouts": 1},
+    "priors": {"base": None},
+    "arms": {
+        "no_prior": {"prior": "base", "overrides": {"model.use_prior": False}},
+        "prior": {"prior": "base"},
+    },
+    "cells": [
+        {
+            "arms": ["no_prior", "prior"],
+            "seeds": [0],
+            "demonstrations": [2],
+            "steps": [6],
+            "curve": True,
+        }
+    ],
+}
+NOT_OF_THE_CELL = {"latency_ms": 0.0, "stage1_seconds": 0.0, "stage2_seconds": 0.0, "revision": ""}
+
+
+def comparable(rows: list[Row]) -> list[tuple]:
+    """What depends on neither clock nor commit (NaN, which equals nothing, as None)."""
+    still = [row._replace(**NOT_OF_THE_CELL) for row in rows]
+    return [tuple(None if x != x else x for x in row) for row in still]
+
+
+def run(folder: Path, *words: str) -> str:
+    command = [*COMMAND, "--config=tiny.yaml", "--at_once=1", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_killed_study_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "recipes", tmp_path / "recipes")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    out = tmp_path / "outputs" / "study"
+    with (tmp_path / "killed.log").open("wb") as log:
+        killed = subprocess.Popen(
+            [*COMMAND, "--config=tiny.yaml", "--at_once=1"],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 600
+        while not (
+            len(list(out.glob("cells/*/finished.json"))) == 1
+            and len(list(out.glob("cells/*/attempt-*/recipe.yaml"))) == 2
+        ):
+            assert killed.poll() is None, (tmp_path / "killed.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(killed.pid, signal.SIGKILL)  # as a machine that goes down: the second cell, too
+        killed.wait()
+    (finished,) = out.glob("cells/*/finished.json")
+    before = (finished.stat().st_mtime_ns, finished.read_bytes())
+    told = run(tmp_path)
+    assert "2 cells, 1 of them finished" in told
+    assert told.count("$ lightning fit") == 1
+    assert told.count("$ lightning") == 1
+    assert (finished.stat().st_mtime_ns, finished.read_bytes()) == before
+    result = json.loads(told.strip().splitlines()[-1].removeprefix("RESULT "))
+    assert result["rich"]["rollouts"] == 2 * 2 * 4
+    assert result["controls"]["met"] is None
+    # Nothing is left to run; the report alone gives the same.
+    rows = read_table(out / "tiny" / "results.parquet")
+    assert "$ lightning" not in run(tmp_path, "--report")
+    assert comparable(read_table(out / "tiny" / "results.csv")) == comparable(rows)
+    assert {(r.step, r.rollouts) for r in rows if r.task} == {(3, 1), (6, 2)}
+    assert all(r.revision and r.stage2_seconds > 0 for r in rows)
+    # A table that was committed counts as finished.
+    shutil.copytree(out / "tiny", tmp_path / "docs" / "study")
+    told = run(tmp_path, "--out=fresh", "--page=docs/study.md")
+    assert "2 cells, 2 of them finished" in told
+    assert "$ lightning" not in told
+    # Undisturbed, cell by cell as a SLURM array does it.
+    assert run(tmp_path, "--cells").strip().splitlines()[-1] == "2"
+    for number in (0, 1):
+        run(tmp_path, "--out=array", f"--cell={number}")
+    run(tmp_path, "--out=array", "--report")
+    undisturbed = read_table(tmp_path / "array" / "tiny" / "results.parquet")
+    assert comparable(undisturbed) == comparable(rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config=none.yaml"], "none.yaml is not here"),
+        (["--config=tiny.yaml", "--report"], "no cell of tiny.yaml is finished"),
+        (["--config=tiny.yaml", "--report", "--cells"], "exclude each other"),
+        (["--config=tiny.yaml", "--cell=2"], "cell is 2, expected 0 to 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(PROJECT / "recipes", tmp_path / "recipes")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["study", *words])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actionprior.commands._jobs import Jobs
+    from actionprior.errors import UserError
+
+    asked: list[str] = []
+
+    def failing(self: Jobs, name: str, words: list[str]) -> bool:
+        asked.append(words[0])
+        raise UserError(f"{name} failed: no room")
+
+    monkeypatch.setattr(Jobs, "run", failing)
+    shutil.copytree(PROJECT / "recipes", tmp_path / "recipes")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["study", "--config=tiny.yaml"])
+    told = capsys.readouterr().err
+    assert "error: 4 run(s) failed; the first: prepare-" in told
+    assert asked.count("prepare") == 2
+    assert asked.count("ground") == 1
+    assert asked.count("fit") == 1  # the prior's cells are not begun without it

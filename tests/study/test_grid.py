@@ -1,0 +1,183 @@
+"""Study files, the grid they span, and what makes a cell the same cell."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actionprior.study.grid import CURVE, make_grid
+from actionprior.study.plan import Study
+from actionprior.study.recipe import StudyError, changed, identity, member, read_yaml
+
+PROJECT = Path(__file__).parents[2]
+PLAIN: dict[str, Any] = {
+    "stage1": {"recipe": str(PROJECT / "recipes/pretrain.yaml")},
+    "stage2": {"recipe": str(PROJECT / "recipes/finetune.yaml")},
+    "ground": {"robots": ["panda"], "steps": 3},
+    "priors": {"base": None, "shuffled": {"data.shuffle_time": True}},
+    "arms": {
+        "no_prior": {"prior": "base", "overrides": {"model.use_prior": False}},
+        "full": {"prior": "base"},
+        "shuffled": {"prior": "shuffled"},
+    },
+    "cells": [
+        {"arms": ["no_prior", "full"], "seeds": [0, 1], "demonstrations": [5, 9], "steps": [60]},
+        {"arms": ["full", "shuffled"], "seeds": [0], "demonstrations": [9], "steps": [60]},
+    ],
+}
+
+
+def study(folder: Path, **parts: Any) -> Study:
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(PLAIN | parts, sort_keys=False))
+    return Study.read(str(file))
+
+
+def test_the_grid_is_the_blocks_with_nothing_twice(tmp_path: Path) -> None:
+    grid = make_grid(study(tmp_path))
+    keys = [(c.arm, c.seed, c.demonstrations, c.steps) for c in grid.cells]
+    assert len(keys) == len(set(keys)) == 9
+    assert len({c.id for c in grid.cells}) == 9
+    assert [p.name for p in grid.priors] == ["base", "shuffled"]
+    cell = grid.cells[0]
+    assert (cell.arm, cell.seed) == ("no_prior", 0)
+    assert cell.recipe["data"]["init_args"]["demonstrations"] == 5
+    assert cell.recipe["trainer"]["max_steps"] == 60
+    assert cell.recipe["model"]["init_args"]["use_prior"] is False
+
+
+def test_seeds_vary_stage_1_where_asked_for(tmp_path: Path) -> None:
+    grid = make_grid(study(tmp_path, prior_per_seed=True))
+    assert [(p.name, p.seed) for p in grid.priors] == [("base", 0), ("base", 1), ("shuffled", 0)]
+    assert grid.priors[1].recipe["seed_everything"] == 1
+    assert all(c.prior.seed == c.seed for c in grid.cells)
+
+
+def test_a_cell_is_its_configuration_and_not_its_name(tmp_path: Path) -> None:
+    ids = {(c.arm, c.seed, c.demonstrations): c.id for c in make_grid(study(tmp_path)).cells}
+    renamed = {"same": PLAIN["arms"]["full"], **PLAIN["arms"]}
+    cells = [{"arms": ["same"], "seeds": [1], "demonstrations": [9], "steps": [60]}]
+    (cell,) = make_grid(study(tmp_path, arms=renamed, cells=cells)).cells
+    assert cell.id == ids["full", 1, 9]
+    for part in (
+        {"ground": {"robots": ["panda"], "steps": 4}},  # another trunk
+        {"stage1": PLAIN["stage1"] | {"overrides": {"trainer.max_steps": 7}}},  # another prior
+        {"stage2": PLAIN["stage2"] | {"overrides": {"model.width": 64}}},
+        {"evaluation": {"rollouts": 40}},
+        {"cells": [cells[0] | {"curve": True}]},
+    ):
+        (other,) = make_grid(study(tmp_path, arms=renamed, **{"cells": cells, **part})).cells
+        assert other.id != cell.id, part
+
+
+def test_a_curve_is_a_second_evaluation_on_the_same_scenes(tmp_path: Path) -> None:
+    cells = [PLAIN["cells"][1] | {"curve": True}]
+    evaluation = {"rollouts": 9, "curve_rollouts": 4, "curve_every": 0.25, "first_scene": 77}
+    grid = make_grid(study(tmp_path, cells=cells, evaluation=evaluation))
+    found = [
+        c["init_args"]
+        for c in grid.cells[0].recipe["trainer"]["callbacks"]
+        if c["class_path"] == "callbacks.RolloutEvaluation"
+    ]
+    assert [(f["episodes"], f["every_n_steps"], f["seed"]) for f in found] == [
+        (9, 0, 77),
+        (4, 15, 77),
+    ]
+    assert found[1]["tag"] == CURVE
+
+
+@pytest.mark.parametrize("name", ["study", "study_small"])
+def test_the_committed_studies_say_what_they_promise(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    plan = Study.read(f"recipes/{name}.yaml")
+    grid = make_grid(plan)
+    switches = [c.recipe["model"]["init_args"].get("history", "encoder") for c in grid.cells]
+    assert set(switches) <= {"off", "encoder", "mlp"}  # YAML reads a bare off as false
+    seeds = {arm: {c.seed for c in grid.cells if c.arm == arm} for arm in plan.arms}
+    assert all(len(s) >= 3 for s in seeds.values())
+    if name == "study":
+        for arm in ("no_prior", "full", "full_history"):
+            assert len(seeds[arm]) >= 5
+            assert {c.demonstrations for c in grid.cells if c.arm == arm} == {5, 10, 25, 50}
+    assert plan.arms["no_prior"].tuning == plan.arms["full"].tuning != ""
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"arm": {}}, r"the study names 'arm', expected one of \["),
+        ({"cells": []}, "cells is missing"),
+        ({"stage1": {}}, "stage1 is missing"),
+        ({"stage1": {"overrides": {}}}, "stage1: missing 1 required positional argument: 'recipe'"),
+        ({"priors": ["base"]}, r"priors is \['base'\], expected a mapping"),
+        ({"priors": {"base": 3}}, "priors.base is 3, expected a mapping"),
+        ({"arms": {"full": {"prior": "x"}}}, "arms.full.prior names 'x', expected one of"),
+        ({"arms": {"full": {"prior": "base", "overrides": [1]}}}, "arms.full.overrides is"),
+        ({"cells": [PLAIN["cells"][0] | {"seeds": [-1]}]}, r"cells\[0\].seeds holds -1"),
+        (
+            {"cells": [PLAIN["cells"][0] | {"steps": 60}]},
+            r"cells\[0\].steps is 60, expected a list",
+        ),
+        ({"cells": [PLAIN["cells"][0] | {"arms": ["x"]}]}, r"cells\[0\].arms names 'x'"),
+        ({"evaluation": {"curve_every": 2}}, "evaluation.curve_every is 2, expected above 0"),
+        ({"evaluation": {"rollouts": 3}}, "curve_rollouts is 10, expected at most rollouts"),
+        ({"roles": {"hero": "full"}}, "roles names 'hero'"),
+        ({"roles": {"prior": "x"}}, "roles.prior names 'x'"),
+        ({"sweeps": {"data": {"arms": {}}}}, "sweeps.data is"),
+        ({"sweeps": {"data": {"x": "", "arms": {"x": 1}}}}, "sweeps.data.arms names 'x'"),
+    ],
+)
+def test_what_is_wrong_in_a_study_file_is_said(
+    tmp_path: Path, parts: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StudyError, match=r"study\.yaml: .*" + message):
+        study(tmp_path, **parts)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"none\.yaml is not here"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "a.yaml").write_text("a: [1")
+    with pytest.raises(StudyError, match=r"a\.yaml is not YAML"):
+        read_yaml(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("[1]")
+    with pytest.raises(StudyError, match="holds list, expected a mapping"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_names_step_into_init_args_and_lists() -> None:
+    recipe = read_yaml(PROJECT / "recipes/finetune.yaml")
+    after = changed(
+        recipe,
+        {
+            "model.trunk.weights": "w",
+            "model.architecture.inputs": "action",
+            "trainer.callbacks.RolloutEvaluation.episodes": 3,
+            "model.class_path": "mine.Module",
+        },
+    )
+    model = after["model"]
+    assert model["class_path"] == "mine.Module"
+    assert model["init_args"]["trunk"]["init_args"]["weights"] == "w"
+    assert model["init_args"]["architecture"] == {"inputs": "action"}
+    found = member(after, "RolloutEvaluation")
+    assert found is not None
+    assert found["init_args"]["episodes"] == 3
+    assert recipe == read_yaml(PROJECT / "recipes/finetune.yaml")
+    for name, message in (
+        ("trainer.callbacks.Nobody.x", "found 0 entries of class Nobody"),
+        ("seed_everything.x", "expected a mapping there"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            changed(recipe, {name: 1})
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.booleans() | st.none() | st.text()))
+def test_identity_does_not_depend_on_the_order_of_keys(data: dict[str, Any]) -> None:
+    assert identity(data) == identity(dict(reversed(data.items())))
+    assert identity(data) != identity(data | {"one more": 1} if "one more" not in data else {})

@@ -1,0 +1,105 @@
+"""What a run wrote is read back, and becomes rows."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from actionprior.study.finished import Finished, assemble, finished_file, rows_of
+from actionprior.study.grid import make_grid
+from actionprior.study.measured import Curve, measure, seconds_a_step, stage1_seconds
+from actionprior.study.recipe import StudyError
+from tests.study.test_grid import study
+
+RECIPE = {
+    "model": {},
+    "trainer": {
+        "callbacks": [
+            {
+                "class_path": "callbacks.RolloutEvaluation",
+                "init_args": {"embodiment": {"a/Reach": "panda", "a/Lift": "kuka"}},
+            }
+        ]
+    },
+}
+
+
+def fake_run(folder: Path) -> None:
+    """A log folder as a run of 20 steps leaves it: a step takes 2 s, a pause 100 s."""
+    log_dir, clock = folder / "lightning_logs" / "version_0", 0.0
+    with SummaryWriter(str(log_dir)) as writer:
+        for k in range(20):
+            clock += 100 if k == 10 else 2
+            writer.add_scalar("train/loss", 1.0, k, walltime=clock)
+            writer.add_scalar("train/loss_pred", 4.0 if k < 10 else 1.0, k, walltime=clock)
+            writer.add_scalar("train/grad_norm", 8.0, k, walltime=clock)
+            if k in (9, 19):
+                writer.add_scalar("val/mae_normalized", 0.5 - 0.01 * k, k, walltime=clock)
+    for tag, step, outcomes in (
+        ("curves", 10, "01"),
+        ("curves", 20, "11"),
+        ("rollouts", 20, "1101"),
+    ):
+        episodes = [
+            {"seed": 7 + k, "success": c == "1", "latency_ms": 3.0 + k}
+            for k, c in enumerate(outcomes)
+        ]
+        target = log_dir / tag / f"step_{step:08d}"
+        target.mkdir(parents=True)
+        names = ("a/Reach", "a/Lift")
+        environments = [{"env_id": name, "episodes": episodes} for name in names]
+        told = {"step": step, "environments": environments}
+        (target / "results.json").write_text(json.dumps(told))
+
+
+def test_a_run_is_read_back(tmp_path: Path) -> None:
+    fake_run(tmp_path)
+    found = measure(tmp_path, RECIPE)
+    assert (found.initial_loss, found.initial_grad_norm) == (4, 8)
+    assert found.seconds_a_step == pytest.approx(2)
+    assert stage1_seconds(tmp_path, 30) == pytest.approx(60)
+    kinds = [(m.step, m.task, m.robot, m.outcomes) for m in found.measurements]
+    assert kinds == [
+        (10, "", "", ""),
+        (20, "", "", ""),
+        (10, "a/Reach", "panda", "01"),
+        (10, "a/Lift", "kuka", "01"),
+        # At the end the final rollouts count, which are more than the curve's.
+        (20, "a/Reach", "panda", "1101"),
+        (20, "a/Lift", "kuka", "1101"),
+    ]
+    assert [m.val_mae for m in found.measurements[:3]] == pytest.approx([0.41, 0.31, 0.41])
+    assert found.measurements[-1].first_scene == 7
+    assert found.measurements[-1].latency_ms == 4.5
+
+
+def test_a_run_without_its_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="expected the logs of a fit"):
+        measure(tmp_path, RECIPE)
+    with SummaryWriter(str(tmp_path / "lightning_logs" / "version_0")) as writer:
+        writer.add_scalar("train/loss_pred", 1.0, 0)
+    with pytest.raises(StudyError, match="holds no rollouts"):
+        measure(tmp_path, RECIPE)
+    assert math.isnan(seconds_a_step(Curve([1], [1.0], [0.0])))
+
+
+def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Path) -> None:
+    fake_run(tmp_path / "run")
+    plan = study(tmp_path)
+    grid = make_grid(plan)
+    none, full = grid.cells[0], grid.cells[1]
+    assert (none.arm, full.arm) == ("no_prior", "full")
+    finished = Finished(measure(tmp_path / "run", RECIPE), 30.0, "abc")
+    for cell in (none, full):
+        finished_file(tmp_path, cell).parent.mkdir(parents=True)
+        finished.write(finished_file(tmp_path, cell))
+    rows = assemble(plan, grid, tmp_path, [])
+    assert rows == assemble(plan, grid, tmp_path / "elsewhere", rows)
+    assert {r.cell for r in rows} == {none.id, full.id}
+    assert {r.stage1_seconds for r in rows if r.arm == "full"} == {30}
+    assert {r.stage1_seconds for r in rows if r.arm == "no_prior"} == {0}  # it starts from nothing
+    last = rows_of(plan, full, finished)[-1]
+    assert (last.rollouts, last.successes, last.stage2_seconds) == (4, 3, pytest.approx(40))
+    assert json.loads(last.configuration) == {"arm": {}, "prior": {}}

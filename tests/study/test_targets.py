@@ -1,0 +1,139 @@
+"""Targets, tables, figures and page, from a table whose truth is known."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from actionprior.study.budgets import Budget, Results
+from actionprior.study.figures import draw_all
+from actionprior.study.page import write_page
+from actionprior.study.recipe import StudyError
+from actionprior.study.summary import summaries
+from actionprior.study.table import paired, read_table, select, write_table
+from actionprior.study.targets import findings
+from tests.study import made_up
+
+
+def test_each_target_is_what_the_table_was_made_with(tmp_path: Path) -> None:
+    found = {f.key: f for f in findings(made_up.plan(tmp_path), made_up.table())}
+    assert found["initial_loss"].value == pytest.approx(10)
+    assert found["initial_grad_norm"].value == pytest.approx(10)
+    assert found["steps_to_error"].value == pytest.approx(3)  # 30 against 7.5: validated at 10
+    assert found["latency"].value == pytest.approx(1)
+    for key, truth in {
+        "early_success": 100 * (0.6 * 0.632 - 0.3 * 0.221),
+        "tail": 30,
+        "rich": 30,
+        "history": 15,
+        "whole_run": -22,
+    }.items():
+        assert abs(found[key].value - truth) < 10, key
+        assert found[key].low < found[key].value < found[key].high
+        assert found[key].seeds == 3
+    assert found["demonstrations"].value == 5  # 0.55 × 0.6 is more than 0.3
+    # Its worst time is the first: 0.6 (1 - exp(-4 · 13 / 40)) against 0.3 (1 - exp(-33 / 40)).
+    assert found["equal_compute"].value == pytest.approx(27, abs=10)
+    assert not found["initial_grad_norm"].met
+    for key in ("initial_loss", "steps_to_error", "early_success", "rich", "controls"):
+        assert found[key].met, key
+    for key in ("demonstrations", "latency", "whole_run"):
+        assert found[key].met, key
+    assert found["tail"].rollouts == 2 * 3 * 60
+
+
+def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
+    study = made_up.plan(tmp_path)
+    rows = select(made_up.table(), arm=["full"])
+    for finding in findings(study, rows):
+        assert (finding.value, finding.met, finding.seeds) == (None, None, 0)
+        assert finding.note.startswith("not measured: ")
+    found = {f.key: f for f in findings(study, select(made_up.table(), arm=["full", "no_prior"]))}
+    assert found["rich"].met
+    assert "have no finished cell in common" in found["history"].note
+    assert found["controls"].note == "not measured: no control is finished"
+
+
+def test_a_control_that_gains_is_told(tmp_path: Path) -> None:
+    rows = made_up.table()
+    rows = [r._replace(arm="noise") for r in select(rows, arm="full")] + [
+        r for r in rows if r.arm != "noise"
+    ]
+    found = {f.key: f for f in findings(made_up.plan(tmp_path), rows)}
+    assert found["controls"].met is False
+    assert found["controls"].value == pytest.approx(30, abs=8)
+
+
+def test_arms_pair_where_both_have_seed_and_task() -> None:
+    rows = [r for r in made_up.table(demonstrations=(50,)) if r.task and r.step == r.steps]
+    full, none = (select(rows, arm=arm) for arm in ("full", "no_prior"))
+    pair = paired([full, [r for r in none if r.seed != 1]])
+    assert pair is not None
+    assert (pair.seeds, pair.tasks) == ([0, 2], sorted(made_up.TASKS))
+    assert [o.shape for o in pair.outcome_STN] == [(2, 3, 60)] * 2
+    # A seed without one of its tasks does not count: means would not be comparable.
+    pair = paired([full, [r for r in none if (r.seed, r.task) != (1, made_up.TASKS[0])]])
+    assert pair is not None
+    assert pair.seeds == [0, 2]
+    assert paired([full, []]) is None
+    with pytest.raises(StudyError, match="several rows"):
+        paired([full + full[:1]])
+    with pytest.raises(StudyError, match="nothing pairs"):
+        paired([full, [r._replace(first_scene=7) for r in none]])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_table_is_read_back_as_written(tmp_path: Path, suffix: str) -> None:
+    rows = made_up.table(seeds=1, rollouts=6)
+    write_table(rows, tmp_path / "deep" / "results")
+    again = read_table(tmp_path / "deep" / f"results{suffix}")
+    assert len(again) == len(rows)
+    for before, after in zip(rows, again, strict=True):
+        for name, x, y in zip(before._fields, before, after, strict=True):
+            assert x == y or (x != x and y != y), name
+    assert {p.name for p in (tmp_path / "deep").iterdir()} == {"results.csv", "results.parquet"}
+
+
+def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(StudyError, match="has columns"):
+        read_table(tmp_path / "x.csv")
+
+
+def test_figures_and_page_come_from_the_table_alone(tmp_path: Path) -> None:
+    study, rows = made_up.plan(tmp_path), made_up.table()
+    results = Results(study, rows)
+    figures = draw_all(results, tmp_path / "page")
+    names = {figure.name for figure in figures}
+    assert names == {
+        "success_by_steps",
+        "success_by_demonstrations",
+        "error_by_steps",
+        "arms",
+        "sweep_stage_1_data",
+    }
+    for name in names:
+        with Image.open(tmp_path / "page" / f"{name}.png") as picture:
+            assert picture.size[0] >= 800
+        ET.parse(tmp_path / "page" / f"{name}.svg")
+    page = tmp_path / "page.md"
+    write_page(results, findings(study, rows), figures, page, "study.yaml", 60)
+    text = page.read_text()
+    assert "54 of 60 cells are finished (54 different runs), seeds [0, 1, 2]" in text
+    for figure in figures:
+        assert f"(page/{figure.name}.svg)" in text
+    for arm in study.arms:
+        assert f"| {study.label(arm)} |" in text
+    assert '| full | `model.history: "off"` | base: no change | three learning rates |' in text
+
+
+def test_an_arm_is_summed_up_at_each_budget(tmp_path: Path) -> None:
+    results = Results(made_up.plan(tmp_path), made_up.table())
+    found = {(s.arm, s.budget): s for s in summaries(results)}
+    full = found["full", Budget(50, 100)]
+    assert full.success.low < 0.6 < full.success.high
+    assert full.improvement is not None
+    assert full.improvement.value > 0.9
+    assert found["no_prior", Budget(50, 100)].difference is None
+    assert len(found) == 2 * len(made_up.RATES)
