@@ -1,6 +1,7 @@
 """Chunks of noise in place of motion: a control prior that learns no more than scales.
 
-Axes: B batch, H steps, A = 37 action slots, S = 74 state slots, E embodiments.
+Axes: B batch, H steps, A = 37 action slots, E embodiments, F = 37 + 74
+features of a step, U those of them that vary on some robot.
 """
 
 import numpy as np
@@ -33,14 +34,15 @@ class ChunkNoise:
             for sample, delta_A in zip(samples, delta_mask_EA, strict=True)
         ]
         self.mean_EF, self.std_EF = (torch.stack(m) for m in zip(*moments, strict=True))
+        self.used = (self.std_EF > 0).any(0).nonzero()[:, 0]  # slots that need a draw
 
     def replace(self, batch: TrajectoryBatch, frames_B: Tensor) -> TrajectoryBatch:
         """The batch with its actions and states replaced; masks and references stay."""
         width = batch.action_BHA.shape[-1]
         robots_B, delta_BA = batch.embodiment_B, self.delta_mask_EA[batch.embodiment_B][:, None]
-        shape = (*batch.step_mask_BH.shape, self.mean_EF.shape[1])
-        drawn_BHF = _normal(self.seed, frames_B, shape)
-        drawn_BHF = self.mean_EF[robots_B][:, None] + self.std_EF[robots_B][:, None] * drawn_BHF
+        normal_BHU = _normal(self.seed, frames_B, (*batch.step_mask_BH.shape, len(self.used)))
+        drawn_BHF = self.mean_EF[robots_B][:, None].repeat(1, normal_BHU.shape[1], 1)
+        drawn_BHF[..., self.used] += self.std_EF[:, self.used][robots_B][:, None] * normal_BHU
         learnt_BHA, state_BHS = drawn_BHF[..., :width], drawn_BHF[..., width:]
         steps_BHA = learnt_BHA.diff(dim=1, prepend=torch.zeros_like(learnt_BHA[:, :1]))
         placed_BHA = learnt_BHA + batch.reference_BA[:, None]

@@ -59,8 +59,8 @@ class Runs:
         if not waiting:
             return
         with Jobs(self.folder / "logs", at_once) as jobs:
-            for recipe in self._data([*waiting]):
-                self._submit(jobs, partial(self._prepare, jobs, recipe))
+            for key, recipe in self._data(waiting).items():
+                self._submit(jobs, partial(self._prepare, jobs, key, recipe))
             jobs.wait()
             if self.grid.trunk:
                 self._submit(jobs, partial(self._ground, jobs))
@@ -75,17 +75,18 @@ class Runs:
 
     # ---- kinds of runs ------------------------------------------------------------------------
 
-    def _data(self, cells: list[Cell]) -> list[Recipe]:
-        """One recipe for each set of recordings, so that no two runs record the same."""
-        recipes = [p.recipe for p in {c.prior.id: c.prior for c in cells}.values()]
-        plain = {"data.seed": None, self.study.demonstrations_key: None}
-        by_data = {identity(r["data"]): r for r in recipes}
-        for cell in cells:
-            by_data.setdefault(identity(changed(cell.recipe, plain)["data"]), cell.recipe)
-        return list(by_data.values())
+    def _data(self, cells: list[Cell]) -> dict[str, Recipe]:
+        """One recipe for each set of recordings, whatever seed and share are taken of it."""
+        seedless: dict[str, object] = {"data.seed": None}
+        fewer = seedless | {self.study.demonstrations_key: None}
+        changes = [(c.prior.recipe, seedless) for c in cells] + [(c.recipe, fewer) for c in cells]
+        by_data: dict[str, Recipe] = {}
+        for recipe, names in changes:
+            by_data.setdefault(identity(changed(recipe, names)["data"]), recipe)
+        return by_data
 
-    def _prepare(self, jobs: Jobs, recipe: Recipe) -> None:
-        name = f"prepare-{identity(recipe['data'])}"
+    def _prepare(self, jobs: Jobs, key: str, recipe: Recipe) -> None:
+        name = f"prepare-{key}"
         done = self.folder / "prepared" / name
         with self._lock(name):
             if not done.is_file():

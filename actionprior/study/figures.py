@@ -32,7 +32,7 @@ def draw_all(results: Results, folder: Path) -> list[Figure]:
 
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    wide, arms = (6.4, 4.0), (7.4, max(3.0, 1.4 + 0.34 * len(results.study.arms)))
+    wide, arms = (6.4, 4.0), (8.0, max(3.0, 1.4 + 0.34 * len(results.study.arms)))
     figures = [
         _drawn(folder, "success_by_steps", wide, partial(_by_steps, results)),
         _drawn(folder, "success_by_demonstrations", wide, partial(_by_demonstrations, results)),
@@ -156,9 +156,10 @@ def _arms(results: Results, axis: "Axes") -> str:
             axis.axvline(value, color=NONE, linestyle=":", linewidth=1.2, zorder=0)
     labels = [f"{results.study.label(s.arm)} ({s.seeds})" for s in found]
     axis.set_yticks(range(len(found)), labels)
+    axis.margins(y=0.02)
     axis.invert_yaxis()
-    axis.set(xlabel="success [%]; in brackets: seeds", xlim=(0, None))
-    return f"Success of every arm ({budget}; black: 95 % intervals)"
+    axis.set(xlabel="success [%] with 95 % intervals; in brackets: seeds", xlim=(0, None))
+    return f"Success of every arm ({budget})"
 
 
 def _sweep(results: Results, axis: "Axes", title: str, sweep: dict[str, Any]) -> str:
