@@ -13,7 +13,7 @@ from actionprior.envs.control import Control, make_control
 from actionprior.envs.kinematics import Array, Chain, Pose, rotation_matrix, solve_ik
 from actionprior.envs.robots import CONTROL_HZ, ControlMode, Robot, check_control_mode, find_robot
 from actionprior.envs.scene import Scene
-from actionprior.envs.tasks import Snapshot, Task, make_task
+from actionprior.envs.tasks import Snapshot, Task, Wordings, check_wordings, make_task
 from actionprior.envs.urdf import load_chain
 from actionprior.envs.world import World
 from actionprior.errors import UserError
@@ -48,6 +48,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         images: False leaves ``image`` out and renders nothing.
         control_mode: ``joint_delta``, ``joint_position`` or ``ee_delta``; None is the robot's own.
         render_mode: None or ``rgb_array``.
+        wordings: how the instruction is worded: ``one`` (always the same), or drawn in each
+            episode: ``train`` or ``held_out``. The scene that a seed draws is the same in all.
 
     Raises:
         UserError: an argument is not one of those named above, or PyBullet is not installed.
@@ -64,6 +66,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         images: bool = True,
         control_mode: ControlMode | None = None,
         render_mode: str | None = None,
+        wordings: Wordings = "one",
     ) -> None:
         if image_size < 8:
             raise UserError(f"image_size is {image_size} pixels; the smallest is 8")
@@ -77,6 +80,12 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self.control: Control = make_control(self.control_mode, self.chain, self.home)
         self.world = World(self.robot)
         self.render_mode = render_mode
+        self._wordings = check_wordings(wordings)
+        self._wording: str | None = None
+        if self._wordings != "one":
+            self.task.draw_wording(self._wordings, np.random.default_rng(0))  # or say why not
+        self._steps = 0
+        self._shown: str | None = None
         self.scene: Scene | None = None
         self._base = np.array(self.robot.base)
         self._image_size = image_size if images else None
@@ -123,7 +132,16 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     @property
     def instruction(self) -> str:
         """What the current episode asks for; empty before the first reset."""
-        return "" if self.scene is None else self.task.instruction(self.scene)
+        if self.scene is None:
+            return ""
+        if self._wording is None:
+            return self.task.instruction(self.scene)
+        return self.task.instruction(self.scene, self._wording)
+
+    @property
+    def step_limit(self) -> int:
+        """Steps that an episode of the task may take, as the registered ids limit it."""
+        return round(self.task.seconds * self.control_hz)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -138,11 +156,15 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         drawn = self.task.draw(self.np_random)
         self.scene = (options or {}).get("scene", drawn)
         q = random_start(self.np_random, self.chain, self.home, self._base)
+        if self._wordings != "one":
+            self._wording = self.task.draw_wording(self._wordings, self.np_random)
         self.task.reset()
         self.control.reset(q)
         self._suction = 0.0
         self._success = False
         self.world.build(self.scene, q)
+        self._steps, self._shown = 0, None
+        self._show_cue()
         return self._observe(), self._info()
 
     def step(
@@ -172,6 +194,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self.world.step(start, end)
         if on:
             self.world.suck(True)
+        self._steps += 1
+        self._show_cue()
         self._success = self.task.succeeded(self.scene, self.snapshot())
         return self._observe(), float(self._success), self._success, False, self._info()
 
@@ -184,6 +208,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             speeds=self.world.speeds(),
             held=self.world.held,
             suction=self._suction > 0.5,
+            time=self._steps / self.control_hz,
         )
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -193,6 +218,13 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     def close(self) -> None:
         """Free the simulator; closing twice does no harm."""
         self.world.close()
+
+    def _show_cue(self) -> None:
+        if self.scene is not None:
+            color = self.task.cue(self.scene, self._steps / self.control_hz)
+            if color != self._shown:
+                self.world.light(color)
+                self._shown = color
 
     def _observe(self) -> Observation:
         q = self.world.joints()

@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprior.envs.bullet import Bullet, Triple, make_pad, make_table, make_thing
+from actionprior.envs.bullet import (
+    LAMP_DARK,
+    Bullet,
+    Triple,
+    make_lamp,
+    make_pad,
+    make_table,
+    make_thing,
+)
 from actionprior.envs.kinematics import Array
 from actionprior.envs.meshes import prism_obj
 from actionprior.envs.robots import CONTROL_HZ, Robot
@@ -56,6 +64,7 @@ class World:
         self._arm = -1
         self._things: list[int] = []
         self._pads: list[int] = []
+        self._lamp: int | None = None
         self._vacuum = Vacuum(self._bullet, self._arm, robot.dof, [])
 
     def close(self) -> None:
@@ -83,6 +92,7 @@ class World:
         tool = self._robot.dof  # the link after the last joint's
         bullet.changeDynamics(self._arm, tool, lateralFriction=_CUP_FRICTION)
         self._pads = [make_pad(bullet, pad) for pad in scene.pads]
+        self._lamp = None if scene.lamp is None else make_lamp(bullet)
         self._things = [make_thing(bullet, thing, self._prism) for thing in scene.things]
         self._vacuum = Vacuum(bullet, self._arm, tool, self._things)
         self.arrange(scene, q)
@@ -91,6 +101,8 @@ class World:
         """Move what :meth:`build` made to the places of ``scene``, a scene of the same shapes."""
         for body, pad in zip(self._pads, scene.pads, strict=True):
             self._put(body, (pad.x, pad.y, 0.0005), 0.0)
+        if self._lamp is not None and scene.lamp is not None:
+            self._put(self._lamp, (*scene.lamp, 0.006), 0.0)
         for i, thing in enumerate(scene.things):
             self.place(i, (thing.x, thing.y, thing.height / 2), thing.yaw)
         self._bullet.resetJointStatesMultiDof(self._arm, self._joints, [[v] for v in q.tolist()])
@@ -100,6 +112,12 @@ class World:
         colors = [item.color for item in scene.things] + [item.color for item in scene.pads]
         for body, color in zip([*self._things, *self._pads], colors, strict=True):
             self._bullet.changeVisualShape(body, -1, rgbaColor=(*COLORS[color], 1.0))
+
+    def light(self, color: str | None) -> None:
+        """Let the scene's lamp, if there is one, show a colour, or go dark."""
+        if self._lamp is not None:
+            rgb = LAMP_DARK if color is None else COLORS[color]
+            self._bullet.changeVisualShape(self._lamp, -1, rgbaColor=(*rgb, 1.0))
 
     def place(self, index: int, position: Triple, yaw: float) -> None:
         """Put an object upright, its centre at ``position`` [m], turned by ``yaw`` [rad]."""

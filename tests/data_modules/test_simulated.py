@@ -84,7 +84,28 @@ def test_stage_two_takes_the_first_demonstrations_of_each_task(tmp_path: Path) -
     assert torch.isfinite(batch.future.action_BHA).all()
 
 
+def test_long_tasks_flaws_and_wordings_name_their_own_sets() -> None:
+    def names(data: SimulatedTrajectories | SimulatedVLA) -> list[str]:
+        return [s.root.name for s in data.sets]
+
+    plain = SimulatedTrajectories(["kuka"], ["once_each"])
+    assert names(plain) == [f"kuka-joint_position-once_each-200x-seed0-blind-v{VERSION}"]
+    flawed = SimulatedTrajectories(["kuka"], ["once_each"], human=0.5)
+    assert names(flawed) == [f"kuka-joint_position-once_each-200x-seed0-blind-human0.5-v{VERSION}"]
+    worded = SimulatedVLA("panda", ["stack", "sort"], human=1.0, wordings="train")
+    assert names(worded) == [
+        f"panda-joint_delta-stack+sort-100x-seed1-64px-human1-train-v{VERSION}"
+    ]
+    assert SimulatedVLA("panda").sets[0].root.name == (
+        f"panda-joint_delta-reach+push+lift+place-100x-seed1-64px-v{VERSION}"
+    )
+
+
 def test_wrong_names_are_told() -> None:
+    with pytest.raises(DataError, match="human is 3"):
+        SimulatedTrajectories(["panda"], human=3)
+    with pytest.raises(DataError, match="wordings 'some' is not known"):
+        SimulatedVLA("panda", wordings="some")
     with pytest.raises(DataError, match="robot 'ur5' is not known"):
         SimulatedTrajectories(["ur5"])
     with pytest.raises(DataError, match=r"tasks is \['fold'\], expected some of"):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from actionprior.envs import ENV_IDS, EVALUATION_SEED
+from actionprior.envs import ENV_IDS, EVALUATION_SEED, SHORT_ENV_IDS, env_id
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
 from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_DELTA, PANDA
+from actionprior.envs.tasks import TASKS
 from actionprior.errors import UserError
 
 
@@ -36,10 +37,23 @@ def test_importing_the_suite_imports_no_simulator():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_twelve_ids_are_registered():
-    assert len(ENV_IDS) == 12
-    assert set(ENV_IDS) <= set(gym.registry)
-    assert gym.spec(ENV_IDS[0]).max_episode_steps == 60
+def test_every_robot_has_every_task():
+    assert len(set(ENV_IDS)) == 3 * len(TASKS)
+    assert set(SHORT_ENV_IDS) < set(ENV_IDS) <= set(gym.registry)
+    assert len(SHORT_ENV_IDS) == 12
+    assert env_id("kuka", "once_each") == "actionprior/KukaOnceEach-v0"
+    with pytest.raises(UserError, match="the suite has no robot 'ur5' at a task 'stack'"):
+        env_id("ur5", "stack")
+
+
+def test_long_tasks_have_longer_limits():
+    limits = {task: gym.spec(env_id("panda", task)).max_episode_steps for task in TASKS}
+    assert {limits[task] for task in ("reach", "push", "lift", "place")} == {60}
+    assert limits["stack"] == 160
+    assert limits["sort"] == 320
+    env = gym.make(env_id("panda", "sort"), images=False)
+    assert env.unwrapped.step_limit == 320
+    env.close()
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
@@ -55,7 +69,15 @@ def test_gymnasium_accepts_it(env_id):
     env.close()
 
 
-@pytest.mark.parametrize("env_id", ["actionprior/PandaPush-v0", "actionprior/XArm6Place-v0"])
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "actionprior/PandaPush-v0",
+        "actionprior/XArm6Place-v0",
+        "actionprior/KukaRecall-v0",
+        "actionprior/PandaSort-v0",
+    ],
+)
 def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
     fresh, used = (gym.make(env_id, image_size=32).unwrapped for _ in range(2))
     expert = Expert(fresh)
@@ -172,6 +194,7 @@ def test_success_ends_the_episode_with_reward_one():
         ({"task": "cook"}, "task 'cook' is not known; choose one of"),
         ({"image_size": 0}, "image_size is 0"),
         ({"render_mode": "human"}, "render_mode 'human' is not known"),
+        ({"wordings": "many"}, "wordings 'many' is not known; choose one of"),
     ],
 )
 def test_bad_arguments_are_told_in_one_sentence(arguments, message):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from actionprior.envs import ENV_IDS
+from actionprior.envs import SHORT_ENV_IDS
 from actionprior.envs.grounding import grounding_samples
 from actionprior.envs.robots import ROBOTS
 from actionprior.envs.scene import COLORS, WORKSPACE
@@ -13,7 +13,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def samples():
-    return grounding_samples(ENV_IDS, 240, seed=1, image_size=SIZE)
+    return grounding_samples(SHORT_ENV_IDS, 240, seed=1, image_size=SIZE)
 
 
 def pixel(point):
@@ -105,7 +105,7 @@ def test_places_are_on_the_table_also_of_what_is_held(samples):
 
 
 def test_the_seed_decides():
-    again = [grounding_samples(ENV_IDS[:2], 6, seed=s, image_size=32) for s in (0, 0, 1)]
+    again = [grounding_samples(SHORT_ENV_IDS[:2], 6, seed=s, image_size=32) for s in (0, 0, 1)]
     np.testing.assert_array_equal(again[0].images, again[1].images)
     assert again[0].instructions == again[1].instructions
     assert (again[0].target_xyz != again[2].target_xyz).any()
