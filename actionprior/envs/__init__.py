@@ -2,8 +2,8 @@
 
 Importing this module registers ``actionprior/{robot}{task}-v0`` for each of the robots (``Panda``,
 ``Kuka``, ``XArm6``) and tasks: the short ``Reach``, ``Push``, ``Lift`` and ``Place``, the long
-``Stack`` and ``Sort``, and ``Recall`` and ``OnceEach``, which need memory. It costs nothing else:
-PyBullet is imported when one is made.
+``Stack``, ``Sort`` and ``Drawer``, and ``Recall`` and ``OnceEach``, which need memory. It costs
+nothing else: PyBullet is imported when one is made.
 
     import gymnasium as gym
     import actionprior.envs

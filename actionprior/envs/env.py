@@ -209,6 +209,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             held=self.world.held,
             suction=self._suction > 0.5,
             time=self._steps / self.control_hz,
+            opening=self.world.opening(),
         )
 
     def render(self) -> NDArray[np.uint8] | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from actionprior.envs.drawer import Drawer
 from actionprior.errors import UserError
 
 COLORS: dict[str, tuple[float, float, float]] = {
@@ -101,6 +102,7 @@ class Scene(NamedTuple):
         order: objects that the task takes one after the other.
         homes: on which pad each object belongs, where the task asks that of all of them.
         lamp: the lamp, if there is one.
+        drawer: the drawer, if there is one.
     """
 
     things: tuple[Thing, ...]
@@ -110,6 +112,7 @@ class Scene(NamedTuple):
     order: tuple[int, ...] = ()
     homes: tuple[int, ...] = ()
     lamp: Lamp | None = None
+    drawer: Drawer | None = None
 
     @property
     def target_thing(self) -> Thing:

@@ -22,6 +22,7 @@ from actionprior.envs.bullet import (
     make_table,
     make_thing,
 )
+from actionprior.envs.drawer import drawer_urdf
 from actionprior.envs.kinematics import Array
 from actionprior.envs.meshes import prism_obj
 from actionprior.envs.robots import CONTROL_HZ, Robot
@@ -40,6 +41,8 @@ CAMERA_FOV = 42.0
 _MOTOR_TORQUE = 300.0
 """Enough that the motors track every target [N m]; the light links' masses are not the arm's."""
 _MOTOR_GAIN = 0.4
+_DRAWER_FRICTION = 2.0
+"""Force that a drawer withstands without moving [N]."""
 _CUP_FRICTION = 2.0
 """A rubber cup grips what it pushes, and the push forgives an error of millimetres; Bullet
 multiplies it by the other body's."""
@@ -65,6 +68,9 @@ class World:
         self._things: list[int] = []
         self._pads: list[int] = []
         self._lamp: int | None = None
+        self._drawer: int | None = None
+        self._drawer_urdf = Path(self._folder.name, "drawer.urdf")
+        self._drawer_urdf.write_text(drawer_urdf())
         self._vacuum = Vacuum(self._bullet, self._arm, robot.dof, [])
 
     def close(self) -> None:
@@ -94,7 +100,9 @@ class World:
         self._pads = [make_pad(bullet, pad) for pad in scene.pads]
         self._lamp = None if scene.lamp is None else make_lamp(bullet)
         self._things = [make_thing(bullet, thing, self._prism) for thing in scene.things]
-        self._vacuum = Vacuum(bullet, self._arm, tool, self._things)
+        self._drawer = None if scene.drawer is None else self._load_drawer()
+        handle = None if self._drawer is None else (self._drawer, 0)
+        self._vacuum = Vacuum(bullet, self._arm, tool, self._things, handle)
         self.arrange(scene, q)
 
     def arrange(self, scene: Scene, q: Array) -> None:
@@ -103,6 +111,9 @@ class World:
             self._put(body, (pad.x, pad.y, 0.0005), 0.0)
         if self._lamp is not None and scene.lamp is not None:
             self._put(self._lamp, (*scene.lamp, 0.006), 0.0)
+        if self._drawer is not None and scene.drawer is not None:
+            self._put(self._drawer, scene.drawer.base, scene.drawer.yaw)
+            self._bullet.resetJointState(self._drawer, 0, 0.0)
         for i, thing in enumerate(scene.things):
             self.place(i, (thing.x, thing.y, thing.height / 2), thing.yaw)
         self._bullet.resetJointStatesMultiDof(self._arm, self._joints, [[v] for v in q.tolist()])
@@ -147,8 +158,14 @@ class World:
 
     @property
     def held(self) -> int | None:
-        """Index of the object on the suction cup, or None."""
+        """Index of the object on the suction cup, or None; see :class:`Vacuum`."""
         return self._vacuum.held
+
+    def opening(self) -> float:
+        """How far the drawer is open [m]; 0 where there is none."""
+        if self._drawer is None:
+            return 0.0
+        return float(self._bullet.getJointState(self._drawer, 0)[0])
 
     def joints(self) -> Array:
         """Measured joint angles (n,) [rad]."""
@@ -184,6 +201,15 @@ class World:
         )[2]
         # Without NumPy support PyBullet gives a flat tuple.
         return np.asarray(image, dtype=np.uint8).reshape(size, size, 4)[..., :3].copy()
+
+    def _load_drawer(self) -> int:
+        bullet = self._bullet
+        drawer = int(bullet.loadURDF(str(self._drawer_urdf), useFixedBase=True))
+        # Friction of the slide: it stays where it was pulled to.
+        bullet.setJointMotorControl2(
+            drawer, 0, bullet.VELOCITY_CONTROL, targetVelocity=0.0, force=_DRAWER_FRICTION
+        )
+        return drawer
 
     def _put(self, body: int, position: Triple, yaw: float) -> None:
         turn = (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))

@@ -76,6 +76,7 @@ def test_gymnasium_accepts_it(env_id):
         "actionprior/XArm6Place-v0",
         "actionprior/KukaRecall-v0",
         "actionprior/PandaSort-v0",
+        "actionprior/PandaDrawer-v0",
     ],
 )
 def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):

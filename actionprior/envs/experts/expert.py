@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprior.envs.env import TabletopEnv
+from actionprior.envs.experts.drawer import DrawerPlan
 from actionprior.envs.experts.human import Human, check_human
 from actionprior.envs.experts.long_horizon import SortPlan, StackPlan
 from actionprior.envs.experts.memory import OnceEachPlan
@@ -32,6 +33,7 @@ _PLANS: dict[str, type[Plan]] = {
     "push": PushPlan,
     "stack": StackPlan,
     "sort": SortPlan,
+    "drawer": DrawerPlan,
     "recall": PlacePlan,
     "once_each": OnceEachPlan,
 }

@@ -12,6 +12,7 @@ from actionprior.envs.tasks.base import (
     Wordings,
     check_wordings,
 )
+from actionprior.envs.tasks.drawer import OpenDrawer
 from actionprior.envs.tasks.long_horizon import Sort, Stack
 from actionprior.envs.tasks.memory import CUE_SECONDS, OnceEach, Recall
 from actionprior.envs.tasks.tabletop import (
@@ -35,6 +36,7 @@ __all__ = [
     "WORDINGS",
     "Lift",
     "OnceEach",
+    "OpenDrawer",
     "Place",
     "Push",
     "Reach",
@@ -49,7 +51,8 @@ __all__ = [
 ]
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Reach, Push, Lift, Place, Stack, Sort, Recall, OnceEach)
+    task.name: task
+    for task in (Reach, Push, Lift, Place, Stack, Sort, OpenDrawer, Recall, OnceEach)
 }
 
 

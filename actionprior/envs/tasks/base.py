@@ -33,7 +33,8 @@ class Snapshot(NamedTuple):
         tip: (3,) tip of the suction cup [m].
         positions: (objects, 3) centres of the objects [m].
         speeds: (objects,) speeds of the objects [m/s].
-        held: index of the object on the suction cup, or None.
+        held: index of the object on the suction cup, or None; the number of objects stands for the
+            drawer.
         suction: whether the suction is commanded on.
         time: since the reset [s].
         opening: how far the scene's drawer is open [m]; 0 where there is none.
