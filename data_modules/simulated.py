@@ -17,12 +17,14 @@ class Demonstrations:
 
     Args:
         robot: ``panda``, ``kuka``, ``xarm6``, ``ur5e`` or the two-arm ``duo``.
-        tasks: of ``TASKS``; of ``duo``, ``handover``.
+        tasks: those that the suite has for it (``actionprior.envs.ENV_IDS``).
         episodes_per_task: episodes of each.
         data_dir: where sets are kept.
         seed: block of reset seeds (``record_demonstrations``).
         control_mode: None is the robot's own.
         image_size: edge of the images [pixels]; None records none.
+        human: 0 to 1: flaws of a person's demonstrations.
+        wordings: ``one``, ``train`` or ``held_out`` (``TabletopEnv``).
     """
 
     def __init__(
@@ -34,33 +36,39 @@ class Demonstrations:
         seed: int,
         control_mode: str | None,
         image_size: int | None,
+        human: float = 0.0,
+        wordings: str = "one",
     ) -> None:
-        import gymnasium
-
-        from actionprior.envs import ENV_IDS
+        from actionprior.envs import env_id
         from actionprior.envs.embodiments import suite_embodiment
+        from actionprior.envs.experts import check_human
         from actionprior.envs.recording import VERSION
         from actionprior.envs.robots import check_control_mode, find_robot
+        from actionprior.envs.tasks import check_wordings
 
         try:
             arm = find_robot(robot)
             self.control_mode = check_control_mode(control_mode or arm.control_mode)
+            self.human = check_human(human)
+            self.wordings = check_wordings(wordings)
         except ValueError as error:
             raise DataError(str(error)) from error
-        specs = [gymnasium.spec(env_id) for env_id in ENV_IDS]
-        ids = {s.kwargs["task"]: s.id for s in specs if s.kwargs["robot"] == arm.name}
-        if not tasks or not set(tasks) <= set(ids) or len(set(tasks)) < len(tasks):
-            raise DataError(
-                f"tasks is {tasks}, expected some of {list(ids)} for {arm.name}, each once"
-            )
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise DataError(f"tasks is {tasks}, expected at least one, each once")
+        try:
+            self.env_ids = [env_id(arm.name, task) for task in tasks]
+        except ValueError as error:
+            raise DataError(str(error)) from error
         if episodes_per_task < 1:
             raise DataError(f"episodes_per_task is {episodes_per_task}, expected at least 1")
-        self.env_ids = [ids[task] for task in tasks]
         self.episodes_per_task = episodes_per_task
         self.seed = seed
         self.image_size = image_size
         parts = [arm.name, self.control_mode, "+".join(tasks), f"{episodes_per_task}x"]
-        parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind", f"v{VERSION}"]
+        parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind"]
+        # Sets without these are named as they were before there was a choice.
+        parts += [f"human{human:g}"] * (human > 0) + [wordings] * (wordings != "one")
+        parts += [f"v{VERSION}"]
         self.root = Path(data_dir).expanduser() / "-".join(parts)
         robot_fields = vars(suite_embodiment(arm, self.control_mode))
         self.embodiment = LeRobotEmbodiment(**robot_fields, roots=[str(self.root)])
@@ -84,6 +92,8 @@ class Demonstrations:
                 images=self.image_size is not None,
                 image_size=self.image_size or 64,
                 control_mode=self.control_mode,
+                human=self.human,
+                wordings=self.wordings,
             )
         except (ImportError, ValueError) as error:
             raise DataError(f"{self.root}: cannot be recorded: {error}") from error
@@ -100,6 +110,8 @@ class SimulatedTrajectories(LeRobotTrajectories):
         recording_seed: block of reset seeds.
         control_modes: by arm, instead of the arm's own.
         robot_tasks: by arm, instead of ``tasks``; ``duo`` needs it, which has a task of its own.
+        human: 0 to 1: how much the demonstrations show the flaws of a person's: pauses, tremor,
+            varied speed.
         kwargs: of ``LeRobotTrajectories``.
     """
 
@@ -112,6 +124,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
         recording_seed: int = 0,
         control_modes: dict[str, str] | None = None,
         robot_tasks: dict[str, list[str]] | None = None,
+        human: float = 0.0,
         **kwargs: Any,  # noqa: ANN401  the parent's, as they are
     ) -> None:
         modes, own_tasks = control_modes or {}, robot_tasks or {}
@@ -127,6 +140,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
                 recording_seed,
                 modes.get(robot),
                 None,
+                human,
             )
             for robot in robots
         ]
@@ -151,6 +165,9 @@ class SimulatedVLA(LeRobotVLA):
         recording_seed: block of reset seeds; another one than Stage 1's by default.
         control_mode: instead of the arm's own.
         render_size: edge of the recorded images [pixels].
+        human: 0 to 1: how much the demonstrations show the flaws of a person's: pauses, tremor,
+            varied speed.
+        wordings: of the instructions: ``one``, or ``train``: several, drawn in each episode.
         kwargs: of ``LeRobotVLA``.
     """
 
@@ -164,6 +181,8 @@ class SimulatedVLA(LeRobotVLA):
         recording_seed: int = 1,
         control_mode: str | None = None,
         render_size: int = 64,
+        human: float = 0.0,
+        wordings: str = "one",
         **kwargs: Any,  # noqa: ANN401  the parent's, as they are
     ) -> None:
         if demonstrations is not None and not 1 <= demonstrations <= episodes_per_task:
@@ -180,6 +199,8 @@ class SimulatedVLA(LeRobotVLA):
                 recording_seed,
                 control_mode,
                 render_size,
+                human,
+                wordings,
             )
         ]
         super().__init__(embodiments=[self.sets[0].embodiment], **kwargs)

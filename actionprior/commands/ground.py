@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actionprior.envs import ENV_IDS
+from actionprior.envs import SHORT_ENV_IDS
 from actionprior.envs.arm import base_turn
 from actionprior.envs.grounding import GroundingSamples, grounding_samples
 from actionprior.envs.robots import find_robot
@@ -153,7 +153,7 @@ def main(args: list[str]) -> None:
 
 def _env_ids(robots: Sequence[str]) -> list[str]:
     robots = [find_robot(robot).name for robot in robots]
-    return [e for e in ENV_IDS if gym.spec(e).kwargs["robot"] in robots]
+    return [e for e in SHORT_ENV_IDS if gym.spec(e).kwargs["robot"] in robots]
 
 
 def _draw(

@@ -1,8 +1,10 @@
 """A PyBullet suite of tabletop tasks for five robots, registered with gymnasium.
 
-Importing this module registers ``actionprior/{Panda,Kuka,XArm6,Ur5e}{Reach,Push,Lift,Place}-v0``
-and, for two arms, ``actionprior/DuoHandover-v0``, and costs nothing else: PyBullet is imported when
-one is made.
+Importing this module registers ``actionprior/{robot}{task}-v0`` for each robot (``Panda``,
+``Kuka``, ``XArm6``, ``Ur5e`` and, with two arms, ``Duo``) and task for as many arms as it has: the
+short ``Reach``, ``Push``, ``Lift`` and ``Place``, the long ``Stack``, ``Sort`` and ``Drawer``,
+``Recall`` and ``OnceEach``, which need memory, and for two arms ``Handover``. It costs nothing
+else: PyBullet is imported when one is made.
 
     import gymnasium as gym
     import actionprior.envs
@@ -15,40 +17,53 @@ import gymnasium as gym
 
 from actionprior.envs.robots import find_robot
 from actionprior.envs.tasks import TASKS
+from actionprior.errors import UserError
 
 EVALUATION_SEED = 900_000_000
 """Evaluation uses reset seeds from here on; demonstrations never do."""
 
 _ROBOTS = {"Panda": "panda", "Kuka": "kuka", "XArm6": "xarm6", "Ur5e": "ur5e", "Duo": "duo"}
-_TASKS = {
-    "Reach": "reach",
-    "Push": "push",
-    "Lift": "lift",
-    "Place": "place",
-    "Handover": "handover",
+_SHORT = ("reach", "push", "lift", "place")
+
+
+def env_id(robot: str, task: str) -> str:
+    """The id of a robot of the suite at a task, both by their short names (``panda``, ``stack``).
+
+    Raises:
+        UserError: the suite does not have it.
+    """
+    if (robot, task) not in _IDS:
+        known = [t for r, t in _IDS if r == robot]
+        raise UserError(f"the suite has no task {task!r} for robot {robot!r}; it has {known}")
+    return _IDS[robot, task]
+
+
+def _name(robot: str, task: str) -> str:
+    return f"actionprior/{robot}{''.join(word.capitalize() for word in task.split('_'))}-v0"
+
+
+_IDS = {
+    (name, task): _name(shown, task)
+    for shown, name in _ROBOTS.items()
+    for task, kind in TASKS.items()
+    if kind.suits(find_robot(name))
 }
 
-
-def _register() -> tuple[str, ...]:
-    """Register every robot with every task for as many arms as it has."""
-    env_ids = []
-    for robot, robot_name in _ROBOTS.items():
-        arm = find_robot(robot_name)
-        for task, task_name in _TASKS.items():
-            kind = TASKS[task_name]
-            if kind.arms != len(arm.arms):
-                continue
-            env_id = f"actionprior/{robot}{task}-v0"
-            env_ids.append(env_id)
-            if env_id not in gym.registry:
-                gym.register(
-                    env_id,
-                    entry_point="actionprior.envs.env:TabletopEnv",
-                    max_episode_steps=round(kind.seconds * arm.control_hz),
-                    kwargs={"robot": robot_name, "task": task_name},
-                )
-    return tuple(env_ids)
-
-
-ENV_IDS: tuple[str, ...] = _register()
+ENV_IDS: tuple[str, ...] = tuple(_IDS.values())
 """The registered ids."""
+SHORT_ENV_IDS: tuple[str, ...] = tuple(v for (_, task), v in _IDS.items() if task in _SHORT)
+"""Those of the four short tasks."""
+
+
+def _register() -> None:
+    for (robot, task), name in _IDS.items():
+        if name not in gym.registry:
+            gym.register(
+                name,
+                entry_point="actionprior.envs.env:TabletopEnv",
+                max_episode_steps=round(TASKS[task].seconds * find_robot(robot).control_hz),
+                kwargs={"robot": robot, "task": task},
+            )
+
+
+_register()

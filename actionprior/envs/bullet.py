@@ -11,13 +11,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from actionprior.envs.scene import COLORS, PAD_SIZE, SHAPES, Pad, Thing
+from actionprior.envs.scene import COLORS, SHAPES, Pad, Thing
 from actionprior.envs.urdf import data_path
 
 _OBJECT_MASS = 0.1
 _TABLE_MIDDLE = (0.02, 0.0, -0.02)
 _TABLE_HALF = (0.62, 0.55, 0.02)
 _TABLE_COLOR = (0.70, 0.66, 0.60)
+_LAMP_HALF = (0.03, 0.03, 0.006)
+LAMP_DARK = (0.35, 0.35, 0.36)
+"""RGB of a lamp that shows nothing."""
 
 type Triple = tuple[float, float, float]
 
@@ -57,7 +60,13 @@ def make_table(bullet: Bullet) -> int:
 
 def make_pad(bullet: Bullet, pad: Pad) -> int:
     """A pad: drawn only, nothing collides with it."""
-    visual = _draw_box(bullet, (PAD_SIZE / 2, PAD_SIZE / 2, 0.001), COLORS[pad.color])
+    visual = _draw_box(bullet, (pad.size / 2, pad.size / 2, 0.001), COLORS[pad.color])
+    return int(bullet.createMultiBody(0.0, -1, visual))
+
+
+def make_lamp(bullet: Bullet) -> int:
+    """A dark lamp: drawn only, nothing collides with it."""
+    visual = _draw_box(bullet, _LAMP_HALF, LAMP_DARK)
     return int(bullet.createMultiBody(0.0, -1, visual))
 
 

@@ -23,8 +23,8 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def run_episode(env: gym.Env[object, object], expert: Expert, seed: int) -> Outcome:
-    """Roll the expert out once."""
+def run_episode(env: TabletopEnv, expert: Expert, seed: int) -> Outcome:
+    """Roll the expert out once, up to the task's step limit."""
     start = time.process_time()
     env.reset(seed=seed)
     expert.reset(seed)
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200, help="episodes per environment")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--control-mode", default=None, help="instead of each robot's own")
+    parser.add_argument("--human", type=float, default=0.0, help="flaws of a person's, 0 to 1")
     parser.add_argument("--only", default="", help="only ids that contain this")
     parser.add_argument("--failures", action="store_true", help="print the seeds that failed")
     options = parser.parse_args()
@@ -52,8 +53,10 @@ def main() -> None:
     for env_id in ENV_IDS:
         if options.only not in env_id:
             continue
-        env = gym.make(env_id, images=False, control_mode=options.control_mode)
-        expert = Expert(env)
+        made = gym.make(env_id, images=False, control_mode=options.control_mode)
+        env = made.unwrapped
+        assert isinstance(env, TabletopEnv)  # the suite's ids are
+        expert = Expert(env, human=options.human)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         outcomes = [run_episode(env, expert, seed) for seed in seeds]
         env.close()

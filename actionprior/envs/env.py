@@ -20,7 +20,14 @@ from actionprior.envs.robots import (
     find_robot,
 )
 from actionprior.envs.scene import Scene
-from actionprior.envs.tasks import Hand, Snapshot, Task, make_task
+from actionprior.envs.tasks import (
+    Hand,
+    Snapshot,
+    Task,
+    Wordings,
+    check_wordings,
+    make_task,
+)
 from actionprior.envs.urdf import JAW_OPENING
 from actionprior.envs.world import World
 from actionprior.errors import UserError
@@ -50,6 +57,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         images: False leaves ``image`` out and renders nothing.
         control_mode: ``joint_delta``, ``joint_position`` or ``ee_delta``; None is the robot's own.
         render_mode: None or ``rgb_array``.
+        wordings: how the instruction is worded: ``one`` (always the same), or drawn in each
+            episode: ``train`` or ``held_out``. The scene that a seed draws is the same in all.
 
     Attributes:
         arms: the arms, each with its chain and control; ``chain``, ``home`` and ``control`` are
@@ -71,6 +80,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         images: bool = True,
         control_mode: ControlMode | None = None,
         render_mode: str | None = None,
+        wordings: Wordings = "one",
     ) -> None:
         if image_size < 8:
             raise UserError(f"image_size is {image_size} pixels; the smallest is 8")
@@ -91,6 +101,12 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self.control: Control = self.arms[0].control
         self.world = World(self.robot)
         self.render_mode = render_mode
+        self._wordings = check_wordings(wordings)
+        self._wording: str | None = None
+        if self._wordings != "one":
+            self.task.draw_wording(self._wordings, np.random.default_rng(0))  # or say why not
+        self._steps = 0
+        self._shown: str | None = None
         self.scene: Scene | None = None
         self._image_size = image_size if images else None
         self._success = False
@@ -139,7 +155,11 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     @property
     def instruction(self) -> str:
         """What the current episode asks for; empty before the first reset."""
-        return "" if self.scene is None else self.task.instruction(self.scene)
+        if self.scene is None:
+            return ""
+        if self._wording is None:
+            return self.task.instruction(self.scene)
+        return self.task.instruction(self.scene, self._wording)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -154,11 +174,15 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         drawn = self.task.draw(self.np_random)
         self.scene = (options or {}).get("scene", drawn)
         starts = [arm.random_start(self.np_random) for arm in self.arms]
+        if self._wordings != "one":
+            self._wording = self.task.draw_wording(self._wordings, self.np_random)
         self.task.reset()
         for arm, q in zip(self.arms, starts, strict=True):
             arm.control.reset(q)
         self._success = False
         self.world.build(self.scene, np.concatenate(starts))
+        self._steps, self._shown = 0, None
+        self._show_cue()
         return self._observe(), self._info()
 
     def step(
@@ -190,6 +214,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self.world.step(start, end)
         for gripper, grip in zip(self.world.grippers, grips, strict=True):
             gripper.after(grip)
+        self._steps += 1
+        self._show_cue()
         self._success = self.task.succeeded(self.scene, self.snapshot())
         return self._observe(), float(self._success), self._success, False, self._info()
 
@@ -206,6 +232,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             held=hands[0].held,
             suction=hands[0].on,
             hands=hands,
+            time=self._steps / self.control_hz,
+            opening=self.world.opening(),
         )
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -215,6 +243,13 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     def close(self) -> None:
         """Free the simulator; closing twice does no harm."""
         self.world.close()
+
+    def _show_cue(self) -> None:
+        if self.scene is not None:
+            color = self.task.cue(self.scene, self._steps / self.control_hz)
+            if color != self._shown:
+                self.world.light(color)
+                self._shown = color
 
     def _observe(self) -> Observation:
         parts = [

@@ -29,7 +29,8 @@ class Gripper(ABC):
 
     def __init__(self, bullet: Bullet, arm: int, links: list[int], things: list[int]) -> None:
         self.held: int | None = None
-        self._bullet, self._arm, self._things = bullet, arm, things
+        self._bullet, self._arm = bullet, arm
+        self._parts = [(body, -1) for body in things]  # body and link of what can be held
         self._links, self._link = links, links[0]
         self._constraint = -1
 
@@ -52,26 +53,33 @@ class Gripper(ABC):
         """Whether it is commanded to hold."""
 
     def _attach(self, index: int) -> None:
-        bullet, body = self._bullet, self._things[index]
+        body, part = self._parts[index]
+        self._constraint = self._constrain(body, part)
+        self._bullet.changeConstraint(self._constraint, maxForce=_FORCE)
+        for link in self._links:
+            self._bullet.setCollisionFilterPair(self._arm, body, link, part, 0)
+        self.held = index
+
+    def _constrain(self, body: int, part: int) -> int:
+        bullet = self._bullet
         # A constraint is told in the links' centres of mass: entries 0 and 1, not 4 and 5.
         tool = bullet.getLinkState(self._arm, self._link)[:2]
         position, turn = bullet.multiplyTransforms(
             *bullet.invertTransform(*tool), *bullet.getBasePositionAndOrientation(body)
         )
         zero = (0.0, 0.0, 0.0)
-        self._constraint = bullet.createConstraint(
-            self._arm, self._link, body, -1, bullet.JOINT_FIXED, zero, position, zero, turn
+        return int(
+            bullet.createConstraint(
+                self._arm, self._link, body, part, bullet.JOINT_FIXED, zero, position, zero, turn
+            )
         )
-        bullet.changeConstraint(self._constraint, maxForce=_FORCE)
-        for link in self._links:
-            bullet.setCollisionFilterPair(self._arm, body, link, -1, 0)
-        self.held = index
 
     def _release(self) -> None:
         if self.held is not None:
             self._bullet.removeConstraint(self._constraint)
+            body, part = self._parts[self.held]
             for link in self._links:
-                self._bullet.setCollisionFilterPair(self._arm, self._things[self.held], link, -1, 1)
+                self._bullet.setCollisionFilterPair(self._arm, body, link, part, 1)
             self.held = None
 
     def _local(self, point: Triple) -> Triple:

@@ -67,7 +67,7 @@ class Jaws(Gripper):
         closing = command * JAW_OPENING < opening - _TOUCH
         if self.held is not None or not closing or opening < _THINNEST:
             return
-        for index in range(len(self._things)):
+        for index in range(len(self._parts)):
             if all(self._touches(side, index) for side in (0, 1)):
                 self._attach(index)
                 self._target = opening
@@ -104,7 +104,7 @@ class Jaws(Gripper):
         finger = self._fingers[side]
         inner = self._bullet.getJointState(self._arm, finger)[0]
         points = self._bullet.getClosestPoints(
-            self._arm, self._things[index], _TOUCH, linkIndexA=finger
+            self._arm, self._parts[index][0], _TOUCH, linkIndexA=finger
         )
         # Along the finger's way out from the middle, its inner face comes first.
         way = (1.0, -1.0)[side]

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from actionprior.envs import EVALUATION_SEED
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import Expert, check_human
 from actionprior.envs.robots import ControlMode
+from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
 from actionprior.staging import appears_whole
 
@@ -77,6 +78,8 @@ def record_demonstrations(
     use_videos: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    human: float = 0.0,
+    wordings: Wordings = "one",
 ) -> Recording:
     """Record expert episodes of one robot's tasks into one LeRobot dataset.
 
@@ -99,6 +102,9 @@ def record_demonstrations(
         use_videos: store video instead of images; slower to write and to read at small sizes.
         overwrite: replace a dataset that stands at ``root``.
         progress: show a progress bar.
+        human: 0 to 1: how much the episodes show the flaws of a person's (:class:`Human`).
+        wordings: how instructions are worded: ``one``, or drawn in each episode: ``train``, or
+            ``held_out``, which is meant for tests.
 
     Raises:
         UserError: something stands at ``root`` and ``overwrite`` is False, the environments
@@ -108,15 +114,24 @@ def record_demonstrations(
     root = Path(root).expanduser().absolute()
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
     _check(env_ids, root, episodes_per_task, seed, overwrite)
+    check_human(human)
     with ExitStack() as stack:
         envs: list[TabletopEnv] = []
         for env_id in env_ids:
-            env = _make(env_id, images=images, image_size=image_size, control_mode=control_mode)
+            env = _make(
+                env_id,
+                images=images,
+                image_size=image_size,
+                control_mode=control_mode,
+                wordings=check_wordings(wordings),
+            )
             stack.callback(env.close)
             envs.append(env)
         _check_agreement(envs)
         with appears_whole(root) as building, _quiet_datasets():
-            return _record(envs, root, building, episodes_per_task, seed, use_videos, progress)
+            return _record(
+                envs, root, building, episodes_per_task, seed, use_videos, progress, human
+            )
 
 
 def demonstrate(env: TabletopEnv, expert: Expert, seed: int) -> list[Frame] | None:
@@ -147,9 +162,10 @@ def _record(
     seed: int,
     use_videos: bool,
     progress: bool,
+    human: float,
 ) -> Recording:
     dataset = _create(envs[0], root.name, building, use_videos)
-    experts = [Expert(env) for env in envs]
+    experts = [Expert(env, human=human) for env in envs]
     next_seed = first_seed = seed * SEEDS_PER_RECORDING
     frame_count = discarded = 0
     total = episodes_per_task * len(envs)
@@ -251,11 +267,22 @@ def _check_agreement(envs: list[TabletopEnv]) -> None:
 
 
 def _make(
-    env_id: str, *, images: bool, image_size: int, control_mode: ControlMode | None
+    env_id: str,
+    *,
+    images: bool,
+    image_size: int,
+    control_mode: ControlMode | None,
+    wordings: Wordings,
 ) -> TabletopEnv:
     refusal = f"{env_id} has no scripted expert; record one of the actionprior/ environments"
     try:
-        env = gym.make(env_id, images=images, image_size=image_size, control_mode=control_mode)
+        env = gym.make(
+            env_id,
+            images=images,
+            image_size=image_size,
+            control_mode=control_mode,
+            wordings=wordings,
+        )
     except TypeError as error:  # another environment's constructor
         raise UserError(refusal) from error
     if not isinstance(env.unwrapped, TabletopEnv):

@@ -7,11 +7,12 @@ from the robot, y to its left, z up; metres. The workspace is the same for every
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from actionprior.envs.drawer import Drawer
 from actionprior.errors import UserError
 
 COLORS: dict[str, tuple[float, float, float]] = {
@@ -33,6 +34,10 @@ _GAP = 0.107
 [m]."""
 _PAD_GAP = 0.142
 """Least distance between the centres of two pads: their corners clear each other [m]."""
+_SCATTER_GAP = 0.018
+"""Least gap between the squares around what :func:`scatter` places [m]."""
+_SCATTER_FREE = 0.05
+"""Half-edge up to which a square may be centred anywhere in the workspace [m]."""
 
 
 class Shape(NamedTuple):
@@ -71,20 +76,43 @@ class Thing(NamedTuple):
 
 
 class Pad(NamedTuple):
-    """A flat coloured square on the table, centred at x, y [m]."""
+    """A flat coloured square on the table, centred at x, y, of edge ``size`` [m]."""
 
     color: str
+    x: float
+    y: float
+    size: float = PAD_SIZE
+
+
+class Lamp(NamedTuple):
+    """A plate at x, y [m] that can show a colour: a cue. Nothing collides with it."""
+
     x: float
     y: float
 
 
 class Scene(NamedTuple):
-    """Three objects, none or two pads, and which of them the instruction means."""
+    """Objects, pads, and which of them the instruction means.
+
+    Attributes:
+        things: the objects.
+        pads: the pads.
+        target: index of the object that the instruction names, or of the first that matters.
+        goal: index of the pad that the instruction names; None without pads.
+        order: objects that the task takes one after the other.
+        homes: on which pad each object belongs, where the task asks that of all of them.
+        lamp: the lamp, if there is one.
+        drawer: the drawer, if there is one.
+    """
 
     things: tuple[Thing, ...]
     pads: tuple[Pad, ...]
     target: int
     goal: int | None
+    order: tuple[int, ...] = ()
+    homes: tuple[int, ...] = ()
+    lamp: Lamp | None = None
+    drawer: Drawer | None = None
 
     @property
     def target_thing(self) -> Thing:
@@ -137,6 +165,34 @@ def draw_scene(
         scene = Scene(things, squares, target, goal)
         if accept is None or accept(scene):
             return scene
+
+
+def scatter(rng: np.random.Generator, halves: Sequence[float]) -> list[tuple[float, float]]:
+    """Places for upright squares of different sizes so that none touches another.
+
+    Larger ones keep further from the edge of the workspace. By rejection; starts afresh when the
+    table is full, and never ends where they cannot fit.
+
+    Args:
+        rng: the only source of randomness.
+        halves: half the edge of each square [m].
+    """
+    while True:
+        places: list[tuple[float, float]] = []
+        for half in halves:
+            inset = max(0.0, half - _SCATTER_FREE)
+            for x, y in rng.uniform(-1.0, 1.0, (40, 2)).tolist():
+                x, y = x * (WORKSPACE[0] - inset), y * (WORKSPACE[1] - inset)
+                if all(
+                    max(abs(x - u), abs(y - v)) >= half + other + _SCATTER_GAP
+                    for (u, v), other in zip(places, halves, strict=False)
+                ):
+                    places.append((x, y))
+                    break
+            else:
+                break
+        if len(places) == len(halves):
+            return places
 
 
 def _draw_places(rng: np.random.Generator, objects: int, pads: int) -> list[tuple[float, float]]:

@@ -25,10 +25,20 @@ class Vacuum(Gripper):
         arm: the arm's body.
         link: the tool's link.
         things: the objects' bodies.
+        handle: body and link of what slides, and is pulled at, if there is one; the number of
+            objects stands for it in ``held``.
     """
 
-    def __init__(self, bullet: Bullet, arm: int, link: int, things: list[int]) -> None:
+    def __init__(
+        self,
+        bullet: Bullet,
+        arm: int,
+        link: int,
+        things: list[int],
+        handle: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(bullet, arm, [link], things)
+        self._parts += [] if handle is None else [handle]
         self._on = False
 
     def before(self, command: float) -> None:
@@ -54,11 +64,30 @@ class Vacuum(Gripper):
         """Whether the suction is on."""
         return self._on
 
+    def _constrain(self, body: int, part: int) -> int:
+        if part < 0:
+            return super()._constrain(body, part)
+        # What slides cannot turn with the tool: the cup's middle holds on, and gives way.
+        bullet = self._bullet
+        zero, upright = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+        tool, frame = (bullet.getLinkState(self._arm, self._link)[i : i + 2] for i in (0, 4))
+        cup = bullet.multiplyTransforms(*frame, (0.0, 0.0, TOOL_LENGTH), upright)[0]
+        inner = bullet.multiplyTransforms(*bullet.invertTransform(*tool), cup, upright)[0]
+        slide = bullet.invertTransform(*bullet.getLinkState(body, part)[:2])
+        outer = bullet.multiplyTransforms(*slide, cup, upright)[0]
+        return int(
+            bullet.createConstraint(
+                self._arm, self._link, body, part, bullet.JOINT_POINT2POINT, zero, inner, outer
+            )
+        )
+
     def _touched(self) -> int | None:
         """Index of the object nearest to the face of the cup, if near enough."""
         best: tuple[float, int] | None = None
-        for i, body in enumerate(self._things):
-            points = self._bullet.getClosestPoints(self._arm, body, _REACH, linkIndexA=self._link)
+        for i, (body, part) in enumerate(self._parts):
+            points = self._bullet.getClosestPoints(
+                self._arm, body, _REACH, linkIndexA=self._link, linkIndexB=part
+            )
             for point in points:
                 if self._local(point[5])[2] > TOOL_LENGTH - _FACE:
                     best = min(best or (point[8], i), (point[8], i))

@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprior.envs.bullet import Bullet, Triple, make_pad, make_table, make_thing
+from actionprior.envs.bullet import (
+    LAMP_DARK,
+    Bullet,
+    Triple,
+    make_lamp,
+    make_pad,
+    make_table,
+    make_thing,
+)
+from actionprior.envs.drawer import drawer_urdf
 from actionprior.envs.gripper import Gripper
 from actionprior.envs.jaws import Jaws
 from actionprior.envs.kinematics import Array
@@ -33,6 +42,8 @@ CAMERA_FOV = 42.0
 _MOTOR_TORQUE = 300.0
 """Enough that the motors track every target [N m]; the light links' masses are not the arm's."""
 _MOTOR_GAIN = 0.4
+_DRAWER_FRICTION = 2.0
+"""Force that a drawer withstands without moving [N]."""
 _TOOL_FRICTION = 2.0
 """Rubber cups and fingertips grip what they push, and the push forgives an error of millimetres;
 Bullet multiplies it by the other body's."""
@@ -68,6 +79,10 @@ class World:
         self._things: list[int] = []
         self._pads: list[int] = []
         self.grippers: list[Gripper] = []
+        self._lamp: int | None = None
+        self._drawer: int | None = None
+        self._drawer_urdf = Path(self._folder.name, "drawer.urdf")
+        self._drawer_urdf.write_text(drawer_urdf())
 
     def close(self) -> None:
         """Disconnect from PyBullet; closing twice does no harm."""
@@ -89,7 +104,9 @@ class World:
             self._load(robot, urdf) for robot, urdf in zip(self._robots, self._urdfs, strict=True)
         ]
         self._pads = [make_pad(bullet, pad) for pad in scene.pads]
+        self._lamp = None if scene.lamp is None else make_lamp(bullet)
         self._things = [make_thing(bullet, thing, self._prism) for thing in scene.things]
+        self._drawer = None if scene.drawer is None else self._load_drawer()
         self.grippers = [
             self._make_gripper(robot, arm)
             for robot, arm in zip(self._robots, self._arms, strict=True)
@@ -100,6 +117,11 @@ class World:
         """Move what :meth:`build` made to the places of ``scene``, a scene of the same shapes."""
         for body, pad in zip(self._pads, scene.pads, strict=True):
             self._put(body, (pad.x, pad.y, 0.0005), 0.0)
+        if self._lamp is not None and scene.lamp is not None:
+            self._put(self._lamp, (*scene.lamp, 0.006), 0.0)
+        if self._drawer is not None and scene.drawer is not None:
+            self._put(self._drawer, scene.drawer.base, scene.drawer.yaw)
+            self._bullet.resetJointState(self._drawer, 0, 0.0)
         for i, thing in enumerate(scene.things):
             self.place(i, (thing.x, thing.y, thing.height / 2), thing.yaw)
         for arm, joints, part in zip(self._arms, self._joints, self._parts, strict=True):
@@ -110,6 +132,12 @@ class World:
         colors = [item.color for item in scene.things] + [item.color for item in scene.pads]
         for body, color in zip([*self._things, *self._pads], colors, strict=True):
             self._bullet.changeVisualShape(body, -1, rgbaColor=(*COLORS[color], 1.0))
+
+    def light(self, color: str | None) -> None:
+        """Let the scene's lamp, if there is one, show a colour, or go dark."""
+        if self._lamp is not None:
+            rgb = LAMP_DARK if color is None else COLORS[color]
+            self._bullet.changeVisualShape(self._lamp, -1, rgbaColor=(*rgb, 1.0))
 
     def place(self, index: int, position: Triple, yaw: float) -> None:
         """Put an object upright, its centre at ``position`` [m], turned by ``yaw`` [rad]."""
@@ -135,8 +163,14 @@ class World:
 
     @property
     def held(self) -> int | None:
-        """Index of the object that the first arm holds, or None."""
+        """Index of what the first arm holds, or None; see :class:`Vacuum`."""
         return self.grippers[0].held
+
+    def opening(self) -> float:
+        """How far the drawer is open [m]; 0 where there is none."""
+        if self._drawer is None:
+            return 0.0
+        return float(self._bullet.getJointState(self._drawer, 0)[0])
 
     def joints(self) -> Array:
         """Measured joint angles (n,) [rad]."""
@@ -197,7 +231,17 @@ class World:
     def _make_gripper(self, robot: Robot, arm: int) -> Gripper:
         if robot.gripper == "jaws":
             return Jaws(self._bullet, arm, robot.dof, self._things, robot.control_hz)
-        return Vacuum(self._bullet, arm, robot.dof, self._things)
+        handle = None if self._drawer is None else (self._drawer, 0)
+        return Vacuum(self._bullet, arm, robot.dof, self._things, handle)
+
+    def _load_drawer(self) -> int:
+        bullet = self._bullet
+        drawer = int(bullet.loadURDF(str(self._drawer_urdf), useFixedBase=True))
+        # Friction of the slide: it stays where it was pulled to.
+        bullet.setJointMotorControl2(
+            drawer, 0, bullet.VELOCITY_CONTROL, targetVelocity=0.0, force=_DRAWER_FRICTION
+        )
+        return drawer
 
     def _put(self, body: int, position: Triple, yaw: float) -> None:
         self._bullet.resetBasePositionAndOrientation(body, position, _about_z(yaw))

@@ -67,7 +67,7 @@ def test_robots_of_all_rates_grippers_and_arms_learn_together(tmp_path: Path) ->
 
 
 def test_a_task_that_the_robot_lacks_is_told() -> None:
-    with pytest.raises(DataError, match=r"expected some of \['handover'\] for duo"):
+    with pytest.raises(DataError, match=r"no task 'reach' for robot 'duo'; it has \['handover'\]"):
         SimulatedVLA("duo", ["reach"])
     with pytest.raises(DataError, match="robot_tasks names 'duo', which is not among"):
         SimulatedTrajectories(["panda"], robot_tasks={"duo": ["handover"]})
@@ -111,10 +111,31 @@ def test_stage_two_takes_the_first_demonstrations_of_each_task(tmp_path: Path) -
     assert torch.isfinite(batch.future.action_BHA).all()
 
 
+def test_long_tasks_flaws_and_wordings_name_their_own_sets() -> None:
+    def names(data: SimulatedTrajectories | SimulatedVLA) -> list[str]:
+        return [s.root.name for s in data.sets]
+
+    plain = SimulatedTrajectories(["kuka"], ["once_each"])
+    assert names(plain) == [f"kuka-joint_position-once_each-200x-seed0-blind-v{VERSION}"]
+    flawed = SimulatedTrajectories(["kuka"], ["once_each"], human=0.5)
+    assert names(flawed) == [f"kuka-joint_position-once_each-200x-seed0-blind-human0.5-v{VERSION}"]
+    worded = SimulatedVLA("panda", ["stack", "sort"], human=1.0, wordings="train")
+    assert names(worded) == [
+        f"panda-joint_delta-stack+sort-100x-seed1-64px-human1-train-v{VERSION}"
+    ]
+    assert SimulatedVLA("panda").sets[0].root.name == (
+        f"panda-joint_delta-reach+push+lift+place-100x-seed1-64px-v{VERSION}"
+    )
+
+
 def test_wrong_names_are_told() -> None:
+    with pytest.raises(DataError, match="human is 3"):
+        SimulatedTrajectories(["panda"], human=3)
+    with pytest.raises(DataError, match="wordings 'some' is not known"):
+        SimulatedVLA("panda", wordings="some")
     with pytest.raises(DataError, match="robot 'ur5' is not known"):
         SimulatedTrajectories(["ur5"])
-    with pytest.raises(DataError, match=r"tasks is \['fold'\], expected some of"):
+    with pytest.raises(DataError, match=r"no task 'fold' for robot 'panda'; it has \['reach'"):
         SimulatedTrajectories(["panda"], ["fold"])
     with pytest.raises(DataError, match="control_modes names 'kuka'"):
         SimulatedTrajectories(["panda"], control_modes={"kuka": "ee_delta"})

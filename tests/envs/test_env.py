@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from actionprior.envs import ENV_IDS, EVALUATION_SEED
+from actionprior.envs import ENV_IDS, EVALUATION_SEED, SHORT_ENV_IDS, env_id
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_SPEED, PANDA
+from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_SPEED, PANDA, find_robot
+from actionprior.envs.tasks import TASKS
 from actionprior.errors import UserError
 
 
@@ -67,6 +68,35 @@ def test_speed_limits_do_not_depend_on_the_control_rate():
         env.close()
 
 
+def test_every_robot_has_every_task_that_suits_it():
+    assert len(set(ENV_IDS)) == sum(
+        t.suits(r)
+        for t in TASKS.values()
+        for r in map(find_robot, ("panda", "kuka", "xarm6", "ur5e", "duo"))
+    )
+    assert set(SHORT_ENV_IDS) < set(ENV_IDS) <= set(gym.registry)
+    assert len(SHORT_ENV_IDS) == 16
+    assert env_id("kuka", "once_each") == "actionprior/KukaOnceEach-v0"
+    with pytest.raises(UserError, match=r"no task 'stack' for robot 'duo'; it has \['handover'\]"):
+        env_id("duo", "stack")
+    with pytest.raises(UserError, match="no task 'drawer' for robot 'ur5e'"):
+        env_id("ur5e", "drawer")  # its tab takes a cup
+
+
+def test_long_tasks_have_longer_limits():
+    limits = {
+        task: gym.spec(env_id("panda", task)).max_episode_steps
+        for task, kind in TASKS.items()
+        if kind.arms == 1
+    }
+    assert {limits[task] for task in ("reach", "push", "lift", "place")} == {60}
+    assert limits["stack"] == 160
+    assert limits["sort"] == 320
+    env = gym.make(env_id("panda", "sort"), images=False)
+    assert env.unwrapped.step_limit == 320
+    env.close()
+
+
 @pytest.mark.parametrize("env_id", ENV_IDS)
 def test_gymnasium_accepts_it(env_id):
     env = gym.make(env_id, disable_env_checker=True, render_mode="rgb_array")
@@ -82,7 +112,14 @@ def test_gymnasium_accepts_it(env_id):
 
 @pytest.mark.parametrize(
     "env_id",
-    ["actionprior/PandaPush-v0", "actionprior/Ur5ePlace-v0", "actionprior/DuoHandover-v0"],
+    [
+        "actionprior/PandaPush-v0",
+        "actionprior/Ur5ePlace-v0",
+        "actionprior/DuoHandover-v0",
+        "actionprior/KukaRecall-v0",
+        "actionprior/PandaSort-v0",
+        "actionprior/PandaDrawer-v0",
+    ],
 )
 def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
     fresh, used = (gym.make(env_id, image_size=32).unwrapped for _ in range(2))
@@ -203,6 +240,7 @@ def test_success_ends_the_episode_with_reward_one():
         ({"task": "cook"}, "task 'cook' is not known; choose one of"),
         ({"image_size": 0}, "image_size is 0"),
         ({"render_mode": "human"}, "render_mode 'human' is not known"),
+        ({"wordings": "many"}, "wordings 'many' is not known; choose one of"),
     ],
 )
 def test_bad_arguments_are_told_in_one_sentence(arguments, message):

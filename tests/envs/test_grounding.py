@@ -2,7 +2,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from actionprior.envs import ENV_IDS
+from actionprior.envs import SHORT_ENV_IDS
 from actionprior.envs.arm import Arm
 from actionprior.envs.grounding import grounding_samples
 from actionprior.envs.robots import ROBOTS
@@ -11,12 +11,11 @@ from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 
 SIZE = 64
-ONE_ARM = [env_id for env_id in ENV_IDS if "Duo" not in env_id]
 
 
 @pytest.fixture(scope="module")
 def samples():
-    return grounding_samples(ONE_ARM, 320, seed=1, image_size=SIZE)
+    return grounding_samples(SHORT_ENV_IDS, 320, seed=1, image_size=SIZE)
 
 
 def pixel(point):
@@ -50,7 +49,7 @@ def color_near(image, point, reach=4):
 def on_table(places):
     """Places (count, 3) of samples that take turns, in table coordinates."""
     arms = {name: Arm(robot, "joint_delta") for name, robot in ROBOTS.items()}
-    names = [gym.spec(env_id).kwargs["robot"] for env_id in ONE_ARM]
+    names = [gym.spec(env_id).kwargs["robot"] for env_id in SHORT_ENV_IDS]
     turns = [arms[names[i % len(names)]] for i in range(len(places))]
     return np.array([arm.to_table(xyz) for arm, xyz in zip(turns, places, strict=True)])
 
@@ -109,7 +108,7 @@ def test_places_are_on_the_table_also_of_what_is_held(samples):
 
 
 def test_the_seed_decides():
-    again = [grounding_samples(ENV_IDS[:2], 6, seed=s, image_size=32) for s in (0, 0, 1)]
+    again = [grounding_samples(SHORT_ENV_IDS[:2], 6, seed=s, image_size=32) for s in (0, 0, 1)]
     np.testing.assert_array_equal(again[0].images, again[1].images)
     assert again[0].instructions == again[1].instructions
     assert (again[0].target_xyz != again[2].target_xyz).any()

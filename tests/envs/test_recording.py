@@ -111,6 +111,23 @@ def test_failed_episodes_are_drawn_again(tmp_path, monkeypatch):
     assert (done.episodes, done.discarded, done.next_seed) == (1, 1, 2)
 
 
+def test_long_tasks_flaws_and_wordings_are_recorded(tmp_path):
+    from lerobot.datasets import LeRobotDataset
+
+    ids = ["actionprior/PandaStack-v0", "actionprior/PandaRecall-v0"]
+    options = {"episodes_per_task": 2, "images": False, "progress": False}
+    root = tmp_path / "human"
+    done = record_demonstrations(ids, root, human=1.0, wordings="train", **options)
+    dataset = LeRobotDataset("actionprior/human", root=root)
+    assert len(dataset) == done.frames
+    said = set(dataset.meta.tasks.index)
+    words = {w for env_id in ids for w in gym.make(env_id).unwrapped.task.wordings}
+    assert len(said) == 4
+    assert all(any(text.startswith(w.split("{")[0]) for w in words) for text in said)
+    plain = record_demonstrations(ids, tmp_path / "plain", **options)
+    assert plain.frames != done.frames
+
+
 @pytest.mark.slow
 def test_a_killed_recording_leaves_nothing_that_looks_whole(tmp_path):
     root = tmp_path / "demos"
@@ -155,6 +172,8 @@ def test_a_failing_recording_leaves_the_old_one(tmp_path, monkeypatch):
         (IDS, {"seed": 900}, "seed is 900; it must be 0 to 899"),
         (["actionprior/PandaLift-v0", "actionprior/KukaLift-v0"], {}, "holds one robot"),
         (["CartPole-v1"], {}, "has no scripted expert"),
+        (IDS, {"human": 2.0}, "human is 2.0; it must be 0"),
+        (IDS, {"wordings": "all"}, "wordings 'all' is not known"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(tmp_path, ids, changes, message):

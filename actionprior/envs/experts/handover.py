@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from actionprior.envs.experts.plan import Aim, Plan, funnel
 from actionprior.envs.kinematics import TOOL_DOWN, Array
-from actionprior.envs.plan import Aim, Plan, funnel
 from actionprior.envs.scene import Scene
 from actionprior.envs.tasks import Hand, Snapshot
 

@@ -9,12 +9,13 @@ from actionprior.envs.recording import SETTLE_SECONDS
 from actionprior.envs.robots import CONTROL_MODES
 from actionprior.errors import UserError
 
+TIMED = [pytest.param(i, marks=[pytest.mark.slow] * ("Sort" in i)) for i in ENV_IDS]
 SEEDS = range(EVALUATION_SEED, EVALUATION_SEED + 6)
 
 
-@pytest.mark.parametrize("env_id", ENV_IDS)
+@pytest.mark.parametrize("env_id", TIMED)
 def test_experts_succeed(env_id):
-    env = gym.make(env_id, images=False)
+    env = gym.make(env_id, images=False).unwrapped
     expert = Expert(env)
     outcomes = [run_episode(env, expert, seed) for seed in SEEDS]
     assert sum(o.success for o in outcomes) >= len(SEEDS) - 1  # one unlucky push is allowed
@@ -24,10 +25,16 @@ def test_experts_succeed(env_id):
 @pytest.mark.parametrize("mode", CONTROL_MODES)
 @pytest.mark.parametrize(
     "env_id",
-    ["actionprior/PandaPlace-v0", "actionprior/XArm6Push-v0", "actionprior/DuoHandover-v0"],
+    [
+        "actionprior/PandaPlace-v0",
+        "actionprior/XArm6Push-v0",
+        "actionprior/KukaStack-v0",
+        "actionprior/XArm6OnceEach-v0",
+        "actionprior/DuoHandover-v0",
+    ],
 )
 def test_experts_succeed_in_every_control_mode(env_id, mode):
-    env = gym.make(env_id, images=False, control_mode=mode)
+    env = gym.make(env_id, images=False, control_mode=mode).unwrapped
     expert = Expert(env)
     assert sum(run_episode(env, expert, seed).success for seed in SEEDS) >= len(SEEDS) - 1
     env.close()
@@ -56,7 +63,9 @@ def test_motion_is_smooth_and_hardly_ever_idle(env_id):
     assert (np.concatenate(speeds) < 0.03).mean() < (0.2 if "Ur5e" in env_id else 0.1)
 
 
-@pytest.mark.parametrize("env_id", [i for i in ENV_IDS if "Reach" not in i and "Kuka" not in i])
+@pytest.mark.parametrize(
+    "env_id", [i for i in ENV_IDS if not any(w in i for w in ("Reach", "Kuka", "Sort"))]
+)
 def test_experts_finish_without_undoing_their_work(env_id):
     env = gym.make(env_id, images=False).unwrapped
     expert = Expert(env)

@@ -1,0 +1,88 @@
+"""The expert: asks its plan for an aim a hand, and moves each arm towards its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprior.envs.env import TabletopEnv
+from actionprior.envs.experts.drawer import DrawerPlan
+from actionprior.envs.experts.handover import HandoverPlan
+from actionprior.envs.experts.human import Human, check_human
+from actionprior.envs.experts.long_horizon import SortPlan, StackPlan
+from actionprior.envs.experts.memory import OnceEachPlan
+from actionprior.envs.experts.mover import Mover
+from actionprior.envs.experts.plan import Plan
+from actionprior.envs.experts.tabletop import LiftPlan, PlacePlan, PushPlan, ReachPlan
+from actionprior.errors import UserError
+
+_SPEED = 0.021
+"""Mean top speed of the tip [m a step of 0.1 s]; each episode's differs a little."""
+
+_PLANS: dict[str, type[Plan]] = {
+    "reach": ReachPlan,
+    "lift": LiftPlan,
+    "place": PlacePlan,
+    "push": PushPlan,
+    "stack": StackPlan,
+    "sort": SortPlan,
+    "drawer": DrawerPlan,
+    "recall": PlacePlan,
+    "once_each": OnceEachPlan,
+    "handover": HandoverPlan,
+}
+
+
+class Expert:
+    """The scripted expert of an environment.
+
+    Args:
+        env: a :class:`TabletopEnv`, wrapped or not.
+        seed: draws the speed of each episode, and its flaws.
+        human: 0 to 1: how much the demonstrations show the flaws of a person's (:class:`Human`);
+            0 is none.
+
+    Raises:
+        UserError: the task has no expert, or ``human`` is out of range.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int = 0, human: float = 0.0) -> None:
+        unwrapped = env.unwrapped
+        if not isinstance(unwrapped, TabletopEnv) or unwrapped.task_name not in _PLANS:
+            raise UserError(f"there is no expert for {unwrapped!r}; tasks: {sorted(_PLANS)}")
+        self._env = unwrapped
+        self._human = check_human(human)
+        self.reset(seed)
+
+    def reset(self, seed: int = 0) -> None:
+        """Start a new episode; call it after the environment's reset."""
+        rng = np.random.default_rng(seed)
+        env = self._env
+        self._plan = _PLANS[env.task_name]()
+        speed = _SPEED * float(rng.uniform(0.85, 1.15))
+        self._movers = [
+            Mover(
+                arm,
+                speed,
+                self._plan.opens,
+                Human(rng, self._human, env.control_hz) if self._human else None,
+            )
+            for arm in env.arms
+        ]
+
+    def __call__(self, observation: object = None) -> NDArray[np.float32]:
+        """The action (A,) for the environment's current state; ``observation`` is not looked at.
+
+        Raises:
+            UserError: the environment was not reset.
+        """
+        env = self._env
+        if env.scene is None:
+            raise UserError("reset the environment before asking its expert")
+        aims = self._plan.aims(env.scene, env.snapshot())
+        actions = [mover(aim) for mover, aim in zip(self._movers, aims, strict=True)]
+        action = np.concatenate(actions).astype(np.float32)
+        return np.clip(action, env.action_space.low, env.action_space.high)

@@ -1,0 +1,78 @@
+"""Plans of the tasks of several stages: one object put down after the other."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+from actionprior.envs.experts.plan import Aim, Plan, Put, retreat
+from actionprior.envs.scene import Scene
+from actionprior.envs.tasks import Snapshot
+from actionprior.envs.tasks.long_horizon import is_home
+
+_SPOT = 0.040
+"""How far from the middle of a pad its two objects go, left and right [m]."""
+_STACKED = 0.012
+"""Distance in the plane up to which a cube stands well enough on another [m]."""
+
+
+class _PutAll(Plan):
+    """Puts objects down one after the other, again where one was lost."""
+
+    def __init__(self) -> None:
+        self._put: Put | None = None
+        self._index = -1
+
+    def aim(self, scene: Scene, now: Snapshot) -> Aim:
+        """See :class:`Plan`."""
+        if self._put is not None and self._put.clear(scene, now):
+            self._put = None
+        if self._put is None:
+            index = self._next(scene, now)
+            if index is None:
+                return retreat(now)
+            self._index = index
+            self._put = Put(index, within=0.006, slope=5.0, rise=0.085)
+        return self._put.aim(scene, now, self._place(scene, now, self._index))
+
+    @abstractmethod
+    def _next(self, scene: Scene, now: Snapshot) -> int | None:
+        """The object to put down next, or None when all are where they belong."""
+
+    @abstractmethod
+    def _place(self, scene: Scene, now: Snapshot, index: int) -> tuple[float, float, float]:
+        """Where the middle of its bottom belongs [m, table]."""
+
+
+class StackPlan(_PutAll):
+    """Stack from the bottom up."""
+
+    def _next(self, scene: Scene, now: Snapshot) -> int | None:
+        for index in scene.order[1:]:
+            x, y, floor = self._place(scene, now, index)
+            there = now.positions[index]
+            bottom = there[2] - scene.things[index].height / 2
+            if math.dist(there[:2], (x, y)) > _STACKED or abs(bottom - floor) > 0.01:
+                return index
+        return None
+
+    def _place(self, scene: Scene, now: Snapshot, index: int) -> tuple[float, float, float]:
+        below = scene.order[scene.order.index(index) - 1]
+        x, y, z = now.positions[below].tolist()
+        return x, y, z + scene.things[below].height / 2
+
+
+class SortPlan(_PutAll):
+    """Bring each object to its side of its pad."""
+
+    def _next(self, scene: Scene, now: Snapshot) -> int | None:
+        for index, thing in enumerate(scene.things):
+            leans = now.positions[index, 2] > thing.height / 2 + 0.008
+            if leans or not is_home(scene, now, index):
+                return index
+        return None
+
+    def _place(self, scene: Scene, now: Snapshot, index: int) -> tuple[float, float, float]:
+        pad = scene.pads[scene.homes[index]]
+        second = scene.homes[index] in scene.homes[:index]
+        return pad.x, pad.y + (_SPOT if second else -_SPOT), 0.0

@@ -1,0 +1,49 @@
+"""Plans of the tasks that need memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from actionprior.envs.experts.plan import Aim, Plan, funnel, retreat
+from actionprior.envs.scene import Scene
+from actionprior.envs.tasks import Snapshot
+from actionprior.envs.tasks.memory import return_spot, touched
+
+_AT_SPOT = 0.012
+"""Distance at which the expert counts as back [m]."""
+_DWELL_SECONDS = 0.3
+_RISE = 0.03
+
+
+class OnceEachPlan(Plan):
+    """Touch the first, rise to the spot, stay for a moment, touch the second, back off."""
+
+    def __init__(self) -> None:
+        self._touched: list[int] = []
+        self._at_spot: float | None = None
+
+    def aim(self, scene: Scene, now: Snapshot) -> Aim:
+        """See :class:`Plan`."""
+        index = touched(scene, now)
+        if index is not None and index not in self._touched:
+            self._touched.append(index)
+        left = [i for i in scene.order if i not in self._touched]
+        if not left:
+            return retreat(now)
+        if self._touched and not self._returned(scene, now):
+            last = self._touched[-1]
+            top = now.positions[last, 2] + scene.things[last].height / 2
+            if now.tip[2] < top + _RISE:
+                return Aim(np.array([now.tip[0], now.tip[1], top + 2 * _RISE]))
+            return Aim(return_spot(scene))
+        x, y, z = now.positions[left[0]]
+        return Aim(funnel(now.tip, (x, y, z + scene.things[left[0]].height / 2)))
+
+    def _returned(self, scene: Scene, now: Snapshot) -> bool:
+        """Whether the tip has been at the spot, long enough to come to rest there."""
+        near = math.dist(now.tip, return_spot(scene)) < _AT_SPOT
+        if self._at_spot is None and near:
+            self._at_spot = now.time
+        return self._at_spot is not None and now.time - self._at_spot >= _DWELL_SECONDS

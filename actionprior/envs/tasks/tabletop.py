@@ -1,0 +1,144 @@
+"""The four short tasks: reach, push, lift, place."""
+
+from __future__ import annotations
+
+import math
+
+from actionprior.envs.scene import Scene
+from actionprior.envs.tasks.base import Snapshot, Task, on_goal_pad, rests
+
+REACH_HEIGHT = 0.03
+"""How far above the target's top the tip has to go in ``reach`` [m]."""
+REACH_TOLERANCE = 0.025
+LIFT_HEIGHT = 0.10
+
+_PUSH_WAY = (0.107, 0.18)
+"""How far a push has to go [m]. An object pushed at one point slips off sideways, and the more so
+the longer the way."""
+_PUSH_CLEARANCE = 0.08
+_PUSH_RUN_UP = 0.07
+_PUSH_NEAREST = -0.16
+"""Nearest to the robots that a push may start; closer, the longer arms cannot fold [m]."""
+
+
+class Reach(Task):
+    """Bring the tool's tip to just above the target and stay for two steps."""
+
+    name = "reach"
+    wordings = (
+        "reach the {target}",
+        "move to the {target}",
+        "go to just above the {target}",
+    )
+    held_out_wordings = (
+        "approach the {target}",
+        "hover over the {target}",
+    )
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def reset(self) -> None:
+        """See :class:`Task`."""
+        self._steps = 0
+
+    def succeeded(self, scene: Scene, now: Snapshot) -> bool:
+        """See :class:`Task`."""
+        x, y, z = now.positions[scene.target]
+        above = (x, y, z + scene.target_thing.height / 2 + REACH_HEIGHT)
+        near = math.dist(above, now.tip) < REACH_TOLERANCE
+        self._steps = self._steps + 1 if near else 0
+        return self._steps >= 2
+
+
+class Push(Task):
+    """Push the target to a pad by contact; an episode in which suction held it never succeeds."""
+
+    name = "push"
+    pads = 2
+    wordings = (
+        "push the {target} to the {goal} pad",
+        "slide the {target} to the {goal} pad",
+        "move the {target} to the {goal} pad by pushing it",
+    )
+    held_out_wordings = (
+        "shove the {target} onto the {goal} pad",
+        "nudge the {target} along the table to the {goal} pad",
+    )
+
+    def __init__(self) -> None:
+        self._cheated = False
+
+    def reset(self) -> None:
+        """See :class:`Task`."""
+        self._cheated = False
+
+    def accepts(self, scene: Scene) -> bool:
+        """The way is 11 to 18 cm; it and the run-up are reachable and clear of other objects."""
+        thing, pad = scene.target_thing, scene.goal_pad
+        way = math.hypot(pad.x - thing.x, pad.y - thing.y)
+        if not _PUSH_WAY[0] <= way <= _PUSH_WAY[1]:
+            return False
+        back = _PUSH_RUN_UP / way
+        start = (thing.x - back * (pad.x - thing.x), thing.y - back * (pad.y - thing.y))
+        if start[0] < _PUSH_NEAREST:
+            return False
+        others = (t for i, t in enumerate(scene.things) if i != scene.target)
+        return all(
+            _distance_to_segment((t.x, t.y), start, (pad.x, pad.y)) > _PUSH_CLEARANCE
+            for t in others
+        )
+
+    def succeeded(self, scene: Scene, now: Snapshot) -> bool:
+        """See :class:`Task`."""
+        self._cheated = self._cheated or now.held == scene.target
+        return not self._cheated and on_goal_pad(scene, now)
+
+
+class Lift(Task):
+    """Lift the target, and no other object, by 10 cm."""
+
+    name = "lift"
+    wordings = (
+        "lift the {target}",
+        "pick up the {target}",
+        "take the {target} off the table",
+    )
+    held_out_wordings = (
+        "raise the {target}",
+        "hold the {target} up",
+    )
+
+    def succeeded(self, scene: Scene, now: Snapshot) -> bool:
+        """See :class:`Task`."""
+        bottom = now.positions[scene.target, 2] - scene.target_thing.height / 2
+        return now.held == scene.target and bool(bottom >= LIFT_HEIGHT)
+
+
+class Place(Task):
+    """Pick the target up, put it on the pad, and let go of it."""
+
+    name = "place"
+    pads = 2
+    wordings = (
+        "place the {target} on the {goal} pad",
+        "put the {target} on the {goal} pad",
+        "set the {target} down on the {goal} pad",
+    )
+    held_out_wordings = (
+        "drop the {target} off at the {goal} pad",
+        "carry the {target} over to the {goal} pad",
+    )
+
+    def succeeded(self, scene: Scene, now: Snapshot) -> bool:
+        """See :class:`Task`."""
+        return now.held is None and rests(scene, now, scene.target) and on_goal_pad(scene, now)
+
+
+def _distance_to_segment(
+    point: tuple[float, float], start: tuple[float, float], end: tuple[float, float]
+) -> float:
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    along = ((point[0] - start[0]) * dx + (point[1] - start[1]) * dy) / (dx * dx + dy * dy)
+    along = min(1.0, max(0.0, along))
+    return math.hypot(point[0] - start[0] - along * dx, point[1] - start[1] - along * dy)
