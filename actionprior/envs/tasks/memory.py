@@ -75,13 +75,13 @@ class OnceEach(Task):
     )
 
     def __init__(self) -> None:
-        self._touched: set[int] = set()
-        self._last: int | None = None
-        self._failed = False
+        self.reset()
 
     def reset(self) -> None:
         """See :class:`Task`."""
-        self.__init__()  # type: ignore[misc]
+        self._touched: set[int] = set()
+        self._last: int | None = None
+        self._failed = False
 
     def draw(self, rng: np.random.Generator) -> Scene:
         """See :class:`Task`; ``order`` holds the two, the one that the expert takes first ahead."""
