@@ -18,7 +18,7 @@ from actionprior.envs.arm import Arm
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.handover import HandoverPlan
 from actionprior.envs.kinematics import TOOL_DOWN, Array, Pose, rotation_matrix, solve_ik
-from actionprior.envs.plan import HOVER, Aim, Plan, funnel
+from actionprior.envs.plan import HOVER, Aim, Plan, funnel, jaw_depth
 from actionprior.envs.scene import SHAPES, Scene
 from actionprior.envs.tasks import REACH_HEIGHT, Snapshot
 from actionprior.envs.urdf import TOOL_RADIUS
@@ -34,10 +34,6 @@ _TURN = 0.12
 """Top speed of a change of the tool's direction [rad a step]."""
 _TURN_ACCELERATION = 0.03
 """Largest change of that speed [rad a step, a step]."""
-_JAW_DEPTH = 0.03
-"""How deep jaws reach below the top of what they grasp [m]."""
-_JAW_FLOOR = 0.012
-"""Lowest that jaws' tips go [m, table]."""
 _RETREAT = 0.25
 """Height of the tip at which a finished expert waits [m, table]."""
 
@@ -251,7 +247,7 @@ def _grasp(scene: Scene, now: Snapshot) -> Aim:
     top = z + scene.target_thing.height / 2
     aside = math.hypot(now.tip[0] - x, now.tip[1] - y)
     if now.hands and now.hands[0].jaws:
-        low = max(top - _JAW_DEPTH, _JAW_FLOOR)
+        low = top - jaw_depth(scene.target_thing)
         around = aside < 0.008 and now.tip[2] < low + 0.006
         return Aim(funnel(now.tip, (x, y, low), slope=12.0), suction=around)
     near = aside < 0.02 and now.tip[2] < top + 0.05

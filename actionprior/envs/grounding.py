@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.kinematics import Array, Pose, rotation_matrix, solve_ik
+from actionprior.envs.plan import jaw_depth
 from actionprior.envs.scene import WORKSPACE, Scene, Thing
 from actionprior.envs.world import CAMERA_EYE
 from actionprior.errors import UserError
@@ -160,7 +161,7 @@ def _draw(
     env: TabletopEnv, drafts: list[_Draft], image_size: int, samples: GroundingSamples
 ) -> None:
     """Render drafts; those with the same shapes share one world, repainted and rearranged."""
-    to_base = env.arms[0].to_base
+    to_base, jaws = env.arms[0].to_base, env.arms[0].robot.gripper == "jaws"
     alike: dict[tuple[str, ...], list[_Draft]] = defaultdict(list)
     for draft in drafts:
         alike[tuple(thing.shape for thing in draft.scene.things)].append(draft)
@@ -172,8 +173,10 @@ def _draw(
             env.world.arrange(scene, draft.q)
             centre = _centre(scene.target_thing)
             if draft.held is not None:
-                held = _below(draft.tip, scene.things[draft.held])
-                env.world.place(draft.held, held, scene.things[draft.held].yaw)
+                thing = scene.things[draft.held]
+                depth = jaw_depth(thing) if jaws else 0.0
+                held = _below(draft.tip + np.array([0.0, 0.0, depth]), thing)
+                env.world.place(draft.held, held, thing.yaw)
                 if draft.held == scene.target:
                     centre = _on_table(held, scene.target_thing)
             pad = None if scene.goal is None else scene.goal_pad
@@ -196,7 +199,7 @@ def _on_table(seen: tuple[float, float, float], thing: Thing) -> tuple[float, fl
     return float(x), float(y), height
 
 
-def _below(tip: Array, thing: Thing) -> tuple[float, float, float]:
-    """Centre of an object whose top is at the tip."""
-    x, y, z = tip.tolist()
+def _below(top: Array, thing: Thing) -> tuple[float, float, float]:
+    """Centre of an object whose top is there."""
+    x, y, z = top.tolist()
     return x, y, max(z - thing.height / 2, thing.height / 2)

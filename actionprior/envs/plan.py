@@ -9,13 +9,17 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from actionprior.envs.kinematics import Array
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene import Scene, Thing
 from actionprior.envs.tasks import Snapshot
 
 HOVER = 0.10
 """Height to travel at above what is approached [m]."""
 _FUNNEL_NECK = 0.006
 """Distance in the plane from which the way is straight down [m]."""
+_JAW_DEPTH = 0.03
+"""How deep jaws grasp [m]."""
+_JAW_CLEARANCE = 0.012
+"""How far above an object's bottom their tips stay [m]."""
 
 
 class Aim(NamedTuple):
@@ -50,6 +54,11 @@ class Plan(ABC):
     def aims(self, scene: Scene, now: Snapshot) -> tuple[Aim, ...]:
         """The aims of all arms; a plan for two overrides it."""
         return (self.aim(scene, now),)
+
+
+def jaw_depth(thing: Thing) -> float:
+    """How far the tips of jaws reach below the top of an object that they grasp [m]."""
+    return min(_JAW_DEPTH, thing.height - _JAW_CLEARANCE)
 
 
 def funnel(
