@@ -252,8 +252,7 @@ class VLAModule(StageModule):
             # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         logged |= {"loss": loss, "lambda": torch.tensor(weight)}
-        size = len(batch.observation.task)
-        self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
+        self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ) // branches)
         return self.checked(loss, batch_idx)
 
     def _flow_loss(
