@@ -1,7 +1,6 @@
 """Stage 2: learn to see and act, on top of the motion prior.
 
-Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A action slots,
-Z latent width.
+Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A slots, Z latent width.
 """
 
 from collections.abc import Iterable
@@ -252,7 +251,8 @@ class VLAModule(StageModule):
             # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         logged |= {"loss": loss, "lambda": torch.tensor(weight)}
-        self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ) // branches)
+        size = len(batch.observation.task)
+        self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
         return self.checked(loss, batch_idx)
 
     def _flow_loss(
