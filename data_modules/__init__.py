@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from data_modules.augmentation import CropColourBlur
     from data_modules.lerobot_columns import LeRobotEmbodiment
-    from data_modules.simulated import SimulatedTrajectories, SimulatedVLA
+    from data_modules.simulated import SimulatedSuite, SimulatedTrajectories, SimulatedVLA
     from data_modules.trajectories import LeRobotTrajectories
     from data_modules.vla import LeRobotVLA
 
@@ -18,6 +18,7 @@ __all__ = [
     "LeRobotEmbodiment",
     "LeRobotTrajectories",
     "LeRobotVLA",
+    "SimulatedSuite",
     "SimulatedTrajectories",
     "SimulatedVLA",
 ]
@@ -27,6 +28,7 @@ _HOME = {
     "LeRobotEmbodiment": "lerobot_columns",
     "LeRobotTrajectories": "trajectories",
     "LeRobotVLA": "vla",
+    "SimulatedSuite": "simulated",
     "SimulatedTrajectories": "simulated",
     "SimulatedVLA": "simulated",
 }

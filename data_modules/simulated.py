@@ -212,3 +212,69 @@ class SimulatedVLA(LeRobotVLA):
         """Record what is missing."""
         self.sets[0].record()
         super().prepare_data()
+
+
+class SimulatedSuite(LeRobotVLA):
+    """Stage 2 on several robots of the suite at once; by default on its thirteen tasks.
+
+    Args:
+        robot_tasks: names of the tasks, by robot; ``actionprior.envs.SUITE`` by default.
+        episodes_per_task: recorded demonstrations of each robot's tasks.
+        demonstrations: takes the first this many of each task (by default all of them).
+        scarce: by robot, instead of ``demonstrations``: a robot of which there are few.
+        data_dir: where sets are kept; missing ones are recorded there.
+        recording_seed: block of reset seeds; another one than Stage 1's by default.
+        render_size: edge of the recorded images [pixels].
+        human: 0 to 1: how much the demonstrations show the flaws of a person's.
+        wordings: how instructions are worded: ``one``, or drawn in each episode: ``train``.
+        kwargs: of ``LeRobotVLA``.
+    """
+
+    def __init__(
+        self,
+        robot_tasks: dict[str, list[str]] | None = None,
+        episodes_per_task: int = 50,
+        demonstrations: int | None = None,
+        scarce: dict[str, int] | None = None,
+        data_dir: str = "outputs/data",
+        recording_seed: int = 1,
+        render_size: int = 64,
+        human: float = 0.0,
+        wordings: str = "one",
+        **kwargs: Any,  # noqa: ANN401  the parent's, as they are
+    ) -> None:
+        from actionprior.envs import SUITE
+
+        tasks, scarce = robot_tasks or SUITE, scarce or {}
+        if unknown := sorted(set(scarce) - set(tasks)):
+            raise DataError(f"scarce names {unknown[0]!r}, which is not among {list(tasks)}")
+        most = demonstrations or episodes_per_task
+        counts = {robot: scarce.get(robot, most) for robot in tasks}
+        if wrong := {r: n for r, n in counts.items() if not 1 <= n <= episodes_per_task}:
+            raise DataError(
+                f"demonstrations or scarce ask for {wrong}, expected 1 to {episodes_per_task} "
+                "(episodes_per_task)"
+            )
+        self.sets = [
+            Demonstrations(
+                robot,
+                list(names),
+                episodes_per_task,
+                data_dir,
+                recording_seed,
+                None,
+                render_size,
+                human,
+                wordings,
+            )
+            for robot, names in tasks.items()
+        ]
+        # The suite records its tasks in turn: the first n·T episodes are n of each.
+        kwargs["max_episodes"] = {robot: counts[robot] * len(tasks[robot]) for robot in tasks}
+        super().__init__(embodiments=[s.embodiment for s in self.sets], **kwargs)
+
+    def prepare_data(self) -> None:
+        """Record what is missing."""
+        for demonstrations in self.sets:
+            demonstrations.record()
+        super().prepare_data()

@@ -62,7 +62,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         num_workers: loader processes; the gather is fast enough for none.
         seed: of the split and of the order.
         val_fraction: share of each robot's episodes that validates.
-        max_episodes: takes the first episodes of each dataset only.
+        max_episodes: takes the first episodes of each dataset only; or so many by robot.
         max_episodes_per_task: takes the first episodes of each instruction only.
         weights: each robot's share of an epoch, by name; by default each window comes once.
         temperature: without ``weights``, shares go with (a robot's windows)^(1/temperature).
@@ -91,7 +91,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         num_workers: int = 0,
         seed: int = 0,
         val_fraction: float = 0.1,
-        max_episodes: int | None = None,
+        max_episodes: int | dict[str, int] | None = None,
         max_episodes_per_task: int | None = None,
         weights: dict[str, float] | None = None,
         skip_idle: bool = False,
@@ -219,6 +219,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
             ("caps", self.caps),
             ("held_out", self.held_out),
             ("val_episodes", self.val_episodes),
+            ("max_episodes", self.max_episodes if isinstance(self.max_episodes, dict) else {}),
         ):
             if unknown := sorted(set(given) - set(names)):
                 raise DataError(f"{argument} names {unknown[0]!r}, which is not one of {names}")
@@ -283,7 +284,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
                     "want of a video"
                 )
             wanted = [e for e in range(count) if e not in left_out | validates]
-            first = set(wanted[: self.max_episodes])
+            first = set(wanted[: self._most_episodes(self.robots[robot].name)])
             taken: Counter[str] = Counter()
             for index, task in enumerate(columns.tasks_E):
                 used = index in first
@@ -302,6 +303,11 @@ class LeRobotTrajectories(EmbodiedDataModule):
                     f"(0 to {known - 1})"
                 )
         return chosen
+
+    def _most_episodes(self, robot: str) -> int | None:
+        if isinstance(self.max_episodes, dict):
+            return self.max_episodes.get(robot)
+        return self.max_episodes
 
     def _split(self, episodes: list[Episode]) -> list[Episode]:
         result = [e for e in episodes if not e.used]

@@ -130,7 +130,7 @@ class LeRobotVLA(LeRobotTrajectories):
         num_workers: loader processes.
         seed: of the split and of the order.
         val_fraction: share of each robot's episodes that validates.
-        max_episodes: takes the first episodes of each dataset only.
+        max_episodes: takes the first episodes of each dataset only; or so many by robot.
         max_episodes_per_task: takes the first episodes of each instruction only.
         weights, temperature, caps, held_out, chunk_seconds, val_episodes: see
             ``LeRobotTrajectories``.
@@ -166,7 +166,7 @@ class LeRobotVLA(LeRobotTrajectories):
         num_workers: int = 0,
         seed: int = 0,
         val_fraction: float = 0.1,
-        max_episodes: int | None = None,
+        max_episodes: int | dict[str, int] | None = None,
         max_episodes_per_task: int | None = None,
         weights: dict[str, float] | None = None,
         skip_idle: bool = False,

@@ -1,5 +1,6 @@
 """Every recipe runs as a user would run it, from a folder of the user's own."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
+    tested |= {"pretrain_suite.yaml", "finetune_suite.yaml"}
     studies = {"study.yaml", "study_small.yaml"}  # tests/study/test_grid.py, commands/test_study.py
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
 
@@ -91,6 +93,33 @@ def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch)
     )
     loaded = VLAModule.load(policy)
     assert loaded.embodiments[0].name == "panda"
+
+
+@pytest.mark.slow
+def test_thirteen_tasks_of_five_robots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain, finetune = (f"--config={RECIPES / n}_suite.yaml" for n in ("pretrain", "finetune"))
+    few = [*SMALL, "--trainer.max_steps=1", "--trainer.val_check_interval=1"]
+    lightning(
+        tmp_path, "fit", pretrain, *few, "--trainer.callbacks.dirpath=.", monkeypatch=monkeypatch
+    )
+    robots = [e.name for e in load_prior(tmp_path / "prior.ckpt").embodiments]
+    assert robots == ["panda", "kuka", "ur5e", "duo", "xarm6"]
+    save_file(SmallTrunk(grid=2).state_dict(), tmp_path / "trunk.safetensors")
+    lightning(
+        tmp_path,
+        "fit",
+        finetune,
+        *few,
+        "--data.scarce={xarm6: 1}",
+        "--model.prior_checkpoint=prior.ckpt",
+        "--model.trunk.init_args.weights=trunk.safetensors",
+        "--trainer.callbacks.episodes=1",
+        "--trainer.callbacks.max_steps=2",
+        monkeypatch=monkeypatch,
+    )
+    (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
+    told = json.loads(results.read_text())["environments"]
+    assert len({environment["env_id"] for environment in told}) == 13
 
 
 def test_a_missing_prior_is_told_in_one_sentence(

@@ -25,6 +25,16 @@ EVALUATION_SEED = 900_000_000
 _ROBOTS = {"Panda": "panda", "Kuka": "kuka", "XArm6": "xarm6", "Ur5e": "ur5e", "Duo": "duo"}
 _SHORT = ("reach", "push", "lift", "place")
 
+SUITE: dict[str, list[str]] = {
+    "panda": ["push", "stack", "drawer"],
+    "kuka": ["place", "sort", "recall"],
+    "ur5e": ["lift", "once_each"],
+    "duo": ["handover"],
+    "xarm6": ["reach", "push", "lift", "place"],
+}
+"""The thirteen tasks that studies are about, by robot. The last robot's four are meant to be
+scarce, with few demonstrations of them among many of the others."""
+
 
 def env_id(robot: str, task: str) -> str:
     """The id of a robot of the suite at a task, both by their short names (``panda``, ``stack``).

@@ -9,7 +9,7 @@ from actionprior.data import DataError
 from actionprior.embodiment import Embodiment
 from actionprior.envs.embodiments import suite_embodiment
 from actionprior.envs.recording import VERSION
-from data_modules import SimulatedTrajectories, SimulatedVLA
+from data_modules import SimulatedSuite, SimulatedTrajectories, SimulatedVLA
 
 pytest.importorskip("pybullet")
 
@@ -141,3 +141,36 @@ def test_wrong_names_are_told() -> None:
         SimulatedTrajectories(["panda"], control_modes={"kuka": "ee_delta"})
     with pytest.raises(DataError, match="demonstrations is 9, expected 1 to 5"):
         SimulatedVLA("panda", episodes_per_task=5, demonstrations=9)
+
+
+def test_robots_of_the_suite_act_together_and_one_may_be_scarce(tmp_path: Path) -> None:
+    data = SimulatedSuite(
+        {"panda": ["reach"], "duo": ["handover"], "xarm6": ["reach", "lift"]},
+        episodes_per_task=3, scarce={"xarm6": 2}, data_dir=str(tmp_path),
+        cache_dir=str(tmp_path / "images"), batch_size=4, val_fraction=0.0,
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("fit")
+    store, train = data.frames.store, data.frames.train
+    found = [
+        len(train.clip(r.start, r.stop).start_K) for i in range(3) for r in store.of_embodiment(i)
+    ]
+    assert found == [3, 3, 4]
+    windows = data.windows(training=True)
+    for index, robot in enumerate(data.embodiments):
+        (frames,) = store.of_embodiment(index)
+        batch = windows.__getitems__([frames.start])
+        assert batch.observation.embodiment_B.tolist() == [index]
+        assert batch.observation.images_BCKYX.float().std() > 10
+        assert robot.name in ("panda", "duo", "xarm6")
+    with pytest.raises(DataError, match="scarce names 'kuka', which is not among"):
+        SimulatedSuite({"panda": ["reach"]}, scarce={"kuka": 1})
+    with pytest.raises(DataError, match=r"ask for \{'panda': 9\}, expected 1 to 3"):
+        SimulatedSuite({"panda": ["reach"]}, episodes_per_task=3, demonstrations=9)
+
+
+def test_the_suite_is_thirteen_tasks_that_exist() -> None:
+    from actionprior.envs import SUITE, env_id
+
+    assert len({env_id(robot, task) for robot, tasks in SUITE.items() for task in tasks}) == 13
+    assert [e.name for e in SimulatedSuite().embodiments] == list(SUITE)

@@ -100,6 +100,14 @@ def test_the_episodes_that_validate_can_be_named(plain: Path, tmp_path: Path) ->
         module(robots[0], val_episodes={"c": [0]})
 
 
+def test_episodes_can_be_limited_by_robot(plain: Path, tmp_path: Path) -> None:
+    robots = arm(plain, name="a"), arm(write_dataset(tmp_path / "b", (4, 4)), name="b")
+    data = module(*robots, max_episodes={"a": 1}, val_fraction=0.0)
+    assert frames(data) == [*range(12), *range(28, 36)]
+    with pytest.raises(DataError, match="max_episodes names 'c', which is not one of"):
+        module(*robots, max_episodes={"c": 1})
+
+
 def test_a_single_episode_is_cut_in_time_and_windows_do_not_cross(tmp_path: Path) -> None:
     data = module(arm(write_dataset(tmp_path / "one", (20,))), val_fraction=0.25)
     assert data.frames.train.frames().tolist() == list(range(15))
