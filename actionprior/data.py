@@ -69,7 +69,8 @@ class Contents:
         timestamp_N: float64 (N,) [s] from the episode's start; None: not known.
         task_N: int64 (N,), index into ``tasks``; None: there are no instructions.
         tasks: instructions.
-        trust_rate: the user believes the frame rate, whatever the timestamps say.
+        trust_rate: training goes on whatever the timestamps say of the frame rate.
+        recorded_hz: the recording's own rate [Hz], where training resamples it to the robot's.
         absent_videos: episodes whose video its metadata name and the disk lacks, by camera.
         image_sizes: rows and columns of its cameras as recorded, by name.
     """
@@ -79,6 +80,7 @@ class Contents:
     task_N: npt.NDArray[np.int64] | Column | None = None
     tasks: list[str] = field(default_factory=list)
     trust_rate: bool = False
+    recorded_hz: float | None = None
     absent_videos: dict[str, list[int]] = field(default_factory=dict)
     image_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 

@@ -33,6 +33,7 @@ from actionprior.trajectories import (
 from data_modules.camera_files import CameraFiles, image_keys
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
 from data_modules.lerobot_hub import locate
+from data_modules.lerobot_source import read_info
 from data_modules.published import is_url, local_folder
 
 
@@ -245,9 +246,13 @@ class LeRobotTrajectories(EmbodiedDataModule):
 
     def _contents(self, robot: LeRobotEmbodiment, place: str, on_hub: bool) -> Contents:
         root = locate(place, self.needs_videos) if on_hub else local_folder(place)
-        # A rate that timestamps contradict is reported beside what else is wrong.
-        trusted = robot if robot.resample else replace(robot, trust_fps=True)
-        columns = self.read_dataset(root, trusted)
+        recorded_hz = float(read_info(root)["fps"]) if robot.resample else None
+        # As it was recorded: resampling would hide what is wrong. A rate that timestamps contradict
+        # is reported beside the rest.
+        as_it_is = replace(
+            robot, resample=False, trust_fps=True, control_hz=recorded_hz or robot.control_hz
+        )
+        columns = self.read_dataset(root, as_it_is)
         sizes, absent = {}, {}
         for camera in image_keys(columns.recorded):
             files = CameraFiles(columns.recorded, [camera])
@@ -261,7 +266,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
             columns.timestamp_N,
             columns.task_N,
             columns.tasks,
-            robot.trust_fps,
+            robot.trust_fps or robot.resample,
+            recorded_hz,
             absent,
             sizes,
         )

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from actionprior.checkup import (
     Camera,
@@ -17,11 +17,6 @@ from actionprior.checkup import (
 )
 from actionprior.data import EmbodiedDataModule, Source
 from actionprior.errors import UserError
-
-if TYPE_CHECKING:
-    from data_modules.frame_images import FrameImages
-    from data_modules.image_cache import ImageArray
-    from data_modules.lerobot_columns import Columns
 
 
 def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
@@ -42,10 +37,14 @@ def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
         except UserError as error:
             findings.append(refusal(error, source.robot.name, source.name))
             continue
-        subject = Subject(source.robot, source.name, contents, data.chunk_length)
+        robot, chunk = source.robot, data.chunk_length
+        if contents.recorded_hz is not None:  # examined as it was recorded
+            chunk = max(1, round(chunk * contents.recorded_hz / robot.control_hz))
+            robot = replace(robot, control_hz=contents.recorded_hz)
+        subject = Subject(robot, source.name, contents, chunk)
         findings += examine(subject)
-        pictures.append(out / f"{len(subjects):02d}-{source.robot.name}.png")
-        draw(source.robot, contents.recording, pictures[-1])
+        pictures.append(out / f"{len(subjects):02d}-{robot.name}.png")
+        draw(robot, contents.recording, pictures[-1])
         subjects.append(subject)
     findings += check_polarities(subjects)
     findings += _as_a_whole(data, subjects, findings)
@@ -84,23 +83,13 @@ def _as_a_whole(
 
     if isinstance(data, LeRobotVLA):
         windows = data.windows(training=False)
-        for dataset, (subject, columns, images) in enumerate(
-            zip(subjects, windows.datasets, windows.images, strict=True)
-        ):
+        for dataset, (subject, images) in enumerate(zip(subjects, windows.images, strict=True)):
             sizes = subject.contents.image_sizes
             cameras = [
-                Camera(name, partial(_look, columns, images, name), sizes[name])
+                Camera(name, partial(images.read, camera=name), sizes[name])
                 for name in images.cameras
             ]
             yield from check_images(subject, cameras, data.left_out(dataset))
-
-
-def _look(
-    columns: "Columns", images: "FrameImages", camera: str, episode: int, row: int
-) -> "ImageArray":
-    """The image that belongs to a row of an episode, which may be resampled."""
-    frame = int(columns.starts_E[episode]) + row
-    return images.read(episode, columns.recorded_row(frame), camera)
 
 
 def main(args: list[str]) -> None:

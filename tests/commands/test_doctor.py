@@ -114,6 +114,20 @@ def test_what_one_robot_is_refused_for_does_not_hide_the_others(
     assert "<i>" not in page
 
 
+def test_resampled_recordings_are_examined_as_they_were_recorded(recipe: Path) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    root = write_dataset(Path("slow"), (60, 50))
+    spoil(root, "timestamp", lambda rows: [row.__imul__(1.1) for row in rows])
+    robot = ROBOT | {"roots": [str(root)], "resample": True, "control_hz": 5}
+    content["data"]["init_args"]["embodiments"] = [robot]
+    recipe.write_text(yaml.safe_dump(content))
+    main(["doctor", f"--config={recipe}"])
+    of = {f["check"]: f for f in json.loads(Path("outputs/doctor/doctor.json").read_text())}
+    assert of["rate"]["level"] == "warning"  # training goes by the timestamps
+    assert "runs at 9.09 Hz, the robot at 10" in of["rate"]["message"]
+    assert "action_is_next_state" in of
+
+
 def spoil(root: Path, column: str, change: Callable[[list], object]) -> None:
     """Change the rows of a column of the dataset's only data file."""
     (path,) = (root / "data").glob("*/*.parquet")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -187,6 +188,7 @@ def test_the_doctor_sees_the_black_camera_and_the_rate_and_the_ticks() -> None:
     lengths = np.array([len(t) for t in tables])
     times = np.concatenate([t["timestamp"].to_numpy() for t in tables])
     robot = next(e for e in recipe(SOURCE).embodiments if e.name == "so101_bimanual")
+    robot = replace(robot, control_hz=20)  # as its info says; the recipe resamples
     contents = Contents(Recording(action, state, lengths), timestamp_N=times)
     subject = Subject(robot, "cloth", contents, chunk_length=15)
     found = {(f.check, f.feature): f for f in examine(subject)}
