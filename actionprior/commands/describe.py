@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,7 +140,7 @@ def _parts(names: Sequence[str]) -> list[Part]:
 
 def _place(
     parts: list[Part],
-    place: Any,  # noqa: ANN401  one of the two below
+    place: Callable[[Part, dict[str, int]], tuple[str, int]],
     slots: dict[str, tuple[int, int]],
     largest: dict[str, dict[str, float]],
     key: str,
