@@ -1,7 +1,11 @@
 """Datasets read where they are published: what is learnt from equals a whole copy's."""
 
 import logging
+import os
 import shutil
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import fsspec
@@ -16,6 +20,7 @@ from actionprior.data import DataError
 from data_modules import LeRobotTrajectories, LeRobotVLA
 from data_modules.lerobot_columns import read_columns
 from data_modules.published import copy_folder, local_copy, published_at
+from tests.data_modules.test_lerobot_store import PROCESSES
 from tests.data_modules.test_vla import everything
 from tests.datasets import CAMERAS, arm
 
@@ -138,3 +143,56 @@ def test_a_folder_that_is_a_copy_of_nothing_says_so(plain: Path, tmp_path: Path)
     shutil.copytree(plain, tmp_path / "set")
     (tmp_path / "set" / "published.json").write_text("{")
     assert published_at(tmp_path / "set") is None
+
+
+def copy_when_told(url: str, cache: Path, said: Connection) -> None:
+    """What a process of its own does."""
+    os.environ["ACTIONPRIOR_CACHE"] = str(cache)
+    said.send("ready")
+    said.recv()
+    local_copy(url)
+
+
+def start_copy(url: str, cache: Path) -> tuple[BaseProcess, Connection]:
+    here, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=copy_when_told, args=(url, cache, theirs))
+    process.start()
+    assert here.recv() == "ready"
+    return process, here
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_a_copy_killed_at_any_point_leaves_nothing_that_looks_whole(old: Path, cache: Path) -> None:
+    url = f"file://{old}"
+    process, told = start_copy(url, cache)
+    begin = time.perf_counter()
+    told.send("go")
+    process.join()
+    took, expected = time.perf_counter() - begin, content(copy_folder(url))
+    rng = np.random.default_rng()
+    for point in rng.permutation(20):
+        shutil.rmtree(cache / "datasets")
+        process, told = start_copy(url, cache)
+        told.send("go")
+        time.sleep((point + rng.random()) / 20 * took)
+        process.kill()
+        process.join()
+        assert content(local_copy(url)) == expected
+        assert not list((cache / "datasets").glob(".*writing*"))
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_make_one_copy(old: Path, cache: Path) -> None:
+    url = f"file://{old}"
+    both = [start_copy(url, cache) for _ in range(2)]
+    for _, told in both:
+        told.send("go")
+    for process, _ in both:
+        process.join()
+        assert process.exitcode == 0
+    assert content(copy_folder(url)) == content(local_copy(url))
+    assert len([p for p in (cache / "datasets").iterdir() if p.is_dir()]) == 1
