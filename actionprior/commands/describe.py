@@ -85,7 +85,7 @@ def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
         if key not in known:
             raise UserError(f"{root}: has no {key!r}, only {sorted(known)}; describe it by hand")
     actions, states = (_parts(feature_names(known[k])) for k in ("action", "observation.state"))
-    largest = _largest(root)
+    largest = _largest(root, known)
     ignored: list[str] = []
     state = _place(states, _state_place, STATE_SLOTS, largest, "observation.state", ignored)
     action = _place(actions, _action_place, ACTION_SLOTS, largest, "action", ignored)
@@ -193,13 +193,12 @@ def _unit(part: Part, largest: dict[str, float]) -> str:
     return "normalised" if most <= 110 and part.features[0].endswith(".pos") else "deg"
 
 
-def _largest(root: Path) -> dict[str, dict[str, float]]:
+def _largest(root: Path, features: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The largest value of each feature, as far as meta/stats.json tells."""
-    from data_modules.lerobot_source import feature_names, read_info
+    from data_modules.lerobot_source import feature_names
 
     try:
         stats = json.loads((root / "meta" / "stats.json").read_text())
-        features = read_info(root)["features"]
         return {
             key: {
                 name: max(abs(low), abs(high))

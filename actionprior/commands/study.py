@@ -13,7 +13,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from actionprior.errors import UserError
 
@@ -139,7 +139,7 @@ def _print(found: "list[Finding]") -> None:
     Console(width=140).print(table)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  fields of a Finding
+def _plain(value: object) -> object:
     """JSON has no infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
