@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -75,7 +76,9 @@ class StageModule(LightningModule):
                     groups.append(
                         {"params": chosen, "lr": self.learning_rate * factor, "weight_decay": decay}
                     )
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=True)
+        # Lightning refuses to clip gradients of a fused optimizer under mixed precision.
+        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.rate(k, total))
         return {

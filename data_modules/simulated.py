@@ -221,7 +221,8 @@ class SimulatedSuite(LeRobotVLA):
         robot_tasks: names of the tasks, by robot; ``actionprior.envs.SUITE`` by default.
         episodes_per_task: recorded demonstrations of each robot's tasks.
         demonstrations: takes the first this many of each task (by default all of them).
-        scarce: by robot, instead of ``demonstrations``: a robot of which there are few.
+        scarce: by robot, the share (above 0, to 1) that it has of ``demonstrations``, at least
+            one: a robot of which there are few.
         data_dir: where sets are kept; missing ones are recorded there.
         recording_seed: block of reset seeds; another one than Stage 1's by default.
         render_size: edge of the recorded images [pixels].
@@ -235,7 +236,7 @@ class SimulatedSuite(LeRobotVLA):
         robot_tasks: dict[str, list[str]] | None = None,
         episodes_per_task: int = 50,
         demonstrations: int | None = None,
-        scarce: dict[str, int] | None = None,
+        scarce: dict[str, float] | None = None,
         data_dir: str = "outputs/data",
         recording_seed: int = 1,
         render_size: int = 64,
@@ -248,13 +249,15 @@ class SimulatedSuite(LeRobotVLA):
         tasks, scarce = robot_tasks or SUITE, scarce or {}
         if unknown := sorted(set(scarce) - set(tasks)):
             raise DataError(f"scarce names {unknown[0]!r}, which is not among {list(tasks)}")
-        most = demonstrations or episodes_per_task
-        counts = {robot: scarce.get(robot, most) for robot in tasks}
-        if wrong := {r: n for r, n in counts.items() if not 1 <= n <= episodes_per_task}:
+        for robot, share in scarce.items():
+            if not 0 < share <= 1:
+                raise DataError(f"scarce.{robot} is {share}, expected a share above 0, to 1")
+        most = episodes_per_task if demonstrations is None else demonstrations
+        if not 1 <= most <= episodes_per_task:
             raise DataError(
-                f"demonstrations or scarce ask for {wrong}, expected 1 to {episodes_per_task} "
-                "(episodes_per_task)"
+                f"demonstrations is {most}, expected 1 to {episodes_per_task} (episodes_per_task)"
             )
+        counts = {robot: max(1, round(most * scarce.get(robot, 1.0))) for robot in tasks}
         self.sets = [
             Demonstrations(
                 robot,

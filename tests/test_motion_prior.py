@@ -52,6 +52,14 @@ class StopAt(Callback):
             trainer.should_stop = True
 
 
+def test_mixed_precision_clips_gradients(tmp_path: Path) -> None:
+    data = ToyTrajectories()
+    runner = trainer(tmp_path, 3, precision="bf16-mixed", gradient_clip_val=1.0)
+    runner.fit(module(data), data)
+    assert runner.global_step == 3
+    assert torch.isfinite(runner.callback_metrics["train/loss"])
+
+
 def test_it_learns_and_reports_in_the_robots_units_beside_baselines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

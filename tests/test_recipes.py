@@ -110,7 +110,7 @@ def test_thirteen_tasks_of_five_robots(tmp_path: Path, monkeypatch: pytest.Monke
         "fit",
         finetune,
         *few,
-        "--data.scarce={xarm6: 1}",
+        "--data.scarce={xarm6: 0.5}",
         "--model.prior_checkpoint=prior.ckpt",
         "--model.trunk.init_args.weights=trunk.safetensors",
         "--trainer.callbacks.episodes=1",
