@@ -33,7 +33,8 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
     tested |= {"pretrain_suite.yaml", "finetune_suite.yaml"}
-    studies = {"study.yaml", "study_small.yaml"}  # tests/study/test_grid.py, commands/test_study.py
+    # tests/study/test_grid.py, commands/test_study.py
+    studies = {"study.yaml", "study_small.yaml", "study_real.yaml"}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
 
 

@@ -106,6 +106,7 @@ def _cores() -> int:
 def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, config: str) -> None:
     """Write table, figures and page; print the targets and the ``RESULT`` line."""
     from actionprior.study.budgets import Results
+    from actionprior.study.errors import as_plain, group_errors
     from actionprior.study.figures import draw_all
     from actionprior.study.page import write_page
     from actionprior.study.table import write_table
@@ -119,7 +120,11 @@ def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, con
     write_page(results, found, figures, page, config, len(grid.cells))
     _print(found)
     print(f"report {page}, table {folder / 'results.parquet'}")
-    told = {f.key: {k: _plain(v) for k, v in f._asdict().items() if k != "key"} for f in found}
+    told: dict[str, object] = {
+        f.key: {k: _plain(v) for k, v in f._asdict().items() if k != "key"} for f in found
+    }
+    if not results.has_rollouts:
+        told["errors"] = [as_plain(f) for f in group_errors(results)]
     print("RESULT " + json.dumps(told), flush=True)
 
 

@@ -34,6 +34,11 @@ class Results:
         self.study = study
         self.table = table
 
+    @property
+    def has_rollouts(self) -> bool:
+        """Whether anything was played; a real robot without a simulator has errors alone."""
+        return any(row.rollouts for row in self.table)
+
     def rows(self, role: str, budget: Budget) -> list[Row]:
         """All rows of a role's arm (or of an arm, by its name) at a budget."""
         return select(self.table, arm=self.study.role(role), **budget._asdict())
@@ -42,6 +47,14 @@ class Results:
         """Rollout rows at the runs' ends."""
         rows = full(self.rows(role, budget))
         return rows if tasks is None else select(rows, task=list(tasks))
+
+    def ends(self, role: str, budget: Budget) -> list[Row]:
+        """All rows of each seed's last measurement, rollouts or not."""
+        rows = self.rows(role, budget)
+        last: dict[int, int] = {}
+        for row in rows:
+            last[row.seed] = max(row.step, last.get(row.seed, 0))
+        return [row for row in rows if row.step == last[row.seed]]
 
     def early(
         self, roles: Sequence[str], budget: Budget, share: float, tasks: Sequence[str]
@@ -67,10 +80,10 @@ class Results:
             sets.append({Budget(row.demonstrations, row.steps) for row in rows})
         return sorted(set.intersection(*sets))
 
-    def demonstration_series(self, *roles: str) -> tuple[int, list[int]]:
+    def demonstration_series(self, *roles: str, rollouts: bool = True) -> tuple[int, list[int]]:
         """The number of steps at which the roles share the most numbers of demonstrations."""
         series: dict[int, list[int]] = {}
-        for budget in self.budgets(*roles):
+        for budget in self.budgets(*roles, rollouts=rollouts):
             series.setdefault(budget.steps, []).append(budget.demonstrations)
         steps = max(series, key=lambda k: (len(series[k]), k), default=0)
         return steps, sorted(series.get(steps, []))
@@ -89,10 +102,10 @@ class Results:
         return sorted({task for group in groups for task in named.get(group, [])})
 
     def errors(self, role: str, budget: Budget) -> dict[int, dict[int, float]]:
-        """Seed → step → held-out error."""
+        """Seed → step → held-out error of all slots together."""
         result: dict[int, dict[int, float]] = {}
         for row in self.rows(role, budget):
-            if not row.task:
+            if not row.task and not row.group:
                 result.setdefault(row.seed, {})[row.step] = row.val_mae
         return {seed: dict(sorted(errors.items())) for seed, errors in result.items()}
 

@@ -1,29 +1,18 @@
-"""The study's figures, from the results table alone: SVG and PNG.
-
-Colours: Okabe and Ito's, which the colour-blind tell apart; lines differ by marker, too.
-"""
+"""The study's figures, from the results table alone."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from actionprior.study.budgets import Budget, Results
+from actionprior.study.drawing import GREY, LINES, NONE, PRIOR, Figure, save, style
+from actionprior.study.error_figures import draw_errors
 from actionprior.study.statistics import Estimate
 from actionprior.study.summary import at_budget, busiest, success_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-PRIOR, NONE, HISTORY, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
-LINES = (("no_prior", NONE, "s"), ("prior", PRIOR, "o"), ("history", HISTORY, "^"))
-
-
-class Figure(NamedTuple):
-    """A drawn figure."""
-
-    name: str  # of its files, without suffix
-    title: str
 
 
 def draw_all(results: Results, folder: Path) -> list[Figure]:
@@ -32,6 +21,8 @@ def draw_all(results: Results, folder: Path) -> list[Figure]:
 
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
+    if not results.has_rollouts:
+        return draw_errors(results, folder)
     wide, arms = (6.4, 4.0), (8.0, max(3.0, 1.4 + 0.34 * len(results.study.arms)))
     figures = [
         _drawn(folder, "success_by_steps", wide, partial(_by_steps, results)),
@@ -51,14 +42,7 @@ def _drawn(
 ) -> Figure | None:
     from matplotlib import pyplot as plt
 
-    style: dict[Any, Any] = {
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "actionprior",  # the same table gives the same file
-        "legend.frameon": False,
-    }
-    with plt.rc_context(style):
+    with style():
         figure, axis = plt.subplots(figsize=size, layout="constrained")
         title = draw(axis)
         if title:
@@ -66,8 +50,7 @@ def _drawn(
             axis.set_title(title, loc="left", fontsize=11, pad=26 if legend else 6)
             if legend:  # above, where no line can run through it
                 axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(legend))
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{name}.png", dpi=150)
+            save(figure, folder, name)
         plt.close(figure)
     return Figure(name, title) if title else None
 

@@ -51,12 +51,17 @@ def rows_of(study: Study, cell: Cell, finished: Finished) -> list[Row]:
             step=m.step,
             task=m.task,
             robot=m.robot,
+            group=m.group,
+            unit=m.unit,
             rollouts=len(m.outcomes),
             successes=m.outcomes.count("1"),
             outcomes=m.outcomes,
             first_scene=m.first_scene,
             latency_ms=m.latency_ms,
             val_mae=m.val_mae,
+            mae=m.mae,
+            bend=m.bend,
+            bend_recorded=m.bend_recorded,
             initial_loss=told.initial_loss,
             initial_grad_norm=told.initial_grad_norm,
             stage1_seconds=finished.stage1_seconds if uses_prior(cell.recipe) else 0.0,
@@ -77,7 +82,8 @@ def uses_prior(recipe: Recipe) -> bool:
 def relabelled(study: Study, cell: Cell, known: Table) -> list[Row]:
     """A cell's rows from an earlier table, under the names that it has in the study now."""
     rows = select(known, cell=cell.id)
-    once = {(row.step, row.task): row for row in rows}  # two arms may share a cell
+    # Two arms may share a cell.
+    once = {(row.step, row.task, row.robot, row.group): row for row in rows}
     seconds = [row.stage1_seconds for row in rows if not math.isnan(row.stage1_seconds)]
     stage1 = max(seconds, default=math.nan) if uses_prior(cell.recipe) else 0.0
     arm = study.arms[cell.arm]

@@ -5,11 +5,12 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actionprior.study.budgets import Results
-from actionprior.study.figures import Figure
+from actionprior.study.budgets import Budget, Results
+from actionprior.study.drawing import Figure
+from actionprior.study.errors import GroupError, group_errors
 from actionprior.study.statistics import Estimate
 from actionprior.study.summary import Summary, seconds_of, summaries
-from actionprior.study.table import select
+from actionprior.study.table import by_seed, select
 from actionprior.study.targets import Finding
 
 METHOD = """\
@@ -21,6 +22,15 @@ at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a boots
 rough one: in simulation 91 to 99 % of those of five seeds hold the truth and 87 to 100 % of those
 of three, the fewer the more seeds differ. Arms are tested as they are, without correction for
 their number."""
+
+OPEN_LOOP = """\
+There is no simulator of this robot, and hence no success rate: the arms are compared open loop, by
+the mean absolute error of chunks on held-out episodes, in the robot's own units. Errors are means
+over seeds with 95 % bootstrap intervals; the change is the geometric mean of the ratio with and
+without the prior, paired by seed. With few seeds a bootstrap interval is a rough one. The bend is
+the mean absolute second difference along a chunk's steps: a policy as smooth as its demonstrator
+has that of the recorded chunks. Steps to match: those after which the prior's arm reaches the error
+that no prior ends with; where it is there at the first validation, it may have been earlier."""
 
 
 def write_page(
@@ -41,7 +51,7 @@ def write_page(
         config: the study file, as the command was given it.
         cells: of the whole grid, finished or not.
     """
-    folder, found_summaries = page.stem, summaries(results)
+    folder = page.stem
     parts = [
         "# The study: what the motion prior gives",
         f"Written by `lightning study --config {config}` from "
@@ -50,13 +60,16 @@ def write_page(
     ]
     if results.study.notes:
         parts.append(results.study.notes.strip())
-    parts += [_pictures(figures, folder, ("success_by_steps", "success_by_demonstrations"))]
-    parts += ["## Targets", target_table(found)]
-    parts += ["## Every arm", METHOD, arm_table(results, found_summaries)]
-    shown = ("success_by_steps", "success_by_demonstrations")
-    parts += [_pictures([f for f in figures if f.name not in shown], folder)]
-    parts += ["## By task", _task_table(results, found_summaries)]
-    parts += ["## Start and cost", _cost_table(results, found_summaries)]
+    first = ("success_by_steps", "success_by_demonstrations", "error_by_demonstrations")
+    rest = _pictures([f for f in figures if f.name not in first], folder)
+    parts += [_pictures(figures, folder, first), "## Targets", target_table(found)]
+    if results.has_rollouts:
+        found_summaries = summaries(results)
+        parts += ["## Every arm", METHOD, arm_table(results, found_summaries), rest]
+        parts += ["## By task", _task_table(results, found_summaries)]
+    else:
+        parts += ["## Held-out errors", OPEN_LOOP, error_table(group_errors(results)), rest]
+    parts += ["## Start and cost", _cost_table(results)]
     parts += ["## What the arms are", _definitions(results)]
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
@@ -115,6 +128,24 @@ def arm_table(results: Results, found: Sequence[Summary]) -> str:
     return _table(head, rows)
 
 
+def error_table(found: Iterable[GroupError]) -> str:
+    """Errors, bends and steps of each feature group at each budget."""
+    head = ["group", "unit", "demos", "steps", "no prior", "prior", "change [%]"]
+    head += ["bend: no prior", "bend: prior", "bend: recorded", "steps to match", "seeds"]
+    rows = []
+    for f in found:
+        errors = (_interval(e, ".3g", 1) for e in (f.no_prior, f.prior))
+        change = "–"
+        if f.ratio is not None:
+            change = _interval(Estimate(*(x - 1 for x in f.ratio)), "+.1f", 100)
+        bends = (f"{x:.2g}" for x in (f.bend_no_prior, f.bend_prior, f.bend_recorded))
+        steps = _interval(f.steps_to_match, ".0f", 1)
+        steps += f"; {f.never} never" if f.never else ""
+        name = f"{f.group.robot}: {f.group.name.replace('_', ' ')}"
+        rows.append((name, f.group.unit, *f.budget, *errors, change, *bends, steps, f.seeds))
+    return _table(head, rows)
+
+
 # ---- parts -------------------------------------------------------------------------------------
 
 
@@ -157,16 +188,14 @@ def _task_table(results: Results, found: Sequence[Summary]) -> str:
     return "\n\n".join([text, _table(("demos", "steps", "arm", *names), rows)])
 
 
-def _cost_table(results: Results, found: Sequence[Summary]) -> str:
+def _cost_table(results: Results) -> str:
     rows = []
-    for s in found:
-        final = results.final(s.arm, s.budget)
-        seconds = seconds_of(results, s.arm, s.budget)
+    for arm, budget in _arms_by_budget(results):
+        ends = results.ends(arm, budget)
         columns = ("initial_loss", "initial_grad_norm", "val_mae", "latency_ms")
-        last = [r for r in results.rows(s.arm, s.budget) if not r.task and r.step == r.steps]
-        means = [_mean(getattr(r, c) for r in (last if c == "val_mae" else final)) for c in columns]
-        label = results.study.label(s.arm)
-        rows.append((*s.budget, label, *means, *(_number(x, ".0f") for x in seconds)))
+        means = [_mean(by_seed(ends, c).values()) for c in columns]
+        seconds = (_number(x, ".0f") for x in seconds_of(results, arm, budget))
+        rows.append((*budget, results.study.label(arm), *means, *seconds))
     head = ["demos", "steps", "arm", "initial loss", "initial gradient norm"]
     text = (
         "Means over seeds. Initial: mean of the first ten steps. Seconds are of training on the "
@@ -175,6 +204,12 @@ def _cost_table(results: Results, found: Sequence[Summary]) -> str:
     )
     head += ["final held-out error", "re-plan [ms]", "Stage 1 [s]", "Stage 2 [s]"]
     return "\n\n".join([text, _table(head, rows)])
+
+
+def _arms_by_budget(results: Results) -> list[tuple[str, Budget]]:
+    """The largest budgets first, in each the study's order of arms."""
+    both = [(a, b) for a in results.study.arms for b in results.budgets(a, rollouts=False)]
+    return sorted(both, key=lambda ab: (-ab[1].steps, -ab[1].demonstrations))
 
 
 def _definitions(results: Results) -> str:

@@ -57,7 +57,7 @@ def success_of(rows: list[Row]) -> Estimate | None:
 
 def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float]:
     """Mean training seconds (Stage 1, Stage 2) over seeds; NaN: not known."""
-    rows = results.final(arm, budget)
+    rows = results.ends(arm, budget)
     both = [by_seed(rows, c).values() for c in ("stage1_seconds", "stage2_seconds")]
     one, two = (float(np.mean(list(v))) if v else float("nan") for v in both)
     return one, two

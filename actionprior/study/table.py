@@ -19,6 +19,10 @@ from actionprior.study.statistics import Array
 class Row(NamedTuple):
     """One task of one cell at one step, or (``task`` empty) a validation that has no task.
 
+    A validation is one row for all slots together (``group`` empty), which has ``val_mae``, and
+    one for each robot and feature group, which has ``mae`` and the bends in the group's unit:
+    without rollouts at every validation, else at the last one.
+
     Not-known numbers are NaN. Seconds are those of training alone on the machine that ran it:
     the median time of a step times the steps, without validation, rollouts and starting up.
     """
@@ -33,12 +37,17 @@ class Row(NamedTuple):
     step: int  # of the measurement
     task: str  # environment id
     robot: str
+    group: str  # feature group of the robot's action
+    unit: str  # of the group
     rollouts: int
     successes: int
     outcomes: str  # a digit a scene, in the order of the scenes' seeds: 1 is success
     first_scene: int
     latency_ms: float  # median over episodes of a re-plan
     val_mae: float  # held-out error at this step, in each slot's scale
+    mae: float  # likewise, of the group, in its unit
+    bend: float  # mean absolute second difference along predicted chunks, in the group's unit
+    bend_recorded: float  # likewise, along the recorded ones
     initial_loss: float  # prediction loss, mean of the run's first ten steps
     initial_grad_norm: float  # likewise
     stage1_seconds: float

@@ -89,7 +89,38 @@ def test_a_curve_is_a_second_evaluation_on_the_same_scenes(tmp_path: Path) -> No
     assert found[1]["tag"] == CURVE
 
 
-@pytest.mark.parametrize("name", ["study", "study_small"])
+def test_without_rollouts_a_curve_is_refused_and_their_number_is_nothing(tmp_path: Path) -> None:
+    real: dict[str, Any] = {
+        "stage1": {"recipe": str(PROJECT / "recipes/pretrain_real.yaml")},
+        "stage2": {"recipe": str(PROJECT / "recipes/finetune_real.yaml")},
+        "ground": None,
+        "priors": {"base": None},
+        "arms": {"full": {"prior": "base"}},
+        "demonstrations_key": "data.max_episodes",
+    }
+    cell = {"arms": ["full"], "seeds": [3], "demonstrations": [9], "steps": [60]}
+    plan = study(tmp_path, **real, cells=[cell], evaluation={"validations": 6})
+    (one,) = make_grid(plan).cells
+    assert one.recipe["data"]["init_args"]["max_episodes"] == 9
+    assert one.recipe["data"]["init_args"]["seed"] == 3
+    assert one.recipe["trainer"]["val_check_interval"] == 10
+    more = {"validations": 6, "rollouts": 70, "curve_rollouts": 3}
+    (other,) = make_grid(study(tmp_path, **real, cells=[cell], evaluation=more)).cells
+    assert other.id == one.id
+    with pytest.raises(StudyError, match="has no RolloutEvaluation"):
+        make_grid(study(tmp_path, **real, cells=[cell | {"curve": True}]))
+
+
+def test_the_prior_of_the_real_robot_never_sees_what_is_held_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    for cell in make_grid(Study.read("recipes/study_real.yaml")).cells:
+        prior, policy = (r["data"]["init_args"] for r in (cell.prior.recipe, cell.recipe))
+        assert prior["val_episodes"] == policy["val_episodes"]
+
+
+@pytest.mark.parametrize("name", ["study", "study_small", "study_real"])
 def test_the_committed_studies_say_what_they_promise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

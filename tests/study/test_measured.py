@@ -37,6 +37,10 @@ def fake_run(folder: Path) -> None:
             writer.add_scalar("train/grad_norm", 8.0, k, walltime=clock)
             if k in (9, 19):
                 writer.add_scalar("val/mae_normalized", 0.5 - 0.01 * k, k, walltime=clock)
+                for group in ("left_arm_rad", "gripper", "left_tool"):
+                    writer.add_scalar(f"val/kuka/mae_{group}", 0.25 * (k == 9) + 0.5, k)
+                    writer.add_scalar(f"val/kuka/bend_predicted_{group}", 0.125, k)
+                    writer.add_scalar(f"val/kuka/bend_recorded_{group}", 0.0625, k)
     for tag, step, outcomes in (
         ("curves", 10, "01"),
         ("curves", 20, "11"),
@@ -60,7 +64,7 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     assert (found.initial_loss, found.initial_grad_norm) == (4, 8)
     assert found.seconds_a_step == pytest.approx(2)
     assert stage1_seconds(tmp_path, 30) == pytest.approx(60)
-    kinds = [(m.step, m.task, m.robot, m.outcomes) for m in found.measurements]
+    kinds = [(m.step, m.task, m.robot, m.outcomes) for m in found.measurements if not m.group]
     assert kinds == [
         (10, "", "", ""),
         (20, "", "", ""),
@@ -70,9 +74,34 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
         (20, "a/Reach", "panda", "1101"),
         (20, "a/Lift", "kuka", "1101"),
     ]
-    assert [m.val_mae for m in found.measurements[:3]] == pytest.approx([0.41, 0.31, 0.41])
+    known = [m.val_mae for m in found.measurements if not m.group]
+    assert known[:3] == pytest.approx([0.41, 0.31, 0.41])
     assert found.measurements[-1].first_scene == 7
     assert found.measurements[-1].latency_ms == 4.5
+
+
+def test_errors_by_group_are_read_at_the_end_and_without_rollouts_all_along(
+    tmp_path: Path,
+) -> None:
+    fake_run(tmp_path)
+    groups = [m for m in measure(tmp_path, RECIPE).measurements if m.group]
+    # Of a unit a tag does not say where it begins: left_tool has none, as the recipe knows.
+    assert {(m.step, m.group, m.unit) for m in groups} == {
+        (20, "left_arm", "rad"),
+        (20, "gripper", ""),
+        (20, "left", "tool"),
+    }
+    action = [{"name": "left_arm"}, {"name": "gripper"}, {"name": "left_tool"}]
+    recipe = {"data": {"init_args": {"embodiments": [{"action": action}]}}}
+    open_loop = measure(tmp_path, recipe).measurements
+    groups = [m for m in open_loop if m.group == "left_tool"]
+    assert [(m.step, m.robot, m.unit, m.mae) for m in groups] == [
+        (10, "kuka", "", 0.75),
+        (20, "kuka", "", 0.5),
+    ]
+    assert {(m.bend, m.bend_recorded, m.task) for m in groups} == {(0.125, 0.0625, "")}
+    assert all(math.isnan(m.val_mae) for m in groups)
+    assert [m.step for m in open_loop if not m.task and not m.group] == [10, 20]
 
 
 def test_a_run_without_its_end_is_refused(tmp_path: Path) -> None:
@@ -96,7 +125,9 @@ def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Pa
         finished_file(tmp_path, cell).parent.mkdir(parents=True)
         finished.write(finished_file(tmp_path, cell))
     rows = assemble(plan, grid, tmp_path, [])
-    assert rows == assemble(plan, grid, tmp_path / "elsewhere", rows)
+    again = assemble(plan, grid, tmp_path / "elsewhere", rows)
+    assert list(map(str, again)) == list(map(str, rows))  # NaN equals nothing
+    assert [r.group for r in rows if r.arm == "full" and r.group]
     assert {r.cell for r in rows} == {none.id, full.id}
     assert {r.stage1_seconds for r in rows if r.arm == "full"} == {30}
     assert {r.stage1_seconds for r in rows if r.arm == "no_prior"} == {0}  # it starts from nothing

@@ -1,0 +1,114 @@
+"""Held-out errors and smoothness by feature group, in the robot's own units.
+
+What a study of a real robot without a simulator compares its arms by.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from actionprior.study import statistics
+from actionprior.study.budgets import Budget, Results
+from actionprior.study.statistics import Estimate
+
+
+class Group(NamedTuple):
+    """A feature group of a robot's action, such as its right arm."""
+
+    robot: str
+    name: str
+    unit: str
+
+
+class GroupError(NamedTuple):
+    """What the prior changes in a group's error at a budget; estimates are over shared seeds."""
+
+    group: Group
+    budget: Budget
+    prior: Estimate  # error at the end, in the group's unit
+    no_prior: Estimate
+    ratio: Estimate | None  # prior / no prior, paired by seed; None: an error is 0
+    bend_prior: float  # mean absolute second difference along predicted chunks, in the unit
+    bend_no_prior: float
+    bend_recorded: float
+    steps_to_match: Estimate  # at which the prior's arm reaches no prior's error at the end
+    never: int  # seeds that do not reach it: counted as the whole run
+    seeds: int
+
+
+def feature_groups(results: Results) -> list[Group]:
+    """Those that the table has errors of."""
+    return sorted({Group(r.robot, r.group, r.unit) for r in results.table if r.group})
+
+
+def group_errors(results: Results) -> list[GroupError]:
+    """Each group at each budget at which both arms were measured."""
+    found = [
+        _compared(results, group, budget)
+        for group in feature_groups(results)
+        for budget in results.budgets("prior", "no_prior", rollouts=False)
+    ]
+    return [f for f in found if f is not None]
+
+
+def along(
+    results: Results, role: str, budget: Budget, group: Group, column: str
+) -> dict[int, dict[int, float]]:
+    """Seed → step → a column of the group's rows."""
+    result: dict[int, dict[int, float]] = {}
+    for row in results.rows(role, budget):
+        if (row.robot, row.group, row.unit) == group:
+            result.setdefault(row.seed, {})[row.step] = getattr(row, column)
+    return {seed: dict(sorted(values.items())) for seed, values in sorted(result.items())}
+
+
+def at_end(
+    results: Results, role: str, budget: Budget, group: Group, column: str
+) -> dict[int, float]:
+    """Seed → a column at the run's last validation."""
+    found = along(results, role, budget, group, column)
+    return {seed: values[max(values)] for seed, values in found.items()}
+
+
+def as_plain(found: GroupError) -> dict[str, object]:
+    """For JSON."""
+    flat = found.group._asdict() | found.budget._asdict() | found._asdict()
+    flat["group"] = found.group.name
+    del flat["budget"], flat["name"]
+    return {k: v._asdict() if isinstance(v, Estimate) else v for k, v in flat.items()}
+
+
+def _compared(results: Results, group: Group, budget: Budget) -> GroupError | None:
+    with_prior, without = (
+        at_end(results, role, budget, group, "mae") for role in ("prior", "no_prior")
+    )
+    seeds = sorted(with_prior.keys() & without.keys())
+    if not seeds:
+        return None
+    one, other = [with_prior[s] for s in seeds], [without[s] for s in seeds]
+    errors = along(results, "prior", budget, group, "mae")
+    needed = [_first(errors[s], without[s]) for s in seeds]
+
+    def bend(role: str, column: str) -> float:
+        by_seed = at_end(results, role, budget, group, column)
+        return float(np.mean([by_seed[s] for s in seeds]))
+
+    return GroupError(
+        group,
+        budget,
+        statistics.mean(one),
+        statistics.mean(other),
+        statistics.ratio(one, other) if min(one + other) > 0 else None,
+        bend("prior", "bend"),
+        bend("no_prior", "bend"),
+        bend("no_prior", "bend_recorded"),
+        statistics.mean([min(step, budget.steps) for step in needed]),
+        sum(map(math.isinf, needed)),
+        len(seeds),
+    )
+
+
+def _first(errors: dict[int, float], wanted: float) -> float:
+    """The first step whose error is not above ``wanted``; infinite: none."""
+    return min((step for step, error in errors.items() if error <= wanted), default=math.inf)
