@@ -13,10 +13,19 @@ from actionprior.study.statistics import Estimate
 from actionprior.study.summary import at_budget, busiest, success_of
 
 if TYPE_CHECKING:
+    from matplotlib import figure as mpl_figure
     from matplotlib.axes import Axes
 
 PRIOR, NONE, HISTORY, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 LINES = (("no_prior", NONE, "s"), ("prior", PRIOR, "o"), ("history", HISTORY, "^"))
+
+STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "actionprior",  # the same data give the same file
+    "legend.frameon": False,
+}
 
 
 class Figure(NamedTuple):
@@ -51,14 +60,7 @@ def _drawn(
 ) -> Figure | None:
     from matplotlib import pyplot as plt
 
-    style: dict[Any, Any] = {
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "actionprior",  # the same table gives the same file
-        "legend.frameon": False,
-    }
-    with plt.rc_context(style):
+    with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=size, layout="constrained")
         title = draw(axis)
         if title:
@@ -66,10 +68,15 @@ def _drawn(
             axis.set_title(title, loc="left", fontsize=11, pad=26 if legend else 6)
             if legend:  # above, where no line can run through it
                 axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(legend))
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{name}.png", dpi=150)
+            save(figure, folder, name)
         plt.close(figure)
     return Figure(name, title) if title else None
+
+
+def save(figure: "mpl_figure.Figure", folder: Path, name: str) -> None:
+    """Write ``<name>.svg`` and ``<name>.png`` to a folder that exists."""
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, dpi=150)
+    figure.savefig(folder / f"{name}.png", dpi=150)
 
 
 # Each draws on an axis and returns the title; "": there is nothing to draw.

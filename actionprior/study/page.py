@@ -1,4 +1,7 @@
-"""The report in Markdown: every table and figure, of the results table alone."""
+"""The report in Markdown: every table and figure, of the results table alone.
+
+Illustrations of models, which ``lightning illustrate`` draws, are shown where they lie beside it.
+"""
 
 import json
 import math
@@ -7,6 +10,7 @@ from pathlib import Path
 
 from actionprior.study.budgets import Results
 from actionprior.study.figures import Figure
+from actionprior.study.illustrations import illustrations_in
 from actionprior.study.statistics import Estimate
 from actionprior.study.summary import Summary, seconds_of, summaries
 from actionprior.study.table import select
@@ -55,6 +59,7 @@ def write_page(
     parts += ["## Every arm", METHOD, arm_table(results, found_summaries)]
     shown = ("success_by_steps", "success_by_demonstrations")
     parts += [_pictures([f for f in figures if f.name not in shown], folder)]
+    parts += [_illustrations(page.with_suffix(""))]
     parts += ["## By task", _task_table(results, found_summaries)]
     parts += ["## Start and cost", _cost_table(results, found_summaries)]
     parts += ["## What the arms are", _definitions(results)]
@@ -139,6 +144,14 @@ def _counts(results: Results, cells: int) -> str:
 def _pictures(figures: Sequence[Figure], folder: str, names: Sequence[str] = ()) -> str:
     chosen = [f for f in figures if not names or f.name in names]
     return "\n\n".join(f"![{f.title}]({folder}/{f.name}.svg)" for f in chosen)
+
+
+def _illustrations(folder: Path) -> str:
+    found = illustrations_in(folder)
+    if not found:
+        return ""
+    text = "Drawn from models by `lightning illustrate`, not from the results table."
+    return "\n\n".join(["## What the models do", text, _pictures(found, folder.name)])
 
 
 def _task_table(results: Results, found: Sequence[Summary]) -> str:
