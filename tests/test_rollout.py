@@ -53,17 +53,21 @@ def test_an_episode_is_what_one_gets_by_stepping_the_environment() -> None:
     policy = Wanderer()
     episode = roll(policy, episodes=1, max_steps=12).episodes[0]
     env = gymnasium.make("test/Point-v0", max_episode_steps=12)
-    env.reset(seed=50)
+    start, _ = env.reset(seed=50)
     # three plans (5 + 5 + 2 steps), of each the first five actions
     commands = torch.cat([0.08 * n[0, :5, 7:9] for n in policy.noise])[:12].numpy()
-    total = 0.0
+    total, states = 0.0, [start]
     for action in np.clip(commands, np.float32(-STEP), np.float32(STEP)):
-        _, reward, terminated, truncated, _ = env.step(np.clip(action.astype(float), -STEP, STEP))
+        state, reward, terminated, truncated, _ = env.step(
+            np.clip(action.astype(float), -STEP, STEP)
+        )
         total += float(reward)
+        states.append(state)
     assert truncated
     assert not terminated
     assert len(policy.noise) == 3
     assert episode.length == 12
+    np.testing.assert_allclose(episode.state_Ts, states[:-1], atol=1e-6)
     assert episode.episode_return == pytest.approx(total, abs=1e-6)
     assert episode.clipped_share == pytest.approx((np.abs(commands) > STEP).mean())
     assert len(episode.latencies_s) == 3

@@ -94,6 +94,7 @@ class RunningEpisode:
             jerk=jerk(action_TA, embodiment),
             clipped_share=self.clipped / action_TA.size,
             latencies_s=self.latencies_s,
+            state_Ts=np.stack([pair.state for pair in self.pairs]),
             frames=self.frames,
         )
 

@@ -85,6 +85,7 @@ class EpisodeResult:
         jerk: see ``jerk``; NaN for episodes shorter than four steps.
         clipped_share: share of commanded action entries outside of the action space's bounds.
         latencies_s: wall time of each re-planning call [s] (which may serve several episodes).
+        state_Ts: (length, n_s) states from which the actions were executed, in the robot's order.
         frames: (Y, X, 3) images of reset and every step, for filmed episodes only.
     """
 
@@ -96,6 +97,7 @@ class EpisodeResult:
     jerk: float
     clipped_share: float
     latencies_s: list[float]
+    state_Ts: FloatArray = field(repr=False, compare=False)
     frames: list[Frame] = field(default_factory=list, repr=False)
 
 

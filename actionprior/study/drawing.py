@@ -37,5 +37,5 @@ def style() -> AbstractContextManager[None]:
 
 def save(canvas: "Canvas", folder: Path, name: str) -> None:
     """As SVG, without the date, and PNG."""
-    canvas.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    canvas.savefig(folder / f"{name}.svg", metadata={"Date": None}, dpi=150)
     canvas.savefig(folder / f"{name}.png", dpi=150)

@@ -8,6 +8,7 @@ from pathlib import Path
 from actionprior.study.budgets import Budget, Results
 from actionprior.study.drawing import Figure
 from actionprior.study.errors import GroupError, group_errors
+from actionprior.study.illustrations import illustrations_in
 from actionprior.study.statistics import Estimate
 from actionprior.study.summary import Summary, seconds_of, summaries
 from actionprior.study.table import by_seed, select
@@ -69,6 +70,7 @@ def write_page(
         parts += ["## By task", _task_table(results, found_summaries)]
     else:
         parts += ["## Held-out errors", OPEN_LOOP, error_table(group_errors(results)), rest]
+    parts.append(_illustrations(page.with_suffix("")))
     parts += ["## Start and cost", _cost_table(results)]
     parts += ["## What the arms are", _definitions(results)]
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +172,14 @@ def _counts(results: Results, cells: int) -> str:
 def _pictures(figures: Sequence[Figure], folder: str, names: Sequence[str] = ()) -> str:
     chosen = [f for f in figures if not names or f.name in names]
     return "\n\n".join(f"![{f.title}]({folder}/{f.name}.svg)" for f in chosen)
+
+
+def _illustrations(folder: Path) -> str:
+    found = illustrations_in(folder)
+    if not found:
+        return ""
+    text = "Drawn from models by `lightning illustrate`, not from the results table."
+    return "\n\n".join(["## What the models do", text, _pictures(found, folder.name)])
 
 
 def _task_table(results: Results, found: Sequence[Summary]) -> str:
