@@ -4,6 +4,7 @@ Axes: B batch, M samples, R = 2 roles (target, goal), N = Y · X cells of the fe
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -20,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from actionprior.envs import SHORT_ENV_IDS
+from actionprior.envs import ENV_IDS
 from actionprior.envs.arm import base_turn
 from actionprior.envs.grounding import GroundingSamples, grounding_samples
 from actionprior.envs.robots import find_robot
+from actionprior.envs.tasks import TASKS
 from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 from actionprior.networks.trunks.film_cnn import STRIDE, Seen
@@ -37,7 +39,7 @@ _ELSEWHERE = 0.2
 
 
 class PlaceErrors(NamedTuple):
-    """Held-out errors of one role's places.
+    """Held-out errors of one role's places, where they are known.
 
     Attributes:
         median_cm: median distance [cm].
@@ -52,26 +54,41 @@ class PlaceErrors(NamedTuple):
     elsewhere: float
 
 
+class TaskErrors(NamedTuple):
+    """Held-out errors of one task.
+
+    Attributes:
+        target_cm: median distance of the target's place [cm].
+        goal_cm: that of the goal's [cm]; None where no image tells it.
+    """
+
+    target_cm: float
+    goal_cm: float | None
+
+
 class GroundingResult(NamedTuple):
     """What a warm-up reached.
 
     Attributes:
         weights: the safetensors file, for ``SmallTrunk(weights=...)``.
-        target: errors of the named object's place.
-        goal: errors of the named pad's place.
+        target: errors of the place of the object to be handled next.
+        goal: errors of the place where it is to go.
         seconds: wall time, data included.
+        by_task: errors of each task.
     """
 
     weights: Path
     target: PlaceErrors
     goal: PlaceErrors
     seconds: float
+    by_task: dict[str, TaskErrors]
 
 
 class _Data(NamedTuple):
     images_MKYX: Tensor  # uint8
+    instructions: list[str]
     tasks: list[str]
-    place_MR3: Tensor  # target and goal [m], robot base frame
+    place_MR3: Tensor  # target and goal [m], robot base frame; NaN where it is unknown
     seen_at_MR2: Tensor  # the same in the image, x and y in [-1, 1]
 
 
@@ -85,6 +102,7 @@ def ground(
     threads: int = 1,
     processes: int = 2,
     image_size: int = 64,
+    tasks: Sequence[str] = ("reach", "push", "lift", "place"),
 ) -> GroundingResult:
     """Train a SmallTrunk to say where target and goal are, and save its weights.
 
@@ -98,9 +116,11 @@ def ground(
         threads: CPU threads for the training; more than the idle cores slow it down by much.
         processes: processes that draw the data.
         image_size: edge of the images [pixels], a multiple of 8.
+        tasks: the tasks whose scenes it learns, each with the robots that the suite has it for.
 
     Raises:
-        UserError: an unknown robot, a count or size that does not fit, or PyBullet is missing.
+        UserError: an unknown robot or task, a robot with none of the tasks or with two arms, a
+            count or size that does not fit, or PyBullet is missing.
     """
     start = time.monotonic()
     counts = {
@@ -113,9 +133,7 @@ def ground(
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"ground: {name} is {count}, expected 1 or more")
-    if not robots:
-        raise UserError("ground: the list of robots names no robot")
-    env_ids = _env_ids(robots)
+    env_ids = _env_ids(robots, tasks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk = SmallTrunk(image_size=image_size)  # first of all: it checks the size
@@ -127,10 +145,12 @@ def ground(
     try:
         _train(trunk, train, steps, batch_size, seed)
         _save(trunk, Path(out))
-        target, goal = _evaluate(trunk, held_out)
+        distance_MR, off_MR = _evaluate(trunk, held_out)
     finally:
         torch.set_num_threads(before)
-    return GroundingResult(Path(out), target, goal, time.monotonic() - start)
+    target, goal = (_place_errors(distance_MR[:, r], off_MR[:, r]) for r in (0, 1))
+    by_task = _by_task(held_out.tasks, distance_MR)
+    return GroundingResult(Path(out), target, goal, time.monotonic() - start, by_task)
 
 
 def main(args: list[str]) -> None:
@@ -145,15 +165,30 @@ def main(args: list[str]) -> None:
             f"above 3 cm {errors.over_3cm:.1%}, elsewhere in the image {errors.elsewhere:.1%}"
         )
         told |= {f"{role}_{key}": value for key, value in errors._asdict().items()}
+    for task, medians in result.by_task.items():
+        goal = "unknown" if medians.goal_cm is None else f"{medians.goal_cm:.2f} cm"
+        print(f"held-out {task}: median target {medians.target_cm:.2f} cm, goal {goal}")
+    told["by_task"] = {task: medians._asdict() for task, medians in result.by_task.items()}
     print("RESULT " + json.dumps(told))
 
 
 # ---- data ---------------------------------------------------------------------------------
 
 
-def _env_ids(robots: Sequence[str]) -> list[str]:
-    robots = [find_robot(robot).name for robot in robots]
-    return [e for e in SHORT_ENV_IDS if gym.spec(e).kwargs["robot"] in robots]
+def _env_ids(robots: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    if not robots or not tasks:
+        what = "tasks names no task" if robots else "robots names no robot"
+        raise UserError(f"ground: the list of {what}")
+    for task in tasks:
+        if task not in TASKS:
+            raise UserError(f"ground: task {task!r} is not known; choose from {sorted(TASKS)}")
+    for robot in map(find_robot, robots):
+        if len(robot.arms) > 1:
+            raise UserError(f"ground: robot {robot.name!r} has two arms; it takes those with one")
+        if not any(TASKS[task].suits(robot) for task in tasks):
+            raise UserError(f"ground: robot {robot.name!r} can do none of the tasks {list(tasks)}")
+    specs = {env_id: gym.spec(env_id).kwargs for env_id in ENV_IDS}
+    return [e for e, spec in specs.items() if spec["robot"] in robots and spec["task"] in tasks]
 
 
 def _draw(
@@ -177,7 +212,8 @@ def _draw(
 
 def _typed(samples: GroundingSamples, env_ids: list[str]) -> _Data:
     place = np.stack([samples.target_xyz, samples.goal_xyz], axis=1)
-    arms = [find_robot(gym.spec(e).kwargs["robot"]).arms[0] for e in env_ids]
+    specs = [gym.spec(env_id).kwargs for env_id in env_ids]
+    arms = [find_robot(spec["robot"]).arms[0] for spec in specs]
     turn_E33 = np.array([base_turn(arm) for arm in arms])
     base_E3 = np.array([arm.base for arm in arms])
     env_M = np.arange(len(place)) % len(env_ids)  # they take turns
@@ -185,14 +221,16 @@ def _typed(samples: GroundingSamples, env_ids: list[str]) -> _Data:
     return _Data(
         torch.from_numpy(samples.images).permute(0, 3, 1, 2).contiguous(),
         samples.instructions,
+        [specs[env]["task"] for env in env_M],
         torch.from_numpy(place),
         _project(torch.from_numpy(table)).float(),
     )
 
 
 def _join(parts: list[_Data]) -> _Data:
-    images, tasks, place, seen_at = zip(*parts, strict=True)
-    return _Data(torch.cat(images), list(chain(*tasks)), torch.cat(place), torch.cat(seen_at))
+    images, instructions, tasks, place, seen_at = zip(*parts, strict=True)
+    texts = list(chain(*instructions)), list(chain(*tasks))
+    return _Data(torch.cat(images), *texts, torch.cat(place), torch.cat(seen_at))
 
 
 def _project(point: Tensor) -> Tensor:
@@ -210,8 +248,9 @@ def _project(point: Tensor) -> Tensor:
 
 
 def _train(trunk: SmallTrunk, data: _Data, steps: int, batch_size: int, seed: int) -> None:
-    trunk.vision.workspace_mean_R3.copy_(data.place_MR3.mean(dim=0))
-    trunk.vision.workspace_scale_R3.copy_(data.place_MR3.std(dim=0).clamp(min=0.01))
+    known_MR3 = data.place_MR3[data.place_MR3.isfinite().all(dim=(1, 2))]
+    trunk.vision.workspace_mean_R3.copy_(known_MR3.mean(dim=0))
+    trunk.vision.workspace_scale_R3.copy_(known_MR3.std(dim=0).clamp(min=0.01))
     modules = (trunk.text, trunk.vision)  # the rest has no part in where things are
     parameters = [p for module in modules for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, _LEARNING_RATE, betas=(0.9, 0.99), fused=True)
@@ -222,9 +261,9 @@ def _train(trunk: SmallTrunk, data: _Data, steps: int, batch_size: int, seed: in
     order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
         while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(data.tasks), generator=generator)])
+            order = torch.cat([order, torch.randperm(len(data.instructions), generator=generator)])
         rows, order = order[:batch_size], order[batch_size:]
-        seen = trunk.look(data.images_MKYX[rows], trunk.read([data.tasks[i] for i in rows]))
+        seen = trunk.look(data.images_MKYX[rows], trunk.read([data.instructions[i] for i in rows]))
         loss = grounding_loss(seen, data.place_MR3[rows], data.seen_at_MR2[rows])
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -239,14 +278,17 @@ def grounding_loss(seen: Seen, place_BR3: Tensor, seen_at_BR2: Tensor) -> Tensor
     """Which cells show it (cross-entropy), their votes, and the place that follows [cm].
 
     The true cell is known from the camera. Without it, votes and cells have to find each other,
-    and training starts on a long plateau.
+    and training starts on a long plateau. Places that are NaN are left out.
     """
+    known_BR = place_BR3.isfinite().all(dim=-1)
+    place_BR3, seen_at_BR2 = place_BR3.nan_to_num(), seen_at_BR2.nan_to_num()
     rows, columns = seen.map_ICYX.shape[2:]
     x_BRX, y_BRY = (_hat(seen_at_BR2[..., i], n) for i, n in ((0, columns), (1, rows)))
     cell_BRN = (y_BRY[..., :, None] * x_BRX[..., None, :]).flatten(2)
     which = -(cell_BRN * seen.logit_IRN.log_softmax(dim=-1)).sum(dim=-1)
     vote = (cell_BRN * _distance_cm(seen.vote_IRN3, place_BR3[:, :, None])).sum(dim=-1)
-    return (which + 0.3 * vote + 0.3 * _distance_cm(seen.place_IR3, place_BR3)).mean()
+    loss_BR = which + 0.3 * vote + 0.3 * _distance_cm(seen.place_IR3, place_BR3)
+    return loss_BR[known_BR].mean()
 
 
 def _hat(position: Tensor, cells: int) -> Tensor:
@@ -261,28 +303,39 @@ def _distance_cm(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _evaluate(trunk: SmallTrunk, data: _Data) -> list[PlaceErrors]:
-    """Errors of target and goal."""
+def _evaluate(trunk: SmallTrunk, data: _Data) -> tuple[Tensor, Tensor]:
+    """How far off each place is [m], NaN where it is unknown, and whether it is elsewhere."""
     distance, off = [], []
-    for first in range(0, len(data.tasks), 250):
+    for first in range(0, len(data.instructions), 250):
         rows = slice(first, first + 250)
-        seen = trunk.look(data.images_MKYX[rows], trunk.read(data.tasks[rows]))
+        seen = trunk.look(data.images_MKYX[rows], trunk.read(data.instructions[rows]))
         distance.append((seen.place_IR3 - data.place_MR3[rows]).norm(dim=-1))
         columns = data.images_MKYX.shape[-1] // STRIDE
         cell = seen.logit_IRN.argmax(dim=-1)
         at = torch.stack([cell % columns, cell // columns], dim=-1)
         at = (at + 0.5) * 2 / columns - 1
         off.append((at - data.seen_at_MR2[rows].clamp(-1, 1)).abs().amax(dim=-1) > _ELSEWHERE)
-    distance_MR, off_MR = torch.cat(distance), torch.cat(off)
-    return [
-        PlaceErrors(
-            100 * distance_M.median().item(),
-            100 * distance_M.quantile(0.9).item(),
-            (distance_M > _FAR).float().mean().item(),
-            off_M.float().mean().item(),
-        )
-        for distance_M, off_M in zip(distance_MR.T, off_MR.T, strict=True)
-    ]
+    return torch.cat(distance), torch.cat(off)
+
+
+def _place_errors(distance_M: Tensor, off_M: Tensor) -> PlaceErrors:
+    known_M = distance_M.isfinite()
+    distance_M, off_M = distance_M[known_M], off_M[known_M]
+    return PlaceErrors(
+        100 * distance_M.median().item(),
+        100 * distance_M.quantile(0.9).item(),
+        (distance_M > _FAR).float().mean().item(),
+        off_M.float().mean().item(),
+    )
+
+
+def _by_task(tasks: list[str], distance_MR: Tensor) -> dict[str, TaskErrors]:
+    errors = {}
+    for task in dict.fromkeys(tasks):
+        mine = distance_MR[[i for i, other in enumerate(tasks) if other == task]]
+        target, goal = (100 * mine.nanmedian(dim=0).values).tolist()
+        errors[task] = TaskErrors(target, None if math.isnan(goal) else goal)
+    return errors
 
 
 def _save(trunk: SmallTrunk, file: Path) -> None:

@@ -58,6 +58,17 @@ class Drawer(NamedTuple):
         """Middle of the top of the tab when it is open by ``opening`` [m, table]."""
         return self.x, self.side * (_AWAY - _HANDLE_AHEAD - opening), HANDLE_TOP
 
+    def height(self, x: float, y: float, opening: float, margin: float) -> float:
+        """Height of what is within ``margin`` of a place [m, table]; 0: nothing of the drawer."""
+        aside, ahead = abs(x - self.x), _AWAY - self.side * y
+        if aside < _BOX_HALF_X + margin and ahead < _BOX_HALF_Y + margin:
+            return _BOX_HEIGHT
+        if max(aside, abs(ahead - opening)) < INNER / 2 - margin:
+            return FLOOR
+        if aside < _TRAY_HALF + margin and ahead < opening + _TAB_END + margin:
+            return HANDLE_TOP
+        return 0.0
+
 
 def drawer_urdf() -> str:
     """Text of a URDF: a fixed box, and a drawer (link 0) that opens along -y."""

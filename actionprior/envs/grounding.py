@@ -2,7 +2,8 @@
 
 No physics runs: bodies are put in place and drawn, so samples cost little more than their image.
 They cover what happens during episodes: the arm anywhere over the table, objects moved, on pads,
-or held in the air. A small vision trunk is warmed up on them before it sees demonstrations.
+or held in the air, and each stage of a long task. A small vision trunk is warmed up on them
+before it sees demonstrations.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts.plan import jaw_depth
 from actionprior.envs.kinematics import Array, Pose, rotation_matrix, solve_ik
-from actionprior.envs.scene import WORKSPACE, Scene, Thing
-from actionprior.envs.world import CAMERA_EYE
+from actionprior.envs.scene import SHAPES, WORKSPACE, Scene, Thing
+from actionprior.envs.stages import Stage, draw_stage, move
+from actionprior.envs.urdf import TOOL_RADIUS
+from actionprior.envs.world import CAMERA_EYE, World
 from actionprior.errors import UserError
 
 _HELD = 0.25
@@ -39,11 +42,13 @@ class GroundingSamples(NamedTuple):
     Attributes:
         images: (N, size, size, 3) uint8.
         instructions: N instructions.
-        target_xyz: (N, 3) float32, centre of the named object in the robot's base frame [m]; of
-            one held in the air, the place on the table that the camera sees it in front of. One
-            small image hardly tells the two apart, and the robot knows what its cup holds.
-        goal_xyz: (N, 3) float32, centre of the named pad, or the target's where the task has no
-            pad [m].
+        target_xyz: (N, 3) float32, centre of the object to be handled next, or the tab to be
+            pulled, in the robot's base frame [m]; of one held in the air, the place on the table
+            that the camera sees it in front of. One small image hardly tells the two apart, and
+            the robot knows what its cup holds.
+        goal_xyz: (N, 3) float32, where it is to go [m]: centre of its pad, of the cube below, and
+            so on (see :func:`~actionprior.envs.stages.draw_stage`); the target's where the task
+            asks for no place, and NaN where the image does not tell it.
     """
 
     images: NDArray[np.uint8]
@@ -53,13 +58,14 @@ class GroundingSamples(NamedTuple):
 
 
 class _Draft(NamedTuple):
-    """A sample before it is drawn: scene, arm, and the object on the cup, if any."""
+    """A sample before it is drawn: stage, arm, the object on the cup, if any, and the next one."""
 
     number: int
-    scene: Scene
+    stage: Stage
     q: Array
     held: int | None
     tip: Array
+    target: int
 
 
 def grounding_samples(
@@ -101,27 +107,29 @@ def grounding_samples(
 
 
 def _draft(env: TabletopEnv, rng: np.random.Generator, number: int) -> _Draft:
-    scene = env.task.draw(rng)
+    stage = draw_stage(env.task, rng)
     arm = env.arms[0]
-    if rng.random() < _MOVED:
-        scene = _move_target(scene, rng)
+    if stage.loose and rng.random() < _MOVED:
+        stage = stage._replace(scene=_move_target(stage.scene, rng))
     held = None
-    if rng.random() < _HELD:
-        held = scene.target if rng.random() < 0.7 else int(rng.integers(len(scene.things)))
+    if stage.holds and rng.random() < _HELD:
+        other = rng.random() >= 0.7
+        held = stage.holds[int(rng.integers(len(stage.holds)))] if other else stage.scene.target
     while True:
-        tip = _draw_tip(scene, held, rng)
+        tip = _draw_tip(stage, held, rng)
         lean = rng.uniform(-1.0, 1.0, 3) * (0.08, 0.08, 0.3)
         goal = Pose(arm.to_base(tip), rotation_matrix(lean) @ arm.upright)
         solution = solve_ik(
             env.chain, env.home, goal, free_yaw=True, posture=env.home, tolerance=2e-3
         )
         if solution.error < 5e-3:
-            return _Draft(number, scene, solution.q, held, arm.tip(solution.q).position)
+            tip = arm.tip(solution.q).position
+            target = stage.next(tip) if held is None or held not in stage.goals else held
+            return _Draft(number, stage, solution.q, held, tip, target)
 
 
 def _move_target(scene: Scene, rng: np.random.Generator) -> Scene:
     """Put the target near a pad, or anywhere that it can be pushed to."""
-    thing = scene.target_thing
     others = [t for i, t in enumerate(scene.things) if i != scene.target]
     while True:
         if scene.pads and rng.random() < 0.6:
@@ -130,22 +138,28 @@ def _move_target(scene: Scene, rng: np.random.Generator) -> Scene:
         else:
             x, y = _anywhere(rng)
         if all(math.hypot(x - t.x, y - t.y) > 0.075 for t in others):
-            moved = thing._replace(x=x, y=y)
-            things = tuple(moved if i == scene.target else t for i, t in enumerate(scene.things))
-            return scene._replace(things=things)
+            return move(scene, scene.target, x, y)
 
 
-def _draw_tip(scene: Scene, held: int | None, rng: np.random.Generator) -> Array:
+def _draw_tip(stage: Stage, held: int | None, rng: np.random.Generator) -> Array:
     """A place for the tip, not inside an object that it does not hold."""
+    scene = stage.scene
+    spots = [(thing.x, thing.y) for thing in scene.things]
+    if scene.drawer is not None:
+        spots.append((stage.tab or scene.drawer.middle(stage.opening))[:2])
     if rng.random() < _NEAR:
-        thing = scene.things[int(rng.integers(len(scene.things)))]
-        x, y = rng.normal((thing.x, thing.y), 0.025).tolist()
+        x, y = rng.normal(spots[int(rng.integers(len(spots)))], 0.025).tolist()
     else:
         x, y = _anywhere(rng)
     floor = _LOW if held is None else scene.things[held].height + 0.001
+    buried = stage.carried.values()
     for i, thing in enumerate(scene.things):
-        if i != held and math.hypot(x - thing.x, y - thing.y) < 0.055:
-            floor = max(floor, floor - _LOW + thing.height + 0.002)
+        if i not in (held, *buried) and math.hypot(x - thing.x, y - thing.y) < 0.055:
+            floor = max(floor, floor - _LOW + stage.top(i) + 0.002)
+    if scene.drawer is not None:
+        tool = (TOOL_RADIUS, 0.0)
+        radius, hangs = tool if held is None else SHAPES[scene.things[held].shape][1:]
+        floor = max(floor, scene.drawer.height(x, y, stage.opening, radius) + hangs + 0.002)
     return np.array([x, y, floor + (_HIGH - floor) * rng.random() ** 1.5])
 
 
@@ -164,31 +178,36 @@ def _draw(
     to_base, jaws = env.arms[0].to_base, env.arms[0].robot.gripper == "jaws"
     alike: dict[tuple[str, ...], list[_Draft]] = defaultdict(list)
     for draft in drafts:
-        alike[tuple(thing.shape for thing in draft.scene.things)].append(draft)
+        alike[tuple(thing.shape for thing in draft.stage.scene.things)].append(draft)
     for group in alike.values():
-        env.world.build(group[0].scene, group[0].q)
+        env.world.build(group[0].stage.scene, group[0].q)
         for draft in group:
-            scene = draft.scene
-            env.world.recolor(scene)
-            env.world.arrange(scene, draft.q)
-            centre = _centre(scene.target_thing)
+            stage, scene = draft.stage, draft.stage.scene
+            _arrange(env.world, stage, draft.q)
+            centre = stage.tab or stage.centre(draft.target)
             if draft.held is not None:
                 thing = scene.things[draft.held]
                 depth = jaw_depth(thing) if jaws else 0.0
                 held = _below(draft.tip + np.array([0.0, 0.0, depth]), thing)
                 env.world.place(draft.held, held, thing.yaw)
-                if draft.held == scene.target:
-                    centre = _on_table(held, scene.target_thing)
-            pad = None if scene.goal is None else scene.goal_pad
-            goal = centre if pad is None else (pad.x, pad.y, 0.0)
+                if draft.held == draft.target:
+                    centre = _on_table(held, thing)
+            goal = stage.goals[draft.target] or centre
             samples.images[draft.number] = env.world.render(image_size)
             samples.instructions[draft.number] = env.task.instruction(scene)
             samples.target_xyz[draft.number] = to_base(np.array(centre))
             samples.goal_xyz[draft.number] = to_base(np.array(goal))
 
 
-def _centre(thing: Thing) -> tuple[float, float, float]:
-    return thing.x, thing.y, thing.height / 2
+def _arrange(world: World, stage: Stage, q: Array) -> None:
+    """Let a world of the same shapes look as it does at that stage."""
+    scene = stage.scene
+    world.recolor(scene)
+    world.arrange(scene, q)
+    world.slide(stage.opening)
+    world.light(stage.light)
+    for index in stage.carried:
+        world.place(index, stage.centre(index), scene.things[index].yaw)
 
 
 def _on_table(seen: tuple[float, float, float], thing: Thing) -> tuple[float, float, float]:

@@ -143,6 +143,11 @@ class World:
         """Put an object upright, its centre at ``position`` [m], turned by ``yaw`` [rad]."""
         self._put(self._things[index], position, yaw)
 
+    def slide(self, opening: float) -> None:
+        """Open the scene's drawer, if there is one, that far [m]."""
+        if self._drawer is not None:
+            self._bullet.resetJointState(self._drawer, 0, opening)
+
     def step(self, start: Array, end: Array) -> None:
         """One control step: the motors follow a ramp from ``start`` to ``end`` (n,) [rad]."""
         bullet = self._bullet

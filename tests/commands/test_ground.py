@@ -55,9 +55,24 @@ def test_the_command_reports_in_its_last_line(
     assert told.keys() == {
         "weights",
         "seconds",
+        "by_task",
         *(f"{role}_{key}" for role in ("target", "goal") for key in keys),
     }
     assert 0 <= told["target_over_3cm"] <= 1
+    assert list(told["by_task"]) == ["reach", "push", "lift", "place"]
+
+
+def test_tasks_of_any_length_may_be_mixed_and_are_told_apart(tmp_path: Path) -> None:
+    tasks = ["place", "drawer", "recall"]
+    out = tmp_path / "trunk.safetensors"
+    result = ground(["panda", "ur5e"], out, **FEW | {"samples": 90}, steps=2, tasks=tasks)
+    assert list(result.by_task) == tasks
+    for errors in result.by_task.values():
+        assert errors.target_cm > 0
+        assert errors.goal_cm is not None
+        assert errors.goal_cm > 0
+    assert 0 < result.goal.median_cm < result.goal.p90_cm  # places that are unknown do not count
+    assert all(tensor.isfinite().all() for tensor in load_file(out).values())
 
 
 @pytest.mark.parametrize(
@@ -65,6 +80,10 @@ def test_the_command_reports_in_its_last_line(
     [
         ({"robots": ["pand"]}, "robot 'pand' is not known"),
         ({"robots": []}, "names no robot"),
+        ({"robots": ["duo"], "tasks": ["handover"]}, "robot 'duo' has two arms"),
+        ({"tasks": []}, "names no task"),
+        ({"tasks": ["juggle"]}, "task 'juggle' is not known; choose from"),
+        ({"robots": ["panda", "ur5e"], "tasks": ["drawer"]}, "'ur5e' can do none of the tasks"),
         ({"steps": 0}, "steps is 0, expected 1 or more"),
         ({"image_size": 30}, "image_size is 30, expected a multiple of 8"),
     ],

@@ -107,6 +107,46 @@ def test_places_are_on_the_table_also_of_what_is_held(samples):
     assert 0.03 < (table[:, 0] < -WORKSPACE[0] - 0.08).mean() < 0.3
 
 
+def colors_at(task, where, count=40):
+    """Instructions of a task's samples, and the colours found at each one's target or goal."""
+    drawn = grounding_samples(f"actionprior/Kuka{task}-v0", count, seed=2, image_size=SIZE)
+    arm = Arm(ROBOTS["kuka"], "joint_delta")
+    places = getattr(drawn, f"{where}_xyz")
+    found = [
+        color_near(image, arm.to_table(xyz), reach=2)
+        for image, xyz in zip(drawn.images, places, strict=True)
+        if np.isfinite(xyz).all()
+    ]
+    return drawn.instructions, found
+
+
+def test_a_cube_to_be_stacked_goes_to_the_one_named_after_it():
+    (texts, targets), (_, goals) = (colors_at("Stack", role) for role in ("target", "goal"))
+    stages = []
+    for text, target, goal in zip(texts, targets, goals, strict=True):
+        top, middle, bottom = text.split()[2::4]
+        stages.append((middle in target and bottom in goal, top in target and middle in goal))
+    first, second = np.mean(stages, axis=0)
+    assert first > 0.25
+    assert second > 0.25
+    assert first + second > 0.85  # the arm hides a few
+
+
+def test_something_to_be_sorted_goes_to_the_pad_of_its_kind():
+    texts, goals = colors_at("Sort", "goal")
+    hits = [
+        any(f" {color} pad" in text for color in goal)
+        for text, goal in zip(texts, goals, strict=True)
+    ]
+    assert np.mean(hits) > 0.8
+
+
+def test_the_lamp_tells_the_goal_only_while_it_is_lit():
+    texts, goals = colors_at("Recall", "goal", 60)
+    assert 0.15 < len(goals) / len(texts) < 0.55
+    assert np.mean([bool(found) for found in goals]) > 0.85
+
+
 def test_the_seed_decides():
     again = [grounding_samples(SHORT_ENV_IDS[:2], 6, seed=s, image_size=32) for s in (0, 0, 1)]
     np.testing.assert_array_equal(again[0].images, again[1].images)

@@ -12,7 +12,7 @@ from actionprior.envs.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.errors import UserError
 
-_OPEN = 0.105
+OPEN = 0.105
 """How far open is open enough [m]."""
 _CLEAR = 0.05
 
@@ -29,7 +29,7 @@ class DrawerPlan(Plan):
             raise UserError("this scene has no drawer")
         tab = scene.drawer.handle(now.opening)
         pulls = now.held == len(scene.things)
-        if self._put is None and now.opening < _OPEN:
+        if self._put is None and now.opening < OPEN:
             if pulls:
                 _, y, _ = scene.drawer.handle(TRAVEL + 0.03)
                 return Aim(np.array([tab[0], y, tab[2]]), suction=True, speed=0.8)

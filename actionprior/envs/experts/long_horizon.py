@@ -73,6 +73,11 @@ class SortPlan(_PutAll):
         return None
 
     def _place(self, scene: Scene, now: Snapshot, index: int) -> tuple[float, float, float]:
-        pad = scene.pads[scene.homes[index]]
-        second = scene.homes[index] in scene.homes[:index]
-        return pad.x, pad.y + (_SPOT if second else -_SPOT), 0.0
+        return sort_place(scene, index)
+
+
+def sort_place(scene: Scene, index: int) -> tuple[float, float, float]:
+    """Where the middle of the bottom of an object to be sorted belongs [m, table]."""
+    pad = scene.pads[scene.homes[index]]
+    second = scene.homes[index] in scene.homes[:index]
+    return pad.x, pad.y + (_SPOT if second else -_SPOT), 0.0
