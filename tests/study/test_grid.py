@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from actionprior.study.grid import CURVE, make_grid
 from actionprior.study.plan import Study
-from actionprior.study.recipe import StudyError, changed, identity, member, read_yaml
+from actionprior.study.recipe import (
+    Recipe,
+    StudyError,
+    changed,
+    identity,
+    member,
+    read_yaml,
+)
 
 PROJECT = Path(__file__).parents[2]
 PLAIN: dict[str, Any] = {
@@ -115,9 +122,18 @@ def test_the_prior_of_the_real_robot_never_sees_what_is_held_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(PROJECT)
-    for cell in make_grid(Study.read("recipes/study_real.yaml")).cells:
-        prior, policy = (r["data"]["init_args"] for r in (cell.prior.recipe, cell.recipe))
-        assert prior["val_episodes"] == policy["val_episodes"]
+    reported, tuned = (
+        make_grid(Study.read(f"recipes/study_real{kind}.yaml")).cells for kind in ("", "_tuning")
+    )
+    assert {c.prior.id for c in reported} == {c.prior.id for c in tuned}
+    held_out = [set(_held_out(c.recipe)) for c in (reported[0], tuned[0])]
+    assert not set.intersection(*held_out)
+    assert set.union(*held_out) == set(_held_out(reported[0].prior.recipe))
+
+
+def _held_out(recipe: Recipe) -> list[int]:
+    episodes: list[int] = recipe["data"]["init_args"]["val_episodes"]["g1_inspire"]
+    return episodes
 
 
 @pytest.mark.parametrize("name", ["study", "study_small", "study_real"])
