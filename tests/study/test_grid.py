@@ -56,6 +56,20 @@ def test_the_grid_is_the_blocks_with_nothing_twice(tmp_path: Path) -> None:
     assert cell.recipe["model"]["init_args"]["use_prior"] is False
 
 
+def test_parts_are_cells_of_their_own_on_the_same_prior(tmp_path: Path) -> None:
+    whole = make_grid(study(tmp_path))
+    parts = {"wide": {"model.width": 64}, "plain": None}
+    grid = make_grid(study(tmp_path, parts=parts))
+    assert [(c.arm, c.part) for c in grid.cells[:2]] == [
+        ("no_prior", "wide"),
+        ("no_prior", "plain"),
+    ]
+    assert len(grid.cells) == len({c.id for c in grid.cells}) == 2 * len(whole.cells)
+    assert grid.cells[0].recipe["model"]["init_args"]["width"] == 64
+    assert [p.id for p in grid.priors] == [p.id for p in whole.priors]
+    assert [c.id for c in grid.cells[1::2]] == [c.id for c in whole.cells]
+
+
 def test_seeds_vary_stage_1_where_asked_for(tmp_path: Path) -> None:
     grid = make_grid(study(tmp_path, prior_per_seed=True))
     assert [(p.name, p.seed) for p in grid.priors] == [("base", 0), ("base", 1), ("shuffled", 0)]
