@@ -142,7 +142,7 @@ def test_the_prior_of_the_real_robot_never_sees_what_is_held_out(
     assert {c.prior.id for c in reported} == {c.prior.id for c in tuned}
     held_out = [set(_held_out(c.recipe)) for c in (reported[0], tuned[0])]
     assert not set.intersection(*held_out)
-    assert set.union(*held_out) == set(_held_out(reported[0].prior.recipe))
+    assert set.union(*held_out) <= set(_held_out(reported[0].prior.recipe))
 
 
 def _held_out(recipe: Recipe) -> list[int]:
