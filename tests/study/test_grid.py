@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actionprior.envs import SUITE, env_id
 from actionprior.study.grid import CURVE, make_grid
 from actionprior.study.plan import Study
 from actionprior.study.recipe import (
@@ -150,7 +151,7 @@ def _held_out(recipe: Recipe) -> list[int]:
     return episodes
 
 
-@pytest.mark.parametrize("name", ["study", "study_small", "study_real"])
+@pytest.mark.parametrize("name", ["study", "study_small", "study_ablation", "study_real"])
 def test_the_committed_studies_say_what_they_promise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +163,12 @@ def test_the_committed_studies_say_what_they_promise(
     seeds = {arm: {c.seed for c in grid.cells if c.arm == arm} for arm in plan.arms}
     assert all(len(s) >= 3 for s in seeds.values())
     if name == "study":
-        for arm in ("no_prior", "full", "full_history"):
+        assert {task for group in ("rich", "tail") for task in plan.groups[group]} == {
+            env_id(robot, task) for robot, tasks in SUITE.items() for task in tasks
+        }
+        assert set(plan.parts) == set(SUITE)
+        assert len(seeds["full_history"]) >= 5
+        for arm in ("no_prior", "full"):
             assert len(seeds[arm]) >= 5
             assert {c.demonstrations for c in grid.cells if c.arm == arm} == {5, 10, 25, 50}
     assert plan.arms["no_prior"].tuning == plan.arms["full"].tuning != ""
