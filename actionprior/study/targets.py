@@ -136,7 +136,7 @@ def _rich(results: Results) -> Found:
         pair = paired([results.final(r, budget, tasks) for r in ("prior", "no_prior")])
         if pair is not None:
             one, other = (100 * o.mean() for o in pair.outcome_STN)
-            worst = min(worst, one - other)
+            worst = min(worst, float(one - other))
     note = f"{found.note}; smallest difference at any budget {worst:+.1f} points"
     return found._replace(met=found.met and worst >= 0, note=note)
 

@@ -42,6 +42,7 @@ def test_each_target_is_what_the_table_was_made_with(tmp_path: Path) -> None:
     for key in ("demonstrations", "latency", "whole_run"):
         assert found[key].met, key
     assert found["tail"].rollouts == 2 * 3 * 60
+    assert all(isinstance(f.met, bool) for f in found.values())  # JSON knows no other kind
 
 
 def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
