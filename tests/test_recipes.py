@@ -34,7 +34,7 @@ def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
     tested |= {"pretrain_suite.yaml", "finetune_suite.yaml"}
     # tests/study/test_grid.py, commands/test_study.py
-    studies = {f"study{kind}.yaml" for kind in ("", "_small", "_real", "_real_tuning")}
+    studies = {f"study{kind}.yaml" for kind in ("", "_small", "_ablation", "_real", "_real_tuning")}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
 
 

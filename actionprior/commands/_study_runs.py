@@ -126,7 +126,9 @@ class Runs:
                 (attempt / "prior.ckpt").replace(path)
 
     def _cell(self, jobs: Jobs, cell: Cell) -> None:
-        file, name = finished_file(self.folder, cell), f"cell-{cell.arm}-{cell.seed}-{cell.id}"
+        file = finished_file(self.folder, cell)
+        arm = f"{cell.arm}-{cell.part}" if cell.part else cell.arm
+        name = f"cell-{arm}-{cell.seed}-{cell.id}"
         if not self._prior(cell.prior).is_file():
             return  # its failure is told already
         with self._lock(name):

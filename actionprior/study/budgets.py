@@ -44,8 +44,11 @@ class Results:
         return select(self.table, arm=self.study.role(role), **budget._asdict())
 
     def final(self, role: str, budget: Budget, tasks: Sequence[str] | None = None) -> list[Row]:
-        """Rollout rows at the runs' ends."""
-        rows = full(self.rows(role, budget))
+        """Rollout rows at the runs' ends, of the seeds of which all parts are finished."""
+        found: dict[int, list[Row]] = {}
+        for row in full(self.rows(role, budget)):
+            found.setdefault(row.seed, []).append(row)
+        rows = [row for of_seed in found.values() if self.complete(of_seed) for row in of_seed]
         return rows if tasks is None else select(rows, task=list(tasks))
 
     def ends(self, role: str, budget: Budget) -> list[Row]:
@@ -102,12 +105,19 @@ class Results:
         return sorted({task for group in groups for task in named.get(group, [])})
 
     def errors(self, role: str, budget: Budget) -> dict[int, dict[int, float]]:
-        """Seed → step → held-out error of all slots together."""
-        result: dict[int, dict[int, float]] = {}
-        for row in self.rows(role, budget):
+        """Seed → step → held-out error of all slots together, mean over the study's parts.
+
+        A step counts where all parts were measured.
+        """
+        found: dict[tuple[int, int], list[float]] = {}
+        for row in sorted(self.rows(role, budget), key=lambda row: row.step):
             if not row.task and not row.group:
-                result.setdefault(row.seed, {})[row.step] = row.val_mae
-        return {seed: dict(sorted(errors.items())) for seed, errors in result.items()}
+                found.setdefault((row.seed, row.step), []).append(row.val_mae)
+        result: dict[int, dict[int, float]] = {}
+        for (seed, step), errors in found.items():
+            if len(errors) == len(self.study.parts):
+                result.setdefault(seed, {})[step] = float(np.mean(errors))
+        return result
 
     def success_along(self, role: str, budget: Budget) -> dict[int, dict[int, list[Row]]]:
         """Seed → step → rollout rows of all tasks."""
@@ -121,12 +131,23 @@ class Results:
         """Seed → success against training seconds of both stages."""
         result = {}
         for seed, steps in self.success_along(role, budget).items():
-            seconds = [rows[0].stage1_seconds + rows[0].stage2_seconds for rows in steps.values()]
-            rates = [np.mean([r.successes / r.rollouts for r in rows]) for rows in steps.values()]
+            rows_K = [rows for rows in steps.values() if self.complete(rows)]
+            seconds = [sum(seconds_of(rows)) for rows in rows_K]
+            rates = [np.mean([r.successes / r.rollouts for r in rows]) for rows in rows_K]
             if np.isfinite(seconds).all():
                 result[seed] = Curve(np.array(seconds), np.array(rates))
         return result
 
+    def complete(self, rows: Sequence[Row]) -> bool:
+        """Whether all parts of the study are among the rows."""
+        return {row.part for row in rows} == set(self.study.parts)
+
     def curve_rollouts(self, role: str, budget: Budget) -> int:
         """Rollouts along a role's runs, all seeds together."""
         return sum(row.rollouts for row in self.rows(role, budget))
+
+
+def seconds_of(rows: Sequence[Row]) -> tuple[float, float]:
+    """Training seconds (Stage 1, Stage 2) of one seed's rows at a step, the parts' added up."""
+    by_part = {row.part: row.stage2_seconds for row in rows}
+    return rows[0].stage1_seconds, sum(by_part.values())

@@ -43,6 +43,7 @@ def rows_of(study: Study, cell: Cell, finished: Finished) -> list[Row]:
         Row(
             cell=cell.id,
             arm=cell.arm,
+            part=cell.part,
             prior=cell.prior.name,
             prior_seed=cell.prior.seed,
             seed=cell.seed,
@@ -91,6 +92,7 @@ def relabelled(study: Study, cell: Cell, known: Table) -> list[Row]:
     return [
         row._replace(
             arm=cell.arm,
+            part=cell.part,
             prior=cell.prior.name,
             stage1_seconds=stage1,
             configuration=json.dumps(configuration, sort_keys=True),

@@ -6,7 +6,8 @@ finished stays finished; change a learning rate, and exactly what it touches is 
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from actionprior.study.plan import Study
 from actionprior.study.recipe import Recipe, StudyError, changed, identity, member, read_yaml
@@ -31,6 +32,7 @@ class Cell:
 
     Attributes:
         arm: its name.
+        part: its name; "" where the study has none.
         prior: what it starts from.
         seed: of weights, batches and noise.
         demonstrations: of each task.
@@ -40,6 +42,7 @@ class Cell:
     """
 
     arm: str
+    part: str
     prior: Prior
     seed: int
     demonstrations: int
@@ -61,6 +64,14 @@ class Grid:
         return list({cell.prior.id: cell.prior for cell in self.cells}.values())
 
 
+class _Key(NamedTuple):
+    arm: str
+    part: str
+    seed: int
+    demonstrations: int
+    steps: int
+
+
 def make_grid(study: Study) -> Grid:
     """Expand the study; the recipes that it names are read here.
 
@@ -71,15 +82,15 @@ def make_grid(study: Study) -> Grid:
         changed(read_yaml(stage.recipe), stage.overrides) for stage in (study.stage1, study.stage2)
     )
     trunk = "" if study.ground is None else identity(study.ground)
-    cells: dict[tuple[str, int, int, int], Cell] = {}
+    cells: dict[_Key, Cell] = {}
     priors: dict[tuple[str, int], Prior] = {}
     # Seeds outermost: a study that is cut short has whole seeds.
     for block in study.cells:
         for seed in block.seeds:
             for steps in block.steps:
                 for demonstrations in block.demonstrations:
-                    for arm in block.arms:
-                        key = (arm, seed, demonstrations, steps)
+                    for arm, part in product(block.arms, study.parts):
+                        key = _Key(arm, part, seed, demonstrations, steps)
                         if key in cells:
                             continue
                         name, own = study.arms[arm].prior, seed if study.prior_per_seed else 0
@@ -87,7 +98,7 @@ def make_grid(study: Study) -> Grid:
                             priors[name, own] = _prior(study, stage1, name, own)
                         recipe = _stage2(study, stage2, key, block.curve)
                         known = identity([recipe, priors[name, own].id, trunk])
-                        cells[key] = Cell(arm, priors[name, own], *key[1:], recipe, known)
+                        cells[key] = Cell(arm, part, priors[name, own], *key[2:], recipe, known)
     return Grid(list(cells.values()), trunk)
 
 
@@ -99,11 +110,11 @@ def _prior(study: Study, stage1: Recipe, name: str, seed: int) -> Prior:
     return Prior(name, seed, recipe, identity(recipe))
 
 
-def _stage2(study: Study, stage2: Recipe, key: tuple[str, int, int, int], curve: bool) -> Recipe:
-    arm, seed, demonstrations, steps = key
+def _stage2(study: Study, stage2: Recipe, key: _Key, curve: bool) -> Recipe:
+    arm, part, seed, demonstrations, steps = key
     e = study.evaluation
     recipe = changed(
-        changed(stage2, study.arms[arm].overrides),
+        changed(stage2, study.parts[part] | study.arms[arm].overrides),
         {
             "seed_everything": seed,
             "data.seed": seed,

@@ -232,6 +232,9 @@ def _definitions(results: Results) -> str:
         f"All else is `{study.stage1.recipe}` with {_changes(study.stage1.overrides)} (Stage 1) "
         f"and `{study.stage2.recipe}` with {_changes(study.stage2.overrides)} (Stage 2)."
     )
+    if list(study.parts) != [""]:
+        told = (f"{name} ({_changes(changes)})" for name, changes in study.parts.items())
+        text += f" Stage 2 is run once for each of: {'; '.join(told)}."
     return "\n\n".join([text, _table(("arm", "Stage 2", "prior", "tuning budget"), rows)])
 
 

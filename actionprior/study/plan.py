@@ -93,6 +93,8 @@ class Study:
         priors: name → overrides of the Stage-1 recipe.
         arms: name → arm.
         cells: blocks; a cell that two of them name is the first one's.
+        parts: name → overrides of the Stage-2 recipe: every cell is run once a part, such as each
+            robot by itself, and the parts' tasks count as those of one run. None: one part.
         evaluation: how cells are measured.
         ground: options of ``lightning ground`` for the trunk that all cells share; None: the
             Stage-2 recipe's own trunk.
@@ -109,6 +111,7 @@ class Study:
     priors: dict[str, dict[str, Any]]
     arms: dict[str, Arm]
     cells: list[Block]
+    parts: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
     evaluation: Evaluation = field(default_factory=Evaluation)
     ground: dict[str, Any] | None = None
     prior_per_seed: bool = False
@@ -140,10 +143,12 @@ class Study:
         fields = dict(plain)
         for key in ("stage1", "stage2"):
             fields[key] = _made(Stage, plain[key], key)
-        fields["priors"] = {
-            name: _mapping(changes or {}, f"priors.{name}")
-            for name, changes in _mapping(plain["priors"], "priors").items()
-        }
+        for key in ("priors", "parts"):
+            if plain.get(key):
+                fields[key] = {
+                    name: _mapping(changes or {}, f"{key}.{name}")
+                    for name, changes in _mapping(plain[key], key).items()
+                }
         fields["arms"] = {
             name: _made(Arm, arm, f"arms.{name}")
             for name, arm in _mapping(plain["arms"], "arms").items()

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actionprior.study import statistics
+from actionprior.study import budgets, statistics
 from actionprior.study.budgets import Budget, Results
 from actionprior.study.statistics import Estimate
-from actionprior.study.table import Paired, Row, by_seed, paired
+from actionprior.study.table import Paired, Row, paired
 
 
 class Summary(NamedTuple):
@@ -56,10 +56,14 @@ def success_of(rows: list[Row]) -> Estimate | None:
 
 
 def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float]:
-    """Mean training seconds (Stage 1, Stage 2) over seeds; NaN: not known."""
-    rows = results.ends(arm, budget)
-    both = [by_seed(rows, c).values() for c in ("stage1_seconds", "stage2_seconds")]
-    one, two = (float(np.mean(list(v))) if v else float("nan") for v in both)
+    """Mean training seconds (Stage 1, Stage 2's parts together) over seeds; NaN: not known."""
+    by_seed: dict[int, list[Row]] = {}
+    for row in results.ends(arm, budget):
+        by_seed.setdefault(row.seed, []).append(row)
+    known = [budgets.seconds_of(rows) for rows in by_seed.values() if results.complete(rows)]
+    if not known:
+        return float("nan"), float("nan")
+    one, two = np.mean(known, axis=0).tolist()
     return one, two
 
 

@@ -29,6 +29,7 @@ class Row(NamedTuple):
 
     cell: str  # identity: hash of the whole configuration
     arm: str
+    part: str  # "" where the study has none
     prior: str
     prior_seed: int
     seed: int

@@ -69,6 +69,7 @@ def _cell(index: int, arm: str, rate: float, seed: int, shown: int, rollouts: in
         return Row(
             cell=f"{arm}{seed}{shown}",
             arm=arm,
+            part="",
             prior="base",
             prior_seed=0,
             seed=seed,

@@ -1,6 +1,7 @@
 """Targets, tables, figures and page, from a table whose truth is known."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from actionprior.study.budgets import Budget, Results
 from actionprior.study.figures import draw_all
 from actionprior.study.page import write_page
 from actionprior.study.recipe import StudyError
-from actionprior.study.summary import summaries
+from actionprior.study.summary import seconds_of, summaries
 from actionprior.study.table import paired, read_table, select, write_table
 from actionprior.study.targets import findings
 from tests.study import made_up
@@ -41,6 +42,29 @@ def test_each_target_is_what_the_table_was_made_with(tmp_path: Path) -> None:
     for key in ("demonstrations", "latency", "whole_run"):
         assert found[key].met, key
     assert found["tail"].rollouts == 2 * 3 * 60
+
+
+def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
+    study = replace(made_up.plan(tmp_path), parts={"first": {}, "second": {}})
+    rows = [
+        row._replace(part=part, val_mae=row.val_mae * (1 if part == "first" else 3))
+        for part, tasks in (("first", ["", made_up.TASKS[0]]), ("second", ["", *made_up.TASKS[1:]]))
+        for row in select(made_up.table(), task=tasks)
+    ]
+    whole, parted = Results(made_up.plan(tmp_path), made_up.table()), Results(study, rows)
+    budget = Budget(50, 100)
+    assert parted.errors("prior", budget)[0][100] == pytest.approx(
+        2 * whole.errors("prior", budget)[0][100]
+    )
+    assert seconds_of(parted, "full", budget) == (20, 200)
+    assert seconds_of(whole, "full", budget) == (20, 100)
+    keys = ("rich", "tail", "history", "whole_run")
+    one, other = ({f.key: f.value for f in findings(r.study, r.table)} for r in (whole, parted))
+    assert {k: one[k] for k in keys} == {k: other[k] for k in keys}
+    # A seed of which a part is not finished does not count.
+    begun = [r for r in rows if (r.seed, r.part) != (2, "second")]
+    assert {r.seed for r in Results(study, begun).final("prior", budget)} == {0, 1}
+    assert set(Results(study, begun).errors("prior", budget)) == {0, 1}
 
 
 def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
