@@ -73,8 +73,8 @@ def draw_stage(task: Task, rng: np.random.Generator) -> Stage:
     """Draw a scene of a task of one arm and a stage that an episode in it goes through.
 
     - ``stack``: the middle cube goes to the bottom one, or lies there and the top one goes to it.
-    - ``sort``: up to three objects lie on their pads. The expert's order cannot be seen, so of the
-      others the one nearest to the tip is next: the one that it has set out for, or holds.
+    - ``sort``: up to three objects lie on their pads; of the others the one nearest to the tip is
+      next: the one that the expert sets out for, or holds.
     - ``drawer``: while it is closed or half open, its tab goes to where it is when all is open;
       then the object goes to the middle of the drawer.
     - ``recall``: the goal is the lamp's pad while the lamp is lit, and unknown afterwards.
@@ -119,7 +119,8 @@ def _sort(scene: Scene, rng: np.random.Generator) -> Stage:
     order = rng.permutation(count).tolist()
     done = int(rng.integers(count))  # not all of them
     for index in order[:done]:
-        scene = _put(scene, index, sort_place(scene, index)[:2], rng)
+        positions = np.array([(t.x, t.y, t.height / 2) for t in scene.things])
+        scene = _put(scene, index, sort_place(scene, positions, index)[:2], rng)
     left = tuple(order[done:])
     pads = (scene.pads[scene.homes[index]] for index in left)
     goals = {index: (pad.x, pad.y, 0.0) for index, pad in zip(left, pads, strict=True)}

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 
 from actionprior.envs.experts.plan import Aim, Plan, Put, retreat
+from actionprior.envs.kinematics import Array
 from actionprior.envs.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.envs.tasks.long_horizon import is_home
@@ -63,21 +64,36 @@ class StackPlan(_PutAll):
 
 
 class SortPlan(_PutAll):
-    """Bring each object to its side of its pad."""
+    """Bring each object to its pad, the nearest to the tip first: an order that can be seen."""
 
     def _next(self, scene: Scene, now: Snapshot) -> int | None:
-        for index, thing in enumerate(scene.things):
-            leans = now.positions[index, 2] > thing.height / 2 + 0.008
-            if leans or not is_home(scene, now, index):
-                return index
-        return None
+        left = [i for i in range(len(scene.things)) if not self._lies_home(scene, now, i)]
+        return min(left, key=lambda i: math.dist(now.positions[i], now.tip), default=None)
+
+    def _lies_home(self, scene: Scene, now: Snapshot, index: int) -> bool:
+        leans = now.positions[index, 2] > scene.things[index].height / 2 + 0.008
+        return is_home(scene, now.positions, index) and not leans
 
     def _place(self, scene: Scene, now: Snapshot, index: int) -> tuple[float, float, float]:
-        return sort_place(scene, index)
+        return sort_place(scene, now.positions, index)
 
 
-def sort_place(scene: Scene, index: int) -> tuple[float, float, float]:
-    """Where the middle of the bottom of an object to be sorted belongs [m, table]."""
-    pad = scene.pads[scene.homes[index]]
-    second = scene.homes[index] in scene.homes[:index]
-    return pad.x, pad.y + (_SPOT if second else -_SPOT), 0.0
+def sort_place(scene: Scene, positions: Array, index: int) -> tuple[float, float, float]:
+    """Where the middle of the bottom of an object to be sorted belongs [m, table].
+
+    It is a side of its pad: the one that is free, or the right one where both are.
+
+    Args:
+        scene: with the pads.
+        positions: of all objects (N, 3) [m, table].
+        index: of the object.
+    """
+    home = scene.homes[index]
+    pad = scene.pads[home]
+    there = [
+        positions[i, 1]
+        for i in range(len(scene.things))
+        if i != index and scene.homes[i] == home and is_home(scene, positions, i)
+    ]
+    left = bool(there) and there[0] < pad.y
+    return pad.x, pad.y + (_SPOT if left else -_SPOT), 0.0

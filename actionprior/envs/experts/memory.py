@@ -18,11 +18,12 @@ _RISE = 0.03
 
 
 class OnceEachPlan(Plan):
-    """Touch the first, rise to the spot, stay for a moment, touch the second, back off."""
+    """Touch the nearest, rise to the spot, stay for a moment, touch the other, back off."""
 
     def __init__(self) -> None:
         self._touched: list[int] = []
         self._at_spot: float | None = None
+        self._next = -1
 
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
         """See :class:`Plan`."""
@@ -38,8 +39,10 @@ class OnceEachPlan(Plan):
             if now.tip[2] < top + _RISE:
                 return Aim(np.array([now.tip[0], now.tip[1], top + 2 * _RISE]))
             return Aim(return_spot(scene))
-        x, y, z = now.positions[left[0]]
-        return Aim(funnel(now.tip, (x, y, z + scene.things[left[0]].height / 2)))
+        if self._next not in left:  # chosen once: on its way the tip may come nearer to the other
+            self._next = min(left, key=lambda i: math.dist(now.positions[i], now.tip))
+        x, y, z = now.positions[self._next]
+        return Aim(funnel(now.tip, (x, y, z + scene.things[self._next].height / 2)))
 
     def _returned(self, scene: Scene, now: Snapshot) -> bool:
         """Whether the tip has been at the spot, long enough to come to rest there."""

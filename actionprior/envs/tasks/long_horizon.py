@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from actionprior.envs.kinematics import Array
 from actionprior.envs.scene import COLORS, SHAPES, Pad, Scene, Thing, draw_scene, scatter
 from actionprior.envs.tasks.base import Snapshot, Task, rests
 
@@ -137,14 +138,15 @@ class Sort(Task):
         if now.held is not None or now.suction:
             return False
         return all(
-            is_home(scene, now, i) and rests(scene, now, i) for i in range(len(scene.things))
+            is_home(scene, now.positions, i) and rests(scene, now, i)
+            for i in range(len(scene.things))
         )
 
 
-def is_home(scene: Scene, now: Snapshot, index: int) -> bool:
-    """Whether the centre of an object is above the pad where it belongs."""
+def is_home(scene: Scene, positions: Array, index: int) -> bool:
+    """Whether the centre of an object, of positions (N, 3) [m], is above the pad of its own."""
     pad = scene.pads[scene.homes[index]]
-    x, y, _ = now.positions[index]
+    x, y, _ = positions[index]
     return bool(max(abs(x - pad.x), abs(y - pad.y)) < pad.size / 2)
 
 
