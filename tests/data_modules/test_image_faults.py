@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from actionprior.data import DataError
 from data_modules.frame_images import FrameImages
@@ -66,6 +68,8 @@ def forked(work: Callable[[], object]) -> Iterator[tuple[BaseProcess, Connection
     ours, theirs = multiprocessing.Pipe()
 
     def run() -> None:
+        # A fork shares tqdm's lock; killed while it holds it, it would leave us waiting for ever.
+        tqdm.set_lock(threading.RLock())
         theirs.recv()
         try:
             theirs.send(work())
