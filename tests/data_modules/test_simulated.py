@@ -146,7 +146,7 @@ def test_wrong_names_are_told() -> None:
 def test_robots_of_the_suite_act_together_and_one_may_be_scarce(tmp_path: Path) -> None:
     data = SimulatedSuite(
         {"panda": ["reach"], "duo": ["handover"], "xarm6": ["reach", "lift"]},
-        episodes_per_task=3, scarce={"xarm6": 2}, data_dir=str(tmp_path),
+        episodes_per_task=3, scarce={"xarm6": 0.67}, data_dir=str(tmp_path),
         cache_dir=str(tmp_path / "images"), batch_size=4, val_fraction=0.0,
     )  # fmt: skip
     data.prepare_data()
@@ -165,8 +165,12 @@ def test_robots_of_the_suite_act_together_and_one_may_be_scarce(tmp_path: Path) 
         assert robot.name in ("panda", "duo", "xarm6")
     with pytest.raises(DataError, match="scarce names 'kuka', which is not among"):
         SimulatedSuite({"panda": ["reach"]}, scarce={"kuka": 1})
-    with pytest.raises(DataError, match=r"ask for \{'panda': 9\}, expected 1 to 3"):
-        SimulatedSuite({"panda": ["reach"]}, episodes_per_task=3, demonstrations=9)
+    for share in (0, 2):
+        with pytest.raises(DataError, match=f"scarce.panda is {share}, expected a share above 0"):
+            SimulatedSuite({"panda": ["reach"]}, scarce={"panda": share})
+    for count in (0, 9):
+        with pytest.raises(DataError, match=rf"demonstrations is {count}, expected 1 to 3"):
+            SimulatedSuite({"panda": ["reach"]}, episodes_per_task=3, demonstrations=count)
 
 
 def test_the_suite_is_thirteen_tasks_that_exist() -> None:
