@@ -75,7 +75,7 @@ class TextCache(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._kept.clear()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "TextCache":
