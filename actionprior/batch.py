@@ -39,6 +39,17 @@ class Observation(NamedTuple):
     embodiment_B: Tensor  # int64 (B,)
 
 
+class Committed(NamedTuple):
+    """The first actions of the coming chunk that are decided already, since they are under way.
+
+    Actions are as commanded, in the robots' own units and slots; what lies behind the first
+    ``steps_B`` of them is any finite value.
+    """
+
+    action_BHA: Tensor  # float32 (B, H, 37)
+    steps_B: Tensor  # int64 (B,), 0 to H
+
+
 class VLABatch(NamedTuple):
     """Stage 2: an observation and the chunk that a demonstrator executed from it."""
 

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 
+from actionprior.checkpoint_formats import migrate
 from actionprior.errors import UserError
 
 
@@ -22,12 +23,16 @@ class CheckpointError(UserError):
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a local Lightning checkpoint onto the CPU: tensors and plain data, never unpickled.
 
+    One of an older format comes as one of the newest.
+
     Raises:
         CheckpointError: the file is missing, cut short, not a Lightning checkpoint, or holds
             more than tensors and plain data.
+        FormatError: a newer version wrote it.
     """
     checkpoint = _read(Path(path))
     _require_lightning(checkpoint, path)
+    migrate(checkpoint, path)
     return checkpoint
 
 

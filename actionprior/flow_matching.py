@@ -8,13 +8,14 @@ Axes: B batch, D any number of trailing data axes.
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 TimeLaw = Literal["uniform", "beta"]
-Integrator = Literal["euler", "midpoint"]
+Integrator = Literal["euler", "midpoint", "rk4"]
+INTEGRATORS: tuple[Integrator, ...] = get_args(Integrator)
 VelocityField = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -89,39 +90,46 @@ def integrate(
     Args:
         velocity: maps (x_r (B, *D), r (B,)) to a velocity (B, *D).
         noise: (B, *D) start.
-        steps: number of equal steps; ``midpoint`` calls the field twice a step.
-        method: ``euler`` or ``midpoint``.
+        steps: number of equal steps.
+        method: ``euler``; ``midpoint``, which calls the field twice a step; or ``rk4``, the
+            classical Runge-Kutta method, four times.
 
     Raises:
         ValueError: ``steps`` < 1 or unknown method.
     """
     if steps < 1:
         raise ValueError(f"integration steps must be at least 1, found {steps}")
-    if method not in ("euler", "midpoint"):
-        raise ValueError(f"integrator {method!r} is unknown; expected 'euler' or 'midpoint'")
+    if method not in INTEGRATORS:
+        raise ValueError(f"integrator {method!r} is unknown; expected one of {INTEGRATORS}")
     x = noise
     dr = 1.0 / steps
     for step in range(steps):
         r_B = noise.new_full(noise.shape[:1], step * dr)
+        first = velocity(x, r_B)
         if method == "euler":
-            x = x + dr * velocity(x, r_B)
-        else:
-            half = x + 0.5 * dr * velocity(x, r_B)
-            x = x + dr * velocity(half, r_B + 0.5 * dr)
+            x = x + dr * first
+            continue
+        second = velocity(x + 0.5 * dr * first, r_B + 0.5 * dr)
+        if method == "midpoint":
+            x = x + dr * second
+            continue
+        third = velocity(x + 0.5 * dr * second, r_B + 0.5 * dr)
+        fourth = velocity(x + dr * third, r_B + dr)
+        x = x + dr / 6 * (first + 2 * second + 2 * third + fourth)
     return x
 
 
 def time_features(
-    r_B: Tensor, width: int, max_period: float = 4.0, min_period: float = 4e-3
+    r: Tensor, width: int, max_period: float = 4.0, min_period: float = 4e-3
 ) -> Tensor:
-    """Sine-cosine features of the flow time, (B,) → (B, width), periods spaced geometrically.
+    """Sine-cosine features of flow times, (...) → (..., width), periods spaced geometrically.
 
     Raises:
         ValueError: ``width`` is odd.
     """
     if width % 2:
         raise ValueError(f"time feature width must be even, found {width}")
-    fraction = torch.linspace(0.0, 1.0, width // 2, device=r_B.device, dtype=r_B.dtype)
+    fraction = torch.linspace(0.0, 1.0, width // 2, device=r.device, dtype=r.dtype)
     period = min_period * (max_period / min_period) ** fraction
-    angle = 2 * math.pi * r_B[:, None] / period[None, :]
+    angle = 2 * math.pi * r[..., None] / period
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

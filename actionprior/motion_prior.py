@@ -63,7 +63,7 @@ class MotionPriorModule(StageModule):
             latent_noise: length of the noise added to z on the sphere while training.
             noise_repeats: draws of noise and flow time a window and step.
             integration_steps: of the flow, in evaluation.
-            integrator: ``euler`` or ``midpoint``.
+            integrator: ``euler``, ``midpoint`` or ``rk4``.
         """
         super().__init__(learning_rate, final_learning_rate, warmup_steps, weight_decay)
         self.prior = MotionPrior(

@@ -33,6 +33,10 @@ class FlowNoise:
         """Standard normal noise on the device of ``like``."""
         return torch.randn(*shape, generator=self.generator).to(like.device)
 
+    def whole(self, count: int, most: int, like: Tensor) -> Tensor:
+        """Whole numbers 0 to ``most`` (count,), all as likely, on the device of ``like``."""
+        return torch.randint(most + 1, (count,), generator=self.generator).to(like.device)
+
     def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
         """Stratified flow times (count,) on the device of ``like``."""
         return sample_time(count, law, generator=self.generator).to(like.device)

@@ -5,35 +5,26 @@ Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A slots,
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actionprior.batch import Observation, TrajectoryBatch, VLABatch
+from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
+from actionprior.checkpoint_formats import migrate
 from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkBend, ChunkError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
-from actionprior.networks import trunks
-from actionprior.networks.fusion import Fusion, HistoryMLP
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+from actionprior.networks.policy_checkpoint import STAGE2, described_trunk, make_trunk
+from actionprior.networks.policy_network import History, PolicyNetwork
 from actionprior.networks.prior_checkpoint import describe_into, starting_prior
 from actionprior.networks.trunks.base import Trunk
 from actionprior.training import FlowNoise, StageModule
-
-History = Literal["off", "encoder", "mlp"]
-DESCRIPTION = "vla"  # the checkpoint's key of what ``VLAModule.load`` needs beside weights
-
-
-class Latents(NamedTuple):
-    """What the fusion says of a batch, with and without the history token."""
-
-    with_history_BZ: Tensor
-    without_history_BZ: Tensor
 
 
 class VLAModule(StageModule):
@@ -71,6 +62,7 @@ class VLAModule(StageModule):
         time_law: TimeLaw = "uniform",
         latent_noise: float = 0.0,
         noise_repeats: int = 4,
+        prefix_steps: int = 0,
         integration_steps: int = 10,
         integrator: Integrator = "euler",
     ) -> None:
@@ -102,8 +94,11 @@ class VLAModule(StageModule):
             time_law: law of the flow time, ``uniform`` or ``beta``.
             latent_noise: length of the noise on z in L_recon.
             noise_repeats: draws of noise and flow time an observation and step.
+            prefix_steps: 0 to this many first steps of a chunk are shown to the decoder without
+                noise and left out of L_pred, so that a chunk can be planned while the one
+                before is under way (arXiv 2512.05964); 0: none.
             integration_steps: of the flow, in evaluation and on the robot.
-            integrator: ``euler`` or ``midpoint``.
+            integrator: ``euler``, ``midpoint`` or ``rk4``.
 
         Raises:
             UserError: an unknown ``history``, a share outside [0, 1], or neither checkpoint nor
@@ -115,8 +110,6 @@ class VLAModule(StageModule):
         del settings["architecture"]
         super().__init__(learning_rate, final_learning_rate, warmup_steps, weight_decay)
         self.settings = settings
-        if history not in ("off", "encoder", "mlp"):
-            raise UserError(f"history is {history!r}; expected 'off', 'encoder' or 'mlp'")
         if not 0 <= decay_fraction <= 1:
             raise UserError(
                 f"decay_fraction is {decay_fraction}; expected a share of the run, 0 to 1"
@@ -126,39 +119,50 @@ class VLAModule(StageModule):
                 "no motion prior: give model.init_args.prior_checkpoint (a Stage-1 checkpoint), "
                 "or use_prior: false to train without one"
             )
-        self.embodiments = [Embodiment.from_dict(e) for e in embodiments]
-        self.trunk = trunk
+        robots = [Embodiment.from_dict(e) for e in embodiments]
         if prior_checkpoint:
-            self.prior = starting_prior(
+            prior = starting_prior(
                 prior_checkpoint,
-                self.embodiments,
+                robots,
                 use_prior=use_prior,
                 reuse_decoder=reuse_decoder,
                 may_join=allow_new_embodiments,
             )
         else:
-            self.prior = MotionPrior(self.embodiments, architecture or PriorArchitecture())
-        a = self.prior.architecture
-        self.fusion = Fusion(trunk.width, a.width, a.latent_width, width, depth, heads)
-        self.history_mlp = (
-            HistoryMLP(a.history_length, a.latent_width, 2 * width) if history == "mlp" else None
+            prior = MotionPrior(robots, architecture or PriorArchitecture())
+        self.network = PolicyNetwork(
+            robots,
+            trunk,
+            prior,
+            history,
+            width,
+            depth,
+            heads,
+            prefix_steps,
+            integration_steps,
+            integrator,
         )
-        self.errors = ChunkError(self.prior.embodiments)
-        self.bends = ChunkBend(self.prior.embodiments)
-        # Not a buffer: weight averaging would average the indices.
-        self.rows = torch.tensor([self.prior.index_of(e.name) for e in self.embodiments])
+        self.errors = ChunkError(prior.embodiments)
+        self.bends = ChunkBend(prior.embodiments)
         self.align_weight = align_weight if use_prior else 0.0
         self.recon_weight = recon_weight if use_prior else 0.0
         self.decay_fraction = decay_fraction
-        self.history: History = history
         pretrained = use_prior and bool(prior_checkpoint)
         self.encoder_lr_scale = expert_lr_scale if pretrained else 1.0
         self.decoder_lr_scale = expert_lr_scale if pretrained and reuse_decoder else 1.0
         self.time_law: TimeLaw = time_law
         self.latent_noise = latent_noise
         self.noise_repeats = noise_repeats
-        self.integration_steps = integration_steps
-        self.integrator: Integrator = integrator
+
+    @property
+    def prior(self) -> MotionPrior:
+        """The action expert."""
+        return self.network.prior
+
+    @property
+    def embodiments(self) -> list[Embodiment]:
+        """The robots, in the order of ``Observation.embodiment_B``."""
+        return self.network.embodiments
 
     # ---- life cycle -----------------------------------------------------------------------
 
@@ -167,17 +171,21 @@ class VLAModule(StageModule):
         data = embodied(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(
-            self, self.prior.normalizer, lambda: self._of_prior(data.statistics_sample())
+            self, self.prior.normalizer, lambda: self.network.of_prior(data.statistics_sample())
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
         describe_into(checkpoint, self.prior)
-        checkpoint[DESCRIPTION] = {
+        checkpoint[STAGE2] = {
             "embodiments": [e.to_dict() for e in self.embodiments],
-            "trunk": {"name": type(self.trunk).__name__, "init_args": self.trunk.init_args()},
+            "trunk": described_trunk(self.network.trunk),
             "settings": self.settings,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read a checkpoint of an older format as if it were of the newest."""
+        migrate(checkpoint)
 
     @classmethod
     def load(cls, path: str | Path, trunk: Trunk | None = None) -> Self:
@@ -192,30 +200,28 @@ class VLAModule(StageModule):
             CheckpointError: missing, damaged, of another module, or with an unknown trunk.
         """
         checkpoint = read_checkpoint(path)
-        if DESCRIPTION not in checkpoint:
+        if STAGE2 not in checkpoint:
             raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
-        description = checkpoint[DESCRIPTION]
-        name = description["trunk"]["name"]
-        if trunk is None and name not in trunks.__all__:
-            raise CheckpointError(f"{path} uses the trunk {name!r}; pass one as trunk=")
-        trunk = trunk or getattr(trunks, name)(**description["trunk"]["init_args"])
+        description = checkpoint[STAGE2]
+        trunk = make_trunk(description["trunk"], path, trunk)
         policy = cls(description["embodiments"], trunk, str(path), **description["settings"])
         policy.load_state_dict(checkpoint["state_dict"])
         return policy.eval()
 
     def parameter_groups(self) -> Iterable[tuple[Iterable[nn.Parameter], float]]:
         """Trunk, encoder, decoder and the rest, each with its own factor on the learning rate."""
-        pretrained = self.trunk.pretrained_parameters()
+        trunk = self.network.trunk
+        pretrained = trunk.pretrained_parameters()
         known = {id(p) for p in pretrained}
-        yield pretrained, self.trunk.lr_scale
-        yield [p for p in self.trunk.parameters() if id(p) not in known], 1.0
+        yield pretrained, trunk.lr_scale
+        yield [p for p in trunk.parameters() if id(p) not in known], 1.0
         decoder = {id(p) for p in self.prior.decoder.parameters()}
         encoder = [p for p in self.prior.parameters() if id(p) not in decoder]
         yield encoder, self.encoder_lr_scale
         yield self.prior.decoder.parameters(), self.decoder_lr_scale
-        yield self.fusion.parameters(), 1.0
-        if self.history_mlp is not None:
-            yield self.history_mlp.parameters(), 1.0
+        yield self.network.fusion.parameters(), 1.0
+        if self.network.history_mlp is not None:
+            yield self.network.history_mlp.parameters(), 1.0
 
     # ---- training -------------------------------------------------------------------------
 
@@ -228,12 +234,14 @@ class VLAModule(StageModule):
         """One step of L = L_pred + λ(k)·(L_align + L_recon)."""
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
         self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
-        latents = self._latents(batch.observation)
-        future = self._of_prior(batch.future)
-        branches = 1 if self.history == "off" else 2
+        latents = self.network.latents(batch.observation)
+        future = self.network.of_prior(batch.future)
+        branches = 1 if self.network.history == "off" else 2
         z_BZ = torch.cat(latents[-branches:])
         futures = TrajectoryBatch(*(t.repeat(branches, *[1] * (t.dim() - 1)) for t in future))
-        loss = pred = self._flow_loss(z_BZ, futures, noise, self.noise_repeats)
+        loss = pred = self._flow_loss(
+            z_BZ, futures, noise, self.noise_repeats, self.network.prefix_steps
+        )
         logged = {"loss_pred": pred}
         teacher = weight > 0 and (self.align_weight > 0 or self.recon_weight > 0)
         if teacher:
@@ -247,7 +255,7 @@ class VLAModule(StageModule):
             loss = pred + weight * (self.align_weight * align + self.recon_weight * recon)
             logged |= {"loss_align": align, "loss_recon": recon}
             logged |= {"cosine": F.cosine_similarity(z_BZ, target_BZ).mean()}
-        if not teacher and self.history != "encoder":
+        if not teacher and self.network.history != "encoder":
             # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         logged |= {"loss": loss, "lambda": torch.tensor(weight)}
@@ -256,53 +264,19 @@ class VLAModule(StageModule):
         return self.checked(loss, batch_idx)
 
     def _flow_loss(
-        self, z_BZ: Tensor, trajectory: TrajectoryBatch, noise: FlowNoise, repeats: int
+        self,
+        z_BZ: Tensor,
+        trajectory: TrajectoryBatch,
+        noise: FlowNoise,
+        repeats: int,
+        prefix_steps: int = 0,
     ) -> Tensor:
         count = repeats * len(z_BZ)
         shape = trajectory.action_BHA.shape[1:]
         r_B = noise.time(count, self.time_law, like=z_BZ)
-        return self.prior.flow_loss(z_BZ, trajectory, noise.normal(count, *shape, like=z_BZ), r_B)
-
-    def _latents(self, observation: Observation) -> Latents:
-        """z′ with and without history from one pass of the trunk; only the fusion runs twice."""
-        tokens = self.trunk(
-            observation.images_BCKYX, observation.camera_mask_BC, list(observation.task)
-        )
-        robots_B = self._robot_of_prior(observation.embodiment_B)
-        n = self.prior.normalizer
-        state_BS = n.normalize_state(observation.state_BS[:, None], robots_B)[:, 0]
-        dataset_BPW = self.prior.dataset_EPW[robots_B]
-        history = self._of_prior(observation.history)
-        any_B = history.step_mask_BH.any(dim=1)
-        if self.history == "off":
-            empty_BZ = dataset_BPW.new_zeros(len(any_B), self.prior.architecture.latent_width)
-            none_BZ = self.fusion(*tokens, dataset_BPW, state_BS, empty_BZ, torch.zeros_like(any_B))
-            return Latents(none_BZ, none_BZ)
-        history_BZ = self._history_token(history)
-        twice = [
-            torch.cat([t, t])
-            for t in (tokens.tokens_BNW, tokens.mask_BN, dataset_BPW, state_BS, history_BZ)
-        ]
-        seen_B = torch.cat([any_B, torch.zeros_like(any_B)])
-        with_BZ, without_BZ = self.fusion(*twice, seen_B).chunk(2)
-        return Latents(with_BZ, without_BZ)
-
-    def _history_token(self, history: TrajectoryBatch) -> Tensor:
-        if self.history_mlp is None:
-            return self.prior.encode(history)
-        n = self.prior.normalizer
-        state_BHS = n.normalize_state(history.state_BHS, history.embodiment_B)
-        token: Tensor = self.history_mlp(
-            n.normalize_action(history), state_BHS, history.step_mask_BH
-        )
-        return token
-
-    def _of_prior(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
-        """Robots counted as the prior counts them, rather than as the data does."""
-        return trajectory._replace(embodiment_B=self._robot_of_prior(trajectory.embodiment_B))
-
-    def _robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
-        return self.rows.to(embodiment_B.device)[embodiment_B]
+        start_BHA = noise.normal(count, *shape, like=z_BZ)
+        known_B = noise.whole(count, prefix_steps, like=z_BZ) if prefix_steps else None
+        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B)
 
     # ---- evaluation -----------------------------------------------------------------------
 
@@ -339,7 +313,7 @@ class VLAModule(StageModule):
 
     def _evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
-        future, z_BZ = self._of_prior(batch.future), self._latents(batch.observation)[0]
+        future, z_BZ = self.network.of_prior(batch.future), self.network.latent(batch.observation)
         target_BZ = self.prior.encode(future)
         similarity_BB = z_BZ @ target_BZ.T
         hits_B = similarity_BB.argmax(1) == torch.arange(len(z_BZ), device=z_BZ.device)
@@ -352,22 +326,11 @@ class VLAModule(StageModule):
         }
         self.log_dict({f"{split}/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ))
         start_BHA = noise.normal(*future.action_BHA.shape, like=z_BZ)
-        predicted_BHA = self._chunk(z_BZ, batch.observation, start_BHA)
+        predicted_BHA = self.network.decode(z_BZ, batch.observation, start_BHA)
         n = self.prior.normalizer
         recorded_BHA, mask_BHA = n.relative_action(future), n.action_mask(future)
         self.errors.update(predicted_BHA, recorded_BHA, mask_BHA, future.embodiment_B)
         self.bends.update(predicted_BHA, recorded_BHA, mask_BHA, future.embodiment_B)
-
-    def _chunk(self, z_BZ: Tensor, observation: Observation, noise_BHA: Tensor) -> Tensor:
-        robots_B = self._robot_of_prior(observation.embodiment_B)
-        return self.prior.sample_relative(
-            z_BZ,
-            observation.state_BS,
-            robots_B,
-            noise_BHA,
-            self.integration_steps,
-            self.integrator,
-        )
 
     def _report(self, split: str) -> None:
         for key, value in (self.errors.compute() | self.bends.compute()).items():
@@ -383,18 +346,15 @@ class VLAModule(StageModule):
     @property
     def chunk_length(self) -> int:
         """H, steps of a predicted chunk."""
-        return self.prior.architecture.chunk_length
+        return self.network.chunk_length
 
     @property
     def history_length(self) -> int:
         """H_h, past steps the policy may be given."""
-        return self.prior.architecture.history_length
+        return self.network.history_length
 
-    @torch.no_grad()
-    def predict_chunk(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
-        """Observations and standard normal noise → what to command, (B, H, A), robot units."""
-        relative_BHA = self._chunk(self._latents(observation)[0], observation, noise_BHA)
-        robots_B = self._robot_of_prior(observation.embodiment_B)
-        return self.prior.normalizer.absolute_action(
-            relative_BHA, observation.reference_BA, robots_B
-        )
+    def predict_chunk(
+        self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
+    ) -> Tensor:
+        """See :meth:`PolicyNetwork.predict_chunk`."""
+        return self.network.predict_chunk(observation, noise_BHA, committed)

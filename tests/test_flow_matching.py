@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from actionprior.flow_matching import integrate, path_sample, sample_time, time_features
+from actionprior.flow_matching import (
+    INTEGRATORS,
+    integrate,
+    path_sample,
+    sample_time,
+    time_features,
+)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5, 7)])  # B equal and unequal to D
@@ -37,14 +43,14 @@ def test_each_row_has_its_own_time() -> None:
         path_sample(data, noise, r[:3])
 
 
-@pytest.mark.parametrize("method", ["euler", "midpoint"])
+@pytest.mark.parametrize("method", INTEGRATORS)
 def test_integration_of_a_straight_flow_is_exact(method: str) -> None:
     data, noise = torch.randn(2, 3, 5, dtype=torch.float64)
     end = integrate(lambda x, r: data - noise, noise, steps=7, method=method)
     torch.testing.assert_close(end, data)
 
 
-def test_midpoint_converges_faster_than_euler() -> None:
+def test_integrators_have_their_orders() -> None:
     start = torch.ones(2, 3, dtype=torch.float64)
     exact = start * math.e
 
@@ -53,6 +59,7 @@ def test_midpoint_converges_faster_than_euler() -> None:
 
     assert error("euler", 10) / error("euler", 20) == pytest.approx(2, rel=0.1)
     assert error("midpoint", 10) / error("midpoint", 20) == pytest.approx(4, rel=0.1)
+    assert error("rk4", 10) / error("rk4", 20) == pytest.approx(16, rel=0.1)
 
 
 def test_the_field_is_asked_at_times_from_noise_to_data() -> None:

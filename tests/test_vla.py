@@ -72,10 +72,10 @@ def test_the_decoder_is_the_action_head_and_nothing_is_frozen(tmp_path: Path, st
     before = {k: v.clone() for k, v in policy.state_dict().items()}
     run(tmp_path, policy, 3)
     moved = {k for k, v in policy.named_parameters() if not torch.equal(v, before[k])}
-    assert {k.split(".")[0] for k in moved} == {"prior", "fusion", "trunk"}
+    assert {k.split(".")[1] for k in moved} == {"prior", "fusion", "trunk"}
     assert any("encoder" in k for k in moved)
     assert any("decoder" in k for k in moved)
-    scale = "prior.normalizer.action_scale"
+    scale = "network.prior.normalizer.action_scale"
     assert torch.equal(policy.state_dict()[scale], before[scale])
 
 
@@ -116,10 +116,10 @@ def test_only_pretrained_weights_are_trained_at_the_experts_own_rate(
     groups = policy.optimizers().param_groups
     rate = {id(p): group["initial_lr"] / 1e-3 for group in groups for p in group["params"]}
     known = {name: rate[id(p)] for name, p in policy.named_parameters()}
-    assert known["prior.encoder.to_latent.weight"] == pytest.approx(encoder)
-    assert known["prior.dataset_EPW"] == pytest.approx(encoder)
-    assert known["prior.decoder.to_velocity.weight"] == pytest.approx(decoder)
-    assert known["fusion.to_latent.weight"] == 1.0
+    assert known["network.prior.encoder.to_latent.weight"] == pytest.approx(encoder)
+    assert known["network.prior.dataset_EPW"] == pytest.approx(encoder)
+    assert known["network.prior.decoder.to_velocity.weight"] == pytest.approx(decoder)
+    assert known["network.fusion.to_latent.weight"] == 1.0
 
 
 @pytest.mark.parametrize("history", ["off", "encoder", "mlp"])
@@ -129,7 +129,7 @@ def test_history_is_seen_only_where_there_is_one(stage1: Path, history: str) -> 
     first_of_episode = data.windows(True).__getitems__([0, 20])
     later = data.windows(True).__getitems__([9, 29])
     with torch.no_grad():
-        start, on = (policy._latents(b.observation) for b in (first_of_episode, later))
+        start, on = (policy.network.latents(b.observation) for b in (first_of_episode, later))
     torch.testing.assert_close(start.with_history_BZ, start.without_history_BZ)
     apart = (on.with_history_BZ - on.without_history_BZ).norm(dim=-1).max()
     assert float(apart) == 0 if history == "off" else float(apart) > 1e-4
@@ -141,13 +141,13 @@ def test_history_is_seen_only_where_there_is_one(stage1: Path, history: str) -> 
         state_BHS=torch.where(inside, past.state_BHS, 50.0),
     )
     with torch.no_grad():
-        again = policy._latents(later.observation._replace(history=spoilt))
+        again = policy.network.latents(later.observation._replace(history=spoilt))
     torch.testing.assert_close(again.with_history_BZ, on.with_history_BZ)
 
 
 def test_the_trunk_runs_once_a_step(tmp_path: Path, stage1: Path) -> None:
     policy, calls = vla(stage1), []
-    policy.trunk.register_forward_hook(lambda *args: calls.append(1))
+    policy.network.trunk.register_forward_hook(lambda *args: calls.append(1))
     trainer(tmp_path, 2, limit_val_batches=0).fit(policy, ToyVLA())
     assert len(calls) == 2
 

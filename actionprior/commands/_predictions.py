@@ -14,9 +14,10 @@ from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.errors import UserError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths
 from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.policy_checkpoint import STAGE2
 from actionprior.networks.prior_checkpoint import check_robots, load_prior
 from actionprior.training import FlowNoise
-from actionprior.vla import DESCRIPTION, VLAModule
+from actionprior.vla import VLAModule
 
 Windows = TrajectoryBatch | VLABatch
 Predictor = Callable[[Embodiment, Windows], list[FloatArray]]
@@ -32,7 +33,7 @@ def load_predictor(path: str, data: EmbodiedDataModule) -> Predictor:
         CheckpointError: missing, damaged, of neither stage, or of other robots.
         UserError: windows of another length, or a policy beside data without images.
     """
-    if DESCRIPTION in read_checkpoint(path):
+    if STAGE2 in read_checkpoint(path):
         policy = VLAModule.load(path)
         check_lengths(policy.prior.architecture, data)
         check_robots(policy.prior, data.embodiments, path, may_join=False)

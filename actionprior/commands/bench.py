@@ -54,7 +54,7 @@ def _replan(repeats: int) -> dict[str, float]:
             lambda: policy.predict_chunk(observation, noise_BHA),
             lambda: policy.prior.encode(past),
             lambda: policy.prior.sample_relative(
-                z_BZ, observation.state_BS, past.embodiment_B, noise_BHA, policy.integration_steps
+                z_BZ, observation.state_BS, past.embodiment_B, noise_BHA, steps=10
             ),
         )
     return {

@@ -1,7 +1,7 @@
 """The flow-matching action decoder: Stage 1's decoder and Stage 2's action head.
 
-Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, S state slots,
-W width, Z latent width.
+Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, T flow times (1 or H), A action
+slots, S state slots, W width, Z latent width.
 """
 
 from math import sqrt
@@ -47,18 +47,22 @@ class ActionDecoder(nn.Module):
         self.latent_gain = sqrt(latent_width)
 
     def forward(
-        self, x_BHA: Tensor, r_B: Tensor, z_BZ: Tensor, state_BS: Tensor, step_mask_BH: Tensor
+        self, x_BHA: Tensor, r_BT: Tensor, z_BZ: Tensor, state_BS: Tensor, step_mask_BH: Tensor
     ) -> Tensor:
-        """Noisy normalised chunk (B, H, A) at flow times (B,) → velocity (B, H, A)."""
-        time_BW = time_features(r_B, self.position_HW.shape[1]).to(x_BHA.dtype)
-        condition_BW = self.embed_time(time_BW)
-        condition_BW = condition_BW + self.embed_latent(z_BZ * self.latent_gain)
+        """Noisy normalised chunk (B, H, A) → velocity (B, H, A).
+
+        ``r_BT`` is one flow time a chunk, (B, 1), or one a step, (B, H), as where the first
+        steps are known already (training-time real-time chunking, arXiv 2512.05964, Sec. 3).
+        """
+        time_BTW = time_features(r_BT, self.position_HW.shape[1]).to(x_BHA.dtype)
+        condition_BTW = self.embed_time(time_BTW)
+        condition_BTW = condition_BTW + self.embed_latent(z_BZ * self.latent_gain)[:, None]
         if self.embed_state is not None:
-            condition_BW = condition_BW + self.embed_state(state_BS)
-        condition_BW = self.mix(condition_BW)
+            condition_BTW = condition_BTW + self.embed_state(state_BS)[:, None]
+        condition_BTW = self.mix(condition_BTW)
         h_BHW = self.embed_action(x_BHA) + self.position_HW
         for block in self.blocks:
-            h_BHW = block(h_BHW, step_mask_BH, condition_BW)
-        h_BHW, _ = self.norm(h_BHW, condition_BW)
+            h_BHW = block(h_BHW, step_mask_BH, condition_BTW)
+        h_BHW, _ = self.norm(h_BHW, condition_BTW)
         velocity_BHA: Tensor = self.to_velocity(h_BHW)
         return velocity_BHA

@@ -5,14 +5,14 @@ P soft dataset tokens, W width, Z latent width, E embodiments.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from actionprior.batch import TrajectoryBatch
-from actionprior.embodiment import Embodiment
+from actionprior.batch import Committed, TrajectoryBatch
+from actionprior.embodiment import STATE_WIDTH, Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, integrate, path_sample
 from actionprior.networks.action_decoder import ActionDecoder
@@ -50,6 +50,13 @@ class PriorArchitecture:
     inputs: Inputs = "action_state"
     decoder_sees_state: bool = False
     normalization: Law = "quantile"
+
+
+class KnownSteps(NamedTuple):
+    """Steps of a chunk that need not be sampled, in the normalised form."""
+
+    action_BHA: Tensor  # (B, H, A)
+    mask_BH: Tensor  # bool (B, H), True where known
 
 
 class MotionPrior(nn.Module):
@@ -121,12 +128,19 @@ class MotionPrior(nn.Module):
         return z_BZ
 
     def flow_loss(
-        self, z_BZ: Tensor, trajectory: TrajectoryBatch, noise_BHA: Tensor, r_B: Tensor
+        self,
+        z_BZ: Tensor,
+        trajectory: TrajectoryBatch,
+        noise_BHA: Tensor,
+        r_B: Tensor,
+        known_B: Tensor | None = None,
     ) -> Tensor:
         """‖D(x_r, r, z) - v‖², averaged over steps inside the episode and the robots' slots.
 
         ``noise_BHA`` and ``r_B`` may hold k draws a window, (k·B, …): z and the trajectory are
         then repeated k times, which lowers the variance at the cost of the decoder alone.
+        With ``known_B``, int64 (k·B,), so many first steps of each draw are shown without noise,
+        at flow time 1, and left out of the loss (arXiv 2512.05964, Sec. 3).
         """
         repeats = len(r_B) // len(z_BZ)
         n = self.normalizer
@@ -134,9 +148,15 @@ class MotionPrior(nn.Module):
         action_BHA = n.normalize_action(trajectory).repeat(repeats, 1, 1)
         state_BS = n.normalize_state(trajectory.state_BHS[:, :1], trajectory.embodiment_B)[:, 0]
         sample = path_sample(action_BHA, torch.where(mask_BHA, noise_BHA, 0.0), r_B)
+        x_BHA, r_BT = sample.x_r, r_B[:, None]
+        if known_B is not None:
+            known_BH = first_steps(known_B, x_BHA.shape[1])
+            x_BHA = torch.where(known_BH[..., None], action_BHA, x_BHA)
+            r_BT = torch.where(known_BH, 1.0, r_BT)
+            mask_BHA = mask_BHA & ~known_BH[..., None]
         velocity_BHA = self.decoder(
-            sample.x_r,
-            r_B,
+            x_BHA,
+            r_BT,
             z_BZ.repeat(repeats, 1),
             state_BS.repeat(repeats, 1),
             trajectory.step_mask_BH.repeat(repeats, 1),
@@ -153,8 +173,14 @@ class MotionPrior(nn.Module):
         noise_BHA: Tensor,
         steps: int,
         method: Integrator = "euler",
+        known: KnownSteps | None = None,
+        trained_on_known: bool = False,
     ) -> Tensor:
         """Integrate noise to a chunk in relative form and robot units, (B, H, A).
+
+        Known steps are held where they are, and the others made to follow from them: a decoder
+        that was trained on known steps is shown them at flow time 1, any other at the time and
+        on the path of the rest (as inpainting does, arXiv 2201.09865, Sec. 4.1).
 
         Args:
             z_BZ: latents.
@@ -163,18 +189,45 @@ class MotionPrior(nn.Module):
             noise_BHA: standard normal start.
             steps: integration steps.
             method: integrator.
+            known: steps that are decided already.
+            trained_on_known: whether ``flow_loss`` was given known steps in training.
         """
         n = self.normalizer
         state_BS = n.normalize_state(state_BS[:, None], embodiment_B)[:, 0]
         slots_B1A = n.action_mask_EA[embodiment_B][:, None, :]
         inside_BH = torch.ones(noise_BHA.shape[:2], dtype=torch.bool, device=noise_BHA.device)
 
+        start_BHA = torch.where(slots_B1A, noise_BHA, 0.0)
+
+        def held(x_BHA: Tensor, r_BT: Tensor) -> tuple[Tensor, Tensor]:
+            if known is None:
+                return x_BHA, r_BT
+            r_BH = torch.where(known.mask_BH, 1.0 if trained_on_known else r_BT, r_BT)
+            r_BH1 = r_BH[..., None]
+            on_path_BHA = r_BH1 * known.action_BHA + (1 - r_BH1) * start_BHA
+            x_BHA = torch.where(known.mask_BH[..., None], on_path_BHA, x_BHA)
+            return x_BHA, r_BH if trained_on_known else r_BT
+
         def velocity(x_BHA: Tensor, r_B: Tensor) -> Tensor:
-            v_BHA = self.decoder(x_BHA, r_B, z_BZ, state_BS, inside_BH)
+            x_BHA, r_BT = held(x_BHA, r_B[:, None])
+            v_BHA = self.decoder(x_BHA, r_BT, z_BZ, state_BS, inside_BH)
             return torch.where(slots_B1A, v_BHA, 0.0)
 
-        start_BHA = torch.where(slots_B1A, noise_BHA, 0.0)
-        return n.unnormalize_action(integrate(velocity, start_BHA, steps, method), embodiment_B)
+        end_BHA, _ = held(
+            integrate(velocity, start_BHA, steps, method), noise_BHA.new_ones(len(noise_BHA), 1)
+        )
+        return n.unnormalize_action(end_BHA, embodiment_B)
+
+    def known_steps(
+        self, committed: Committed, reference_BA: Tensor, embodiment_B: Tensor
+    ) -> KnownSteps:
+        """Committed actions of the chunk that is relative to ``reference_BA``, normalised."""
+        mask_BH = first_steps(committed.steps_B, committed.action_BHA.shape[1])
+        state_BHS = reference_BA.new_zeros(*mask_BH.shape, STATE_WIDTH)
+        window = TrajectoryBatch(
+            committed.action_BHA, state_BHS, reference_BA, mask_BH, embodiment_B
+        )
+        return KnownSteps(self.normalizer.normalize_action(window), mask_BH)
 
     def perturb(self, z_BZ: Tensor, noise_BZ: Tensor, sigma: float) -> Tensor:
         """Z moved along the sphere by noise of length about ``sigma`` (0 leaves it)."""
@@ -196,3 +249,8 @@ class MotionPrior(nn.Module):
         """Inverse of ``describe``."""
         embodiments = [Embodiment.from_dict(e) for e in description["embodiments"]]
         return cls(embodiments, PriorArchitecture(**description["architecture"]))
+
+
+def first_steps(count_B: Tensor, steps: int) -> Tensor:
+    """Boolean (B, steps): True in the first ``count_B`` steps of each row."""
+    return torch.arange(steps, device=count_B.device) < count_B[:, None]

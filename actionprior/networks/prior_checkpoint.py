@@ -7,6 +7,7 @@ robots are read, never repeated in a recipe.
 from pathlib import Path
 from typing import Any
 
+from actionprior.checkpoint_formats import mark
 from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior
@@ -17,6 +18,7 @@ DESCRIPTION = "motion_prior"  # the checkpoint's key of ``MotionPrior.describe()
 def describe_into(checkpoint: dict[str, Any], prior: MotionPrior) -> None:
     """Write the prior's plain description into a checkpoint that is about to be saved."""
     checkpoint[DESCRIPTION] = prior.describe()
+    mark(checkpoint)
 
 
 def load_prior(path: str | Path) -> MotionPrior:
@@ -28,9 +30,9 @@ def load_prior(path: str | Path) -> MotionPrior:
     checkpoint = read_checkpoint(path)
     prior = _described(checkpoint, path)
     weights = {
-        key.removeprefix("prior."): value
+        key.removeprefix("network.").removeprefix("prior."): value
         for key, value in checkpoint["state_dict"].items()
-        if key.startswith("prior.")
+        if key.startswith(("prior.", "network.prior."))
     }
     try:
         prior.load_state_dict(weights)

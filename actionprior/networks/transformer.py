@@ -99,14 +99,14 @@ class AdaptiveNorm(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x_BNW: Tensor, condition_BC: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, W), (B, C) → the modulated tokens (B, N, W) and the gate (B, 1, W)."""
-        scale, shift, gate = self.modulation(condition_BC)[:, None, :].chunk(3, dim=-1)
+    def forward(self, x_BNW: Tensor, condition_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, W), (B, N or 1, C) → the modulated tokens (B, N, W) and the gate."""
+        scale, shift, gate = self.modulation(condition_BNC).chunk(3, dim=-1)
         return (1 + scale) * self.norm(x_BNW) + shift, gate
 
 
 class AdaptiveBlock(nn.Module):
-    """Transformer block whose two norms are modulated by a condition vector."""
+    """Transformer block whose two norms are modulated by a condition, one for all or a token."""
 
     def __init__(self, width: int, heads: int, condition_width: int) -> None:
         super().__init__()
@@ -115,10 +115,10 @@ class AdaptiveBlock(nn.Module):
         self.norm_mlp = AdaptiveNorm(width, condition_width)
         self.mlp = FeedForward(width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor, condition_BC: Tensor) -> Tensor:
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor, condition_BNC: Tensor) -> Tensor:
         """(B, N, W) → (B, N, W)."""
-        y, gate = self.norm_attention(x_BNW, condition_BC)
+        y, gate = self.norm_attention(x_BNW, condition_BNC)
         x_BNW = x_BNW + gate * self.attention(y, mask_BN)
-        y, gate = self.norm_mlp(x_BNW, condition_BC)
+        y, gate = self.norm_mlp(x_BNW, condition_BNC)
         out: Tensor = x_BNW + gate * self.mlp(y)
         return out

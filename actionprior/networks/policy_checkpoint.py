@@ -1,0 +1,115 @@
+"""Policies as plain data and weights: what a checkpoint and an exported folder say of a network.
+
+Nothing that a file names is imported, and nothing in it is unpickled.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.embodiment import Embodiment
+from actionprior.networks import trunks
+from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks.base import Trunk
+
+STAGE2 = "vla"  # a checkpoint's key of the description of all but the prior
+PRIOR = "motion_prior"  # a checkpoint's key of ``MotionPrior.describe()``
+SETTINGS = (
+    "history",
+    "width",
+    "depth",
+    "heads",
+    "prefix_steps",
+    "integration_steps",
+    "integrator",
+)
+"""Arguments of ``PolicyNetwork`` that are plain numbers and words."""
+
+Description = dict[str, Any]
+
+
+def described_trunk(trunk: Trunk) -> Description:
+    """Plain data that ``make_trunk`` builds the trunk from again."""
+    return {"name": type(trunk).__name__, "init_args": trunk.init_args()}
+
+
+def make_trunk(description: Description, path: str | Path, trunk: Trunk | None = None) -> Trunk:
+    """The described trunk with fresh weights; of ours by name, any other as ``trunk``.
+
+    Raises:
+        CheckpointError: a trunk that is not ours, and none given.
+    """
+    name = description["name"]
+    if trunk is None and name not in trunks.__all__:
+        raise CheckpointError(f"{path} uses the trunk {name!r}; pass one as trunk=")
+    return trunk or getattr(trunks, name)(**description["init_args"])
+
+
+def describe(checkpoint: dict[str, Any], path: str | Path) -> Description:
+    """What a Stage-2 checkpoint says of its network.
+
+    Raises:
+        CheckpointError: it is not one.
+    """
+    if STAGE2 not in checkpoint:
+        raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
+    told = checkpoint[STAGE2]
+    settings = {key: told["settings"][key] for key in SETTINGS if key in told["settings"]}
+    return {
+        "embodiments": told["embodiments"],
+        "trunk": told["trunk"],
+        PRIOR: checkpoint[PRIOR],
+        "settings": settings,
+    }
+
+
+def build(
+    description: Description,
+    weights: dict[str, Tensor],
+    path: str | Path,
+    trunk: Trunk | None = None,
+) -> PolicyNetwork:
+    """A network from its description and weights, in evaluation mode.
+
+    Args:
+        description: as ``describe`` gives it.
+        weights: the network's, each name and shape as described.
+        path: for messages.
+        trunk: needed only where the policy's trunk is not one of ours.
+
+    Raises:
+        CheckpointError: an unknown trunk, or weights that are not as described.
+    """
+    try:
+        network = PolicyNetwork(
+            [Embodiment.from_dict(e) for e in description["embodiments"]],
+            make_trunk(description["trunk"], path, trunk),
+            MotionPrior.from_description(description[PRIOR]),
+            **description["settings"],
+        )
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: weights do not fit the file's own description ({reason[:200]})"
+        ) from None
+    return network.eval()
+
+
+def load_network(path: str | Path, trunk: Trunk | None = None) -> PolicyNetwork:
+    """The network of a Stage-2 checkpoint.
+
+    Raises:
+        CheckpointError: missing, damaged, of another module, or as ``build``.
+    """
+    checkpoint = read_checkpoint(path)
+    prefix = "network."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith(prefix)
+    }
+    return build(describe(checkpoint, path), weights, path, trunk)

@@ -1,0 +1,201 @@
+"""The policy that Stage 2 trains: trunk, fusion, motion prior; a plain module, without Lightning.
+
+Source: arXiv 2606.26095, Sec. III-C. Axes: B batch, H steps, A action slots, S state slots,
+Z latent width, N tokens.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from actionprior.batch import Committed, Observation, TrajectoryBatch
+from actionprior.embodiment import Embodiment
+from actionprior.errors import UserError
+from actionprior.flow_matching import Integrator
+from actionprior.networks.fusion import Fusion, HistoryMLP
+from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.trunks.base import Trunk
+
+History = Literal["off", "encoder", "mlp"]
+
+
+class Latents(NamedTuple):
+    """What the fusion says of a batch, with and without the history token."""
+
+    with_history_BZ: Tensor
+    without_history_BZ: Tensor
+
+
+class PolicyNetwork(nn.Module):
+    """Observation → latent z′ → chunk of actions.
+
+    Attributes:
+        embodiments: the robots, in the order of ``Observation.embodiment_B``.
+        prior: the action expert; it may know further robots.
+        prefix_steps: most committed steps that the decoder has seen in training; with more of
+            them, or with 0, they are held by inpainting.
+        integration_steps: of the flow.
+        integrator: ``euler``, ``midpoint`` or ``rk4``.
+    """
+
+    def __init__(
+        self,
+        embodiments: list[Embodiment],
+        trunk: Trunk,
+        prior: MotionPrior,
+        history: History = "encoder",
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        prefix_steps: int = 0,
+        integration_steps: int = 10,
+        integrator: Integrator = "euler",
+    ) -> None:
+        """Put the parts together; fusion and history MLP start from fresh weights.
+
+        Raises:
+            UserError: an unknown ``history``, more ``prefix_steps`` than a chunk less one has,
+                or a robot that the prior does not know.
+        """
+        super().__init__()
+        a = prior.architecture
+        if history not in ("off", "encoder", "mlp"):
+            raise UserError(f"history is {history!r}; expected 'off', 'encoder' or 'mlp'")
+        if not 0 <= prefix_steps < a.chunk_length:
+            raise UserError(
+                f"prefix_steps is {prefix_steps}; expected 0 to {a.chunk_length - 1}, "
+                "fewer than a chunk's"
+            )
+        self.embodiments = embodiments
+        self.trunk = trunk
+        self.prior = prior
+        self.fusion = Fusion(trunk.width, a.width, a.latent_width, width, depth, heads)
+        self.history_mlp = (
+            HistoryMLP(a.history_length, a.latent_width, 2 * width) if history == "mlp" else None
+        )
+        # Not a buffer: weight averaging would average the indices.
+        self.rows = torch.tensor([prior.index_of(e.name) for e in embodiments])
+        self.history: History = history
+        self.prefix_steps = prefix_steps
+        self.integration_steps = integration_steps
+        self.integrator: Integrator = integrator
+
+    @property
+    def chunk_length(self) -> int:
+        """H, steps of a predicted chunk."""
+        return self.prior.architecture.chunk_length
+
+    @property
+    def history_length(self) -> int:
+        """H_h, past steps the policy may be given."""
+        return self.prior.architecture.history_length
+
+    # ---- robots ---------------------------------------------------------------------------
+
+    def of_prior(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
+        """Robots counted as the prior counts them, rather than as the data does."""
+        return trajectory._replace(embodiment_B=self.robot_of_prior(trajectory.embodiment_B))
+
+    def robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
+        """Rows of the prior's robots."""
+        return self.rows.to(embodiment_B.device)[embodiment_B]
+
+    # ---- seeing ---------------------------------------------------------------------------
+
+    def latents(self, observation: Observation) -> Latents:
+        """z′ with and without history from one pass of the trunk; only the fusion runs twice."""
+        seen = self._look(observation)
+        if self.history == "off":
+            none_BZ = self.fusion(*seen)
+            return Latents(none_BZ, none_BZ)
+        twice = [torch.cat([t, t]) for t in seen[:-1]]
+        known_B = torch.cat([seen.history_mask_B, torch.zeros_like(seen.history_mask_B)])
+        with_BZ, without_BZ = self.fusion(*twice, known_B).chunk(2)
+        return Latents(with_BZ, without_BZ)
+
+    def latent(self, observation: Observation) -> Tensor:
+        """z′ (B, Z) to act on: with the history where there is one."""
+        z_BZ: Tensor = self.fusion(*self._look(observation))
+        return z_BZ
+
+    def _look(self, observation: Observation) -> "_Seen":
+        tokens = self.trunk(
+            observation.images_BCKYX, observation.camera_mask_BC, list(observation.task)
+        )
+        robots_B = self.robot_of_prior(observation.embodiment_B)
+        dataset_BPW = self.prior.dataset_EPW[robots_B]
+        normalize = self.prior.normalizer.normalize_state
+        state_BS = normalize(observation.state_BS[:, None], robots_B)[:, 0]
+        history = self.of_prior(observation.history)
+        any_B = history.step_mask_BH.any(dim=1)
+        if self.history == "off":
+            history_BZ = dataset_BPW.new_zeros(len(any_B), self.prior.architecture.latent_width)
+            any_B = torch.zeros_like(any_B)
+        else:
+            history_BZ = self._history_token(history)
+        return _Seen(tokens.tokens_BNW, tokens.mask_BN, dataset_BPW, state_BS, history_BZ, any_B)
+
+    def _history_token(self, history: TrajectoryBatch) -> Tensor:
+        if self.history_mlp is None:
+            return self.prior.encode(history)
+        n = self.prior.normalizer
+        state_BHS = n.normalize_state(history.state_BHS, history.embodiment_B)
+        token: Tensor = self.history_mlp(
+            n.normalize_action(history), state_BHS, history.step_mask_BH
+        )
+        return token
+
+    # ---- acting ---------------------------------------------------------------------------
+
+    def decode(
+        self,
+        z_BZ: Tensor,
+        observation: Observation,
+        noise_BHA: Tensor,
+        committed: Committed | None = None,
+    ) -> Tensor:
+        """Latents and standard normal noise → chunk in relative form, (B, H, A), robot units."""
+        robots_B = self.robot_of_prior(observation.embodiment_B)
+        known = None
+        if committed is not None:
+            known = self.prior.known_steps(committed, observation.reference_BA, robots_B)
+        return self.prior.sample_relative(
+            z_BZ,
+            observation.state_BS,
+            robots_B,
+            noise_BHA,
+            self.integration_steps,
+            self.integrator,
+            known,
+            committed is not None and int(committed.steps_B.max()) <= self.prefix_steps,
+        )
+
+    @torch.no_grad()
+    def predict_chunk(
+        self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
+    ) -> Tensor:
+        """What to command, (B, H, A) in robot units, integrated from standard normal noise.
+
+        Args:
+            observation: what is seen, with the history.
+            noise_BHA: (B, H, A); the same noise gives the same chunk.
+            committed: first actions that are under way already; they come back as they are, and
+                the rest follows from them.
+        """
+        relative_BHA = self.decode(self.latent(observation), observation, noise_BHA, committed)
+        robots_B = self.robot_of_prior(observation.embodiment_B)
+        return self.prior.normalizer.absolute_action(
+            relative_BHA, observation.reference_BA, robots_B
+        )
+
+
+class _Seen(NamedTuple):
+    """The fusion's input."""
+
+    tokens_BNW: Tensor
+    mask_BN: Tensor
+    dataset_BPW: Tensor
+    state_BS: Tensor
+    history_BZ: Tensor
+    history_mask_B: Tensor
