@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["ActionGroup", "Embodiment", "MotionPriorModule", "StateGroup", "VLAModule"]
+__all__ = ["ActionGroup", "Embodiment", "MotionPriorModule", "Policy", "StateGroup", "VLAModule"]
 
 if TYPE_CHECKING:
     from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
     from actionprior.motion_prior import MotionPriorModule
+    from actionprior.policy import Policy
     from actionprior.vla import VLAModule
 else:
     _HOMES = {
         "ActionGroup": "embodiment",
         "Embodiment": "embodiment",
         "MotionPriorModule": "motion_prior",
+        "Policy": "policy",
         "StateGroup": "embodiment",
         "VLAModule": "vla",
     }

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from actionprior.batch import Observation
+from actionprior.batch import Committed, Observation
 from actionprior.embodiment import Embodiment
 from actionprior.rollout import (
     DEFAULT_SEED,
@@ -49,6 +49,7 @@ class RolloutEvaluation(pl.Callback):
         seed: of the first episode.
         num_envs: environments run side by side on each rank.
         execute_steps: actions executed of a chunk before re-planning.
+        delay_steps: how long a plan takes, in steps (real-time chunking); 0: the world waits.
         videos: episodes of each environment to be filmed.
         max_steps: time limit in place of the environments' own.
         env_kwargs: for ``gymnasium.make``.
@@ -68,6 +69,7 @@ class RolloutEvaluation(pl.Callback):
         seed: int = DEFAULT_SEED,
         num_envs: int = 8,
         execute_steps: int = 8,
+        delay_steps: int = 0,
         videos: int = 2,
         max_steps: int | None = None,
         env_kwargs: dict[str, Any] | None = None,
@@ -84,6 +86,7 @@ class RolloutEvaluation(pl.Callback):
         self.seed = seed
         self.num_envs = num_envs
         self.execute_steps = execute_steps
+        self.delay_steps = delay_steps
         self.videos = videos
         self.max_steps = max_steps
         self.env_kwargs = env_kwargs
@@ -197,6 +200,7 @@ class RolloutEvaluation(pl.Callback):
                 seed=self.seed + first,
                 num_envs=self.num_envs,
                 execute_steps=self.execute_steps,
+                delay_steps=self.delay_steps,
                 env_kwargs=self.env_kwargs,
                 vectorization=self.vectorization,
                 record=self.videos if trainer.is_global_zero and not quick else 0,
@@ -229,11 +233,15 @@ class _Policy:
         """The embodiment of a name that a rollout has already checked."""
         return next(robot for robot in self.embodiments if robot.name == name)
 
-    def predict_chunk(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
+    def predict_chunk(
+        self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
+    ) -> Tensor:
+        convert = self._precision.convert_input
+        question = (convert(observation), convert(noise_BHA))
         with self._precision.forward_context():
-            return self._module.predict_chunk(
-                self._precision.convert_input(observation), self._precision.convert_input(noise_BHA)
-            )
+            if committed is None:  # what a module without real-time chunking is asked
+                return self._module.predict_chunk(*question)
+            return self._module.predict_chunk(*question, convert(committed))
 
 
 def _is_quick(trainer: pl.Trainer) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionprior.checkpoint_io import AtomicCheckpointIO, CheckpointError, read_checkpoint
+from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
+from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 
 LIGHTNING = {"state_dict": {"w": torch.arange(4.0)}, "pytorch-lightning_version": "2.6.6"}
 

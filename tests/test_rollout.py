@@ -13,6 +13,7 @@ from torch import Tensor
 
 from actionprior.batch import Observation
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
+from actionprior.errors import UserError
 from actionprior.rollout import (
     RENDER,
     ObservationMap,
@@ -333,3 +334,27 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
     assert episode.instruction.startswith("reach the ")
     assert len(episode.frames) == episode.length + 1
     assert episode.frames[0].shape == (256, 256, 3)
+
+
+class Follower(Wanderer):
+    """Goes on with what is committed, and notes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.committed: list[torch.Tensor] = []
+
+    def predict_chunk(self, observation, noise_BHA, committed=None):  # type: ignore[no-untyped-def]
+        chunk_BHA = super().predict_chunk(observation, noise_BHA)
+        assert committed is not None
+        known_BH1 = (torch.arange(6) < committed.steps_B[:, None])[..., None]
+        self.committed.append(committed.steps_B)
+        return torch.where(known_BH1, committed.action_BHA, chunk_BHA)
+
+
+def test_a_delayed_plan_takes_over_after_the_actions_under_way() -> None:
+    policy = Follower()
+    result = roll(policy, episodes=1, num_envs=1, execute_steps=3, delay_steps=2, max_steps=20)
+    assert [int(steps[0]) for steps in policy.committed] == [0, 2, 2, 2, 2, 2, 2]
+    assert result.episodes[0].length == 20
+    with pytest.raises(UserError, match="less delay_steps 2"):
+        roll(policy, execute_steps=5, delay_steps=2)

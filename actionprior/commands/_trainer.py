@@ -7,7 +7,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from actionprior.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
+from actionprior.checkpoint_io import read_checkpoint
 from actionprior.embodiment import Embodiment, EmbodimentError
 
 PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std"}

@@ -77,6 +77,7 @@ class PolicyNetwork(nn.Module):
         # Not a buffer: weight averaging would average the indices.
         self.rows = torch.tensor([prior.index_of(e.name) for e in embodiments])
         self.history: History = history
+        self.width, self.depth, self.heads = width, depth, heads
         self.prefix_steps = prefix_steps
         self.integration_steps = integration_steps
         self.integrator: Integrator = integrator

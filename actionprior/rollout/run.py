@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from actionprior.embodiment import ACTION_WIDTH, Embodiment, FloatArray
+from actionprior.embodiment import FloatArray
+from actionprior.planning import ChunkPolicy, Images, Pair, Planner, check_execution
+from actionprior.rollout.episode import RunningEpisode
 from actionprior.rollout.fit import ObservationMap, RolloutError
-from actionprior.rollout.policy import ChunkPolicy, Pair, RunningEpisode, observe
 from actionprior.rollout.results import RolloutResult
 from actionprior.rollout.robot_env import RobotEnv, make_robot_env
 
@@ -37,6 +37,7 @@ def rollout(
     seed: int = DEFAULT_SEED,
     num_envs: int = 8,
     execute_steps: int = 8,
+    delay_steps: int = 0,
     env_kwargs: dict[str, Any] | None = None,
     vectorization: Vectorization = "sync",
     record: int = 0,
@@ -48,6 +49,8 @@ def rollout(
 
     Of every chunk the first ``execute_steps`` actions are executed, then the environment
     re-plans; environments are at different phases and share a call when they happen to coincide.
+    With ``delay_steps`` a plan takes as long as so many steps: it starts from an observation
+    while actions of the plan before are executed, and begins with these (real-time chunking).
     An episode's result depends on its seed alone (up to the rounding of batched inference): the
     flow noise of its n-th plan comes from a generator of its own, and finished environments are
     refilled without touching the others. Actions are clipped to the action space.
@@ -60,7 +63,9 @@ def rollout(
         embodiment: name of one of ``policy.embodiments``.
         seed: of the first episode.
         num_envs: environments run side by side.
-        execute_steps: actions executed of a chunk, 1 to ``policy.chunk_length``.
+        execute_steps: actions executed of a chunk, from 1 on.
+        delay_steps: of a plan, at most ``execute_steps``; the sum of both is at most
+            ``policy.chunk_length``.
         env_kwargs: for ``gymnasium.make``.
         vectorization: ``sync`` in this process, ``async`` one process an environment.
         record: number of episodes, from the first, whose frames are kept.
@@ -73,20 +78,12 @@ def rollout(
         RolloutError: unknown environment or embodiment; spaces, cameras or info keys that do
             not fit; a chunk of wrong shape, or with NaN or inf.
     """
-    names = [robot.name for robot in policy.embodiments]
-    if embodiment not in names:
-        raise RolloutError(f"the policy knows no embodiment {embodiment!r}; it knows {names}")
-    if not 1 <= execute_steps <= policy.chunk_length:
-        raise RolloutError(
-            f"execute_steps is {execute_steps}, expected 1 to the chunk length "
-            f"{policy.chunk_length}"
-        )
+    planner = _Planner(policy, embodiment, execute_steps, delay_steps, env_id, device)
     if episodes < 1 or num_envs < 1:
         raise RolloutError(
             f"found episodes={episodes} and num_envs={num_envs}, expected both at least 1"
         )
-    index = names.index(embodiment)
-    robot = policy.embodiments[index]
+    robot = planner.robot
     make = partial(
         make_robot_env,
         _spec(env_id),
@@ -97,58 +94,48 @@ def rollout(
         max_steps,
         env_kwargs or {},
     )
-    planner = _Planner(policy, robot, index, execute_steps, env_id, device)
     with closing(_vector(make, min(num_envs, episodes), vectorization)) as envs:
         finished = _run(envs, planner, list(range(seed, seed + episodes)))
     return RolloutResult(env_id, [finished[s].result(robot) for s in sorted(finished)])
 
 
-class _Planner:
+class _Planner(Planner):
     """Refills the action queues of episodes with one batched call of the policy."""
 
     def __init__(
         self,
         policy: ChunkPolicy,
-        robot: Embodiment,
-        index: int,
+        embodiment: str,
         execute_steps: int,
+        delay_steps: int,
         env_id: str,
         device: torch.device | str,
     ) -> None:
-        self.history_length = policy.history_length
+        super().__init__(policy, embodiment, device)
+        check_execution(execute_steps, delay_steps, policy.chunk_length)
         self.env_id = env_id
-        self._policy, self._robot, self._index = policy, robot, index
-        self._steps, self._device = execute_steps, device
+        self.delay_steps = delay_steps
+        self._steps = execute_steps + delay_steps
 
     def plan(
-        self,
-        episodes: list[RunningEpisode],
-        states: FloatArray,
-        images: npt.NDArray[np.uint8] | None,
+        self, episodes: list[RunningEpisode], states: FloatArray, images: Images | None
     ) -> None:
-        """Queue the next actions of each episode, from states (B, n_s) and images."""
-        length = self._policy.chunk_length
-        noise_BHA = torch.stack([episode.flow_noise(length) for episode in episodes])
+        """Replace the queue of each episode, from states (B, n_s) and images."""
         start = time.perf_counter()
-        seen = observe(episodes, states, images, self._robot, self._index, self._device)
-        with torch.no_grad():
-            chunk = self._policy.predict_chunk(seen, noise_BHA.to(self._device))
-        chunk_BHA = chunk.float().cpu().numpy()  # waits for the device
+        under_way = None
+        if self.delay_steps:
+            width = len(self.robot.action_features)
+            under_way = [np.array(e.queue, np.float32).reshape(-1, width) for e in episodes]
+        chunks = self.answer(self.ask(episodes, states, images, under_way))[:, : self._steps]
         latency = time.perf_counter() - start
-        expected = (len(episodes), length, ACTION_WIDTH)
-        if chunk_BHA.shape != expected:
-            raise RolloutError(
-                f"the policy returned a chunk of shape {chunk_BHA.shape}, expected {expected}"
-            )
-        actions = self._robot.action_from_unified(chunk_BHA)[:, : self._steps]
-        for episode, queue in zip(episodes, actions, strict=True):
+        for episode, queue in zip(episodes, chunks, strict=True):
             if not np.isfinite(queue).all():
                 raise RolloutError(
                     f"the policy returned NaN or inf actions at step {len(episode.pairs)} of "
                     f"the episode with seed {episode.seed} in {self.env_id!r}, expected finite ones"
                 )
+            episode.queue.clear()
             episode.queue.extend(queue)
-            episode.plans += 1
             episode.latencies_s.append(latency)
 
 
@@ -157,14 +144,14 @@ def _run(envs: Environments, planner: _Planner, seeds: list[int]) -> dict[int, R
     space = envs.single_action_space
     assert isinstance(space, gymnasium.spaces.Box)
     low, high = space.low, space.high
-    waiting = [RunningEpisode(seed, planner.history_length) for seed in reversed(seeds)]
+    waiting = [RunningEpisode(seed, planner.policy.history_length) for seed in reversed(seeds)]
     slots: list[RunningEpisode | None] = [waiting.pop() for _ in range(envs.num_envs)]
     finished: dict[int, RunningEpisode] = {}
     observation, info = envs.reset(seed=[episode.seed for episode in slots if episode])
     _note(slots, info)
     while any(slots):
         active = [(i, episode) for i, episode in enumerate(slots) if episode]
-        due = [(i, episode) for i, episode in active if not episode.queue]
+        due = [(i, episode) for i, episode in active if len(episode.queue) <= planner.delay_steps]
         if due:
             rows = [i for i, _ in due]
             images = observation["images"][rows] if "images" in observation else None

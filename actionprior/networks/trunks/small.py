@@ -122,35 +122,36 @@ class SmallTrunk(Trunk):
         """
         check_inputs(images_BCKYX, camera_mask_BC, task)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            cameras = images_BCKYX.shape[1]
+            batch, cameras = images_BCKYX.shape[:2]  # a robot may have no camera
             text = self.read(task)
             seen = self.look(
                 images_BCKYX.flatten(0, 1),
                 TextFeatures(*(t.repeat_interleave(cameras, dim=0) for t in text)),
             )
+            sizes = (batch, cameras)
             image_INW = torch.cat(
-                [self._object_tokens(seen, cameras), self._map_tokens(seen, cameras)], dim=1
+                [self._object_tokens(seen, *sizes), self._map_tokens(seen, *sizes)], dim=1
             )
             words_BLW = self.from_word(text.tokens_BLW)
-            image_BCNW = image_INW.reshape(-1, cameras, *image_INW.shape[1:])
+            image_BCNW = image_INW.reshape(batch, cameras, *image_INW.shape[1:])
             return join_tokens(image_BCNW, camera_mask_BC, words_BLW, text.mask_BL)
 
-    def _object_tokens(self, seen: Seen, cameras: int) -> Tensor:
+    def _object_tokens(self, seen: Seen, batch: int, cameras: int) -> Tensor:
         """(I, R, W): place, appearance and certainty of target and goal."""
         weight_IRN = seen.weight_IRN
         appearance_IRC = weight_IRN @ seen.map_ICYX.flatten(2).mT
         certainty_IR1 = weight_IRN.amax(dim=-1, keepdim=True)
         looks = self.from_object(torch.cat([appearance_IRC, certainty_IR1], dim=-1))
         code = place_code(cameras, 1, 1, looks.shape[-1], looks.device)
-        looks = looks + code.repeat(len(looks) // cameras, 1, 1)
+        looks = looks + code.repeat(batch, 1, 1)
         # Places enter unmixed, so that a millimetre stays readable behind a random projection.
         return torch.cat([place_features(seen.place_IR3), looks], dim=-1) + self.role_RW
 
-    def _map_tokens(self, seen: Seen, cameras: int) -> Tensor:
+    def _map_tokens(self, seen: Seen, batch: int, cameras: int) -> Tensor:
         """(I, grid², W): the feature map, pooled."""
         pooled = F.adaptive_avg_pool2d(seen.map_ICYX, self.grid).flatten(2).mT
         code = place_code(cameras, self.grid, self.grid, self.width, pooled.device)
-        tokens_INW: Tensor = self.from_map(pooled) + code.repeat(len(pooled) // cameras, 1, 1)
+        tokens_INW: Tensor = self.from_map(pooled) + code.repeat(batch, 1, 1)
         return tokens_INW
 
 

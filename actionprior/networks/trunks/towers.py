@@ -185,15 +185,18 @@ class ImageTower(nn.Module):
             tower.requires_grad_(False)
         blank = torch.zeros(1, 3, *size, dtype=torch.uint8)
         try:
-            self.width = try_out(tower, lambda: self(blank)).shape[1]
+            self.map_size = try_out(tower, lambda: self(blank)).shape[1:]
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the image tower does not take images of {size[0]} by {size[1]} pixels: "
                 f"{first_line(error)}"
             ) from error
+        self.width = self.map_size[0]
 
     def forward(self, images_IKYX: Tensor) -> Tensor:
         """uint8 (I, 3, any, any) → (I, C, Y, X)."""
+        if not len(images_IKYX):  # which transformers cannot reshape
+            return self.mean_K11.new_zeros(0, *self.map_size)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x_IKYX = (resize(images_IKYX, self.size) - self.mean_K11) / self.std_K11
             return self._features(self.tower, x_IKYX)

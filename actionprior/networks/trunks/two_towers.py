@@ -54,12 +54,12 @@ class TwoTowerTrunk(Trunk):
             ValueError: the arguments' shapes do not fit together.
         """
         check_inputs(images_BCKYX, camera_mask_BC, task)
-        cameras = images_BCKYX.shape[1]
+        batch, cameras = images_BCKYX.shape[:2]  # a robot may have no camera
         map_ICYX = self.image(images_BCKYX.flatten(0, 1))
         rows, columns = map_ICYX.shape[2:]
         image_INW = self.from_image(_normalized(map_ICYX.flatten(2).mT))
         code_CNW = place_code(cameras, rows, columns, self.width, image_INW.device)
-        image_BCNW = image_INW.reshape(-1, cameras, *image_INW.shape[1:]) + code_CNW
+        image_BCNW = image_INW.reshape(batch, cameras, *image_INW.shape[1:]) + code_CNW
         words = self.text(task)
         text_BLW = self.from_text(_normalized(words.tokens_BLW))
         return join_tokens(image_BCNW, camera_mask_BC, text_BLW, words.mask_BL)

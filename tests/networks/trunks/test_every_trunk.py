@@ -54,6 +54,16 @@ def test_tokens_of_all_cameras_then_of_the_text(build: Build, images: Tensor) ->
     torch.testing.assert_close(one.tokens_BNW[:, :patches], two.tokens_BNW[:, :patches])
 
 
+def test_a_robot_may_have_no_camera(build: Build, images: Tensor) -> None:
+    trunk = build().eval()
+    none = trunk(images[:, :0], cameras([], []), TASKS)
+    words = none.tokens_BNW.shape[1]
+    torch.testing.assert_close(
+        none.tokens_BNW, trunk(images, cameras([1, 1], [1, 1]), TASKS).tokens_BNW[:, -words:]
+    )
+    assert none.mask_BN.shape == (2, words)
+
+
 def test_same_view_from_another_camera_or_place_differs(build: Build, images: Tensor) -> None:
     grey = torch.full_like(images, 100)
     tokens = build().eval()(grey, cameras([1, 1], [1, 1]), TASKS).tokens_BNW[0]

@@ -1,0 +1,111 @@
+"""An exported policy: a folder of ``config.json`` and ``model.safetensors``, nothing pickled.
+
+The folder is a LeRobot policy, too: ``config.json`` is what its configuration class reads, and
+ours lies in it under one key.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from actionprior.checkpoint_formats import FORMAT, FormatError
+from actionprior.checkpoint_io import CheckpointError
+from actionprior.networks.policy_checkpoint import (
+    PRIOR,
+    SETTINGS,
+    Description,
+    build,
+    described_trunk,
+    load_network,
+)
+from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks.base import Trunk
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+OURS = "actionprior"  # the key of ``config.json`` under which our description lies
+EXECUTION = ("embodiment", "execute_steps", "delay_steps")
+"""Arguments of ``actionprior.Policy`` that a folder may say."""
+
+
+def describe_network(network: PolicyNetwork) -> Description:
+    """Plain data from which ``policy_checkpoint.build`` makes the network again."""
+    return {
+        "format": FORMAT,
+        "embodiments": [e.to_dict() for e in network.embodiments],
+        "trunk": described_trunk(network.trunk),
+        PRIOR: network.prior.describe(),
+        "settings": {key: getattr(network, key) for key in SETTINGS},
+    }
+
+
+def write_folder(network: PolicyNetwork, config: dict[str, Any], folder: Path) -> None:
+    """Write an exported policy.
+
+    Args:
+        network: the policy.
+        config: LeRobot's part of ``config.json`` and, under ``actionprior``, what
+            ``actionprior.Policy`` is to be made with.
+        folder: made where it is missing; files in it of the same names are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    told = config | {OURS: describe_network(network) | config.get(OURS, {})}
+    (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_config(folder: Path) -> Description:
+    """Our part of an exported folder's ``config.json``.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another policy.
+        FormatError: a newer version wrote it.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no {CONFIG}: it is no exported policy") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from None
+    told = config.get(OURS) if isinstance(config, dict) else None
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path} has no {OURS!r}: another program wrote it")
+    found = told.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise FormatError(
+            f"{path} is of format {found!r}, and this version of actionprior reads up to "
+            f"{FORMAT}; update actionprior"
+        )
+    return told
+
+
+def load_folder(
+    folder: str | Path, trunk: Trunk | None = None
+) -> tuple[PolicyNetwork, dict[str, Any]]:
+    """The network of an exported folder, and what it says of how to execute its chunks.
+
+    Raises:
+        CheckpointError: missing, damaged, or with weights that are not as described.
+    """
+    told = read_config(Path(folder))
+    path = Path(folder) / WEIGHTS
+    try:
+        weights = load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from None
+    network = build(told, weights, folder, trunk)
+    return network, {key: told[key] for key in EXECUTION if key in told}
+
+
+def load_policy_network(
+    path: str | Path, trunk: Trunk | None = None
+) -> tuple[PolicyNetwork, dict[str, Any]]:
+    """The network of a Stage-2 checkpoint or of an exported folder; see ``load_folder``."""
+    if Path(path).is_dir():
+        return load_folder(path, trunk)
+    return load_network(path, trunk), {}

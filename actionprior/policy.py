@@ -1,0 +1,294 @@
+"""A policy on a robot: observations in, actions out; no Lightning, no simulator.
+
+Axes: H chunk steps, n_s state features, n_a action features, A = 37 action slots, C cameras,
+Y rows, X columns.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actionprior.batch import Committed, Observation
+from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.flow_matching import Integrator
+from actionprior.networks.policy_folder import load_policy_network
+from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks.base import Trunk
+from actionprior.planning import Images, Memory, Pair, Planner, PolicyError, check_execution
+
+DEFAULT_EXECUTE_STEPS = 8
+
+
+class Sensed(NamedTuple):
+    """A checked observation."""
+
+    state: FloatArray  # (n_s,)
+    images: Images | None  # (C, Y, X, 3)
+    task: str
+
+
+class Policy:
+    """Acts for one robot: ``reset()``, then ``select_action(observation)`` at its control rate.
+
+    An observation is a mapping with the names of the robot's dataset: its ``state_key`` (by
+    default ``observation.state``), a vector (n_s,) in the robot's units and order; each of its
+    ``cameras``, uint8 (Y, X, 3); and ``task``, the instruction. Actions (n_a,) come in the robot's
+    units and order, as its dataset holds them. The past is remembered; the same seed and
+    observations give the same actions.
+
+    Three ways to execute chunks:
+
+    - ``execute_steps`` actions of each, then the next is planned while the robot waits;
+    - with ``delay_steps`` d, it is planned in the background while d further actions of the
+      chunk under way are executed; it begins with exactly these and takes over after them
+      (real-time chunking, arXiv 2506.07339 and 2512.05964);
+    - with ``ensemble`` m, every action is the mean of what all chunks say of its step, weighted
+      by exp(-m·i), i = 0 for the oldest (arXiv 2304.13705, Sec. IV-B).
+
+    Attributes:
+        robot: the embodiment.
+        late_plans: plans that were not ready after ``delay_steps``, for which the robot waited.
+    """
+
+    def __init__(
+        self,
+        network: PolicyNetwork,
+        embodiment: str = "",
+        execute_steps: int = 0,
+        delay_steps: int = 0,
+        ensemble: float | None = None,
+        integration_steps: int = 0,
+        integrator: Integrator | None = None,
+        precision: torch.dtype = torch.float32,
+        compile: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Let a network act.
+
+        Args:
+            network: put in evaluation mode and on ``device``.
+            embodiment: which of its robots; empty: the only one.
+            execute_steps: actions of a chunk before the next; 0: 8, or what fits the chunk.
+            delay_steps: actions that are executed while a chunk is planned.
+            ensemble: m of temporal ensembling; None: off.
+            integration_steps: of the flow; 0: as trained.
+            integrator: ``euler``, ``midpoint`` or ``rk4``; None: as trained.
+            precision: of the networks' arithmetic: float32, or bfloat16 or float16 by autocast.
+            compile: run trunk, fusion and decoder through ``torch.compile``.
+            device: where the networks run.
+
+        Raises:
+            PolicyError: an unknown robot, steps that do not fit the chunk, or ensembling together
+                with a delay.
+            MissingStatisticsError: the network was never trained on a robot of its.
+        """
+        length = network.chunk_length
+        if not execute_steps:
+            execute_steps = min(DEFAULT_EXECUTE_STEPS, length - delay_steps)
+        check_execution(execute_steps, delay_steps, length)
+        if ensemble is not None and delay_steps:
+            raise PolicyError(
+                f"ensemble is {ensemble} and delay_steps {delay_steps}; expected one of them only"
+            )
+        network.prior.normalizer.require_fitted()
+        self.network = network.eval().requires_grad_(False).to(device)
+        network.integration_steps = integration_steps or network.integration_steps
+        network.integrator = integrator or network.integrator
+        if compile:
+            for part in (network.trunk, network.fusion, network.prior.decoder):
+                part.compile()
+        acting = _InPrecision(network, precision, torch.device(device))
+        self.planner = Planner(acting, embodiment, device)
+        self.robot: Embodiment = self.planner.robot
+        self.execute_steps, self.delay_steps, self.ensemble = execute_steps, delay_steps, ensemble
+        self.late_plans = 0
+        self._coming: Future[FloatArray] | None = None
+        self._background = ThreadPoolExecutor(1, "policy") if delay_steps else None
+        self.reset()
+
+    @classmethod
+    def load(cls, path: str | Path, trunk: Trunk | None = None, **execution: Any) -> Self:  # noqa: ANN401  # the constructor's
+        """A policy from a Stage-2 checkpoint or an exported folder; nothing is unpickled.
+
+        Args:
+            path: of either.
+            trunk: needed only where the policy's trunk is not one of ours.
+            **execution: arguments of the constructor; an exported folder says the robot.
+
+        Raises:
+            CheckpointError: missing, damaged, or of another kind.
+            PolicyError: as the constructor.
+        """
+        network, told = load_policy_network(path, trunk)
+        return cls(network, **(told | execution))
+
+    # ---- acting ---------------------------------------------------------------------------
+
+    def reset(self, seed: int = 0) -> None:
+        """Forget the past; an episode begins.
+
+        Args:
+            seed: of the flow noise.
+        """
+        if self._coming is not None:
+            self._coming.result()  # a plan of the episode before must not run beside ours
+        self.memory = Memory(seed, self.network.history_length)
+        self._queue: deque[FloatArray] = deque()
+        self._chunks: deque[tuple[int, FloatArray]] = deque()
+        self._coming = None
+        self._step = 0
+
+    def predict_chunk(self, observation: Mapping[str, Any]) -> FloatArray:
+        """The next chunk (H, n_a), of which nothing is taken as executed.
+
+        Raises:
+            PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
+        """
+        sensed = self.sense(observation)
+        return self._chunk(sensed)
+
+    def select_action(self, observation: Mapping[str, Any]) -> FloatArray:
+        """The next action (n_a,), taken as executed: see :meth:`executed`.
+
+        Raises:
+            PolicyError: as ``predict_chunk``.
+        """
+        sensed = self.sense(observation)
+        if self.ensemble is not None:
+            action = self._ensembled(sensed, self.ensemble)
+        else:
+            self._refill(sensed)
+            action = self._queue.popleft()
+        self.memory.pairs = [*self.memory.history, Pair(sensed.state, action)]
+        self._step += 1
+        return action.copy()
+
+    def executed(self, action: FloatArray) -> None:
+        """Tell what the robot executed in place of the last action, such as a clipped one.
+
+        Raises:
+            PolicyError: no action was selected yet, or this one's shape is another.
+        """
+        if not self.memory.pairs:
+            raise PolicyError("executed() was called before the first select_action()")
+        state, selected = self.memory.pairs[-1]
+        value = np.asarray(action, dtype=np.float32)
+        if value.shape != selected.shape:
+            raise PolicyError(
+                f"the executed action has shape {value.shape}, expected {selected.shape}"
+            )
+        self.memory.pairs[-1] = Pair(state, value)
+
+    def sense(self, observation: Mapping[str, Any]) -> Sensed:
+        """Check an observation and take from it what the policy sees.
+
+        Raises:
+            PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
+        """
+        return sense(observation, self.robot)
+
+    # ---- planning -------------------------------------------------------------------------
+
+    def _chunk(self, sensed: Sensed) -> FloatArray:
+        chunk: FloatArray = self.planner.answer(self._question(sensed))[0]
+        return chunk
+
+    def _question(self, sensed: Sensed, committed: FloatArray | None = None) -> Any:  # noqa: ANN401
+        self.memory.instruction = sensed.task
+        images = None if sensed.images is None else sensed.images[None]
+        under_way = None if committed is None else [committed]
+        return self.planner.ask([self.memory], sensed.state[None], images, under_way)
+
+    def _refill(self, sensed: Sensed) -> None:
+        """See that there is an action to execute; with a delay, plan ahead of need."""
+        if not self._queue and self._coming is None:
+            self._queue.extend(self._chunk(sensed)[: self.execute_steps + self.delay_steps])
+        elif self._background and self._coming is None and len(self._queue) == self.delay_steps:
+            question = self._question(sensed, np.stack(self._queue))
+            self._coming = self._background.submit(self.planner.answer, question)
+        if not self._queue and self._coming is not None:
+            self.late_plans += not self._coming.done()
+            chunk = self._coming.result()[0]
+            self._queue.extend(chunk[self.delay_steps : self.execute_steps + self.delay_steps])
+            self._coming = None
+
+    def _ensembled(self, sensed: Sensed, m: float) -> FloatArray:
+        if self._step % self.execute_steps == 0:
+            self._chunks.append((self._step, self._chunk(sensed)))
+        while self._step - self._chunks[0][0] >= self.network.chunk_length:
+            self._chunks.popleft()
+        said_NA = self.robot.action_to_unified(
+            np.stack([chunk[self._step - start] for start, chunk in self._chunks])
+        )
+        weight_N1 = np.exp(-m * np.arange(len(said_NA), dtype=np.float32))[:, None]
+        mean_A = (weight_N1 * said_NA).sum(0) / weight_N1.sum()
+        return self.robot.action_from_unified(mean_A)
+
+
+class _InPrecision:
+    """The network, run in a precision."""
+
+    def __init__(
+        self, network: PolicyNetwork, precision: torch.dtype, device: torch.device
+    ) -> None:
+        self._network = network
+        self._precision = precision
+        self._device = device
+        self.embodiments = network.embodiments
+        self.chunk_length = network.chunk_length
+        self.history_length = network.history_length
+
+    def predict_chunk(
+        self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
+    ) -> Tensor:
+        mixed = self._precision != torch.float32
+        with torch.autocast(self._device.type, self._precision, enabled=mixed):
+            return self._network.predict_chunk(observation, noise_BHA, committed)
+
+
+def sense(observation: Mapping[str, Any], robot: Embodiment) -> Sensed:
+    """Check an observation of a robot and take from it what a policy sees.
+
+    Raises:
+        PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
+    """
+    wanted = [robot.state_key, *robot.cameras, "task"]
+    if missing := [key for key in wanted if key not in observation]:
+        raise PolicyError(
+            f"the observation lacks {', '.join(map(repr, missing))}; "
+            f"robot {robot.name!r} needs {wanted}, found {sorted(map(str, observation))}"
+        )
+    state = np.asarray(observation[robot.state_key])
+    count = len(robot.state_features)
+    if state.shape != (count,) or not np.issubdtype(state.dtype, np.number):
+        raise PolicyError(
+            f"{robot.state_key!r} is {state.dtype} of shape {state.shape}, "
+            f"expected {count} numbers: {', '.join(robot.state_features)}"
+        )
+    state = state.astype(np.float32)
+    if not np.isfinite(state).all():
+        bad = [f for f, v in zip(robot.state_features, state, strict=True) if not np.isfinite(v)]
+        raise PolicyError(f"{robot.state_key!r} is not finite at {', '.join(bad)}")
+    task = observation["task"]
+    if not isinstance(task, str):
+        raise PolicyError(f"'task' is a {type(task).__name__}, expected a string")
+    images = [_image(observation[key], key) for key in robot.cameras]
+    if len({image.shape for image in images}) > 1:
+        sizes = {key: i.shape for key, i in zip(robot.cameras, images, strict=True)}
+        raise PolicyError(f"images differ in size: {sizes}; expected one size for all")
+    return Sensed(state, np.stack(images) if images else None, task)
+
+
+def _image(value: object, key: str) -> Images:
+    image = np.asarray(value)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise PolicyError(
+            f"{key!r} is {image.dtype} of shape {image.shape}, expected uint8 (rows, columns, 3)"
+        )
+    return image

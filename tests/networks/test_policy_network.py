@@ -1,0 +1,87 @@
+"""Committed steps: held where they are, and seen by the rest of the chunk."""
+
+import pytest
+import torch
+
+from actionprior.batch import Committed, Observation
+from actionprior.errors import UserError
+from actionprior.networks.policy_network import PolicyNetwork
+from tests.policies import SMALL, tiny_network
+from tests.robots import delta_arm, position_arm, tool_arm, windows
+
+ROBOTS = [delta_arm(), position_arm(), tool_arm()]
+
+
+def seen(network: PolicyNetwork, rows: int = 6) -> Observation:
+    now = windows(ROBOTS, rows, SMALL.chunk_length, seed=5)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (rows, 1, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Observation(
+        images,
+        torch.ones(rows, 1, dtype=torch.bool),
+        ["reach"] * rows,
+        now.state_BHS[:, 0],
+        now.reference_BA,
+        windows(ROBOTS, rows, SMALL.history_length, seed=6),
+        now.embodiment_B,
+    )
+
+
+@pytest.mark.parametrize("prefix_steps", [0, 4], ids=["inpainted", "trained"])
+def test_committed_steps_come_back_and_the_others_follow(prefix_steps: int) -> None:
+    network = tiny_network(ROBOTS, prefix_steps=prefix_steps)
+    observation, noise = seen(network), torch.randn(6, 12, 37)
+    plain = network.predict_chunk(observation, noise)
+    before = network.predict_chunk(observation, torch.randn(6, 12, 37))
+    steps = torch.tensor([0, 1, 2, 3, 4, 4])
+    chunk = network.predict_chunk(observation, noise, Committed(before, steps))
+    for row, count in enumerate(steps.tolist()):
+        torch.testing.assert_close(chunk[row, :count], before[row, :count], atol=1e-4, rtol=0)
+    torch.testing.assert_close(chunk[0], plain[0], atol=1e-5, rtol=0)  # nothing committed
+    assert not torch.allclose(chunk[4, 4:], plain[4, 4:], atol=1e-3)
+    # What lies behind the committed steps is never looked at.
+    spoilt = before.clone()
+    spoilt[4, 4:] = 50.0
+    again = network.predict_chunk(observation, noise, Committed(spoilt, steps))
+    torch.testing.assert_close(again[4], chunk[4], atol=1e-5, rtol=0)
+
+
+def test_more_committed_steps_than_trained_on_are_inpainted() -> None:
+    trained, plain = tiny_network(ROBOTS, prefix_steps=2), tiny_network(ROBOTS)
+    observation, noise = seen(trained), torch.randn(6, 12, 37)
+    before = plain.predict_chunk(observation, torch.randn(6, 12, 37))
+    for count, same in ((2, False), (3, True)):
+        committed = Committed(before, torch.full((6,), count))
+        chunks = [n.predict_chunk(observation, noise, committed) for n in (trained, plain)]
+        assert torch.allclose(*chunks, atol=1e-6) == same
+
+
+def test_known_steps_are_left_out_of_the_loss() -> None:
+    prior = tiny_network(ROBOTS).prior
+    window = windows(ROBOTS, 6, SMALL.chunk_length, seed=9)
+    z = torch.nn.functional.normalize(torch.randn(6, 16), dim=-1)
+    noise, r = torch.randn(6, 12, 37), torch.rand(6)
+    none = prior.flow_loss(z, window, noise, r)
+    torch.testing.assert_close(
+        prior.flow_loss(z, window, noise, r, torch.zeros(6, dtype=torch.int64)), none
+    )
+    known = torch.full((6,), 5)
+    loss = prior.flow_loss(z, window, noise, r, known)
+    other = noise.clone()
+    other[:, :5] = torch.randn(6, 5, 37)  # the noise of known steps is not seen either
+    torch.testing.assert_close(prior.flow_loss(z, window, other, r, known), loss)
+    assert not torch.allclose(loss, none)
+
+
+def test_acting_and_training_see_the_same() -> None:
+    for history in ("off", "encoder", "mlp"):
+        network = tiny_network(ROBOTS, history=history)
+        observation = seen(network)
+        torch.testing.assert_close(
+            network.latent(observation), network.latents(observation).with_history_BZ
+        )
+
+
+def test_too_long_a_prefix_is_told() -> None:
+    with pytest.raises(UserError, match="prefix_steps is 12; expected 0 to 11"):
+        tiny_network(prefix_steps=12)

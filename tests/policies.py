@@ -1,0 +1,44 @@
+"""Small untrained policies that answer at once, and observations for them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from actionprior.embodiment import Embodiment
+from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks import SmallTrunk
+from tests.robots import delta_arm, windows
+
+SMALL = PriorArchitecture(
+    width=32,
+    latent_width=16,
+    encoder_depth=1,
+    decoder_depth=2,
+    heads=2,
+    chunk_length=12,
+    history_length=4,
+    decoder_sees_state=True,
+)
+
+
+def tiny_network(robots: list[Embodiment] | None = None, **settings: Any) -> PolicyNetwork:
+    """A network with statistics whose every part says something, though nothing was learnt."""
+    torch.manual_seed(3)
+    robots = robots or [delta_arm()]
+    prior = MotionPrior(robots, SMALL)
+    prior.normalizer.fit(windows(robots, 40, SMALL.chunk_length))
+    for module in prior.decoder.modules():  # a fresh decoder says nothing at all
+        if isinstance(module, torch.nn.Linear) and not module.weight.any():
+            torch.nn.init.normal_(module.weight, std=0.2)
+    trunk = SmallTrunk(image_size=32, channels=16, text_width=16, width=48)
+    return PolicyNetwork(robots, trunk, prior, **{"width": 32, "heads": 2, **settings}).eval()
+
+
+def observation(robot: Embodiment, step: int = 0) -> dict[str, Any]:
+    """What a robot senses at a step; any two steps differ."""
+    rng = np.random.default_rng(step)
+    images = {camera: rng.integers(0, 255, (40, 48, 3), dtype=np.uint8) for camera in robot.cameras}
+    state = rng.uniform(-1, 1, len(robot.state_features)).astype(np.float32)
+    return {robot.state_key: state, "task": f"reach for thing {step % 3}", **images}

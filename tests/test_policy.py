@@ -1,0 +1,186 @@
+"""A policy on a robot: the same actions as everywhere else, and ways to execute chunks."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from actionprior.networks.policy_folder import write_folder
+from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.planning import PolicyError
+from actionprior.policy import Policy
+from tests.policies import observation, tiny_network
+from tests.robots import delta_arm, position_arm, tool_arm
+
+ARM = delta_arm()
+
+
+def act(policy: Policy, steps: int, seed: int = 0) -> np.ndarray:
+    policy.reset(seed)
+    return np.stack([policy.select_action(observation(policy.robot, k)) for k in range(steps)])
+
+
+def test_it_executes_so_many_actions_of_each_chunk() -> None:
+    policy = Policy(tiny_network(), execute_steps=3)
+    policy.reset(7)
+    chunk = policy.predict_chunk(observation(ARM))
+    assert chunk.shape == (12, 8)
+    done = act(policy, 7, seed=7)
+    np.testing.assert_array_equal(done[:3], chunk[:3])
+    assert policy.memory.plans == 3
+    # The past is a part of what is seen: a chunk from the same observation and noise differs.
+    fresh = Policy(tiny_network(), execute_steps=3)
+    fresh.reset(7)
+    fresh.memory.plans = 1
+    assert not np.allclose(fresh.predict_chunk(observation(ARM, 3))[:3], done[3:6])
+
+
+def test_the_seed_and_the_observations_decide() -> None:
+    policy = Policy(tiny_network())
+    np.testing.assert_array_equal(act(policy, 10), act(policy, 10))
+    assert not np.allclose(act(policy, 10), act(policy, 10, seed=1))
+
+
+@pytest.mark.parametrize("robot", [delta_arm(), position_arm(), tool_arm()], ids=lambda r: r.name)
+def test_a_delay_holds_what_is_under_way(robot: Any) -> None:
+    network = tiny_network([robot], prefix_steps=3)
+    policy = Policy(network, execute_steps=5, delay_steps=3)
+    chunks: list[np.ndarray] = []
+    plain = policy.planner.answer
+
+    def noted(question: Any) -> np.ndarray:
+        chunks.append(plain(question)[0])
+        return chunks[-1][None]
+
+    policy.planner.answer = noted  # type: ignore[method-assign]
+    done = act(policy, 18)
+    assert len(chunks) >= 3
+    # A chunk begins with the three actions that the one before still executes, then takes over.
+    for k, chunk in enumerate(chunks[1:3], 1):
+        np.testing.assert_allclose(chunk[:3], done[5 * k : 5 * k + 3], atol=2e-5)
+        np.testing.assert_array_equal(chunk[3:8], done[5 * k + 3 : 5 * k + 8])
+
+
+def test_a_plan_in_the_background_does_not_change_what_is_done() -> None:
+    policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
+    fast = act(policy, 20)
+    plain, hurry = policy.planner.answer, threading.Event()
+
+    def slow(question: Any) -> np.ndarray:
+        hurry.wait(0.05)
+        return plain(question)
+
+    policy.planner.answer = slow  # type: ignore[method-assign]
+    np.testing.assert_array_equal(act(policy, 20), fast)
+    assert policy.late_plans > 0  # the robot waited, and it is told
+
+
+def test_an_ensemble_is_the_weighted_mean_of_all_that_was_said() -> None:
+    policy = Policy(tiny_network(), execute_steps=1, ensemble=0.1)
+    chunks = []
+    plain = policy._chunk
+
+    def noted(sensed: Any) -> np.ndarray:
+        chunks.append(plain(sensed))
+        return chunks[-1]
+
+    policy._chunk = noted  # type: ignore[method-assign]
+    done = act(policy, 15)
+    for step in (0, 4, 14):
+        first = max(0, step - 11)
+        said = np.stack([chunks[k][step - k] for k in range(first, step + 1)])
+        weight = np.exp(-0.1 * np.arange(len(said)))[:, None]
+        np.testing.assert_allclose(done[step], (weight * said).sum(0) / weight.sum(), atol=1e-5)
+
+
+def test_what_was_really_executed_is_remembered() -> None:
+    policy = Policy(tiny_network())
+    with pytest.raises(PolicyError, match="before the first select_action"):
+        policy.executed(np.zeros(8))
+    action = policy.select_action(observation(ARM))
+    policy.executed(action / 2)
+    np.testing.assert_array_equal(policy.memory.pairs[-1].action, action / 2)
+    with pytest.raises(PolicyError, match=r"shape \(7,\), expected \(8,\)"):
+        policy.executed(np.zeros(7))
+    for step in range(30):
+        policy.select_action(observation(ARM, step))
+    assert len(policy.memory.pairs) <= policy.network.history_length + 1  # not the whole day
+
+
+def test_an_exported_folder_acts_as_the_network(tmp_path: Path) -> None:
+    network = tiny_network([delta_arm(), position_arm()], prefix_steps=2)
+    expected = act(Policy(network, "kuka", execute_steps=5), 12)
+    write_folder(network, {"actionprior": {"embodiment": "kuka", "execute_steps": 5}}, tmp_path)
+    policy = Policy.load(tmp_path)
+    assert (policy.robot.name, policy.execute_steps) == ("kuka", 5)
+    np.testing.assert_array_equal(act(policy, 12), expected)
+    assert Policy.load(tmp_path, embodiment="panda", execute_steps=2).robot.name == "panda"
+
+
+def test_precision_and_integrator_change_the_arithmetic_alone() -> None:
+    reference = act(Policy(tiny_network(), integration_steps=64, integrator="rk4"), 6)
+    for changes in (
+        {"integration_steps": 16, "integrator": "midpoint"},
+        {"integration_steps": 99},
+    ):
+        np.testing.assert_allclose(act(Policy(tiny_network(), **changes), 6), reference, atol=0.05)
+    rough = act(Policy(tiny_network(), precision=torch.bfloat16), 6)
+    exact = act(Policy(tiny_network()), 6)
+    assert 0 < np.abs(rough - exact).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observation.state": np.zeros(7)}, r"of shape \(7,\), expected 8 numbers: joint_1"),
+        ({"observation.state": np.full(8, np.nan)}, "not finite at joint_1"),
+        ({"observation.state": np.array(["a"] * 8)}, "expected 8 numbers"),
+        ({"observation.images.front": np.zeros((3, 40, 48))}, r"float64 of shape \(3, 40, 48\)"),
+        ({"observation.images.front": np.zeros((0, 4, 3), np.uint8)}, "expected uint8"),
+        ({"task": 3}, "'task' is a int, expected a string"),
+    ],
+)
+def test_bad_observations_are_told_in_one_sentence(change: Any, message: str) -> None:
+    policy = Policy(tiny_network())
+    with pytest.raises(PolicyError, match=message):
+        policy.select_action(observation(ARM) | change)
+    assert not policy.memory.pairs
+
+
+def test_bad_set_ups_are_told_in_one_sentence() -> None:
+    both = tiny_network([delta_arm(), position_arm()])
+    with pytest.raises(PolicyError, match=r"several robots, \['panda', 'kuka'\]; name one"):
+        Policy(both)
+    with pytest.raises(PolicyError, match="no embodiment 'ur5'"):
+        Policy(both, "ur5")
+    with pytest.raises(PolicyError, match="execute_steps is 13, expected 1 to the chunk length 12"):
+        Policy(tiny_network(), execute_steps=13)
+    with pytest.raises(PolicyError, match="less delay_steps 5"):
+        Policy(tiny_network(), execute_steps=8, delay_steps=5)
+    with pytest.raises(PolicyError, match="expected 0 to execute_steps 2"):
+        Policy(tiny_network(), execute_steps=2, delay_steps=3)
+    with pytest.raises(PolicyError, match="one of them only"):
+        Policy(tiny_network(), delay_steps=2, ensemble=0.1)
+    with pytest.raises(PolicyError, match="the observation lacks 'task'"):
+        Policy(tiny_network()).select_action(
+            {k: v for k, v in observation(ARM).items() if k != "task"}
+        )
+
+
+def test_a_robot_without_statistics_cannot_act() -> None:
+    network: PolicyNetwork = tiny_network()
+    network.prior.normalizer.fitted_E.fill_(False)
+    with pytest.raises(Exception, match="no normalisation statistics for 'panda'"):
+        Policy(network)
+
+
+def test_it_needs_no_lightning() -> None:
+    heavy = "lightning", "lerobot", "open_clip", "timm", "gymnasium", "pybullet"
+    code = f"import sys, actionprior.policy; print([m for m in {heavy} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
