@@ -20,10 +20,10 @@ def test_masked_tokens_are_not_attended_to() -> None:
 def test_a_fresh_adaptive_block_is_the_identity_and_then_follows_its_condition() -> None:
     block = AdaptiveBlock(16, 2, 8)
     x, mask = torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool)
-    assert torch.equal(block(x, mask, torch.randn(3, 8)), x)
+    assert torch.equal(block(x, mask, torch.randn(3, 1, 8)), x)
     for norm in (block.norm_attention, block.norm_mlp):
         torch.nn.init.normal_(norm.modulation.weight, std=0.2)
-    one, two = block(x, mask, torch.randn(3, 8)), block(x, mask, torch.randn(3, 8))
+    one, two = block(x, mask, torch.randn(3, 1, 8)), block(x, mask, torch.randn(3, 1, 8))
     assert (one - two).abs().max() > 1e-2
 
 

@@ -1,0 +1,159 @@
+"""LeRobot's own policies at their default sizes with random weights, to be timed beside ours."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Call = Callable[[], object]
+STATE, ACTIONS, PIXELS = 8, 8, 224
+
+
+def calls(chunk_length: int, image_YX3: torch.Tensor) -> Iterator[tuple[str, Call]]:
+    """Name and one chunk's inference of each policy whose packages are installed.
+
+    One at a time: the caller is done with a policy before the next is made.
+
+    Args:
+        chunk_length: steps that each predicts.
+        image_YX3: uint8, the one camera's image.
+    """
+    image = (image_YX3.permute(2, 0, 1).float() / 255)[None]
+    for name, make in (
+        ("act", _act),
+        ("diffusion", _diffusion),
+        ("multi_task_dit", _multi_task_dit),
+        ("pi0_expert_loop", _pi0_expert),
+    ):
+        try:
+            call = make(chunk_length, image)
+        except ImportError as error:
+            print(f"{name}: not measured, {str(error).strip().splitlines()[0]}", flush=True)
+            continue
+        yield name, call
+        del call
+
+
+def _features() -> dict[str, Any]:
+    from lerobot.configs.types import FeatureType, PolicyFeature
+
+    return {
+        "input_features": {
+            "observation.state": PolicyFeature(FeatureType.STATE, (STATE,)),
+            "observation.images.front": PolicyFeature(FeatureType.VISUAL, (3, PIXELS, PIXELS)),
+        },
+        "output_features": {"action": PolicyFeature(FeatureType.ACTION, (ACTIONS,))},
+        "device": "cpu",
+    }
+
+
+def _batch(image: torch.Tensor) -> dict[str, Any]:
+    return {
+        "observation.state": torch.zeros(1, STATE),
+        "observation.images.front": image,
+        "task": ["push the red cube"],
+    }
+
+
+def _act(chunk_length: int, image: torch.Tensor) -> Call:
+    from lerobot.policies.act.configuration_act import ACTConfig
+    from lerobot.policies.act.modeling_act import ACTPolicy
+
+    config = ACTConfig(
+        **_features(),
+        chunk_size=chunk_length,
+        n_action_steps=chunk_length,
+        pretrained_backbone_weights=None,
+    )
+    policy = ACTPolicy(config).eval()
+    return lambda: policy.predict_action_chunk(_batch(image))
+
+
+def _diffusion(chunk_length: int, image: torch.Tensor) -> Call:
+    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+    config = DiffusionConfig(**_features(), horizon=chunk_length, pretrained_backbone_weights=None)
+    policy = DiffusionPolicy(config).eval()
+
+    def call() -> object:
+        policy.reset()
+        return policy.select_action(_batch(image))
+
+    return call
+
+
+def _multi_task_dit(chunk_length: int, image: torch.Tensor) -> Call:
+    from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
+    from lerobot.policies.multi_task_dit.modeling_multi_task_dit import MultiTaskDiTPolicy
+
+    with _clip_folders() as (vision, text):
+        config = MultiTaskDiTConfig(
+            **_features(),
+            horizon=chunk_length,
+            n_action_steps=chunk_length // 2,
+            vision_encoder_name=vision,
+            text_encoder_name=text,
+        )
+        policy = MultiTaskDiTPolicy(config).eval()
+    words = torch.ones(1, config.tokenizer_max_length, dtype=torch.int64)
+    language = {
+        "observation.language.tokens": words,
+        "observation.language.attention_mask": words.bool(),
+    }
+
+    def call() -> object:
+        policy.reset()
+        return policy.select_action(_batch(image) | language)
+
+    return call
+
+
+@contextmanager
+def _clip_folders() -> Iterator[tuple[str, str]]:
+    """Random weights of the sizes that it loads by default, CLIP ViT-B/16, in the hub's layout."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        vision, text = Path(folder) / "clip-vision", Path(folder) / "clip-text"
+        CLIPVisionModel(CLIPVisionConfig(patch_size=16)).save_pretrained(vision)
+        CLIPTextModel(CLIPTextConfig()).save_pretrained(text)
+        yield str(vision), str(text)
+
+
+def _pi0_expert(chunk_length: int, image: torch.Tensor) -> Call:
+    """The denoising loop of π0's default action expert, behind 256 image and 48 text tokens.
+
+    The language model before it, 2 B parameters, is neither made nor timed.
+    """
+    from lerobot.policies.pi0.configuration_pi0 import PI0Config
+    from lerobot.policies.pi0.modeling_pi0 import PI0Pytorch
+    from transformers import DynamicCache
+
+    config = PI0Config(**_features(), chunk_size=chunk_length, n_action_steps=chunk_length)
+    with torch.device("meta"):
+        model = PI0Pytorch(config)
+    del model.paligemma_with_expert.paligemma
+    model.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.normal_(std=0.02)
+    expert = model.paligemma_with_expert.gemma_expert.config
+    seen, cache = 256 + config.tokenizer_max_length, DynamicCache()
+    for layer in range(expert.num_hidden_layers):
+        shape = (1, expert.num_key_value_heads, seen, expert.head_dim)
+        cache.update(torch.randn(shape), torch.randn(shape), layer)
+    state, mask = torch.zeros(1, config.max_state_dim), torch.ones(1, seen, dtype=torch.bool)
+
+    def call() -> object:
+        x = torch.randn(1, chunk_length, config.max_action_dim)
+        for step in range(config.num_inference_steps):
+            time = torch.full((1,), 1 - step / config.num_inference_steps)
+            x = x - model.denoise_step(state, mask, cache, x, time) / config.num_inference_steps
+        return x
+
+    return call

@@ -1,0 +1,223 @@
+"""Measure what integration steps and real-time chunking do to a policy's chunks and success."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from actionprior.batch import Committed, Observation
+from actionprior.commands._timing import median_seconds
+from actionprior.errors import UserError
+
+if TYPE_CHECKING:
+    from actionprior.networks.policy_network import PolicyNetwork
+    from actionprior.planning import ChunkPolicy
+
+SETTINGS = [
+    *(("euler", steps) for steps in (1, 2, 3, 5, 10)),
+    *(("midpoint", steps) for steps in (1, 2, 5)),
+    *(("rk4", steps) for steps in (1, 2)),
+]
+CALLS = {"euler": 1, "midpoint": 2, "rk4": 4}
+KEPT = 200  # observations on which chunks are compared
+
+
+class Row(NamedTuple):
+    """One way to integrate or to execute, measured."""
+
+    name: str
+    decoder_calls: int
+    chunk_ms: float
+    error: float
+    successes: int
+    rollouts: int
+
+
+class Kept:
+    """The policy, which notes what it was asked."""
+
+    def __init__(self, network: "PolicyNetwork") -> None:
+        self.network = network
+        self.embodiments = network.embodiments
+        self.chunk_length, self.history_length = network.chunk_length, network.history_length
+        self.asked: list[tuple[Observation, Tensor]] = []
+
+    def predict_chunk(
+        self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
+    ) -> Tensor:
+        """As the network."""
+        if len(self.asked) < KEPT:
+            self.asked.append((observation, noise_BHA))
+        return self.network.predict_chunk(observation, noise_BHA, committed)
+
+
+class NotHeld(Kept):
+    """The policy, which is not told what is under way: a delay without real-time chunking."""
+
+    def predict_chunk(
+        self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
+    ) -> Tensor:
+        """As the network, but the first steps are replaced afterwards."""
+        chunk_BHA = self.network.predict_chunk(observation, noise_BHA)
+        assert committed is not None
+        known_BH = torch.arange(self.chunk_length) < committed.steps_B[:, None]
+        return torch.where(known_BH[..., None], committed.action_BHA, chunk_BHA)
+
+
+def bench_execution(
+    ckpt_path: str,
+    env_ids: list[str],
+    embodiment: str = "",
+    rollouts: int = 50,
+    execute_steps: int = 2,
+    delays: list[int] | None = None,
+    seed: int = 990_000_000,
+    page: str = "",
+) -> None:
+    """Roll a policy out with several integrators, numbers of steps and delays, on paired scenes.
+
+    Args:
+        ckpt_path: a Stage-2 checkpoint or an exported folder.
+        env_ids: environments of the suite.
+        embodiment: robot of all of them; empty: the policy's only one.
+        rollouts: of each environment and setting; scenes and flow noise are the same in all.
+        execute_steps: actions executed of a chunk.
+        delays: steps that a plan takes, each with the actions under way held and not held.
+        seed: of the first scene.
+        page: a file to write the tables to.
+
+    Raises:
+        UserError: no environment, or as loading the policy and rolling it out.
+    """
+    from actionprior.networks.policy_folder import load_policy_network
+
+    torch.set_num_threads(1)
+    if not env_ids:
+        raise UserError("env_ids is empty; name at least one environment")
+    network, _ = load_policy_network(ckpt_path)
+    robot = embodiment or network.embodiments[0].name
+
+    def measured(name: str, policy: "Kept", calls: int, delay: int = 0) -> Row:
+        done, count = _successes(policy, env_ids, robot, rollouts, execute_steps, delay, seed)
+        error, chunk_ms = _against(reference, network, asked)
+        row = Row(name, calls, chunk_ms, error, done, count)
+        print(row, flush=True)
+        return row
+
+    asked, reference = _reference(network, env_ids, robot, execute_steps, seed)
+    integration = []
+    for method, steps in SETTINGS:
+        network.integrator, network.integration_steps = method, steps  # type: ignore[assignment]
+        integration.append(measured(f"{method}, {steps}", Kept(network), CALLS[method] * steps))
+    network.integrator, network.integration_steps = "euler", 10
+    execution = []
+    for delay in delays or []:
+        for name, policy in (("held", Kept(network)), ("not held", NotHeld(network))):
+            execution.append(measured(f"delay {delay}, {name}", policy, 10, delay))
+    if page:
+        _write(Path(page), integration, execution, f"{len(env_ids)} tasks, {rollouts} scenes each")
+    told = {"integration": [r._asdict() for r in integration]}
+    print("RESULT " + json.dumps(told | {"delay": [r._asdict() for r in execution]}), flush=True)
+
+
+def _successes(
+    policy: "ChunkPolicy",
+    env_ids: Sequence[str],
+    robot: str,
+    rollouts: int,
+    execute_steps: int,
+    delay: int,
+    seed: int,
+) -> tuple[int, int]:
+    import actionprior.envs  # noqa: F401  # registers the suite
+    from actionprior.rollout import ObservationMap, rollout
+
+    cameras = next(e.cameras for e in policy.embodiments if e.name == robot)
+    where = ObservationMap(images=dict.fromkeys(cameras, "image"))
+    results = [
+        rollout(
+            policy,
+            env_id,
+            rollouts,
+            where,
+            robot,
+            seed=seed,
+            num_envs=10,
+            execute_steps=execute_steps,
+            delay_steps=delay,
+        )
+        for env_id in env_ids
+    ]
+    return sum(e.success for r in results for e in r.episodes), rollouts * len(env_ids)
+
+
+def _reference(
+    network: "PolicyNetwork", env_ids: Sequence[str], robot: str, execute_steps: int, seed: int
+) -> tuple[list[tuple[Observation, Tensor]], list[Tensor]]:
+    """What the policy is asked in a few scenes, and its chunks integrated finely."""
+    kept = Kept(network)
+    _successes(kept, env_ids, robot, 2, execute_steps, 0, seed)
+    told: Any = network.integrator, network.integration_steps
+    network.integrator, network.integration_steps = "rk4", 32
+    chunks = [network.predict_chunk(*question) for question in kept.asked]
+    network.integrator, network.integration_steps = told
+    return kept.asked, chunks
+
+
+def _against(
+    reference: list[Tensor], network: "PolicyNetwork", asked: list[tuple[Observation, Tensor]]
+) -> tuple[float, float]:
+    """Mean distance to the finely integrated chunks, in spans of each action, and milliseconds."""
+    spans_EA = network.prior.normalizer.action_range_EA
+    distances = []
+    for (observation, noise_BHA), exact_BHA in zip(asked, reference, strict=True):
+        robots_B = network.robot_of_prior(observation.embodiment_B)
+        mask_B1A = network.prior.normalizer.action_mask_EA[robots_B][:, None]
+        apart_BHA = (network.predict_chunk(observation, noise_BHA) - exact_BHA).abs()
+        apart_BHA = apart_BHA / spans_EA[robots_B][:, None]
+        distances.append(apart_BHA[mask_B1A.expand_as(apart_BHA)].mean())
+    seconds = median_seconds(5, lambda: network.predict_chunk(*asked[0]))[0]
+    return float(torch.stack(distances).mean()), 1000 * seconds
+
+
+def _write(page: Path, integration: list[Row], execution: list[Row], scenes: str) -> None:
+    from actionprior.rollout import wilson_interval
+
+    def table(rows: list[Row], first: str) -> str:
+        lines = [f"| {first} | decoder calls | chunk [ms] | distance [%] | success [%] | 95 % |"]
+        lines.append("|---|--:|--:|--:|--:|--:|")
+        for r in rows:
+            low, high = (100 * bound for bound in wilson_interval(r.successes, r.rollouts))
+            lines.append(
+                f"| {r.name} | {r.decoder_calls} | {r.chunk_ms:.1f} | {100 * r.error:.2f} | "
+                f"{100 * r.successes / r.rollouts:.1f} | {low:.1f} to {high:.1f} |"
+            )
+        return "\n".join(lines)
+
+    text = [
+        "# How chunks are integrated and executed",
+        f"Written by `lightning bench-execution`: {scenes}, the same scenes and noise in all rows.",
+        "Distance: mean absolute distance to chunks integrated finely (rk4, 32 steps), in percent "
+        "of each action's half span (1 % to 99 %).",
+        table(integration, "integrator, steps"),
+    ]
+    if execution:
+        text += [
+            "## A plan takes time",
+            "The world goes on for so many steps while a chunk is planned. Held: the actions under "
+            "way are given to the policy and its chunk goes on from them (real-time chunking). Not "
+            "held: it takes over without having known of them.",
+            table(execution, "delay [steps]"),
+        ]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(text) + "\n", "utf-8")
+
+
+def main(args: list[str]) -> None:
+    """Run the verb: see :func:`bench_execution` for its options."""
+    from jsonargparse import auto_cli
+
+    auto_cli(bench_execution, args=args, prog="lightning bench-execution")
