@@ -13,6 +13,7 @@ from actionprior.networks.trunks.towers import (
     first_line,
     near_matches,
 )
+from actionprior.networks.trunks.tuning import Tuning
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
 
 
@@ -33,6 +34,12 @@ class TimmTrunk(TwoTowerTrunk):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         quick_gelu: bool | None = None,
+        train_image_blocks: int = 0,
+        train_text_blocks: int = 0,
+        lora_rank: int = 0,
+        lora_alpha: float = 16.0,
+        lora_targets: list[str] | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         """Build the towers.
 
@@ -49,6 +56,15 @@ class TimmTrunk(TwoTowerTrunk):
             mean: of the pixels, in [0, 1]; None: as its weights were trained.
             std: likewise.
             quick_gelu: whether the text weights want OpenAI's GELU; None: as the tag says.
+            train_image_blocks: train only this many last blocks of an unfrozen image model;
+                0: all of it.
+            train_text_blocks: likewise, of the text tower.
+            lora_rank: of low-rank updates (LoRA) that train in the place of the weights of
+                unfrozen towers, in the blocks that train; 0: the weights themselves train.
+            lora_alpha: size of the updates: they are multiplied by ``lora_alpha / lora_rank``.
+            lora_targets: names of the layers that are updated, or the ends of their names, e.g.
+                ``qkv`` or ``mlp.fc1``; None: every linear layer and 1×1 convolution.
+            layer_decay: the learning rate of a block is that of the next one times this.
 
         Raises:
             UserError: an unknown name or tag, a file that does not fit, a failed download, or a
@@ -65,25 +81,27 @@ class TimmTrunk(TwoTowerTrunk):
             TextTower(parts.text, text_model, freeze=freeze_text or frozen),
             width,
             lr_scale,
+            Tuning(
+                train_image_blocks,
+                train_text_blocks,
+                lora_rank,
+                lora_alpha,
+                lora_targets,
+                layer_decay,
+            ),
+            {
+                "model": model,
+                "pretrained": "",
+                "text_model": text_model,
+                "text_pretrained": "",
+                "freeze_image": freeze_image,
+                "freeze_text": freeze_text,
+                "image_size": size[0],
+                "mean": pixels[0],
+                "std": pixels[1],
+                "quick_gelu": parts.quick_gelu,
+            },
         )
-        self._args = {
-            "model": model,
-            "pretrained": "",
-            "text_model": text_model,
-            "text_pretrained": "",
-            "freeze_image": freeze_image,
-            "freeze_text": freeze_text,
-            "lr_scale": lr_scale,
-            "width": self.width,
-            "image_size": size[0],
-            "mean": pixels[0],
-            "std": pixels[1],
-            "quick_gelu": parts.quick_gelu,
-        }
-
-    def init_args(self) -> dict[str, Any]:
-        """See :class:`Trunk`."""
-        return dict(self._args)
 
 
 def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:

@@ -124,9 +124,9 @@ class TextTower(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> "TextTower":
-        """Keep a frozen tower in evaluation mode."""
+        """Keep what is frozen of the tower in evaluation mode."""
         super().train(mode)
-        self.tower.train(mode and not self.frozen)
+        rest_frozen_parts(self.tower)
         return self
 
     def _encode(self, task: list[str]) -> TextFeatures:
@@ -202,10 +202,18 @@ class ImageTower(nn.Module):
             return self._features(self.tower, x_IKYX)
 
     def train(self, mode: bool = True) -> "ImageTower":
-        """Keep a frozen tower in evaluation mode: no dropout, no batch statistics."""
+        """Keep what is frozen in evaluation mode: no dropout, no batch statistics."""
         super().train(mode)
-        self.tower.train(mode and not self.frozen)
+        rest_frozen_parts(self.tower)
         return self
+
+
+def rest_frozen_parts(tower: nn.Module) -> None:
+    """Put every part that has parameters of which none trains into evaluation mode."""
+    for part in tower.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
 
 
 def try_out(tower: nn.Module, run: Callable[[], Tensor]) -> Tensor:
