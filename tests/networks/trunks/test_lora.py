@@ -1,16 +1,22 @@
 """Low-rank updates: they start at nought, they alone train, they stand alone and they merge."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from actionprior.networks.policy_checkpoint import load_network
 from actionprior.networks.trunks.lora import LowRank
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
+from actionprior.vla import VLAModule
 from tests.networks.trunks.conftest import TASKS
+from tests.synthetic import ToyVLA
+from tests.test_motion_prior import SMALL, trainer
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
 TOWERS = ["open_clip", "timm_vit", "timm_cnn"]
@@ -129,3 +135,27 @@ def test_convolutions_can_be_named(tiny: str, images: Tensor) -> None:
     )
     trained(trunk, images)
     assert sum(p.requires_grad for p in trunk.image.parameters()) == 2 * 4
+
+
+def test_a_loaded_policy_acts_with_plain_layers(tmp_path: Path, tiny: str) -> None:
+    data = ToyVLA()
+    trunk = build("open_clip", tiny, lora_rank=2, lr_scale=1.0, layer_decay=0.5)
+    robots = [e.to_dict() for e in data.embodiments]
+    policy = VLAModule(robots, trunk, architecture=SMALL, width=32, heads=2, warmup_steps=1)
+    runner = trainer(tmp_path, 3, limit_val_batches=0)
+    runner.fit(policy, data)
+    rates = {group["initial_lr"] for group in policy.optimizers().param_groups}
+    assert rates == {1e-3, 0.5e-3}, "two blocks are updated, and nothing before them"
+    runner.save_checkpoint(tmp_path / "policy.ckpt")
+    observation = next(iter(data.val_dataloader())).observation
+    noise = torch.randn(len(observation.task), SMALL.chunk_length, 64)
+    noise = noise[..., : policy.network.prior.normalizer.action_range_EA.shape[-1]]
+    expected = policy.eval().network.predict_chunk(observation, noise)
+    for network in (
+        VLAModule.load(tmp_path / "policy.ckpt").network,
+        load_network(tmp_path / "policy.ckpt"),
+    ):
+        assert not any(parametrize.is_parametrized(m) for m in network.modules())
+        torch.testing.assert_close(
+            network.predict_chunk(observation, noise), expected, atol=1e-4, rtol=1e-4
+        )
