@@ -35,7 +35,8 @@ class OpenClipTrunk(TwoTowerTrunk):
 
         Args:
             model: open_clip's name of the architecture.
-            pretrained: one of its tags (downloaded), a local file of weights, or empty.
+            pretrained: one of its tags (downloaded), a local file of weights, a model in the hub's
+                layout (``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``), or empty.
             freeze_image: train nothing of the image tower.
             freeze_text: train nothing of the text tower, and compute each instruction once.
             lr_scale: learning rate of the towers relative to the module's; 0 freezes both.
@@ -69,7 +70,7 @@ class OpenClipTrunk(TwoTowerTrunk):
                 *pixels,
                 freeze=freeze_image or frozen,
             ),
-            TextTower(parts.text, model, freeze=freeze_text or frozen),
+            TextTower(parts.text, model, freeze_text or frozen, pretrained),
             width,
             lr_scale,
             Tuning(

@@ -6,15 +6,18 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from actionprior.errors import UserError
+from actionprior.networks.trunks.hub import hub_model, is_hub_source
+from actionprior.networks.trunks.messages import in_brief, near_matches
 from actionprior.networks.trunks.towers import (
     ImageTower,
     TextTower,
     clip_parts,
-    first_line,
-    near_matches,
 )
 from actionprior.networks.trunks.tuning import Tuning
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
+
+_HUB_CONFIG = "config.json"
+_HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the latter with weights_only=True
 
 
 class TimmTrunk(TwoTowerTrunk):
@@ -45,7 +48,8 @@ class TimmTrunk(TwoTowerTrunk):
 
         Args:
             model: timm's name of the image model.
-            pretrained: one of its tags (downloaded), a local file of weights, or empty.
+            pretrained: one of its tags (downloaded), a local file of weights, a model in the hub's
+                layout (``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``), or empty.
             text_model: open_clip's name of the model whose text tower is used.
             text_pretrained: likewise, for the text tower.
             freeze_image: train nothing of the image model.
@@ -78,7 +82,7 @@ class TimmTrunk(TwoTowerTrunk):
         frozen = lr_scale == 0
         super().__init__(
             ImageTower(visual, _features, size, *pixels, freeze=freeze_image or frozen),
-            TextTower(parts.text, text_model, freeze=freeze_text or frozen),
+            TextTower(parts.text, text_model, freeze_text or frozen, text_pretrained),
             width,
             lr_scale,
             Tuning(
@@ -107,29 +111,62 @@ class TimmTrunk(TwoTowerTrunk):
 def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
     import timm
 
+    if is_hub_source(model):
+        raise UserError(
+            f"model is {model!r}; expected timm's name of its architecture, so that a policy "
+            "stands alone in its checkpoint; give the source of the weights as pretrained"
+        )
     if not timm.is_model(model):
         known = timm.list_models()
         raise UserError(f"timm has no model {model!r}{near_matches(model, known)}")
-    local = Path(pretrained).is_file()
+    try:
+        built = cast(Any, timm).create_model(model, num_classes=0, **_source(model, pretrained))
+        built.pretrained_cfg.pop("state_dict", None)  # else a copy of the model is another of it
+        if image_size and hasattr(built, "set_input_size"):
+            built.set_input_size((image_size, image_size))
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds: network, pickle, keys, shapes
+        what = f"weights {pretrained!r} of timm model {model}" if pretrained else model
+        raise UserError(f"{what} cannot be loaded: {in_brief(error)}") from error
+    return cast(nn.Module, built)
+
+
+def _source(model: str, pretrained: str) -> dict[str, Any]:
+    """Arguments of ``timm.create_model`` that bring the weights.
+
+    The classifier of a file is left out here. Where timm leaves it out, it also stops to compare
+    names, and takes another model's file for this one's without a word.
+    """
+    import timm
+
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{model}.*")]
-    if pretrained and not local and pretrained not in tags:
+    if not pretrained or pretrained in tags:
+        return {"pretrained": bool(pretrained), "pretrained_cfg": pretrained or None}
+    told: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    file = Path(pretrained)
+    if is_hub_source(pretrained):
+        config, file = hub_model(pretrained, _HUB_CONFIG, _HUB_WEIGHTS)
+        if (architecture := config.get("architecture")) != model:
+            raise UserError(f"{pretrained} holds a {architecture}, but model is {model!r}")
+        own = config.get("pretrained_cfg", config)
+        told = {key: own[key] for key in ("input_size", "mean", "std") if key in own}
+        arguments = {"img_size": config.get("model_args", {}).get("img_size")}
+    elif not file.is_file():
         raise UserError(
             f"timm has no weights {pretrained!r} for {model}, and no such file exists"
             f"{near_matches(pretrained, tags)}"
         )
-    try:
-        built = cast(Any, timm).create_model(
-            model if local or not pretrained else f"{model}.{pretrained}",
-            pretrained=bool(pretrained),
-            pretrained_cfg_overlay={"file": pretrained} if local else None,
-            num_classes=0,
-        )
-        if image_size and hasattr(built, "set_input_size"):
-            built.set_input_size((image_size, image_size))
-    except Exception as error:  # of many kinds: network, pickle, keys, shapes
-        what = f"weights {pretrained!r} of timm model {model}" if pretrained else model
-        raise UserError(f"{what} cannot be loaded: {first_line(error)}") from error
-    return cast(nn.Module, built)
+    heads = getattr(timm.get_pretrained_cfg(model), "classifier", None) or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    state = {
+        name: value
+        for name, value in timm.models.load_state_dict(str(file)).items()
+        if name.rpartition(".")[0] not in heads
+    }
+    told |= {"state_dict": state, "classifier": None}
+    return {"pretrained": True, "pretrained_cfg_overlay": told, **arguments}
 
 
 def _features(tower: nn.Module, x_IKYX: Tensor) -> Tensor:

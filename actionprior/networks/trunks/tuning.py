@@ -7,7 +7,7 @@ from torch import nn
 
 from actionprior.errors import UserError
 from actionprior.networks.trunks.lora import Layer, add_lora, updatable
-from actionprior.networks.trunks.towers import near_matches
+from actionprior.networks.trunks.messages import near_matches
 
 _OPEN_CLIP = {
     "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb)",

@@ -21,7 +21,7 @@ _CONFIG = {
 TASKS = ["push the red cube to the blue pad", "lift it"]
 
 
-_SIGLIP = {
+_TIMM = {
     "image_size": 160,
     "timm_model_name": "test_vit",
     "timm_pool": "avg",
@@ -46,9 +46,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def siglip(tmp_path_factory: pytest.TempPathFactory) -> str:
+def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of one that reads as SigLIP does, with a tokeniser of ``transformers``."""
+    text = {"width": 32, "heads": 2, "layers": 2, "context_length": 16, "vocab_size": 16}
+    text |= {"no_causal_mask": True, "pool_type": "last"}
+    text |= {
+        "hf_tokenizer_name": "actionprior/siglip",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+    }
+    folder = tmp_path_factory.mktemp("configs")
+    return _known(folder, "actionprior-siglip", vision_cfg=_TIMM, text_cfg=text)
+
+
+@pytest.fixture(scope="session")
+def tiny_timm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of one whose image tower is one of timm's, as SigLIP's and MobileCLIP's are."""
-    return _known(tmp_path_factory.mktemp("configs"), "actionprior-timm", vision_cfg=_SIGLIP)
+    return _known(tmp_path_factory.mktemp("configs"), "actionprior-timm", vision_cfg=_TIMM)
 
 
 @pytest.fixture(scope="session")

@@ -111,8 +111,8 @@ def test_decay_of_low_rank_updates_in_the_last_blocks(tiny: str) -> None:
     assert groups == [(2, 0.1), (2, 0.1), (2, pytest.approx(0.01)), (2, 1.0)]
 
 
-def test_open_clips_timm_towers_have_blocks(siglip: str) -> None:
-    trunk = unfrozen(siglip, train_image_blocks=2)
+def test_open_clips_timm_towers_have_blocks(tiny_timm: str) -> None:
+    trunk = unfrozen(tiny_timm, train_image_blocks=2)
     assert {n.split(".")[2] for n in trained(trunk.image.tower) if "blocks" in n} == {"4", "5"}
 
 
