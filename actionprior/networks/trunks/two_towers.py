@@ -60,6 +60,7 @@ class TwoTowerTrunk(Trunk):
         args = {"width": self.width, "lr_scale": lr_scale}
         self._args = init_args | args | tuning._asdict()
         tune({name: tower.tower for name, tower in self._training_towers().items()}, tuning)
+        self.train()  # Lightning keeps each part's mode as it finds it
 
     def init_args(self) -> dict[str, Any]:
         """See :class:`Trunk`."""

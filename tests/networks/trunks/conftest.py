@@ -21,7 +21,7 @@ _CONFIG = {
 TASKS = ["push the red cube to the blue pad", "lift it"]
 
 
-_TIMM = {
+TIMM_TOWER = {
     "image_size": 160,
     "timm_model_name": "test_vit",
     "timm_pool": "avg",
@@ -30,7 +30,8 @@ _TIMM = {
 _RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
 
 
-def _known(folder: Path, name: str, **changes: object) -> str:
+def known(folder: Path, name: str, **changes: object) -> str:
+    """Let open_clip know a tiny architecture by a name; the name."""
     import open_clip
 
     file = folder / f"{name}.json"
@@ -42,7 +43,7 @@ def _known(folder: Path, name: str, **changes: object) -> str:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of the tiny model."""
-    return _known(tmp_path_factory.mktemp("configs"), "actionprior-tiny")
+    return known(tmp_path_factory.mktemp("configs"), "actionprior-tiny")
 
 
 @pytest.fixture(scope="session")
@@ -55,19 +56,19 @@ def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> str:
         "tokenizer_kwargs": {"clean": "canonicalize"},
     }
     folder = tmp_path_factory.mktemp("configs")
-    return _known(folder, "actionprior-siglip", vision_cfg=_TIMM, text_cfg=text)
+    return known(folder, "actionprior-siglip", vision_cfg=TIMM_TOWER, text_cfg=text)
 
 
 @pytest.fixture(scope="session")
 def tiny_timm(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of one whose image tower is one of timm's, as SigLIP's and MobileCLIP's are."""
-    return _known(tmp_path_factory.mktemp("configs"), "actionprior-timm", vision_cfg=_TIMM)
+    return known(tmp_path_factory.mktemp("configs"), "actionprior-timm", vision_cfg=TIMM_TOWER)
 
 
 @pytest.fixture(scope="session")
 def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of one whose image tower is open_clip's own ResNet."""
-    return _known(tmp_path_factory.mktemp("configs"), "actionprior-resnet", vision_cfg=_RESNET)
+    return known(tmp_path_factory.mktemp("configs"), "actionprior-resnet", vision_cfg=_RESNET)
 
 
 @pytest.fixture

@@ -62,8 +62,10 @@ def test_frozen_blocks_keep_nothing_for_the_backward_pass(
     assert kept(build(tiny, train_image_blocks=1)) < kept(build(tiny)) / 2
 
 
-def test_frozen_blocks_keep_their_batch_statistics(tiny: str, images: Tensor) -> None:
-    trunk = cnn(tiny, train_image_blocks=1).train()
+@pytest.mark.parametrize("fresh", [True, False])
+def test_frozen_blocks_keep_their_batch_statistics(tiny: str, images: Tensor, fresh: bool) -> None:
+    trunk = cnn(tiny, train_image_blocks=1)
+    trunk = trunk if fresh else trunk.eval().train()
     before = {k: v.clone() for k, v in trunk.image.tower.state_dict().items()}
     trunk(images, BOTH, TASKS)
     changed = {k for k, v in trunk.image.tower.state_dict().items() if not v.equal(before[k])}
