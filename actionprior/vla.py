@@ -206,15 +206,12 @@ class VLAModule(StageModule):
         trunk = make_trunk(description["trunk"], path, trunk)
         policy = cls(description["embodiments"], trunk, str(path), **description["settings"])
         policy.load_state_dict(checkpoint["state_dict"])
+        policy.network.trunk.merge()
         return policy.eval()
 
     def parameter_groups(self) -> Iterable[tuple[Iterable[nn.Parameter], float]]:
         """Trunk, encoder, decoder and the rest, each with its own factor on the learning rate."""
-        trunk = self.network.trunk
-        pretrained = trunk.pretrained_parameters()
-        known = {id(p) for p in pretrained}
-        yield pretrained, trunk.lr_scale
-        yield [p for p in trunk.parameters() if id(p) not in known], 1.0
+        yield from self.network.trunk.parameter_groups()
         decoder = {id(p) for p in self.prior.decoder.parameters()}
         encoder = [p for p in self.prior.parameters() if id(p) not in decoder]
         yield encoder, self.encoder_lr_scale

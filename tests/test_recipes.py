@@ -1,22 +1,30 @@
 """Every recipe runs as a user would run it, from a folder of the user's own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
+import timm
 import yaml
 from safetensors.torch import save_file
 
 from actionprior.cli import main
 from actionprior.networks.prior_checkpoint import load_prior
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.networks.trunks import open_clip as open_clip_trunk
+from actionprior.networks.trunks.towers import ClipParts, clip_parts
 from actionprior.vla import VLAModule
+from tests.networks.trunks.conftest import TIMM_TOWER, known
+from tests.networks.trunks.test_hub import save_clip
 
 PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
 REAL = PROJECT.parent / "shared" / "data"
+TRUNKS = {"siglip2", "mobileclip2", "dfn", "dinov2"}
 SMALL = ["--data.episodes_per_task=2", "--data.batch_size=8", "--data.data_dir=data"]
 
 
@@ -36,6 +44,7 @@ def test_every_recipe_is_tested_here() -> None:
     # tests/study/test_grid.py, commands/test_study.py
     studies = {f"study{kind}.yaml" for kind in ("", "_small", "_ablation", "_real", "_real_tuning")}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
+    assert {p.stem for p in (RECIPES / "trunks").glob("*.yaml")} == TRUNKS
 
 
 @pytest.mark.slow
@@ -121,6 +130,72 @@ def test_thirteen_tasks_of_five_robots(tmp_path: Path, monkeypatch: pytest.Monke
     (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
     told = json.loads(results.read_text())["environments"]
     assert len({environment["env_id"] for environment in told}) == 13
+
+
+def stacked(trunk: str) -> list[str]:
+    """A trunk's recipe upon Stage 2's, without a prior and rollouts."""
+    configs = [
+        f"--config={RECIPES / 'finetune.yaml'}",
+        f"--config={RECIPES / 'trunks' / trunk}.yaml",
+    ]
+    alone = ["--model.use_prior=false", "--model.architecture={width: 96}"]
+    return [*configs, *alone, *SMALL, "--data.batch_size=2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trunk", sorted(TRUNKS - {"siglip2"}))  # its tokeniser is not here
+def test_pretrained_trunks_of_random_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, trunk: str
+) -> None:
+    blank = ["--model.trunk.init_args.pretrained="]
+    if trunk == "dinov2":
+        blank.append("--model.trunk.init_args.text_pretrained=")
+    dry = ["--trainer.fast_dev_run=1", "--trainer.callbacks=null"]
+    lightning(folder, "fit", *stacked(trunk), *blank, *dry, monkeypatch=monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trunk", ["siglip2", "dfn"])
+def test_pretrained_trunks_of_local_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trunk: str
+) -> None:
+    """A tiny model in the place of the recipe's; the folder is not needed again after training."""
+    changes = {"vision_cfg": TIMM_TOWER} if trunk == "siglip2" else {}
+    # Not by the trunk's own name, which tells open_clip SigLIP's tokeniser.
+    model = known(tmp_path, f"actionprior-recipe-{len(changes)}", **changes)
+    save_clip(model, tmp_path / "weights", quick_gelu=True)
+    built: list[ClipParts] = []
+
+    def spy(*args: object) -> ClipParts:
+        built.append(clip_parts(*args))
+        return built[-1]
+
+    monkeypatch.setattr(open_clip_trunk, "clip_parts", spy)
+    checkpoint = "{class_path: ModelCheckpoint, init_args: {dirpath: ., filename: policy}}"
+    words = [*stacked(trunk), f"--model.trunk.init_args.model={model}", "--trainer.max_steps=1"]
+    words += ["--model.trunk.init_args.pretrained=local-dir:weights"]
+    words += [f"--trainer.callbacks=[{checkpoint}]", "--trainer.limit_test_batches=1"]
+    words += ["--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
+    if trunk == "dfn":
+        words += ["--model.trunk.init_args.train_image_blocks=1"]
+    lightning(tmp_path, "fit", *words, monkeypatch=monkeypatch)
+    shutil.rmtree(tmp_path / "weights")
+    again = [*words, "--ckpt_path=policy.ckpt"]
+    lightning(tmp_path, "test", *again, monkeypatch=monkeypatch)
+    VLAModule.load(tmp_path / "policy.ckpt")
+    assert [parts.quick_gelu for parts in built] == [True] * 3, "as the weights want it"
+
+
+def test_pretrained_trunks_are_known_by_these_names() -> None:
+    for file in (RECIPES / "trunks").glob("*.yaml"):
+        args = yaml.safe_load(file.read_text())["model"]["init_args"]["trunk"]["init_args"]
+        text = (
+            args.get("text_model", args["model"]),
+            args.get("text_pretrained", args["pretrained"]),
+        )
+        assert text in open_clip.list_pretrained()
+        if "text_model" in args:
+            assert f"{args['model']}.{args['pretrained']}" in timm.list_pretrained()
 
 
 def test_a_missing_prior_is_told_in_one_sentence(

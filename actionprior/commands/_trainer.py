@@ -11,7 +11,7 @@ from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
 from actionprior.checkpoint_io import read_checkpoint
 from actionprior.embodiment import Embodiment, EmbodimentError
 
-PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std"}
+PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std", "quick_gelu"}
 """What a trunk is first loaded from, as its ``init_args()`` leaves it for rebuilding."""
 
 
@@ -56,6 +56,8 @@ class TrainerCLI(LightningCLI):
         for name in PRETRAINED_ARGS & set(told):
             if name in trunk:
                 trunk[name] = told[name]
+        if trunk.get("image_size") == 0:  # as the weights' source says, which is not asked again
+            trunk["image_size"] = told.get("image_size", 0)
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def build(
         raise CheckpointError(
             f"{path}: weights do not fit the file's own description ({reason[:200]})"
         ) from None
+    network.trunk.merge()
     return network.eval()
 
 

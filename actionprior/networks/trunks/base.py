@@ -5,6 +5,7 @@ Axes: B batch, C cameras, K = 3 colours, Y rows, X columns, N tokens, W token wi
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,9 +55,18 @@ class Trunk(nn.Module, ABC):
     def init_args(self) -> dict[str, Any]:
         """Plain constructor arguments that build this trunk again, without pretrained weights."""
 
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The trainable parameters that ``lr_scale`` applies to; by default all of them."""
-        return [p for p in self.parameters() if p.requires_grad]
+    def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
+        """The parameters that train, and the factor on the module's learning rate for each group.
+
+        By default all of them at ``lr_scale``.
+        """
+        yield [p for p in self.parameters() if p.requires_grad], self.lr_scale
+
+    def merge(self) -> None:
+        """Make acting as cheap as can be, once training is over; by default nothing is to do.
+
+        The output stays what it was, and ``init_args()`` and the state dict go together still.
+        """
 
 
 def resize(images_IKYX: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from actionprior.networks.trunks.towers import ImageTower, TextTower, clip_parts
+from actionprior.networks.trunks.tuning import Tuning
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
 
 
@@ -23,12 +24,19 @@ class OpenClipTrunk(TwoTowerTrunk):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         quick_gelu: bool | None = None,
+        train_image_blocks: int = 0,
+        train_text_blocks: int = 0,
+        lora_rank: int = 0,
+        lora_alpha: float = 16.0,
+        lora_targets: list[str] | None = None,
+        layer_decay: float = 1.0,
     ) -> None:
         """Build the towers.
 
         Args:
             model: open_clip's name of the architecture.
-            pretrained: one of its tags (downloaded), a local file of weights, or empty.
+            pretrained: one of its tags (downloaded), a local file of weights, a model in the hub's
+                layout (``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``), or empty.
             freeze_image: train nothing of the image tower.
             freeze_text: train nothing of the text tower, and compute each instruction once.
             lr_scale: learning rate of the towers relative to the module's; 0 freezes both.
@@ -37,6 +45,15 @@ class OpenClipTrunk(TwoTowerTrunk):
             mean: of the pixels, in [0, 1]; None: as its weights were trained.
             std: likewise.
             quick_gelu: whether the weights want OpenAI's GELU; None: as the tag says.
+            train_image_blocks: train only this many last blocks of an unfrozen image tower;
+                0: all of it.
+            train_text_blocks: likewise, of the text tower.
+            lora_rank: of low-rank updates (LoRA) that train in the place of the weights of
+                unfrozen towers, in the blocks that train; 0: the weights themselves train.
+            lora_alpha: size of the updates: they are multiplied by ``lora_alpha / lora_rank``.
+            lora_targets: names of the layers that are updated, or the ends of their names, e.g.
+                ``qkv`` or ``mlp.fc1``; None: every linear layer and 1×1 convolution.
+            layer_decay: the learning rate of a block is that of the next one times this.
 
         Raises:
             UserError: an unknown name or tag, a file that does not fit, a failed download, or a
@@ -53,26 +70,28 @@ class OpenClipTrunk(TwoTowerTrunk):
                 *pixels,
                 freeze=freeze_image or frozen,
             ),
-            TextTower(parts.text, model, freeze=freeze_text or frozen),
+            TextTower(parts.text, model, freeze_text or frozen, pretrained),
             width,
             lr_scale,
+            Tuning(
+                train_image_blocks,
+                train_text_blocks,
+                lora_rank,
+                lora_alpha,
+                lora_targets,
+                layer_decay,
+            ),
+            {
+                "model": model,
+                "pretrained": "",
+                "freeze_image": freeze_image,
+                "freeze_text": freeze_text,
+                "image_size": image_size,
+                "mean": pixels[0],
+                "std": pixels[1],
+                "quick_gelu": parts.quick_gelu,
+            },
         )
-        self._args = {
-            "model": model,
-            "pretrained": "",
-            "freeze_image": freeze_image,
-            "freeze_text": freeze_text,
-            "lr_scale": lr_scale,
-            "width": self.width,
-            "image_size": image_size,
-            "mean": pixels[0],
-            "std": pixels[1],
-            "quick_gelu": parts.quick_gelu,
-        }
-
-    def init_args(self) -> dict[str, Any]:
-        """See :class:`Trunk`."""
-        return dict(self._args)
 
 
 def _size(tower: nn.Module) -> tuple[int, int]:

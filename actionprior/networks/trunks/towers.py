@@ -5,7 +5,6 @@ Axes: I images, K = 3 colours, B instructions, C channels, Y rows, X columns, L 
 
 import warnings
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +13,16 @@ from torch import Tensor, nn
 
 from actionprior.errors import UserError
 from actionprior.networks.trunks.base import resize
+from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
+from actionprior.networks.trunks.messages import in_brief, near_matches
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
+
+_HUB_CONFIG = "open_clip_config.json"
+_HUB_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",  # read with weights_only=True
+)
 
 
 class ClipParts(NamedTuple):
@@ -37,7 +45,8 @@ def clip_parts(
 
     Args:
         model: open_clip's name of the architecture, e.g. ``ViT-B-16``.
-        pretrained: a tag, a local file of weights, or empty for random weights.
+        pretrained: a tag, a local file of weights, ``local-dir:FOLDER`` or
+            ``hf-hub:OWNER/NAME`` in the hub's layout, or empty for random weights.
         quick_gelu: whether the weights want OpenAI's GELU; None: as the tag says.
         image_size: edge of the images [pixels]; 0: the model's own.
 
@@ -47,13 +56,22 @@ def clip_parts(
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
 
+    if is_hub_source(model):
+        raise UserError(
+            f"model is {model!r}; expected open_clip's name of its architecture, so that a policy "
+            "stands alone in its checkpoint; give the source of the weights as pretrained"
+        )
     if model not in (known := open_clip.list_models()):
         raise UserError(f"open_clip has no model {model!r}{near_matches(model, known)}")
     tags = open_clip.list_pretrained_tags_by_model(model)
     # A model without weights of its own reports open_clip's default mean and std, which are
     # wrong for many families: those of its tags are the family's.
-    tag = get_pretrained_cfg(model, pretrained) if pretrained else {}
-    if pretrained and not tag and not Path(pretrained).is_file():
+    tag, file = get_pretrained_cfg(model, pretrained) if pretrained else {}, pretrained
+    if is_hub_source(pretrained):
+        hub = hub_model(pretrained, _HUB_CONFIG, _HUB_WEIGHTS)
+        gelu = bool(hub.config.get("model_cfg", {}).get("quick_gelu", False))
+        tag, file = {"quick_gelu": gelu} | hub.config.get("preprocess_cfg", {}), str(hub.weights)
+    elif pretrained and not tag and not Path(pretrained).is_file():
         raise UserError(
             f"open_clip has no weights {pretrained!r} for {model}, and no such file exists"
             f"{near_matches(pretrained, tags)}"
@@ -68,7 +86,7 @@ def clip_parts(
             # Custom text: the text tower is a module of its own for every family.
             clip = open_clip.create_model(
                 model,
-                pretrained=pretrained or None,
+                pretrained=file or None,
                 force_custom_text=True,
                 force_quick_gelu=quick_gelu,
                 force_image_size=image_size or None,
@@ -77,7 +95,7 @@ def clip_parts(
             )
     except Exception as error:  # of many kinds: network, pickle, keys, shapes
         what = f"weights {pretrained!r} of open_clip model {model}" if pretrained else model
-        raise UserError(f"{what} cannot be loaded: {first_line(error)}") from error
+        raise UserError(f"{what} cannot be loaded: {in_brief(error)}") from error
     return ClipParts(
         clip.visual,
         clip.text,
@@ -90,28 +108,34 @@ def clip_parts(
 class TextTower(nn.Module):
     """An open_clip text tower with its tokeniser: word tokens of instructions."""
 
-    def __init__(self, tower: nn.Module, model: str, freeze: bool) -> None:
+    def __init__(self, tower: nn.Module, model: str, freeze: bool, pretrained: str = "") -> None:
         """Wrap a tower.
 
         Args:
             tower: as :func:`clip_parts` gives it.
             model: the name of its architecture, which tells the tokeniser.
             freeze: train nothing of it and keep the features of instructions once seen.
+            pretrained: where its weights are from; the files of SigLIP's tokeniser are taken
+                from there if it is a ``local-dir:FOLDER``, else from the hub or its cache.
 
         Raises:
-            UserError: the tokeniser needs a download that failed, or the tower gives no tokens.
+            UserError: the tokeniser needs ``transformers`` or a download that failed, or the
+                tower gives no tokens.
         """
         super().__init__()
-        import open_clip
-
         if not hasattr(tower, "forward_intermediates"):
             raise UserError(f"the text tower of open_clip model {model} gives no word tokens")
         try:
-            self._tokenizer = open_clip.get_tokenizer(model)
+            self._tokenizer = _tokenizer(model, pretrained)
             self._padding = int(self._tokenizer([""])[0, -1])
-        except Exception as error:  # transformers is missing, or there is no network
+        except ImportError as error:
             raise UserError(
-                f"the tokeniser of open_clip model {model} cannot be loaded: {first_line(error)}"
+                f"the tokeniser of open_clip model {model} needs {error.name}; "
+                "install it, e.g. with pip install 'actionprior[siglip]'"
+            ) from error
+        except Exception as error:  # no network, nothing in the cache, a damaged file
+            raise UserError(
+                f"the tokeniser of open_clip model {model} cannot be loaded: {in_brief(error)}"
             ) from error
         self.tower, self.cache, self.frozen = tower, TextCache(), freeze
         if freeze:
@@ -124,9 +148,9 @@ class TextTower(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> "TextTower":
-        """Keep a frozen tower in evaluation mode."""
+        """Keep what is frozen of the tower in evaluation mode."""
         super().train(mode)
-        self.tower.train(mode and not self.frozen)
+        rest_frozen_parts(self.tower)
         return self
 
     def _encode(self, task: list[str]) -> TextFeatures:
@@ -145,6 +169,23 @@ class TextTower(nn.Module):
         )
         tokens_BLW: Tensor = output["text_intermediates"][-1][:, : mask_BL.shape[1]]
         return TextFeatures(tokens_BLW, mask_BL.to(tokens_BLW.device))
+
+
+def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:
+    import open_clip
+
+    text = open_clip.get_model_config(model)["text_cfg"]
+    if not text.get("hf_tokenizer_name") or not pretrained.startswith(FOLDER):
+        return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
+    # Not get_tokenizer(pretrained): the folder's config could ask for the folder's code to be run.
+    tokenizer = open_clip.tokenizer.HFTokenizer(
+        pretrained.removeprefix(FOLDER),
+        context_length=text["context_length"],
+        tokenizer_mode=text.get("tokenizer_mode"),
+        trust_remote_code=False,
+        **text.get("tokenizer_kwargs", {}),
+    )
+    return cast(Callable[[list[str]], Tensor], tokenizer)
 
 
 class ImageTower(nn.Module):
@@ -189,7 +230,7 @@ class ImageTower(nn.Module):
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the image tower does not take images of {size[0]} by {size[1]} pixels: "
-                f"{first_line(error)}"
+                f"{in_brief(error)}"
             ) from error
         self.width = self.map_size[0]
 
@@ -202,10 +243,18 @@ class ImageTower(nn.Module):
             return self._features(self.tower, x_IKYX)
 
     def train(self, mode: bool = True) -> "ImageTower":
-        """Keep a frozen tower in evaluation mode: no dropout, no batch statistics."""
+        """Keep what is frozen in evaluation mode: no dropout, no batch statistics."""
         super().train(mode)
-        self.tower.train(mode and not self.frozen)
+        rest_frozen_parts(self.tower)
         return self
+
+
+def rest_frozen_parts(tower: nn.Module) -> None:
+    """Put every part that has parameters of which none trains into evaluation mode."""
+    for part in tower.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
 
 
 def try_out(tower: nn.Module, run: Callable[[], Tensor]) -> Tensor:
@@ -223,14 +272,3 @@ def try_out(tower: nn.Module, run: Callable[[], Tensor]) -> Tensor:
             parameter.requires_grad_(gradient is not None)
     tower.train(bool(parameters))
     return output
-
-
-def near_matches(name: str, known: list[str]) -> str:
-    """What an unknown name may have meant, to end an error's sentence with."""
-    near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
-    return f"; near are {', '.join(near)}" if near else "; it has none"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

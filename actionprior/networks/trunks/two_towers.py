@@ -3,6 +3,9 @@
 Axes: B batch, C cameras, I = B · C images, Y rows, X columns, N tokens, W token width.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,7 +16,9 @@ from actionprior.networks.trunks.base import (
     join_tokens,
     place_code,
 )
+from actionprior.networks.trunks.lora import merge_lora
 from actionprior.networks.trunks.towers import ImageTower, TextTower
+from actionprior.networks.trunks.tuning import Tuning, decayed, tune
 
 
 class TwoTowerTrunk(Trunk):
@@ -23,7 +28,15 @@ class TwoTowerTrunk(Trunk):
     and projected to one width where the towers' differ; the projections always train.
     """
 
-    def __init__(self, image: ImageTower, text: TextTower, width: int, lr_scale: float) -> None:
+    def __init__(
+        self,
+        image: ImageTower,
+        text: TextTower,
+        width: int,
+        lr_scale: float,
+        tuning: Tuning,
+        init_args: dict[str, Any],
+    ) -> None:
         """Join the towers.
 
         Args:
@@ -31,6 +44,11 @@ class TwoTowerTrunk(Trunk):
             text: the text tower.
             width: W; 0: the image tower's own.
             lr_scale: learning rate of what of the towers trains, relative to the module's.
+            tuning: what of them trains, where they are not frozen.
+            init_args: what else builds this trunk again, without pretrained weights.
+
+        Raises:
+            UserError: ``tuning`` does not fit the towers.
         """
         super().__init__()
         self.width = width or image.width
@@ -38,14 +56,51 @@ class TwoTowerTrunk(Trunk):
         self.lr_scale = 0.0 if image.frozen and text.frozen else lr_scale
         self.from_image = self._projection(image.width)
         self.from_text = self._projection(text.width)
+        self._layer_decay = tuning.layer_decay
+        args = {"width": self.width, "lr_scale": lr_scale}
+        self._args = init_args | args | tuning._asdict()
+        tune({name: tower.tower for name, tower in self._training_towers().items()}, tuning)
+        self.train()  # Lightning keeps each part's mode as it finds it
+
+    def init_args(self) -> dict[str, Any]:
+        """See :class:`Trunk`."""
+        return dict(self._args)
+
+    def _training_towers(self) -> dict[str, ImageTower | TextTower]:
+        towers: dict[str, ImageTower | TextTower] = {"image": self.image, "text": self.text}
+        return {name: tower for name, tower in towers.items() if not tower.frozen}
 
     def _projection(self, width: int) -> nn.Module:
         return nn.Identity() if width == self.width else nn.Linear(width, self.width)
 
-    def pretrained_parameters(self) -> list[nn.Parameter]:
-        """The towers' parameters that train; the projections train at the module's rate."""
+    def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
+        """The towers at ``lr_scale``, by layers if it decays; the projections at full rate."""
         towers = [*self.image.parameters(), *self.text.parameters()]
-        return [p for p in towers if p.requires_grad]
+        if self._layer_decay == 1:
+            yield [p for p in towers if p.requires_grad], self.lr_scale
+        else:
+            for name, tower in self._training_towers().items():
+                for parameters, factor in decayed(tower.tower, name, self._layer_decay):
+                    yield parameters, self.lr_scale * factor
+        known = {id(p) for p in towers}
+        yield [p for p in self.parameters() if id(p) not in known and p.requires_grad], 1.0
+
+    def merge(self) -> None:
+        """Fold low-rank updates into the weights, and freeze the towers that had them.
+
+        From then on it is a frozen trunk of plain layers: nothing is added at run time, and the
+        features of instructions are kept.
+        """
+        if not self._args["lora_rank"]:
+            return
+        for tower in self._training_towers().values():
+            merge_lora(tower)
+            tower.requires_grad_(False)
+            tower.frozen = True
+        self.lr_scale, self._layer_decay = 0.0, 1.0
+        frozen = {"freeze_image": True, "freeze_text": True}
+        self._args |= frozen | Tuning()._asdict()
+        self.train(self.training)
 
     def forward(self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> TrunkTokens:
         """See :class:`Trunk`.

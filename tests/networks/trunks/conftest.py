@@ -1,4 +1,4 @@
-"""A tiny open_clip architecture under its own name, and inputs that every trunk takes."""
+"""Tiny open_clip architectures under names of their own, and inputs that every trunk takes."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-TINY = "actionprior-tiny"
 _CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 16, "patch_size": 16},
@@ -22,15 +21,54 @@ _CONFIG = {
 TASKS = ["push the red cube to the blue pad", "lift it"]
 
 
+TIMM_TOWER = {
+    "image_size": 160,
+    "timm_model_name": "test_vit",
+    "timm_pool": "avg",
+    "timm_proj": "linear",
+}
+_RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+
+
+def known(folder: Path, name: str, **changes: object) -> str:
+    """Let open_clip know a tiny architecture by a name; the name."""
+    import open_clip
+
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(_CONFIG | changes))
+    open_clip.add_model_config(file)
+    return name
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of the tiny model."""
-    import open_clip
+    return known(tmp_path_factory.mktemp("configs"), "actionprior-tiny")
 
-    file: Path = tmp_path_factory.mktemp("configs") / f"{TINY}.json"
-    file.write_text(json.dumps(_CONFIG))
-    open_clip.add_model_config(file)
-    return TINY
+
+@pytest.fixture(scope="session")
+def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of one that reads as SigLIP does, with a tokeniser of ``transformers``."""
+    text = {"width": 32, "heads": 2, "layers": 2, "context_length": 16, "vocab_size": 16}
+    text |= {"no_causal_mask": True, "pool_type": "last"}
+    text |= {
+        "hf_tokenizer_name": "actionprior/siglip",
+        "tokenizer_kwargs": {"clean": "canonicalize"},
+    }
+    folder = tmp_path_factory.mktemp("configs")
+    return known(folder, "actionprior-siglip", vision_cfg=TIMM_TOWER, text_cfg=text)
+
+
+@pytest.fixture(scope="session")
+def tiny_timm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of one whose image tower is one of timm's, as SigLIP's and MobileCLIP's are."""
+    return known(tmp_path_factory.mktemp("configs"), "actionprior-timm", vision_cfg=TIMM_TOWER)
+
+
+@pytest.fixture(scope="session")
+def tiny_resnet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of one whose image tower is open_clip's own ResNet."""
+    return known(tmp_path_factory.mktemp("configs"), "actionprior-resnet", vision_cfg=_RESNET)
 
 
 @pytest.fixture

@@ -33,6 +33,10 @@ def build(request: pytest.FixtureRequest, tiny: str) -> Build:
     return make
 
 
+def trained_at_their_own_rate(trunk: Trunk) -> list[torch.nn.Parameter]:
+    return [p for parameters, factor in trunk.parameter_groups() if factor != 1 for p in parameters]
+
+
 def cameras(*rows: list[int]) -> Tensor:
     return torch.tensor(rows, dtype=torch.bool)
 
@@ -93,7 +97,7 @@ def test_frozen_gets_no_gradient_and_unfrozen_gets_it_everywhere(
     build: Build, images: Tensor
 ) -> None:
     frozen = build(freeze=True)
-    assert not frozen.pretrained_parameters()
+    assert not trained_at_their_own_rate(frozen)
     assert frozen.lr_scale == 0
     trunk = build(freeze=False, lr_scale=0.25).eval()
     tokens, mask = trunk(images, cameras([1, 1], [1, 1]), TASKS)
@@ -103,11 +107,20 @@ def test_frozen_gets_no_gradient_and_unfrozen_gets_it_everywhere(
     assert trained
     assert not without, "data-parallel training refuses parameters without a gradient"
     assert trunk.lr_scale == 0.25
-    assert trunk.pretrained_parameters()
+    assert trained_at_their_own_rate(trunk)
 
 
 def test_a_learning_rate_of_nought_freezes(build: Build) -> None:
-    assert not build(freeze=False, lr_scale=0.0).pretrained_parameters()
+    assert not trained_at_their_own_rate(build(freeze=False, lr_scale=0.0))
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_every_parameter_that_trains_is_in_one_group(build: Build, freeze: bool) -> None:
+    trunk = build(freeze=freeze, width=64)
+    grouped = [p for parameters, _ in trunk.parameter_groups() for p in parameters]
+    trained = [p for p in trunk.parameters() if p.requires_grad]
+    assert {id(p) for p in grouped} == {id(p) for p in trained}
+    assert len(grouped) == len(trained)
 
 
 def test_rebuilt_from_plain_data_it_gives_the_same(build: Build, images: Tensor) -> None:

@@ -125,7 +125,10 @@ def test_towers_freeze_independently(tiny: str, images: Tensor, image: bool) -> 
     trains = {n.split(".")[0] for n, p in trunk.named_parameters() if p.grad is not None}
     assert trains == {"text" if image else "image", "from_text"}
     assert trunk.lr_scale == 0.1
-    assert len(trunk.pretrained_parameters()) < sum(1 for _ in trunk.parameters())
+    (towers, rate), (projections, full_rate) = trunk.parameter_groups()
+    assert {id(p) for p in projections} == {id(p) for p in trunk.from_text.parameters()}
+    assert (rate, full_rate) == (0.1, 1.0)
+    assert 0 < len(towers) < sum(1 for _ in trunk.parameters())
 
 
 def test_a_frozen_tower_keeps_its_batch_statistics(tiny: str, images: Tensor) -> None:

@@ -1,0 +1,163 @@
+"""What of pretrained towers trains, and how fast: last blocks, low-rank updates, layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from actionprior.errors import UserError
+from actionprior.networks.trunks.lora import Layer, add_lora, updatable
+from actionprior.networks.trunks.messages import near_matches
+
+_OPEN_CLIP = {
+    "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb)",
+    "blocks": r"^transformer\.resblocks\.(\d+)",
+}
+"""What timm's models tell of their layers by ``group_matcher``, for open_clip's transformers."""
+_REST = {"rest": [(r"", (99999,))]}
+"""The same language: whatever matched nothing so far belongs to the last block."""
+
+
+class Tuning(NamedTuple):
+    """What trains of the towers that are not frozen; by default all of them, at one rate."""
+
+    train_image_blocks: int = 0
+    train_text_blocks: int = 0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: Sequence[str] | None = None
+    layer_decay: float = 1.0
+
+
+def tune(towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
+    """Freeze what ``tuning`` leaves out, and add its low-rank updates.
+
+    Args:
+        towers: those that are not frozen, by name: ``image``, ``text``.
+        tuning: what of them shall train.
+
+    Raises:
+        UserError: it does not fit the towers, or tunes a frozen one.
+    """
+    _check(towers, tuning)
+    for name, count in (("image", tuning.train_image_blocks), ("text", tuning.train_text_blocks)):
+        if count:
+            train_last_blocks(towers[name], name, count)
+    if tuning.layer_decay < 1:
+        for name, tower in towers.items():
+            layers(tower, name)
+    if tuning.lora_rank:
+        for tower, found in _choose(towers, tuning.lora_targets or ()):
+            add_lora(tower, found, tuning.lora_rank, tuning.lora_alpha)
+
+
+def _check(towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
+    for name in ("image", "text"):
+        if getattr(tuning, f"train_{name}_blocks") and name not in towers:
+            raise UserError(
+                f"train_{name}_blocks is {getattr(tuning, f'train_{name}_blocks')}, but the {name} "
+                f"tower is frozen; set freeze_{name}: false and a lr_scale above 0"
+            )
+    if tuning.lora_rank < 0 or not tuning.lora_alpha > 0:
+        raise UserError(
+            f"lora_rank is {tuning.lora_rank} and lora_alpha {tuning.lora_alpha}; "
+            "expected a rank of 0 (no LoRA) or more and an alpha above 0"
+        )
+    if not 0 < tuning.layer_decay <= 1:
+        raise UserError(
+            f"layer_decay is {tuning.layer_decay}; expected a factor above 0 and at most 1"
+        )
+    for name, used in (("lora_rank", tuning.lora_rank), ("layer_decay", tuning.layer_decay < 1)):
+        if used and not towers:
+            raise UserError(
+                f"{name} is {getattr(tuning, name)}, but both towers are frozen; "
+                "set freeze_image or freeze_text: false and a lr_scale above 0"
+            )
+    if tuning.lora_targets and not tuning.lora_rank:
+        raise UserError(
+            f"lora_targets are {list(tuning.lora_targets)}, but lora_rank is 0; give it, e.g. 16"
+        )
+
+
+def layers(tower: nn.Module, name: str) -> list[list[nn.Parameter]]:
+    """A tower's parameters by depth: first those before the blocks, then each block's.
+
+    What comes after the last block counts as a part of it.
+
+    Args:
+        tower: of timm or open_clip.
+        name: what an error calls it, ``image`` or ``text``.
+
+    Raises:
+        UserError: the tower does not consist of blocks.
+    """
+    from timm.models import group_parameters
+
+    inner: Any = getattr(tower, "trunk", tower)  # open_clip wraps timm's models
+    matcher = inner.group_matcher() if hasattr(inner, "group_matcher") else _OPEN_CLIP
+    if isinstance(matcher, dict):
+        matcher = {**matcher, **_REST}
+    by_depth = group_parameters(inner, matcher, return_values=True)
+    if len(by_depth) < 2:
+        raise UserError(
+            f"the {name} tower (a {type(inner).__name__}) has no blocks that are known; "
+            f"leave train_{name}_blocks at 0 and layer_decay at 1"
+        )
+    return list(by_depth.values())
+
+
+def train_last_blocks(tower: nn.Module, name: str, count: int) -> None:
+    """Freeze all of a tower but its last ``count`` blocks.
+
+    The blocks before them then keep nothing for the backward pass: nothing needs a gradient there.
+
+    Raises:
+        UserError: there are not as many, or none at all.
+    """
+    blocks = layers(tower, name)[1:]
+    if not 1 <= count <= len(blocks):
+        raise UserError(
+            f"train_{name}_blocks is {count}, but the {name} tower has {len(blocks)} blocks; "
+            f"expected 1 to {len(blocks)}, or 0 for the whole tower"
+        )
+    kept = {id(p) for block in blocks[-count:] for p in block}
+    for parameter in tower.parameters():
+        parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
+
+
+def decayed(tower: nn.Module, name: str, decay: float) -> list[tuple[list[nn.Parameter], float]]:
+    """Each layer's parameters that train, and the factor on their learning rate, last layer first.
+
+    Block i of n has decay^(n - 1 - i), what comes before the blocks decay^n (arXiv 2106.08254).
+    """
+    return [
+        ([p for p in layer if p.requires_grad], decay**above)
+        for above, layer in enumerate(reversed(layers(tower, name)))
+    ]
+
+
+def _choose(
+    towers: Mapping[str, nn.Module], targets: Sequence[str]
+) -> list[tuple[nn.Module, list[Layer]]]:
+    found = {name: updatable(tower) for name, tower in towers.items()}
+    known = sorted({layer.name.split(".")[-1] for some in found.values() for layer in some})
+    for target in targets:
+        if not any(layer.is_called(target) for some in found.values() for layer in some):
+            raise UserError(
+                f"lora_targets: no layer that trains is called {target!r}"
+                f"{near_matches(target, known)}"
+            )
+    chosen = {
+        name: [layer for layer in some if any(layer.is_called(t) for t in targets)]
+        if targets
+        else [layer for layer in some if layer.linear]
+        for name, some in found.items()
+    }
+    for name, some in chosen.items():
+        if not some:
+            names = sorted({layer.name.split(".")[-1] for layer in found[name]})
+            raise UserError(
+                f"LoRA: lora_targets {list(targets)} name no layer of the {name} tower; "
+                f"it has {', '.join(names)}; name one, or set freeze_{name}: true"
+            )
+    return [(towers[name], some) for name, some in chosen.items()]
