@@ -45,6 +45,7 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
         raise CheckpointError(f"checkpoint {path} is not a file")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"checkpoint {path} is cut short, or is not a checkpoint")
+    _check_content(path)
     try:
         checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -53,13 +54,28 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
         raise CheckpointError(
             f"checkpoint {path} holds more than tensors and plain data{what}, so it is not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict of Lightning's"
         )
     return checkpoint
+
+
+def _check_content(path: Path) -> None:
+    """Compare every record with its checksum: torch reads weights with flipped bits silently.
+
+    Raises:
+        CheckpointError: one differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
+    if changed is not None:
+        raise CheckpointError(f"checkpoint {path} is damaged: {changed} is not what was written")
 
 
 def require_lightning(checkpoint: dict[str, Any], path: str | Path) -> None:

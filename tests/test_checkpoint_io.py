@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import random
 import time
 from pathlib import Path
 
@@ -110,3 +111,25 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "a.ckpt").stat().st_mode & 0o777 == 0o640
+
+
+def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
+    path, rng = tmp_path / "x.ckpt", random.Random(0)
+    weights = {f"layer{k}.weight": torch.randn(20, 20) for k in range(5)}
+    torch.save(LIGHTNING | {"state_dict": weights}, path)
+    whole = path.read_bytes()
+    damaged = []
+    for _ in range(300):
+        bits = bytearray(whole)
+        bits[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(bits))
+    damaged += [whole[: rng.randrange(len(whole))] for _ in range(60)]
+    told = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            found = read_checkpoint(path)["state_dict"]
+            torch.testing.assert_close(found, weights, rtol=0, atol=0)  # nothing of use changed
+        except CheckpointError as error:
+            told += str(path) in str(error)
+    assert told > 300

@@ -5,7 +5,6 @@ Axes: B batch, M samples, R = 2 roles (target, goal), N = Y · X cells of the fe
 
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,6 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +28,7 @@ from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 from actionprior.networks.trunks.film_cnn import STRIDE, Seen
 from actionprior.networks.trunks.small import SmallTrunk
+from actionprior.weights_io import save_weights
 
 _MOST_HELD_OUT = 2000
 _LEARNING_RATE = 3e-3
@@ -144,7 +143,7 @@ def ground(
     torch.set_num_threads(threads)
     try:
         _train(trunk, train, steps, batch_size, seed)
-        _save(trunk, Path(out))
+        save_weights(trunk.state_dict(), Path(out))
         distance_MR, off_MR = _evaluate(trunk, held_out)
     finally:
         torch.set_num_threads(before)
@@ -336,16 +335,3 @@ def _by_task(tasks: list[str], distance_MR: Tensor) -> dict[str, TaskErrors]:
         target, goal = (100 * mine.nanmedian(dim=0).values).tolist()
         errors[task] = TaskErrors(target, None if math.isnan(goal) else goal)
     return errors
-
-
-def _save(trunk: SmallTrunk, file: Path) -> None:
-    """Write the weights whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        save_file(trunk.state_dict(), part)
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

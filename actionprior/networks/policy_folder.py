@@ -8,9 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from actionprior.checkpoint_formats import FORMAT, FormatError
 from actionprior.checkpoint_io import CheckpointError
 from actionprior.networks.policy_checkpoint import (
@@ -23,6 +20,7 @@ from actionprior.networks.policy_checkpoint import (
 )
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
+from actionprior.weights_io import load_weights, save_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -54,8 +52,7 @@ def write_folder(network: PolicyNetwork, config: dict[str, Any], folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     told = config | {OURS: describe_network(network) | config.get(OURS, {})}
     (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
-    weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    save_weights(network.state_dict(), folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> Description:
@@ -91,14 +88,10 @@ def load_folder(
 
     Raises:
         CheckpointError: missing, damaged, or with weights that are not as described.
+        WeightsError: the weights are missing or damaged.
     """
     told = read_config(Path(folder))
-    path = Path(folder) / WEIGHTS
-    try:
-        weights = load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from None
-    network = build(told, weights, folder, trunk)
+    network = build(told, load_weights(Path(folder) / WEIGHTS), folder, trunk)
     return network, {key: told[key] for key in EXECUTION if key in told}
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError
+from actionprior.weights_io import load_weights
 
 
 class TrunkTokens(NamedTuple):
@@ -85,10 +84,7 @@ def read_weights(module: nn.Module, file: str) -> None:
     """
     if not Path(file).is_file():
         raise UserError(f"trunk weights {file} do not exist; make them with `lightning ground`")
-    try:
-        state = load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"trunk weights {file} cannot be read as safetensors ({error})") from None
+    state = load_weights(Path(file))
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         found, wanted = (d[name].shape if name in d else None for d in (state, own))

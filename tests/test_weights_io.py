@@ -1,0 +1,58 @@
+"""Files of weights: whole or not at all, and what is changed in them is told."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from actionprior.weights_io import WeightsError, load_weights, save_weights
+
+WEIGHTS = {
+    "a.weight": torch.randn(7, 5),
+    "a.scale": torch.tensor(2.5),
+    "b": torch.arange(9),
+    "c": torch.ones(3, dtype=torch.bfloat16),
+    "none": torch.zeros(0, 4),
+}
+
+
+def same(found: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == WEIGHTS.keys() and all(
+        found[k].dtype == v.dtype and torch.equal(found[k], v) for k, v in WEIGHTS.items()
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "w.safetensors"
+    save_weights(WEIGHTS | {"b": torch.arange(18)[::2] // 2}, path)
+    assert same(load_weights(path))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    save_file(WEIGHTS, tmp_path / "foreign.safetensors")  # another program's has no digest
+    assert same(load_weights(tmp_path / "foreign.safetensors"))
+
+
+def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
+    path, rng = tmp_path / "w.safetensors", random.Random(0)
+    save_weights(WEIGHTS, path)
+    whole = path.read_bytes()
+    damaged = []
+    for _ in range(300):
+        bits = bytearray(whole)
+        bits[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(bits))
+    damaged += [whole[: rng.randrange(len(whole))] for _ in range(60)]
+    told = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            assert same(load_weights(path))  # a bit that says nothing, such as a space
+        except WeightsError as error:
+            told += str(path) in str(error)
+    assert told > 340
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.safetensors do not exist"):
+        load_weights(tmp_path / "gone.safetensors")
