@@ -9,8 +9,9 @@ k the width of the encoding.
 """
 
 import re
+from functools import cache
+from typing import Any
 
-import roma
 import torch
 from torch import Tensor
 
@@ -23,6 +24,14 @@ _WIDTHS = {
     "rotation_6d_rows": 6,
 }
 _EULER = re.compile(r"euler_(?=[xyz]{3}$|[XYZ]{3}$)(?!.*(.)\1).{3}")
+
+
+@cache
+def _roma() -> Any:  # noqa: ANN401  # untyped
+    """Imported where a rotation is met: it brings torch's compiler, seconds for each process."""
+    import roma
+
+    return roma
 
 
 def encoding_width(encoding: str) -> int | None:
@@ -45,18 +54,18 @@ def to_quaternion(values: Tensor, encoding: str) -> Tensor:
     """(..., k) → unit quaternions (..., 4) in the order x, y, z, w; quaternions are normalised."""
     quaternion: Tensor
     if encoding == "quaternion_xyzw":
-        quaternion = roma.quat_normalize(values)
+        quaternion = _roma().quat_normalize(values)
     elif encoding == "quaternion_wxyz":
-        quaternion = roma.quat_normalize(roma.quat_wxyz_to_xyzw(values))
+        quaternion = _roma().quat_normalize(_roma().quat_wxyz_to_xyzw(values))
     elif encoding == "axis_angle":
-        quaternion = roma.rotvec_to_unitquat(values)
+        quaternion = _roma().rotvec_to_unitquat(values)
     elif encoding.startswith("rotation_6d"):
         pairs = values.reshape(*values.shape[:-1], 2, 3).transpose(-1, -2)
-        matrix: Tensor = roma.special_gramschmidt(pairs)
+        matrix: Tensor = _roma().special_gramschmidt(pairs)
         rows = encoding.endswith("rows")
-        quaternion = roma.rotmat_to_unitquat(matrix.transpose(-1, -2) if rows else matrix)
+        quaternion = _roma().rotmat_to_unitquat(matrix.transpose(-1, -2) if rows else matrix)
     else:
-        quaternion = roma.euler_to_unitquat(encoding.removeprefix("euler_"), values)
+        quaternion = _roma().euler_to_unitquat(encoding.removeprefix("euler_"), values)
     return quaternion
 
 
@@ -66,39 +75,41 @@ def from_quaternion(quaternion: Tensor, encoding: str) -> Tensor:
     if encoding.startswith("quaternion"):
         values = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
         if encoding.endswith("wxyz"):
-            values = roma.quat_xyzw_to_wxyz(values)
+            values = _roma().quat_xyzw_to_wxyz(values)
     elif encoding == "axis_angle":
-        values = roma.unitquat_to_rotvec(quaternion)
+        values = _roma().unitquat_to_rotvec(quaternion)
     elif encoding.startswith("rotation_6d"):
-        matrix: Tensor = roma.unitquat_to_rotmat(quaternion)
+        matrix: Tensor = _roma().unitquat_to_rotmat(quaternion)
         if encoding.endswith("rows"):
             matrix = matrix.transpose(-1, -2)
         values = matrix[..., :2].transpose(-1, -2).flatten(-2)
     else:
-        values = roma.unitquat_to_euler(encoding.removeprefix("euler_"), quaternion)
+        values = _roma().unitquat_to_euler(encoding.removeprefix("euler_"), quaternion)
     return values
 
 
 def relative_vector(vector: Tensor, reference: Tensor) -> Tensor:
     """log(R_ref⁻¹ R) of rotation vectors (..., 3): the turn from the reference, in its frame."""
-    back = roma.quat_conjugation(roma.rotvec_to_unitquat(reference))
-    return _product_vector(back, roma.rotvec_to_unitquat(vector))
+    back = _roma().quat_conjugation(_roma().rotvec_to_unitquat(reference))
+    return _product_vector(back, _roma().rotvec_to_unitquat(vector))
 
 
 def absolute_vector(relative: Tensor, reference: Tensor) -> Tensor:
     """Inverse of ``relative_vector``: log(R_ref exp(relative)), (..., 3)."""
-    return _product_vector(roma.rotvec_to_unitquat(reference), roma.rotvec_to_unitquat(relative))
+    return _product_vector(
+        _roma().rotvec_to_unitquat(reference), _roma().rotvec_to_unitquat(relative)
+    )
 
 
 def between(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     """The orientation a ``share`` (...) of the shorter way from first to second, (..., 4)."""
-    part = _product_vector(roma.quat_conjugation(first), second) * share[..., None]
-    quaternion: Tensor = roma.quat_product(first, roma.rotvec_to_unitquat(part))
+    part = _product_vector(_roma().quat_conjugation(first), second) * share[..., None]
+    quaternion: Tensor = _roma().quat_product(first, _roma().rotvec_to_unitquat(part))
     return quaternion
 
 
 def _product_vector(first: Tensor, second: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
-    product = roma.quat_product(first.expand(shape), second.expand(shape))
-    vector: Tensor = roma.unitquat_to_rotvec(product)
+    product = _roma().quat_product(first.expand(shape), second.expand(shape))
+    vector: Tensor = _roma().unitquat_to_rotvec(product)
     return vector
