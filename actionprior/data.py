@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning import LightningDataModule
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -98,7 +98,8 @@ class EmbodiedDataModule(LightningDataModule, ABC):
 
     Run it with ``Trainer(use_distributed_sampler=False)``: its batches are sharded already, in
     an order that depends on (seed, epoch, position) alone, and the position is saved in the
-    checkpoint, so that a run resumed within an epoch goes on with the exact next batch.
+    checkpoint, so that a run resumed within an epoch goes on with the exact next batch; with
+    another batch size or number of processes, with the exact next window.
 
     Args:
         chunk_length: steps H of an action chunk.
@@ -129,6 +130,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         self.seed = seed
         self._frames: Frames | None = None
         self._resume = (0, 0)
+        self._uneven = (0, 0)
 
     # ---- what a subclass gives --------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         return self.val_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands: the epoch and how many of its batches are done."""
+        """Where training stands: the epoch and how many of its windows are seen."""
         if self.trainer is None:
             return {}
         loop: Any = self.trainer.fit_loop
@@ -223,20 +225,22 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         done = loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
-        return {"epoch": epoch, "batches": done, "global_batch": self._global_batch()}
+        uneven_epoch, uneven = self._uneven
+        frames = done * self._global_batch() + (uneven if epoch == uneven_epoch else 0)
+        return {"epoch": epoch, "frames": frames}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there; warns where the global batch has changed, as the order then has, too."""
+        """Go on there."""
         if not state_dict:
             return
-        self._resume = (state_dict["epoch"], state_dict["batches"])
-        if state_dict["batches"] and state_dict["global_batch"] != self._global_batch():
-            warnings.warn(
-                f"resumed within an epoch with a global batch of {self._global_batch()} windows "
-                f"instead of {state_dict['global_batch']}: some windows of this epoch are seen "
-                "twice or not at all",
-                stacklevel=2,
-            )
+        frames = state_dict.get("frames")
+        if frames is None:  # as it was written before 0.2
+            frames = state_dict["batches"] * state_dict["global_batch"]
+        self._resume = (state_dict["epoch"], frames)
+        if self.trainer is not None:
+            done, uneven = divmod(frames, self._global_batch())
+            self._uneven = (state_dict["epoch"], uneven)
+            cast(Any, self.trainer).callbacks.append(_CountAnew(done))
         # Lightning looks for a stateful loader only; this module keeps the position itself.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
@@ -300,6 +304,23 @@ class EmbodiedDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class _CountAnew(Callback):
+    """Tells a resumed run how many batches of today's size the windows seen in its epoch are.
+
+    Lightning goes on counting in batches of the run before; with another global batch it would
+    end the epoch too early or too late.
+    """
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        saved_within_a_batch = progress.processed - progress.completed
+        progress.ready = progress.started = progress.processed = self._done
+        progress.completed = self._done - saved_within_a_batch
 
 
 def _as_it_is[T](batch: T) -> T:

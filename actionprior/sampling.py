@@ -109,7 +109,8 @@ class ShardedBatches(Sampler[list[int]]):
         world_size: number of processes.
         whole_batches: training: whole batches only. Otherwise every frame comes once, in equally
             many, nearly equal batches on all ranks.
-        resume: (epoch, batches of it already trained on).
+        resume: (epoch, frames of it already trained on): the rest follows in the same order,
+            whatever the batch size and the number of processes were before.
 
     Raises:
         UserError: training has fewer frames than one global batch.
@@ -146,13 +147,15 @@ class ShardedBatches(Sampler[list[int]]):
         return frames // whole if self.whole_batches else -(-frames // whole)
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, done = self.resume
-        count = len(self)
+        epoch, seen = self.resume
+        seen = seen if self.sampler.epoch == epoch else 0
+        left, whole = len(self.sampler) - seen, self.batch_size * self.world_size
+        count = left // whole if self.whole_batches else -(-left // whole)
         parts = count * self.world_size
-        frames = parts * self.batch_size if self.whole_batches else len(self.sampler)
-        for batch in range(done if self.sampler.epoch == epoch else 0, count):
+        frames = parts * self.batch_size if self.whole_batches else left
+        for batch in range(count):
             part = batch * self.world_size + self.rank
             size, larger = divmod(frames, parts)
-            first = part * size + min(part, larger)
+            first = seen + part * size + min(part, larger)
             positions = np.arange(first, first + size + (part < larger))
             yield self.sampler.frames(positions).tolist()

@@ -53,7 +53,8 @@ class Stop(Callback):
 
 
 def fit(folder: Path, *callbacks: Callback, ckpt: Path | None = None, workers: int = 0, **options):
-    module, data = Recorder(), ToyTrajectories(episodes=6, batch_size=16, num_workers=workers)
+    size = options.pop("batch_size", 16)
+    module, data = Recorder(), ToyTrajectories(episodes=6, batch_size=size, num_workers=workers)
     trainer = lightning.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -142,12 +143,26 @@ def test_predicting_gets_the_validation_windows(tmp_path: Path) -> None:
     assert sum(counts) == len(data.frames.val)
 
 
-def test_a_changed_global_batch_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [8, 32, 10])
+def test_a_changed_global_batch_goes_on_with_the_exact_next_window(
+    size: int, tmp_path: Path
+) -> None:
+    def frames(seen: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+        return torch.cat([torch.zeros(0, 15, 74), *(batch for _, batch in seen)])
+
+    whole, _ = fit(tmp_path)
     fit(tmp_path, Stop(5))
     state = torch.load(tmp_path / "stopped.ckpt", weights_only=True)["ToyTrajectories"]
-    assert state == {"epoch": 0, "batches": 5, "global_batch": 16}
-    with pytest.warns(UserWarning, match="global batch of 8 windows instead of 16"):
-        ToyTrajectories(episodes=6, batch_size=8).load_state_dict(state)
+    assert state == {"epoch": 0, "frames": 80}
+    resumed, data = fit(tmp_path, Stop(8), ckpt=tmp_path / "stopped.ckpt", batch_size=size)
+    expected, found = frames(whole.seen), frames(resumed.seen)
+    left = (200 - 80) // size * size  # of the first epoch, in whole batches
+    assert torch.equal(found[:left], expected[80 : 80 + left][: len(found)])
+    again, _ = fit(tmp_path, ckpt=tmp_path / "stopped.ckpt", batch_size=size, max_epochs=1)
+    assert len(frames(again.seen)) == max(0, left - len(found))
+    old = {"epoch": 1, "batches": 5, "global_batch": 16}  # as it was written before
+    data.load_state_dict(old)
+    assert data._resume == (1, 80)
 
 
 def test_statistics_sample_is_balanced_and_of_training_windows() -> None:

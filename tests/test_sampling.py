@@ -35,7 +35,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 
 def test_length_is_that_of_the_whole_epoch_also_when_resumed() -> None:
-    assert len(ShardedBatches(order(50), 4, whole_batches=True, resume=(0, 5))) == 12
+    assert len(ShardedBatches(order(50), 4, whole_batches=True, resume=(0, 20))) == 12
 
 
 def test_shares_of_an_epoch() -> None:
@@ -143,9 +143,9 @@ def test_training_takes_whole_batches_once_and_leaves_less_than_one(
     assert [[f for rank in ranks for f in rank[i]] for i in range(len(alone))] == alone
 
 
-@given(**SETTING, whole=st.booleans(), data=st.data())
+@given(**SETTING, data=st.data())
 def test_a_run_resumed_at_any_batch_is_the_uninterrupted_one(
-    robots, seed: int, epoch: int, world_size: int, size: int, whole: bool, data
+    robots, seed: int, epoch: int, world_size: int, size: int, data
 ) -> None:
     groups = spans(robots)
     assume(len(every_frame(groups)) >= world_size * size)
@@ -154,7 +154,7 @@ def test_a_run_resumed_at_any_batch_is_the_uninterrupted_one(
         def epochs(resume: tuple[int, int], rank: int = rank) -> list[list[list[int]]]:
             order = EpochOrder(groups, seed=seed)
             sharded = ShardedBatches(
-                order, size, rank, world_size, whole_batches=whole, resume=resume
+                order, size, rank, world_size, whole_batches=True, resume=resume
             )
             found = []
             for e in range(resume[0], epoch + 2):
@@ -164,8 +164,30 @@ def test_a_run_resumed_at_any_batch_is_the_uninterrupted_one(
 
         uninterrupted = epochs((0, 0))
         done = data.draw(st.integers(0, len(uninterrupted[epoch])))
-        resumed = epochs((epoch, done))
+        resumed = epochs((epoch, done * size * world_size))
         assert resumed == [uninterrupted[epoch][done:], uninterrupted[epoch + 1]]
+
+
+@given(**SETTING, other=st.integers(1, 5), data=st.data())
+def test_another_number_of_processes_goes_on_with_the_next_frame(
+    robots, seed: int, epoch: int, world_size: int, size: int, other: int, data
+) -> None:
+    groups = spans(robots)
+    frames = len(every_frame(groups))
+    assume(frames >= max(world_size, other) * size)
+    (plan,) = of_ranks(groups, seed, epoch, 1, 1, whole=True)
+    in_order = [f for batch in plan for f in batch]
+    seen = data.draw(st.integers(0, frames // (world_size * size))) * world_size * size
+    ranks = []
+    for rank in range(other):
+        order = EpochOrder(groups, seed=seed)
+        order.set_epoch(epoch)
+        resume = (epoch, seen)
+        sharded = ShardedBatches(order, size, rank, other, whole_batches=True, resume=resume)
+        ranks.append(list(sharded))
+    found = [f for step in zip(*ranks, strict=True) for part in step for f in part]
+    whole = (frames - seen) // (other * size) * other * size
+    assert found == in_order[seen : seen + whole]
 
 
 @given(robots=ROBOTS, seed=st.integers(0, 99), data=st.data())
@@ -217,7 +239,7 @@ def test_loader_processes_change_nothing(workers: int) -> None:
 
     def batches_of(rank: int, workers: int, epoch: int) -> list[list[int]]:
         order = EpochOrder(groups, seed=4)
-        sharded = ShardedBatches(order, 4, rank, 2, whole_batches=False, resume=(epoch, 1))
+        sharded = ShardedBatches(order, 4, rank, 2, whole_batches=True, resume=(epoch, 8))
         loader = DataLoader(Echo(), batch_sampler=sharded, collate_fn=list, num_workers=workers)
         return list(loader) + list(loader)  # a resumed epoch is the same again
 
