@@ -105,4 +105,4 @@ def main(args: list[str]) -> None:
     """Run the verb: see :func:`serve` for its options."""
     from jsonargparse import auto_cli
 
-    auto_cli(serve, args=args, prog="lightning serve")
+    auto_cli(serve, args=args, as_positional=False, prog="lightning serve")

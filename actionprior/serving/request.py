@@ -80,7 +80,7 @@ def _seed(reset: object) -> int | None:
         return 0 if reset else None
     if isinstance(reset, (int, np.integer)) and reset >= 0:
         return int(reset)
-    raise PolicyError(f"'reset' is {reset!r:.64}, expected true, false or a seed of 0 or more")
+    raise PolicyError(f"'reset' is {_told(reset)}, expected true, false or a seed of 0 or more")
 
 
 def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[Pair]:
@@ -112,6 +112,11 @@ def _rows(message: Mapping[str, Any], key: str, width: int) -> FloatArray:
 def _array(value: Any) -> Any:  # noqa: ANN401
     """A list of numbers as an array: NumPy's own choice of a type may be any object."""
     return np.array(value, np.float64) if isinstance(value, list) else value
+
+
+def _told(value: object) -> str:
+    plain = isinstance(value, (int, float, str, np.generic))
+    return f"{value!r:.64}" if plain else f"a {type(value).__name__}"
 
 
 def _kind(value: object) -> str:

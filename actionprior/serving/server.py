@@ -11,6 +11,7 @@ import time
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -219,7 +220,10 @@ class PolicyServer:
     def _read(self, message: str | bytes) -> Request:
         if isinstance(message, str):
             raise WireError("the message is text, expected binary msgpack")
-        return read_request(unpack(message), self._policy.robot, self._policy.network.chunk_length)
+        with np.errstate(over="ignore"):  # what is too large a number is told as not finite
+            return read_request(
+                unpack(message), self._policy.robot, self._policy.network.chunk_length
+            )
 
     async def _plan(
         self, memory: Memory, request: Request, start: float, took: float | None

@@ -203,9 +203,11 @@ def test_a_bad_observation_is_told_and_the_session_goes_on(
     assert "Traceback" not in str(told.value)
     with pytest.raises(RuntimeError, match=r"is float32 of shape \(7,\), expected 8 numbers"):
         client.infer(observation(ARM) | {"observation.state": np.zeros(7, np.float32)})
+    with pytest.raises(RuntimeError, match="not finite at joint_1"):
+        client.infer(observation(ARM) | {"observation.state": np.full(8, 1e300)})
     with pytest.raises(RuntimeError, match="unknown keys 'observation/image'"):
         client.infer(observation(ARM) | {"observation/image": 0, "reset": 5})
-    assert metric(server, 'actionprior_errors_total{kind="observation"}') == before + 3
+    assert metric(server, 'actionprior_errors_total{kind="observation"}') == before + 4
     policy.reset()  # nothing of what was refused is remembered
     expected = policy.predict_chunk(observation(ARM))
     np.testing.assert_allclose(client.infer(observation(ARM))["actions"], expected, atol=1e-6)
