@@ -51,7 +51,8 @@ def serve(
         max_sessions: clients at once; further ones are refused with HTTP status 503.
         max_batch: requests that are answered at once.
         max_message_mb: size of the largest message [MiB].
-        max_rate: messages a second of a client; those too early wait.
+        max_rate: messages a second of a client, each MiB of them counting as one more; those too
+            early wait.
         idle_timeout: time without a message after which a session ends [s].
         message_timeout: time in which a message has to arrive, and an answer to be taken [s].
     """
@@ -96,7 +97,7 @@ async def _until_told(server: "PolicyServer", robot: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with server:
         chunk = f"{server.metadata['chunk_length']} actions a chunk"
-        print(f"serving {robot!r} on ws://{server.host}:{server.port}, {chunk}", flush=True)
+        print(f"serving {robot!r} on {server.url}, {chunk}", flush=True)
         await stop.wait()
     print("stopped", flush=True)
 

@@ -8,6 +8,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 
 _SPARE_FRAMES = 100
+_SMALL = 1024  # bytes; how many larger frames there can be, their bytes bound
 
 
 class TokenBucket:
@@ -19,23 +20,24 @@ class TokenBucket:
         self._tokens = burst
         self._seen = time.monotonic()
 
-    def take(self) -> float:
+    def take(self, cost: float = 1.0) -> float:
         """One passes; the seconds that it should wait first."""
         now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._seen) * self._per_second) - 1
+        self._tokens = min(self._burst, self._tokens + (now - self._seen) * self._per_second)
+        self._tokens -= cost
         self._seen = now
         return max(0.0, -self._tokens / self._per_second)
 
 
 class BoundedConnection(ServerConnection):
-    """Cut off where too many are open, or where it sends more frames than messages need.
+    """Cut off where too many are open, or where it sends more small frames than messages need.
 
-    Pings, and the fragments of messages, cost time whatever their size. A server makes a subclass
-    of its own, see :meth:`within`.
+    Pings, and the fragments of messages, cost time however small they are. A server makes a
+    subclass of its own, see :meth:`within`.
 
     Attributes:
         most: connections that are open at once, those in their handshake too.
-        frames_per_second: that a client may send.
+        frames_per_second: small ones that a client may send.
         count: connections that are open now.
         flooded: the client was cut off for its frames.
     """
@@ -69,8 +71,8 @@ class BoundedConnection(ServerConnection):
 
     def process_event(self, event: Any) -> None:  # noqa: ANN401  # a frame, or the handshake
         """A frame comes in."""
-        counts = isinstance(event, Frame) and event.opcode is not Opcode.CLOSE
-        if counts and self._frames.take() > 0:
+        small = isinstance(event, Frame) and len(event.data) < _SMALL
+        if small and event.opcode is not Opcode.CLOSE and self._frames.take() > 0:
             self.flooded = True
             self.transport.abort()
         else:

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-ERRORS = ("malformed", "observation", "internal", "oversize", "slow", "flood", "full")
+ERRORS = ("malformed", "observation", "internal", "oversize", "slow", "idle", "flood", "full")
 
 
 class Metrics:
@@ -13,8 +13,8 @@ class Metrics:
     Attributes:
         requests: messages, answered or refused.
         errors: by kind: ``malformed`` messages, bad ``observation``, an ``internal`` failure,
-            ``oversize`` messages, ``slow`` clients, a ``flood`` of frames, and clients that found
-            the server ``full``.
+            ``oversize`` messages, ``slow`` and ``idle`` clients, a ``flood`` of frames, and clients
+            that found the server ``full``.
         sessions: open now.
         batches: how many requests the policy answers at once.
         seconds: from a message to its answer.

@@ -47,7 +47,8 @@ class PolicyServer:
         max_sessions: further clients are refused with HTTP status 503.
         max_batch: most requests that the policy answers at once.
         max_message_bytes: larger messages end their session.
-        max_rate: messages a second of a client; those too early wait.
+        max_rate: messages a second of a client, each MiB of them counting as one more; those too
+            early wait.
         idle_timeout: seconds without a message after which a session ends.
         message_timeout: seconds that a message may take to arrive, or an answer to be taken.
         grace: seconds that clients are given when the server stops.
@@ -149,6 +150,12 @@ class PolicyServer:
                 connection.transport.abort()
         await asyncio.to_thread(self._batcher.close)
 
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}"
+
     # ---- HTTP -----------------------------------------------------------------------------
 
     def _respond(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
@@ -195,27 +202,34 @@ class PolicyServer:
             message = await self._receive(connection)
             if message is None:
                 return
-            await asyncio.sleep(pace.take())
+            await asyncio.sleep(pace.take(1 + len(message) / 2**20))
             start = time.perf_counter()
-            self.metrics.requests.inc()
-            try:
-                request = self._read(message)
-                memory = remember(memory, request)
-                answer: bytes | str = pack(await self._plan(memory, request, start, took))
-            except (WireError, PolicyError) as error:
-                kind = "malformed" if isinstance(error, WireError) else "observation"
-                self.metrics.errors.labels(kind).inc()
-                answer = str(error)
-            except Exception:
-                logger.exception("an answer failed")
-                self.metrics.errors.labels("internal").inc()
-                answer = _INTERNAL
-            del message
+            memory, answer = await self._answer(memory, message, took)
+            del message  # a session that waits holds no images
             if not await self._send(connection, answer):
                 return
             took = time.perf_counter() - start
             self.metrics.seconds.observe(took)
         await _send_away(connection)
+
+    async def _answer(
+        self, memory: Memory, message: str | bytes, took: float | None
+    ) -> tuple[Memory, str | bytes]:
+        """What is remembered from now on, and what to send."""
+        start = time.perf_counter()
+        self.metrics.requests.inc()
+        try:
+            request = self._read(message)
+            memory = remember(memory, request)
+            return memory, pack(await self._plan(memory, request, start, took))
+        except (WireError, PolicyError) as error:
+            kind = "malformed" if isinstance(error, WireError) else "observation"
+            told = str(error)
+        except Exception:
+            logger.exception("an answer failed")
+            kind, told = "internal", _INTERNAL
+        self.metrics.errors.labels(kind).inc()
+        return memory, told
 
     def _read(self, message: str | bytes) -> Request:
         if isinstance(message, str):
@@ -276,7 +290,7 @@ class PolicyServer:
                         limit.reschedule(within)
                     parts.append(part)
         except TimeoutError:
-            self.metrics.errors.labels("slow").inc()
+            self.metrics.errors.labels("slow" if parts else "idle").inc()
             seconds = self._message_timeout if parts else self._idle_timeout
             what = "the message was not whole" if parts else "there was no message"
             await connection.close(CloseCode.POLICY_VIOLATION, f"{what} within {seconds:g} s")

@@ -21,8 +21,8 @@ DTYPES = {
 MOST_AXES = 4
 LONGEST_AXIS = 65536
 LONGEST_TEXT = 4096  # bytes
-LONGEST_LIST = 4096
-MOST_CONTAINERS = 256
+LONGEST_LIST = 512
+MOST_CONTAINERS = 64
 """Lists, maps and arrays of a message: a byte may be an empty one, which takes 64 in memory."""
 
 _ARRAY = {b"__ndarray__", b"data", b"dtype", b"shape"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actionprior.planning import Memory, Question
+from actionprior.planning import Memory, Pair, Question
 from actionprior.policy import Policy
 from actionprior.serving.batching import Answer, Batcher
 from tests.policies import observation, tiny_network
@@ -45,8 +45,16 @@ class Held:
         return answers
 
 
+def memory_of(seed: int) -> Memory:
+    """With so many past steps as the seed says, from none to all."""
+    past = [
+        Pair(np.full(8, 0.1 * k, np.float32), np.full(8, -0.1 * k, np.float32)) for k in range(9)
+    ]
+    return Memory(seed, 4, pairs=past[: seed % 6])
+
+
 def alone(policy: Policy, seed: int, seen: dict[str, Any]) -> np.ndarray:
-    policy.reset(seed)
+    policy.memory = memory_of(seed)
     return policy.predict_chunk(seen)
 
 
@@ -55,7 +63,7 @@ def test_who_waits_shares_a_batch_and_gets_what_it_gets_alone() -> None:
     seen = [observation(ARM, k) for k in range(7)]
     expected = [alone(policy, k, seen[k]) for k in range(7)]
     held = Held(policy, max_batch=4)
-    answers = held.all([(Memory(k, 4), seen[k], None) for k in range(7)])
+    answers = held.all([(memory_of(k), seen[k], None) for k in range(7)])
     assert held.sizes == [1, 4, 2]
     assert [answer.batch for answer in answers] == [1, 4, 4, 4, 4, 2, 2]
     np.testing.assert_array_equal(answers[0].actions, expected[0])
@@ -79,10 +87,10 @@ def test_images_of_another_size_and_other_steps_under_way_do_not_share() -> None
     ]
     expected = []
     for k, (seen, committed) in enumerate(asked):
-        policy.reset(k)
+        policy.memory = memory_of(k)
         expected.append(policy.planner.answer(policy._question(policy.sense(seen), committed))[0])
     held = Held(policy)
-    answers = held.all([(Memory(k, 4), seen, steps) for k, (seen, steps) in enumerate(asked)])
+    answers = held.all([(memory_of(k), seen, steps) for k, (seen, steps) in enumerate(asked)])
     assert held.sizes == [1, 2, 1, 2, 1]
     for answer, right in zip(answers, expected, strict=True):
         np.testing.assert_allclose(answer.actions, right, atol=1e-5)
@@ -107,7 +115,7 @@ def test_one_that_fails_fails_alone() -> None:
         return plain(question)
 
     held.plain = fails_at_two
-    memories = [Memory(k, 4) for k in range(4)]
+    memories = [memory_of(k) for k in range(4)]
     futures = []
     for k, memory in enumerate(memories):
         memory.instruction = "fail" if k == 2 else observation(ARM, k)["task"]

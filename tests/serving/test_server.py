@@ -335,6 +335,7 @@ def test_a_client_that_says_nothing_is_sent_away() -> None:
         assert client.actions(observation(ARM)).shape == (12, 8)
         with pytest.raises(ConnectionClosed, match=r"there was no message within 0\.3 s"):
             client.socket.recv(timeout=20)
+        assert metric(server, 'actionprior_errors_total{kind="idle"}') == 1
 
 
 def test_a_client_that_takes_no_answer_is_cut_off() -> None:
@@ -363,6 +364,15 @@ def test_a_flood_of_frames_is_cut_off(server: PolicyServer) -> None:
             until_closed(flood)
         assert good.actions(observation(ARM)).shape == (12, 8)
         until(lambda: metric(server, 'actionprior_errors_total{kind="flood"}') == 2)
+
+
+def test_a_message_in_many_parts_is_no_flood() -> None:
+    message = msgpack.packb(observation(ARM), default=encode)
+    with serving(Policy(tiny_network())) as server:
+        client = join(server)
+        for _ in range(60):  # of six parts each
+            client.socket.send(message[k : k + 1024] for k in range(0, len(message), 1024))
+            assert not isinstance(client.socket.recv(timeout=20), str)
 
 
 def test_a_hasty_client_is_slowed_down() -> None:

@@ -93,7 +93,7 @@ def array(**changes: Any) -> bytes:
         (b"\x81\xc4\x01a\x01", r"key b'a', expected strings"),
         (b"\x81\xa1a\xd6\xff\0\0\0\0", "max_ext_len"),
         (b"\x81\xa1a\xc7\x00\x05", "an extension type, 5"),
-        (b"\x81\xa1a\xdc\x0f\xff" + b"\x90" * 4095, "over 256 lists"),
+        (b"\x81\xa1a\xdc\x01\xff" + b"\x90" * 511, "over 64 lists"),
         (b"\x81\xa1a\x91\xc0", "a list with a NoneType in it"),
         (array(dtype="|O"), r"dtype '\|O', expected one of"),
         (array(dtype="<U6"), "dtype '<U6'"),
