@@ -123,12 +123,18 @@ def _one_client(url: str, policy: Any, repeats: int) -> dict[str, float]:  # noq
                 here.append(middle - start)
                 there.append(end - middle)
                 beside.append(end - middle - answer["policy_timing"]["infer_ms"] / 1000)
-    in_process, served = statistics.median(here), statistics.median(there)
+    # The lowest tenth is what it takes where no other program has the cores.
+    (quick, in_process), (quick_served, served), (quick_beside, median_beside) = (
+        1000 * np.percentile(seconds, [10, 50]) for seconds in (here, there, beside)
+    )
     return {
-        "in_process_ms": round(1000 * in_process, 2),
-        "served_ms": round(1000 * served, 2),
-        "added_ms": round(1000 * (served - in_process), 2),
-        "beside_the_policy_ms": round(1000 * statistics.median(beside), 2),
+        "in_process_ms": round(in_process, 2),
+        "served_ms": round(served, 2),
+        "added_ms": round(served - in_process, 2),
+        "beside_the_policy_ms": round(median_beside, 2),
+        "in_process_p10_ms": round(quick, 2),
+        "added_p10_ms": round(quick_served - quick, 2),
+        "beside_the_policy_p10_ms": round(quick_beside, 2),
     }
 
 
