@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy clean
+.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-data: install  ## measure how fast data reach the models, at small and at 
 
 bench-policy: install  ## measure chunk latency beside LeRobot's policies, and the control rate
 	$(BIN)/lightning bench-policy
+
+bench-serve: install  ## measure what serving a policy adds to a re-plan, and many clients at once
+	$(BIN)/lightning bench-serve
 
 clean:  ## remove caches and builds; .venv and outputs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

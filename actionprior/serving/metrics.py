@@ -1,0 +1,48 @@
+"""What the server counts, as Prometheus reads it."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+ERRORS = ("malformed", "observation", "internal", "oversize", "slow", "idle", "flood", "full")
+
+
+class Metrics:
+    """Counters of one server.
+
+    Attributes:
+        requests: messages, answered or refused.
+        errors: by kind: ``malformed`` messages, bad ``observation``, an ``internal`` failure,
+            ``oversize`` messages, ``slow`` and ``idle`` clients, a ``flood`` of frames, and clients
+            that found the server ``full``.
+        sessions: open now.
+        batches: how many requests the policy answers at once.
+        seconds: from a message to its answer.
+    """
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self.requests = Counter(
+            "actionprior_requests", "Messages, answered or refused", registry=registry
+        )
+        self.errors = Counter("actionprior_errors", "Refusals", ["kind"], registry=registry)
+        for kind in ERRORS:  # a series that is there from the start shows its first step
+            self.errors.labels(kind)
+        self.sessions = Gauge("actionprior_sessions", "Open sessions", registry=registry)
+        self.batches = Histogram(
+            "actionprior_batch_size",
+            "Requests that the policy answers at once",
+            registry=registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+        )
+        self.seconds = Histogram(
+            "actionprior_request_seconds",
+            "From a message to its answer",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+
+    def text(self) -> str:
+        """The page."""
+        return generate_latest(self._registry).decode()

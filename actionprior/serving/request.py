@@ -1,0 +1,128 @@
+"""What a client asks: an observation, and what happened since the last.
+
+Axes: n_s state features, n_a action features, k steps since the last message, d steps under way.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.planning import Memory, Pair, PolicyError
+from actionprior.policy import Sensed, sense
+
+OPTIONAL = ("prompt", "reset", "executed", "states", "committed")
+
+
+class Request(NamedTuple):
+    """A checked message.
+
+    Attributes:
+        sensed: the observation.
+        seed: of the episode that begins with it; None: the one under way goes on.
+        executed: (state, action) pairs since the last message, oldest first.
+        committed: (d, n_a) actions that are under way already, from now on; None: none are.
+    """
+
+    sensed: Sensed
+    seed: int | None
+    executed: list[Pair]
+    committed: FloatArray | None
+
+
+def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: int) -> Request:
+    """Check a message; nothing is changed by it.
+
+    Besides the observation of :class:`actionprior.Policy`, whose ``task`` may be called ``prompt``,
+    it may have ``reset`` (true, or the seed of the episode that begins), ``executed`` (k, n_a) with
+    ``states`` (k, n_s), in which these actions were executed, and ``committed`` (d, n_a).
+
+    Raises:
+        PolicyError: a missing or an unknown key, wrong shape or type, or NaN, naming the key.
+    """
+    observed = {robot.state_key, *robot.cameras, "task"}
+    if unknown := [key for key in message if key not in observed and key not in OPTIONAL]:
+        raise PolicyError(
+            f"unknown keys {_short(unknown)}; robot {robot.name!r} has {sorted(observed)}, and "
+            f"{list(OPTIONAL)} are optional"
+        )
+    if "task" in message and "prompt" in message:
+        raise PolicyError("'task' and 'prompt' are one thing; expected one of them")
+    observation = {key: _array(message[key]) for key in message if key in observed}
+    if "prompt" in message:
+        observation["task"] = message["prompt"]
+    sensed = sense(observation, robot)
+    width = len(robot.action_features)
+    committed = None
+    if "committed" in message:
+        committed = _rows(message, "committed", width)
+        if not 0 < len(committed) < chunk_length:
+            raise PolicyError(
+                f"'committed' has {len(committed)} actions, expected 1 to {chunk_length - 1}, "
+                "fewer than a chunk's"
+            )
+    return Request(sensed, _seed(message.get("reset", False)), _executed(message, robot), committed)
+
+
+def remember(memory: Memory, request: Request) -> Memory:
+    """The memory with which a request is answered; no more of the past is kept than is needed."""
+    if request.seed is not None:
+        memory = Memory(request.seed, memory.history_length)
+    memory.pairs = [*memory.pairs, *request.executed]
+    memory.pairs = memory.history
+    memory.instruction = request.sensed.task
+    return memory
+
+
+def _seed(reset: object) -> int | None:
+    if isinstance(reset, (bool, np.bool_)):
+        return 0 if reset else None
+    if isinstance(reset, (int, np.integer)) and reset >= 0:
+        return int(reset)
+    raise PolicyError(f"'reset' is {_told(reset)}, expected true, false or a seed of 0 or more")
+
+
+def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[Pair]:
+    if ("executed" in message) != ("states" in message):
+        raise PolicyError("'executed' and 'states' go together; found one of them")
+    if "executed" not in message:
+        return []
+    actions = _rows(message, "executed", len(robot.action_features))
+    states = _rows(message, "states", len(robot.state_features))
+    if len(actions) != len(states):
+        raise PolicyError(
+            f"'executed' has {len(actions)} steps and 'states' {len(states)}; expected as many"
+        )
+    return [Pair(state, action) for state, action in zip(states, actions, strict=True)]
+
+
+def _rows(message: Mapping[str, Any], key: str, width: int) -> FloatArray:
+    value = _array(message[key])
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.number):
+        raise PolicyError(f"{key!r} is a {_kind(value)}, expected an array of numbers")
+    if value.ndim != 2 or value.shape[1] != width:
+        raise PolicyError(f"{key!r} has shape {value.shape}, expected (steps, {width})")
+    rows = value.astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise PolicyError(f"{key!r} is not finite at step {np.argwhere(~np.isfinite(rows))[0, 0]}")
+    return rows
+
+
+def _array(value: Any) -> Any:  # noqa: ANN401
+    """A list of numbers as an array: NumPy's own choice of a type may be any object."""
+    return np.array(value, np.float64) if isinstance(value, list) else value
+
+
+def _told(value: object) -> str:
+    plain = isinstance(value, (int, float, str, np.generic))
+    return f"{value!r:.64}" if plain else f"a {type(value).__name__}"
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _short(keys: list[str]) -> str:
+    told = ", ".join(repr(key[:64]) for key in keys[:8])
+    return told + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

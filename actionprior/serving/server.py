@@ -1,0 +1,326 @@
+"""A policy behind a websocket, spoken to as openpi's clients speak.
+
+On connecting, a client is sent what the policy expects; each message of its is answered with a
+chunk of actions or, in a text message, with what is wrong with it. Source of the protocol:
+``openpi_client.websocket_client_policy`` 0.1.2.
+"""
+
+import asyncio
+import logging
+import time
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
+
+from actionprior import __version__
+from actionprior.errors import UserError
+from actionprior.planning import Memory, PolicyError
+from actionprior.policy import Policy
+from actionprior.serving.batching import Batcher
+from actionprior.serving.connection import BoundedConnection, TokenBucket
+from actionprior.serving.metrics import CONTENT_TYPE, Metrics
+from actionprior.serving.request import Request, read_request, remember
+from actionprior.serving.wire import WireError, pack, unpack
+
+logger = logging.getLogger(__name__)
+
+_SPARE_CONNECTIONS = 32  # for handshakes and health checks, beside the sessions
+_INTERNAL = "the policy failed on this observation; the server's log tells why"
+
+
+class PolicyServer:
+    """Serves a policy to several clients, each an episode of its own.
+
+    ``async with PolicyServer(policy) as server`` listens until the block ends; clients are then
+    answered what they asked already, and told that the server goes away.
+
+    Args:
+        policy: planned with by one thread; nothing else may use it meanwhile.
+        host: whom to listen to; by default this machine alone. There is no authentication.
+        port: 0: any that is free; see ``port``.
+        max_sessions: further clients are refused with HTTP status 503.
+        max_batch: most requests that the policy answers at once.
+        max_message_bytes: larger messages end their session.
+        max_rate: messages a second of a client, each MiB of them counting as one more; those too
+            early wait.
+        idle_timeout: seconds without a message after which a session ends.
+        message_timeout: seconds that a message may take to arrive, or an answer to be taken.
+        grace: seconds that clients are given when the server stops.
+
+    Attributes:
+        port: listened on.
+        metrics: what ``GET /metrics`` tells.
+
+    Raises:
+        UserError: a bound that is not above 0.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_sessions: int = 32,
+        max_batch: int = 16,
+        max_message_bytes: int = 2**24,
+        max_rate: float = 100.0,
+        idle_timeout: float = 600.0,
+        message_timeout: float = 10.0,
+        grace: float = 10.0,
+    ) -> None:
+        bounds = {
+            "max_sessions": max_sessions,
+            "max_batch": max_batch,
+            "max_message_bytes": max_message_bytes,
+            "max_rate": max_rate,
+            "idle_timeout": idle_timeout,
+            "message_timeout": message_timeout,
+        }
+        for name, value in bounds.items():
+            if not value > 0:
+                raise UserError(f"{name} is {value}, expected above 0")
+        self.host, self.port = host, port
+        self.metrics = Metrics()
+        self._policy = policy
+        self._max_sessions = max_sessions
+        self._max_batch = max_batch
+        self._max_bytes = max_message_bytes
+        self._max_rate = max_rate
+        self._idle_timeout = idle_timeout
+        self._message_timeout = message_timeout
+        self._grace = grace
+        self._idle: set[ServerConnection] = set()
+        self._sessions = 0
+        self._stopping = False
+
+    # ---- life -----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> "PolicyServer":
+        """Listen.
+
+        Raises:
+            UserError: the port is taken, or the host is not this machine's.
+        """
+        most = self._max_sessions + _SPARE_CONNECTIONS
+        try:
+            self._server: Server = await serve(
+                self._serve,
+                self.host,
+                self.port,
+                origins=[None],  # no web page that a browser has open may command a robot
+                compression=None,
+                process_request=self._respond,
+                server_header=None,
+                open_timeout=self._message_timeout,
+                # A frame that never ends holds up its client's pong.
+                ping_interval=self._message_timeout,
+                ping_timeout=self._message_timeout,
+                close_timeout=self._message_timeout,
+                max_size=self._max_bytes,
+                max_queue=1,
+                create_connection=BoundedConnection.within(most, 2 * self._max_rate),
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}"
+            ) from None
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._batcher = Batcher(
+            self._policy.planner, self._max_batch, self._max_bytes, self.metrics.batches.observe
+        )
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Answer what is asked already, send all away, and stop."""
+        self._stopping = True
+        self._server.close(close_connections=False)
+        closing = [asyncio.create_task(_send_away(connection)) for connection in self._idle]
+        try:
+            async with asyncio.timeout(self._grace):
+                await asyncio.gather(*closing)
+                await self._server.wait_closed()
+        except TimeoutError:
+            for connection in self._server.connections:
+                connection.transport.abort()
+        await asyncio.to_thread(self._batcher.close)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}"
+
+    # ---- HTTP -----------------------------------------------------------------------------
+
+    def _respond(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "OK\n")
+        if path == "/metrics":
+            response = connection.respond(HTTPStatus.OK, self.metrics.text())
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = CONTENT_TYPE
+            return response
+        if self._sessions >= self._max_sessions:
+            self.metrics.errors.labels("full").inc()
+            return connection.respond(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"all {self._max_sessions} sessions are taken\n"
+            )
+        return None
+
+    # ---- sessions -------------------------------------------------------------------------
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        """One client, from its connecting to its leaving."""
+        if self._sessions >= self._max_sessions:  # two were let in at once
+            self.metrics.errors.labels("full").inc()
+            await connection.close(CloseCode.TRY_AGAIN_LATER, "all sessions are taken")
+            return
+        self._sessions += 1
+        self.metrics.sessions.set(self._sessions)
+        try:
+            await self._session(connection)
+        except ConnectionClosed:
+            self._note_why(connection)
+        finally:
+            self._sessions -= 1
+            self.metrics.sessions.set(self._sessions)
+
+    async def _session(self, connection: ServerConnection) -> None:
+        memory = Memory(0, self._policy.network.history_length)
+        pace = TokenBucket(self._max_rate, burst=max(1.0, self._max_rate / 10))
+        took: float | None = None
+        if not await self._send(connection, pack(self.metadata)):
+            return
+        while not self._stopping:
+            message = await self._receive(connection)
+            if message is None:
+                return
+            await asyncio.sleep(pace.take(1 + len(message) / 2**20))
+            start = time.perf_counter()
+            memory, answer = await self._answer(memory, message, took)
+            del message  # a session that waits holds no images
+            if not await self._send(connection, answer):
+                return
+            took = time.perf_counter() - start
+            self.metrics.seconds.observe(took)
+        await _send_away(connection)
+
+    async def _answer(
+        self, memory: Memory, message: str | bytes, took: float | None
+    ) -> tuple[Memory, str | bytes]:
+        """What is remembered from now on, and what to send."""
+        start = time.perf_counter()
+        self.metrics.requests.inc()
+        try:
+            request = self._read(message)
+            memory = remember(memory, request)
+            return memory, pack(await self._plan(memory, request, start, took))
+        except (WireError, PolicyError) as error:
+            kind = "malformed" if isinstance(error, WireError) else "observation"
+            told = str(error)
+        except Exception:
+            logger.exception("an answer failed")
+            kind, told = "internal", _INTERNAL
+        self.metrics.errors.labels(kind).inc()
+        return memory, told
+
+    def _read(self, message: str | bytes) -> Request:
+        if isinstance(message, str):
+            raise WireError("the message is text, expected binary msgpack")
+        with np.errstate(over="ignore"):  # what is too large a number is told as not finite
+            return read_request(
+                unpack(message), self._policy.robot, self._policy.network.chunk_length
+            )
+
+    async def _plan(
+        self, memory: Memory, request: Request, start: float, took: float | None
+    ) -> dict[str, Any]:
+        """The answer; timings [ms] under the names that openpi's server has for them."""
+        submitted = self._batcher.submit(memory, request.sensed, request.committed)
+        answer = await asyncio.wrap_future(submitted)
+        timing: dict[str, float] = {
+            "infer_ms": 1000 * (time.perf_counter() - start),
+            "batch_size": answer.batch,
+        }
+        if took is not None:
+            timing["prev_total_ms"] = 1000 * took
+        return {
+            "actions": answer.actions,
+            "server_timing": timing,
+            "policy_timing": {"infer_ms": 1000 * answer.seconds},
+        }
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What clients are sent on connecting: what the policy expects and gives."""
+        robot, network = self._policy.robot, self._policy.network
+        return {
+            "server": f"actionprior {__version__}",
+            "robot": robot.name,
+            "control_hz": robot.control_hz,
+            "state_key": robot.state_key,
+            "state_features": robot.state_features,
+            "cameras": robot.cameras,
+            "action_features": robot.action_features,
+            "chunk_length": network.chunk_length,
+            "history_length": network.history_length,
+            "execute_steps": self._policy.execute_steps,
+            "delay_steps": self._policy.delay_steps,
+            "max_message_bytes": self._max_bytes,
+        }
+
+    # ---- one message ----------------------------------------------------------------------
+
+    async def _receive(self, connection: ServerConnection) -> str | bytes | None:
+        """A message; None where the client is sent away for not sending one."""
+        parts: list[Any] = []
+        self._idle.add(connection)
+        try:
+            async with asyncio.timeout(self._idle_timeout) as limit:
+                async for part in connection.recv_streaming():
+                    if not parts:
+                        within = asyncio.get_running_loop().time() + self._message_timeout
+                        limit.reschedule(within)
+                    parts.append(part)
+        except TimeoutError:
+            self.metrics.errors.labels("slow" if parts else "idle").inc()
+            seconds = self._message_timeout if parts else self._idle_timeout
+            what = "the message was not whole" if parts else "there was no message"
+            await connection.close(CloseCode.POLICY_VIOLATION, f"{what} within {seconds:g} s")
+            return None
+        finally:
+            self._idle.discard(connection)
+        message: str | bytes = parts[0][:0].join(parts)
+        return message
+
+    async def _send(self, connection: ServerConnection, answer: bytes | str) -> bool:
+        """Whether the client took it, rather than let it pile up."""
+        try:
+            async with asyncio.timeout(self._message_timeout):
+                await connection.send(answer)
+        except TimeoutError:
+            self.metrics.errors.labels("slow").inc()
+            connection.transport.abort()
+            return False
+        return True
+
+    def _note_why(self, connection: ServerConnection) -> None:
+        """Count a session that was ended for its bounds, rather than by its client."""
+        sent = connection.protocol.close_sent
+        if isinstance(connection, BoundedConnection) and connection.flooded:
+            self.metrics.errors.labels("flood").inc()
+        elif sent is not None and sent.code == CloseCode.MESSAGE_TOO_BIG:
+            self.metrics.errors.labels("oversize").inc()
+        elif sent is not None and sent.code == CloseCode.INTERNAL_ERROR:  # no answer to a ping
+            self.metrics.errors.labels("slow").inc()
+
+
+async def _send_away(connection: ServerConnection) -> None:
+    await connection.close(CloseCode.GOING_AWAY, "the server stops")

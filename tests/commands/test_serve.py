@@ -1,0 +1,91 @@
+"""The verb, in a process of its own: it serves what a checkpoint holds, and ends when told."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from actionprior.cli import main
+from actionprior.networks.policy_folder import write_folder
+from actionprior.policy import Policy
+from tests.policies import observation, tiny_network
+from tests.robots import delta_arm, position_arm
+from tests.serving.client import Client
+from tests.serving.process import served
+
+ARM = delta_arm()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported policy of two robots."""
+    path = tmp_path_factory.mktemp("exported")
+    network = tiny_network([position_arm(), ARM])
+    write_folder(network, {"actionprior": {"embodiment": "panda"}}, path)
+    return path
+
+
+def test_it_serves_an_exported_folder_and_ends_on_sigterm(folder: Path) -> None:
+    policy = Policy(tiny_network([position_arm(), ARM]), "panda")
+    with served(folder) as server:
+        assert server.said.startswith("serving 'panda' on ws://127.0.0.1:")
+        assert "12 actions a chunk" in server.said
+        client = Client(server.host, server.port)
+        for step in range(2):
+            expected = policy.predict_chunk(observation(ARM, step))
+            np.testing.assert_allclose(client.actions(observation(ARM, step)), expected, atol=1e-6)
+        with pytest.raises(OSError, match="refused"):  # this machine's loopback alone
+            socket.create_connection(("127.0.0.2", server.port))
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed, match=r"1001.*the server stops"):
+            client.socket.recv(timeout=30)
+        assert server.process.wait(30) == 0
+        assert server.process.stdout is not None
+        assert server.process.stdout.read() == "stopped\n"
+
+
+@pytest.mark.slow
+def test_its_options_reach_the_policy(folder: Path) -> None:
+    policy = Policy(tiny_network([position_arm(), ARM]), "kuka", integration_steps=3)
+    expected = policy.predict_chunk(observation(position_arm()))
+    words = "--embodiment=kuka", "--integration_steps=3", "--threads=1", "--max_sessions=1"
+    with served(folder, *words) as server:
+        client = Client(server.host, server.port)
+        assert client.metadata["robot"] == "kuka"
+        np.testing.assert_allclose(client.actions(observation(position_arm())), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+        (["--embodiment=ur5"], "no embodiment 'ur5'"),
+        (["--max_rate=0"], "max_rate is 0.0, expected above 0"),
+        (["--host=198.51.100.1"], "cannot listen on 198.51.100.1:8000: "),
+    ],
+)
+def test_bad_set_ups_end_in_one_sentence(
+    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", f"--ckpt_path={folder}", *words])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_missing_library_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("actionprior.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    with pytest.raises(SystemExit):
+        main(["serve", f"--ckpt_path={folder}"])
+    told = "error: serving needs 'msgpack': pip install 'actionprior[serve]'\n"
+    assert capsys.readouterr().err == told

@@ -1,0 +1,131 @@
+"""One thread answers what waits at once, and nobody's answer depends on who else waited."""
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actionprior.planning import Memory, Pair, Question
+from actionprior.policy import Policy
+from actionprior.serving.batching import Answer, Batcher
+from tests.policies import observation, tiny_network
+from tests.robots import delta_arm
+
+ARM = delta_arm()
+
+
+class Held:
+    """A batcher whose policy does not begin before it is told to."""
+
+    def __init__(self, policy: Policy, max_batch: int = 16, max_bytes: int = 2**24) -> None:
+        self.go = threading.Event()
+        self.sizes: list[int] = []
+        self.plain = policy.planner.answer
+        policy.planner.answer = self.answer  # type: ignore[method-assign]
+        self.policy = policy
+        self.batcher = Batcher(policy.planner, max_batch, max_bytes, self.sizes.append)
+
+    def answer(self, question: Question) -> np.ndarray:
+        assert self.go.wait(30)
+        return self.plain(question)
+
+    def all(self, asked: list[tuple[Memory, dict[str, Any], Any]]) -> list[Answer]:
+        """Answers; the first is asked by itself, the others wait for it."""
+        futures = []
+        for memory, seen, committed in asked:
+            memory.instruction = seen["task"]
+            futures.append(self.batcher.submit(memory, self.policy.sense(seen), committed))
+            while not self.sizes:  # the first is under way
+                time.sleep(0.001)
+        self.go.set()
+        answers = [future.result(30) for future in futures]
+        self.batcher.close()
+        return answers
+
+
+def memory_of(seed: int) -> Memory:
+    """With so many past steps as the seed says, from none to all."""
+    past = [
+        Pair(np.full(8, 0.1 * k, np.float32), np.full(8, -0.1 * k, np.float32)) for k in range(9)
+    ]
+    return Memory(seed, 4, pairs=past[: seed % 6])
+
+
+def alone(policy: Policy, seed: int, seen: dict[str, Any]) -> np.ndarray:
+    policy.memory = memory_of(seed)
+    return policy.predict_chunk(seen)
+
+
+def test_who_waits_shares_a_batch_and_gets_what_it_gets_alone() -> None:
+    policy = Policy(tiny_network())
+    seen = [observation(ARM, k) for k in range(7)]
+    expected = [alone(policy, k, seen[k]) for k in range(7)]
+    held = Held(policy, max_batch=4)
+    answers = held.all([(memory_of(k), seen[k], None) for k in range(7)])
+    assert held.sizes == [1, 4, 2]
+    assert [answer.batch for answer in answers] == [1, 4, 4, 4, 4, 2, 2]
+    np.testing.assert_array_equal(answers[0].actions, expected[0])
+    for answer, right in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer.actions, right, atol=1e-5)
+
+
+def test_images_of_another_size_and_other_steps_under_way_do_not_share() -> None:
+    policy = Policy(tiny_network(prefix_steps=2))
+    small = observation(ARM, 1)
+    small["observation.images.front"] = small["observation.images.front"][:32, :32]
+    under_way = [np.full((d, 8), 0.1 * d, np.float32) for d in range(4)]
+    asked = [
+        (observation(ARM, 0), None),
+        (observation(ARM, 2), None),
+        (small, None),
+        (observation(ARM, 3), under_way[1]),
+        (observation(ARM, 4), None),
+        (observation(ARM, 5), under_way[3]),
+        (observation(ARM, 6), under_way[1]),
+    ]
+    expected = []
+    for k, (seen, committed) in enumerate(asked):
+        policy.memory = memory_of(k)
+        expected.append(policy.planner.answer(policy._question(policy.sense(seen), committed))[0])
+    held = Held(policy)
+    answers = held.all([(memory_of(k), seen, steps) for k, (seen, steps) in enumerate(asked)])
+    assert held.sizes == [1, 2, 1, 2, 1]
+    for answer, right in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer.actions, right, atol=1e-5)
+    np.testing.assert_allclose(answers[5].actions[:3], under_way[3], atol=1e-5)
+
+
+def test_large_images_do_not_pile_up() -> None:
+    held = Held(Policy(tiny_network()), max_bytes=2 * 40 * 48 * 3)
+    held.all([(Memory(k, 4), observation(ARM, k), None) for k in range(6)])
+    assert held.sizes == [1, 2, 2, 1]
+
+
+def test_one_that_fails_fails_alone() -> None:
+    policy = Policy(tiny_network())
+    expected = [alone(policy, k, observation(ARM, k)) for k in range(4)]
+    held = Held(policy)
+    plain = held.plain
+
+    def fails_at_two(question: Question) -> np.ndarray:
+        if "fail" in question.observation.task:
+            raise RuntimeError("out of memory")
+        return plain(question)
+
+    held.plain = fails_at_two
+    memories = [memory_of(k) for k in range(4)]
+    futures = []
+    for k, memory in enumerate(memories):
+        memory.instruction = "fail" if k == 2 else observation(ARM, k)["task"]
+        futures.append(held.batcher.submit(memory, policy.sense(observation(ARM, k))))
+        while not held.sizes:
+            time.sleep(0.001)
+    held.go.set()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        futures[2].result(30)
+    for k in (0, 1, 3):
+        np.testing.assert_allclose(futures[k].result(30).actions, expected[k], atol=1e-5)
+    assert [memories[k].plans for k in (0, 1, 3)] == [1, 1, 1]
+    held.batcher.close()
