@@ -87,6 +87,6 @@ def _our_verbs() -> dict[str, str]:
 def _help() -> str:
     lines = ["usage: lightning <verb> [options]      (actionprior is the same command)", ""]
     for verb, text in (TRAINER_VERBS | _our_verbs()).items():
-        lines.append(f"  {verb:<12}{text}")
+        lines.append(f"  {verb:<17}{text}")
     lines += ["", "`lightning <verb> --help` tells a verb's options; --version the version."]
     return "\n".join(lines)
