@@ -317,7 +317,7 @@ class _CountAnew(Callback):
         self._done = done
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         saved_within_a_batch = progress.processed - progress.completed
         progress.ready = progress.started = progress.processed = self._done
         progress.completed = self._done - saved_within_a_batch
