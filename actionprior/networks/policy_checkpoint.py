@@ -66,6 +66,40 @@ def describe(checkpoint: dict[str, Any], path: str | Path) -> Description:
     }
 
 
+def described_network(
+    description: Description, path: str | Path, trunk: Trunk | None = None
+) -> PolicyNetwork:
+    """The described network with fresh weights; arguments as of ``build``.
+
+    Raises:
+        CheckpointError: a description that lacks something, or an unknown trunk.
+    """
+    try:
+        return PolicyNetwork(
+            [Embodiment.from_dict(e) for e in description["embodiments"]],
+            make_trunk(description["trunk"], path, trunk),
+            MotionPrior.from_description(description[PRIOR]),
+            **description["settings"],
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the policy's description is damaged ({error})") from None
+
+
+def fill(network: PolicyNetwork, weights: dict[str, Tensor], path: str | Path) -> None:
+    """Put weights into a network; every name and shape has to fit.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: weights do not fit the file's own description ({reason[:200]})"
+        ) from None
+
+
 def build(
     description: Description,
     weights: dict[str, Tensor],
@@ -83,19 +117,8 @@ def build(
     Raises:
         CheckpointError: an unknown trunk, or weights that are not as described.
     """
-    try:
-        network = PolicyNetwork(
-            [Embodiment.from_dict(e) for e in description["embodiments"]],
-            make_trunk(description["trunk"], path, trunk),
-            MotionPrior.from_description(description[PRIOR]),
-            **description["settings"],
-        )
-        network.load_state_dict(weights)
-    except (KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path}: weights do not fit the file's own description ({reason[:200]})"
-        ) from None
+    network = described_network(description, path, trunk)
+    fill(network, weights, path)
     network.trunk.merge()
     return network.eval()
 
@@ -106,7 +129,13 @@ def load_network(path: str | Path, trunk: Trunk | None = None) -> PolicyNetwork:
     Raises:
         CheckpointError: missing, damaged, of another module, or as ``build``.
     """
-    checkpoint = read_checkpoint(path)
+    return network_of(read_checkpoint(path), path, trunk)
+
+
+def network_of(
+    checkpoint: dict[str, Any], path: str | Path, trunk: Trunk | None = None
+) -> PolicyNetwork:
+    """The network of a Stage-2 checkpoint that was read; see ``load_network``."""
     prefix = "network."
     weights = {
         key.removeprefix(prefix): value

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from actionprior.checkpoint_formats import FORMAT, FormatError
 from actionprior.checkpoint_io import CheckpointError
 from actionprior.networks.policy_checkpoint import (
@@ -40,7 +42,12 @@ def describe_network(network: PolicyNetwork) -> Description:
     }
 
 
-def write_folder(network: PolicyNetwork, config: dict[str, Any], folder: Path) -> None:
+def write_folder(
+    network: PolicyNetwork,
+    config: dict[str, Any],
+    folder: Path,
+    weights: dict[str, Tensor] | None = None,
+) -> None:
     """Write an exported policy.
 
     Args:
@@ -48,11 +55,12 @@ def write_folder(network: PolicyNetwork, config: dict[str, Any], folder: Path) -
         config: LeRobot's part of ``config.json`` and, under ``actionprior``, what
             ``actionprior.Policy`` is to be made with.
         folder: made where it is missing; files in it of the same names are replaced.
+        weights: of the network, where they had to be gathered; None: its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     told = config | {OURS: describe_network(network) | config.get(OURS, {})}
     (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
-    save_weights(network.state_dict(), folder / WEIGHTS)
+    save_weights(network.state_dict() if weights is None else weights, folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> Description:
@@ -72,13 +80,22 @@ def read_config(folder: Path) -> Description:
     told = config.get(OURS) if isinstance(config, dict) else None
     if not isinstance(told, dict):
         raise CheckpointError(f"{path} has no {OURS!r}: another program wrote it")
-    found = told.get("format")
+    check_format(told, path)
+    return told
+
+
+def check_format(description: Description, path: str | Path) -> None:
+    """Refuse what a newer version wrote.
+
+    Raises:
+        FormatError: naming the path.
+    """
+    found = description.get("format")
     if not isinstance(found, int) or found > FORMAT:
         raise FormatError(
             f"{path} is of format {found!r}, and this version of actionprior reads up to "
             f"{FORMAT}; update actionprior"
         )
-    return told
 
 
 def load_folder(

@@ -1,0 +1,148 @@
+"""The page that a hub shows of an exported policy: what it does, how to run it, how good it is."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from actionprior.embodiment import Embodiment
+from actionprior.errors import UserError
+from actionprior.feature_groups import ActionGroup, StateGroup
+from actionprior.networks.policy_network import PolicyNetwork
+
+TAGS = ["robotics", "lerobot", "actionprior", "vision-language-action"]
+
+
+class Facts(NamedTuple):
+    """What a card tells beside the network's own facts."""
+
+    robot: Embodiment
+    execute_steps: int
+    delay_steps: int
+    checkpoint: str  # the file's name
+    step: int  # of the optimiser
+    license: str | None
+    repo_id: str | None
+    evaluations: list[dict[str, Any]]  # what ``read_evaluation`` gives
+
+
+def model_card(network: PolicyNetwork, facts: Facts) -> str:
+    """The card, markdown with a front matter."""
+    from huggingface_hub import ModelCardData
+
+    robot = facts.robot
+    data = ModelCardData(
+        license=facts.license, library_name="lerobot", pipeline_tag="robotics", tags=TAGS
+    )
+    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    delay = f", {facts.delay_steps} more while the next is planned" if facts.delay_steps else ""
+    licence = "" if facts.license else "\n\nNo licence was given: ask before you use it."
+    where = facts.repo_id or "path/to/this/folder"
+    load = f'"{where}"'
+    if facts.repo_id:
+        load = f"snapshot_download({load})"
+    imported = "from huggingface_hub import snapshot_download\n" if facts.repo_id else ""
+    keys = [*([robot.state_key] if robot.state else []), *robot.cameras]
+    observation = ", ".join([*(f'"{key}": …' for key in keys), '"task": "…"'])
+    return f"""---
+{data.to_yaml()}
+---
+
+# A policy for {robot.name}
+
+A vision-language-action policy with a motion prior, trained with actionprior: it looks at \
+{len(robot.cameras)} camera(s), the robot's state and an instruction, and answers with the next \
+{network.chunk_length} actions at {robot.control_hz:g} Hz, of which {facts.execute_steps} are \
+executed{delay}. Trunk: `{type(network.trunk).__name__}`; {millions:.1f} million parameters; from \
+`{facts.checkpoint}`, step {facts.step}.{licence}
+
+## Run it
+
+In Python, anywhere (state in the order of the table below; images uint8, rows × columns × 3):
+
+```python
+{imported}from actionprior import Policy
+
+policy = Policy.load({load})
+policy.reset(seed=0)
+action = policy.select_action({{{observation}}})
+```
+
+On a robot that LeRobot drives:
+
+```bash
+lerobot-rollout --discover_packages_path=actionprior.lerobot --policy.path={where} \\
+  --robot.type=… --task="…"
+```
+
+In a simulator of LeRobot's:
+
+```bash
+lerobot-eval --discover_packages_path=actionprior.lerobot --policy.path={where} --env.type=…
+```
+
+## The robot
+
+{_table(("state", "unit", "features"), [_row(group) for group in robot.state])}
+
+{_table(("action", "unit", "features"), [_row(group) for group in robot.action])}
+
+Cameras: {", ".join(f"`{key}`" for key in robot.cameras) or "none"}. Values are in these \
+units; the policy normalises them itself (`statistics.json`).
+
+## Evaluation
+
+{_evaluation(facts.evaluations)}
+"""
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """A ``results.json`` as ``callbacks.RolloutEvaluation`` writes it.
+
+    Raises:
+        UserError: missing, damaged, or of another program.
+    """
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"evaluation {path} cannot be read as JSON ({error})") from None
+    wanted = ("env_id", "success_rate", "success_low", "success_high", "return", "episodes")
+    environments = told.get("environments") if isinstance(told, dict) else None
+    if not environments or any(key not in e for e in environments for key in wanted):
+        raise UserError(f"evaluation {path} is no results.json of RolloutEvaluation")
+    found: dict[str, Any] = told
+    return found
+
+
+def find_evaluations(checkpoint: Path, step: int) -> list[dict[str, Any]]:
+    """What the run of a checkpoint measured of it, at this very step."""
+    runs = checkpoint.absolute().parents[:2]  # beside it, or beside its folder ``checkpoints``
+    paths = [path for run in runs for path in sorted(run.glob("rollouts/**/results.json"))]
+    return [told for told in map(read_evaluation, paths) if told.get("step") == step]
+
+
+def _evaluation(evaluations: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            f"`{e['env_id']}`",
+            f"{100 * e['success_rate']:.1f} %",
+            f"{100 * e['success_low']:.1f} to {100 * e['success_high']:.1f} %",
+            str(len(e["episodes"])),
+            f"{e['return']:.2f}",
+        )
+        for told in evaluations
+        for e in told["environments"]
+    ]
+    if not rows:
+        return "None was given."
+    return _table(("environment", "success", "95 % interval", "episodes", "mean return"), rows)
+
+
+def _row(group: ActionGroup | StateGroup) -> tuple[str, ...]:
+    kind = f"{group.name} ({group.representation.replace('_', ' ')})"
+    return kind, group.unit or "–", ", ".join(f"`{feature}`" for feature in group.features)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
