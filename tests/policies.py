@@ -1,5 +1,6 @@
 """Small untrained policies that answer at once, and observations for them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ import torch
 
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+from actionprior.networks.policy_checkpoint import SETTINGS
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.vla import VLAModule
 from tests.robots import delta_arm, windows
 
 SMALL = PriorArchitecture(
@@ -42,3 +45,34 @@ def observation(robot: Embodiment, step: int = 0) -> dict[str, Any]:
     images = {camera: rng.integers(0, 255, (40, 48, 3), dtype=np.uint8) for camera in robot.cameras}
     state = rng.uniform(-1, 1, len(robot.state_features)).astype(np.float32)
     return {robot.state_key: state, "task": f"reach for thing {step % 3}", **images}
+
+
+def write_checkpoint(network: PolicyNetwork, path: Path, step: int = 7) -> Path:
+    """What a run of Stage 2 saves of a network."""
+    module = VLAModule(
+        [robot.to_dict() for robot in network.embodiments],
+        network.trunk,
+        architecture=network.prior.architecture,
+        **{key: getattr(network, key) for key in SETTINGS},
+    )
+    module.network = network
+    checkpoint = {
+        "pytorch-lightning_version": "2.6.6",
+        "global_step": step,
+        "state_dict": module.state_dict(),
+    }
+    module.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, path)
+    return path
+
+
+def lerobot_batch(observations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Observations as LeRobot shows them to a policy: batched, images float (B, 3, Y, X)."""
+    batch: dict[str, Any] = {"task": [o["task"] for o in observations]}
+    for key in observations[0].keys() - {"task"}:
+        stacked = torch.from_numpy(np.stack([o[key] for o in observations]))
+        if stacked.dtype == torch.uint8:
+            stacked = stacked.movedim(-1, 1).contiguous().float() / 255
+        batch[key] = stacked
+    return batch

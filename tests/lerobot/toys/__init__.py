@@ -1,0 +1,5 @@
+"""An environment and a robot that LeRobot's commands find by ``discover_packages_path``."""
+
+from tests.lerobot.toys.toy_arm import ToyArm
+
+__all__ = ["ToyArm"]
