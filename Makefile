@@ -11,10 +11,10 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## make .venv and install everything into it, at the versions of constraints.txt
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt examples/lerobot_policy_actionprior/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' ./examples/lerobot_policy_actionprior
 	touch $@
 
 demo: install  ## record, pretrain, train with and without the prior, roll out, compare
