@@ -30,6 +30,8 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
         default_task: the instruction where LeRobot gives none.
         state_feature_names: entries of LeRobot's state vectors, in their order.
         action_feature_names: entries of LeRobot's action vectors, in their order.
+        compile_model: run trunk, fusion and decoder through ``torch.compile``; lerobot-rollout sets
+            it for ``--use_torch_compile``.
         noise_repeats: draws of noise and flow time an observation and training step.
         optimizer_lr: learning rate of AdamW.
         optimizer_weight_decay: AdamW's.
@@ -46,6 +48,7 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
     default_task: str = ""
     state_feature_names: list[str] = field(default_factory=list)
     action_feature_names: list[str] = field(default_factory=list)
+    compile_model: bool = False
     noise_repeats: int = 4
     optimizer_lr: float = 3e-4
     optimizer_weight_decay: float = 0.01
@@ -92,28 +95,26 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
         Raises:
             UserError: a feature of the robot is not among them, or an action is not the robot's.
         """
-        self.state_feature_names = list(states or robot.state_features)
-        self.action_feature_names = list(actions or robot.action_features)
+        states = list(states or robot.state_features)
+        actions = list(actions or robot.action_features)
         for what, ours, theirs in (
-            ("state", robot.state_features, self.state_feature_names),
-            ("action", robot.action_features, self.action_feature_names),
+            ("state", robot.state_features, states),
+            ("action", robot.action_features, actions),
         ):
             if missing := [name for name in ours if name not in theirs]:
                 raise UserError(
                     f"LeRobot's {what} vector lacks {missing} of robot {robot.name!r}; "
                     f"it holds {theirs}"
                 )
-        if extra := sorted(set(self.action_feature_names) - set(robot.action_features)):
+        if extra := sorted(set(actions) - set(robot.action_features)):
             raise UserError(
                 f"LeRobot's action vector has {extra}, which robot {robot.name!r} does not act on; "
                 f"the policy gives {robot.action_features}"
             )
-        self.output_features = {
-            ACTION: PolicyFeature(FeatureType.ACTION, (len(self.action_feature_names),))
-        }
+        self.state_feature_names, self.action_feature_names = states, actions
+        self.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (len(actions),))}
         self.input_features = {
             key: PolicyFeature(FeatureType.VISUAL, ANY_SIZE) for key in robot.cameras
         }
-        if self.state_feature_names:
-            shape = (len(self.state_feature_names),)
-            self.input_features[robot.state_key] = PolicyFeature(FeatureType.STATE, shape)
+        if states:
+            self.input_features[robot.state_key] = PolicyFeature(FeatureType.STATE, (len(states),))

@@ -85,6 +85,9 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             or min(DEFAULT_EXECUTE_STEPS, length - self.delay_steps)
         )
         check_execution(self.execute_steps, self.delay_steps, length)
+        if config.compile_model:
+            for part in (self.network.trunk, self.network.fusion, self.network.prior.decoder):
+                part.compile()
         self._learns = dataset_meta is not None
         if self._learns:
             config.describe_robot(robot, *dataset_names(dataset_meta.features, robot))
@@ -158,6 +161,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             memory.pairs = [*memory.history, Pair(state, action)]
         return self._for_lerobot(action_Ba)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # LeRobot would compile what is around the network, too
     @torch.no_grad()
     def predict_action_chunk(
         self,

@@ -32,9 +32,8 @@ SEED = 1000
 
 def lerobot(command: str, *words: str, folder: Path) -> str:
     """Run a command of LeRobot's in ``folder``; gives what it wrote."""
-    code = f"from lerobot.scripts.lerobot_{command} import main; main()"
     ran = subprocess.run(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, Path(sys.executable).with_name(f"lerobot-{command}"), *words],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "HF_LEROBOT_HOME": str(folder / "home")},
         capture_output=True,

@@ -13,6 +13,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.factory import resolve_delta_timestamps
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.rollout.inference.rtc import supports_rtc_inference
 from torch.utils.data import default_collate
 
 from actionprior.checkpoint_io import CheckpointError
@@ -151,6 +152,16 @@ def test_a_robot_is_not_held_to_what_lerobot_fills_up_with() -> None:
     )
     assert torch.equal(told, padded)
     assert padded[0, 2].abs().sum() > 1e-3
+
+
+def test_lerobots_own_compilation_changes_nothing() -> None:
+    network, batch = tiny_network(), lerobot_batch([observation(delta_arm())])
+    plain, compiled = plugin(network, seed=1), plugin(network, seed=1)
+    compiled.predict_action_chunk = torch.compile(compiled.predict_action_chunk, backend="eager")
+    assert supports_rtc_inference(compiled)
+    expected = plain.predict_action_chunk(batch)
+    with torch.inference_mode():
+        assert torch.equal(compiled.predict_action_chunk(batch), expected)
 
 
 # ---- files --------------------------------------------------------------------------------
