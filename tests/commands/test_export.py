@@ -173,7 +173,7 @@ def test_an_export_that_breaks_off_leaves_what_was(
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(policy_folder, "save_file", full)
+    monkeypatch.setattr(policy_folder, "save_weights", full)
     with pytest.raises(OSError, match="no space"):
         exported(checkpoint, out, "--execute_steps", "2")
     with pytest.raises(OSError, match="no space"):

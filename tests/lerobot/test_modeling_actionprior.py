@@ -16,6 +16,7 @@ from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.rollout.inference.rtc import supports_rtc_inference
 from torch.utils.data import default_collate
 
+from actionprior.checkpoint_formats import FormatError
 from actionprior.checkpoint_io import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
@@ -25,6 +26,7 @@ from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.planning import PolicyError
 from actionprior.policy import Policy
+from actionprior.weights_io import WeightsError
 from tests.datasets import arm, write_dataset
 from tests.policies import lerobot_batch, observation, tiny_network
 from tests.robots import delta_arm, position_arm, tool_arm
@@ -196,9 +198,19 @@ def test_missing_weights_and_poisoned_ones_are_refused(tmp_path: Path) -> None:
     for name in ("model.safetensors", "pytorch_model.bin", "policy_preprocessor.json"):
         (tmp_path / name).write_bytes(poison)
     for load in (Policy.load, ActionPriorPolicy.from_pretrained):
-        with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
             load(tmp_path)
     assert not (tmp_path / "proof").exists()
+
+
+def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    saved(plugin(tiny_network()), tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    told["actionprior"]["format"] = 99
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    for load in (Policy.load, ActionPriorPolicy.from_pretrained):
+        with pytest.raises(FormatError, match="of format 99, .* update actionprior"):
+            load(tmp_path)
 
 
 def test_lerobots_own_part_of_the_file_is_whole(tmp_path: Path) -> None:
