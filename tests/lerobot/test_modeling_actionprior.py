@@ -209,7 +209,7 @@ def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     told["actionprior"]["format"] = 99
     (tmp_path / "config.json").write_text(json.dumps(told))
     for load in (Policy.load, ActionPriorPolicy.from_pretrained):
-        with pytest.raises(FormatError, match="of format 99, .* update actionprior"):
+        with pytest.raises(FormatError, match=r"of format 99, .* update actionprior"):
             load(tmp_path)
 
 
