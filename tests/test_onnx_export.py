@@ -15,9 +15,10 @@ from tests.robots import delta_arm, position_arm
 runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", ["off", "encoder", "mlp"])
 def test_the_graphs_say_what_the_networks_say(tmp_path: Path, history: str) -> None:
-    network = tiny_network([position_arm(), delta_arm()], history=history)
+    network = tiny_network([position_arm(), delta_arm()], history=history, integration_steps=2)
     policy = Policy(network, "panda", execute_steps=1)
     task = "reach for thing 0"
     export_onnx(network, tmp_path, robot=1, task=task, image_size=(40, 48))

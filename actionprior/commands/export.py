@@ -14,7 +14,8 @@ FILES = {
     "statistics.json",
     "README.md",
 }
-"""What an exported folder holds, and nothing else."""
+"""What an exported folder holds, and nothing else but these two where they are asked for:"""
+GRAPHS = {"see.onnx", "act.onnx"}
 
 
 def export(
@@ -29,6 +30,7 @@ def export(
     license: str | None = None,
     repo_id: str | None = None,
     overwrite: bool = False,
+    onnx_image_size: tuple[int, int] | None = None,
 ) -> None:
     """Write the folder; it appears whole or not at all.
 
@@ -45,6 +47,8 @@ def export(
         license: for the card, as the hub abbreviates it.
         repo_id: where it will lie on the hub, for the card.
         overwrite: replace whatever stands at ``out``.
+        onnx_image_size: rows and columns of the images that ONNX graphs take, for the
+            instruction ``task``; None: no graphs.
 
     Raises:
         UserError: a checkpoint, robot, number of steps or folder that cannot be used.
@@ -65,6 +69,8 @@ def export(
     from actionprior.staging import appears_whole
 
     _check_target(out, checkpoint, overwrite)
+    if onnx_image_size and not task:
+        raise UserError("an ONNX graph is of one instruction; give it as --task")
     contents = read_checkpoint(checkpoint)
     network, step = network_of(contents, checkpoint), int(contents.get("global_step", 0))
     network.prior.normalizer.require_fitted()
@@ -96,6 +102,10 @@ def export(
         statistics = json.dumps(readable_statistics(network), indent=2)
         (folder / "statistics.json").write_text(statistics + "\n", "utf-8")
         (folder / "README.md").write_text(model_card(network, facts), "utf-8")
+        if onnx_image_size:
+            from actionprior.onnx_export import export_onnx
+
+            export_onnx(network, folder, network.embodiments.index(robot), task, onnx_image_size)
 
 
 def push(folder: Path, repo_id: str, private: bool) -> str:
@@ -114,7 +124,7 @@ def push(folder: Path, repo_id: str, private: bool) -> str:
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            allow_patterns=sorted(FILES),
+            allow_patterns=sorted(FILES | GRAPHS),
             commit_message="Upload a policy of actionprior",
         )
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
@@ -138,8 +148,8 @@ def _check_target(out: Path, checkpoint: Path, overwrite: bool) -> None:
         raise UserError(f"{out} holds the checkpoint or is where you are; choose another --out")
     if overwrite or not names:
         return
-    if not names <= FILES or not _is_export(out):
-        other = sorted(names - FILES)[:3] or sorted(names)[:3]
+    if not names <= FILES | GRAPHS or not _is_export(out):
+        other = sorted(names - FILES - GRAPHS)[:3] or sorted(names)[:3]
         raise UserError(
             f"{out} holds what was not exported ({', '.join(other)}); choose another --out, or "
             "replace all of it with --overwrite true"
@@ -171,6 +181,11 @@ def main(args: list[str]) -> None:
     parser.add_argument("--push_to_hub", type=str | None, help="OWNER/NAME to upload it to")
     parser.add_argument("--private", type=bool, default=False, help="on the hub")
     parser.add_argument("--overwrite", type=bool, default=False, help="whatever stands at --out")
+    parser.add_argument(
+        "--onnx_image_size",
+        type=tuple[int, int] | None,
+        help="[rows, columns]: ONNX graphs, too, of the instruction --task",
+    )
     given = parser.parse_args(args)
     out = Path(given["out"])
     export(
@@ -185,6 +200,7 @@ def main(args: list[str]) -> None:
         given["license"],
         given["push_to_hub"],
         given["overwrite"],
+        given["onnx_image_size"],
     )
     print(f"{out}: lerobot-eval --discover_packages_path=actionprior.lerobot --policy.path={out} …")
     if given["push_to_hub"]:

@@ -12,7 +12,7 @@ from httpx import ConnectError
 from huggingface_hub import HfApi, ModelCard
 
 from actionprior.cli import main
-from actionprior.commands.export import FILES
+from actionprior.commands.export import FILES, GRAPHS
 from actionprior.networks import policy_folder
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
@@ -259,3 +259,16 @@ def test_it_is_uploaded_when_asked(
     told = refused(capsys, checkpoint, out, "--push_to_hub", "lab/arm")
     assert "'lab/arm' was not uploaded (no route)" in told
     assert Policy.load(out).robot.name == "panda"
+
+
+@pytest.mark.slow
+def test_onnx_graphs_are_of_one_instruction(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
+    size = ["--onnx_image_size", "[32, 32]"]
+    assert "give it as --task" in refused(capsys, checkpoint, tmp_path / "out", *size)
+    out = exported(checkpoint, tmp_path / "out", *size, "--task", "reach")
+    assert {path.name for path in out.iterdir()} == FILES | GRAPHS
+    exported(checkpoint, out)  # an export of ours may be replaced, with its graphs
+    assert {path.name for path in out.iterdir()} == FILES
