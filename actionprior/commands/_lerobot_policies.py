@@ -10,6 +10,7 @@ import torch
 
 Call = Callable[[], object]
 STATE, ACTIONS, PIXELS = 8, 8, 224
+NAMES = ("act", "diffusion", "multi_task_dit", "pi0_expert_loop")
 
 
 def calls(chunk_length: int, image_YX3: torch.Tensor) -> Iterator[tuple[str, Call]]:
@@ -22,14 +23,15 @@ def calls(chunk_length: int, image_YX3: torch.Tensor) -> Iterator[tuple[str, Cal
         image_YX3: uint8, the one camera's image.
     """
     image = (image_YX3.permute(2, 0, 1).float() / 255)[None]
-    for name, make in (
-        ("act", _act),
-        ("diffusion", _diffusion),
-        ("multi_task_dit", _multi_task_dit),
-        ("pi0_expert_loop", _pi0_expert),
-    ):
+    make = {
+        "act": _act,
+        "diffusion": _diffusion,
+        "multi_task_dit": _multi_task_dit,
+        "pi0_expert_loop": _pi0_expert,
+    }
+    for name in NAMES:
         try:
-            call = make(chunk_length, image)
+            call = make[name](chunk_length, image)
         except ImportError as error:
             print(f"{name}: not measured, {str(error).strip().splitlines()[0]}", flush=True)
             continue

@@ -220,4 +220,4 @@ def main(args: list[str]) -> None:
     """Run the verb: see :func:`bench_execution` for its options."""
     from jsonargparse import auto_cli
 
-    auto_cli(bench_execution, args=args, prog="lightning bench-execution")
+    auto_cli(bench_execution, args=args, prog="lightning bench-execution", as_positional=False)

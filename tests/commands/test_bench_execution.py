@@ -1,0 +1,35 @@
+"""Success by integrator, steps and delay, on paired scenes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actionprior.cli import main
+from actionprior.commands import bench_execution
+from actionprior.envs.embodiments import suite_embodiment
+from tests.policies import tiny_network, write_checkpoint
+
+
+@pytest.mark.slow
+def test_a_page_and_a_result_of_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_execution, "SETTINGS", [("euler", 1), ("rk4", 8)])
+    policy = write_checkpoint(tiny_network([suite_embodiment("panda")]), tmp_path / "policy.ckpt")
+    page = tmp_path / "page.md"
+    words = ["--env_ids", "[actionprior/PandaReach-v0]", "--rollouts", "2", "--delays", "[2]"]
+    main(["bench-execution", "--ckpt_path", str(policy), *words, "--page", str(page)])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
+    rough, fine = told["integration"]
+    assert (rough["decoder_calls"], fine["decoder_calls"]) == (1, 32)
+    assert rough["error"] > 10 * fine["error"] > 0
+    assert [row["name"] for row in told["delay"]] == ["delay 2, held", "delay 2, not held"]
+    assert {row["rollouts"] for row in [*told["integration"], *told["delay"]]} == {2}
+    assert "| euler, 1 | 1 |" in page.read_text("utf-8")
+
+
+def test_no_environment_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench-execution", "--ckpt_path", str(tmp_path), "--env_ids", "[]"])
+    assert "env_ids is empty" in capsys.readouterr().err
