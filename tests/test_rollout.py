@@ -286,7 +286,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
     """Ties names, orders, units and step counts of suite and rollout together."""
     pytest.importorskip("pybullet", reason="the PyBullet suite needs the extra 'sim'")
     from actionprior.envs.experts import Expert
-    from actionprior.envs.recording import demonstrate
+    from actionprior.envs.recording import CAMERA_KEY, demonstrate
 
     joints = [f"joint_{i}" for i in range(1, 8)]
     deltas = [f"{joint}_delta" for joint in joints]
@@ -314,7 +314,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
             self.seen.append(observation)
             shown = torch.from_numpy(frames[first].state[3:])
             torch.testing.assert_close(observation.state_BS[0, 8:16], shown)
-            picture = torch.from_numpy(frames[first].image).movedim(-1, 0)
+            picture = torch.from_numpy(frames[first].images[CAMERA_KEY]).movedim(-1, 0)
             assert torch.equal(observation.images_BCKYX[0, 0], picture)
             chunk_BHA = torch.zeros_like(noise_BHA)
             for step, frame in enumerate(frames[first : first + 6]):
