@@ -1,7 +1,7 @@
 """MetaWorld's tasks (Yu et al., CoRL 2019), seen as a robot sees them: camera, hand and words.
 
-The package's own environments show where the objects are, draw a new goal from a global generator,
-go on after success and take 0.1 s to draw a frame; these do not.
+The package's own environments show where the objects are, take goals from a list of pickles, go on
+after success and draw frames with all that a software renderer is slow at; these do not.
 """
 
 from __future__ import annotations
