@@ -55,7 +55,7 @@ class RolloutEvaluation(pl.Callback):
         env_kwargs: for ``gymnasium.make``.
         vectorization: ``sync``, or ``async``: a process an environment.
         success_key: key of ``info``; None: ``is_success``, else ``success``.
-        import_modules: modules that register the environments.
+        import_modules: modules that register the environments; by default ours.
         tag: first part of the logged names; set it when several of these callbacks are in use.
     """
 
@@ -92,7 +92,8 @@ class RolloutEvaluation(pl.Callback):
         self.env_kwargs = env_kwargs
         self.vectorization = vectorization
         self.success_key = success_key
-        self.import_modules = ["actionprior.envs"] if import_modules is None else import_modules
+        ours = ["actionprior.envs", "actionprior.benchmarks"]
+        self.import_modules = ours if import_modules is None else import_modules
         self.tag = tag
         self.results: list[RolloutResult] = []
         """What the latest evaluation found, one an environment, on every rank."""

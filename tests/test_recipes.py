@@ -18,6 +18,7 @@ from actionprior.networks.trunks import SmallTrunk
 from actionprior.networks.trunks import open_clip as open_clip_trunk
 from actionprior.networks.trunks.towers import ClipParts, clip_parts
 from actionprior.vla import VLAModule
+from tests.benchmarks.conftest import needs
 from tests.networks.trunks.conftest import TIMM_TOWER, known
 from tests.networks.trunks.test_hub import save_clip
 
@@ -25,6 +26,7 @@ PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
 REAL = PROJECT.parent / "shared" / "data"
 TRUNKS = {"siglip2", "mobileclip2", "dfn", "dinov2"}
+STAGES = ("pretrain", "finetune")
 SMALL = ["--data.episodes_per_task=2", "--data.batch_size=8", "--data.data_dir=data"]
 
 
@@ -41,8 +43,12 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
     tested |= {"pretrain_suite.yaml", "finetune_suite.yaml"}
+    tested |= {"metaworld_pretrain.yaml", "metaworld_finetune.yaml"}
+    # tests/commands/test_record.py
+    tested |= {"metaworld_record.yaml", "metaworld_record_blind.yaml"}
     # tests/study/test_grid.py, commands/test_study.py
-    studies = {f"study{kind}.yaml" for kind in ("", "_small", "_ablation", "_real", "_real_tuning")}
+    kinds = ("", "_small", "_ablation", "_real", "_real_tuning", "_metaworld")
+    studies = {f"study{kind}.yaml" for kind in kinds}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
     assert {p.stem for p in (RECIPES / "trunks").glob("*.yaml")} == TRUNKS
 
@@ -196,6 +202,34 @@ def test_pretrained_trunks_are_known_by_these_names() -> None:
         assert text in open_clip.list_pretrained()
         if "text_model" in args:
             assert f"{args['model']}.{args['pretrained']}" in timm.list_pretrained()
+
+
+@pytest.mark.slow
+@needs("metaworld", "metaworld")
+def test_metaworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    few = ["--episodes=1", "--env=[metaworld/reach-v3, metaworld/push-v3]"]
+    for name in ("metaworld_record", "metaworld_record_blind"):
+        main(["record", f"--config={RECIPES / name}.yaml", *few])
+    pretrain, finetune = (f"--config={RECIPES / f'metaworld_{n}'}.yaml" for n in STAGES)
+    short = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.batch_size=4"]
+    lightning(
+        tmp_path, "fit", pretrain, *short, "--trainer.callbacks.dirpath=.", monkeypatch=monkeypatch
+    )
+    lightning(
+        tmp_path,
+        "fit",
+        finetune,
+        *short,
+        "--model.prior_checkpoint=prior.ckpt",
+        "--trainer.callbacks.episodes=1",
+        "--trainer.callbacks.max_steps=2",
+        monkeypatch=monkeypatch,
+    )
+    (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
+    told = json.loads(results.read_text())["environments"]
+    assert len({environment["env_id"] for environment in told}) == 6
 
 
 def test_a_missing_prior_is_told_in_one_sentence(

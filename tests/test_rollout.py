@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from actionprior.batch import Observation
@@ -255,6 +256,56 @@ def test_features_are_matched_by_name_where_the_environment_names_them(
         roll(Solver(unknown))
 
 
+def test_a_state_may_lie_under_several_keys_and_be_named_by_the_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = told(roll(Solver()))
+    halves = Box(-np.inf, np.inf, (2,), np.float64)
+
+    class Halves(gymnasium.Wrapper[Any, Any, Any, Any]):
+        observation_space = Dict({"target": halves, "arm": Dict({"place": halves})})
+
+        def reset(self, **kwargs: Any) -> Any:
+            state, info = self.env.reset(**kwargs)
+            return self._split(state), info
+
+        def step(self, action: Any) -> Any:
+            state, *rest = self.env.step(action)
+            return self._split(state), *rest
+
+        def _split(self, state: Any) -> Any:
+            return {"target": state[2:], "arm": {"place": state[:2]}}
+
+    monkeypatch.setitem(gymnasium.registry, "test/Halves-v0", None)
+    gymnasium.registry.pop("test/Halves-v0")
+    gymnasium.register(
+        "test/Halves-v0", lambda **k: Halves(point_env.PointEnv(**k)), max_episode_steps=40
+    )
+    joined = ObservationMap(["arm/place", "target"])
+    assert told(roll(Solver(), "test/Halves-v0", observation_map=joined)) == expected
+    turned = ObservationMap(["target", "arm/place"], state_names=["target_x", "target_y", "x", "y"])
+    assert told(roll(Solver(), "test/Halves-v0", observation_map=turned)) == expected
+    # A robot that knows less than the environment's vector holds takes its own entries.
+    less = Wanderer(point_robot(state=[StateGroup("place", "joints", ["y", "x"], unit="m")]))
+    named = ObservationMap("", state_names=["x", "y", "target_x", "target_y"])
+    (episode,) = roll(less, episodes=1, observation_map=named).episodes
+    (whole,) = roll(Wanderer(), episodes=1).episodes
+    np.testing.assert_array_equal(episode.state_Ts, whole.state_Ts[:, [1, 0]])
+
+
+def test_rendered_images_are_drawn_when_the_policy_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    real = point_env.PointEnv.render
+    monkeypatch.setattr(
+        point_env.PointEnv, "render", lambda env: drawn.append(env.steps) or real(env)
+    )
+    policy = Wanderer(point_robot(["top"]))
+    images = ObservationMap("", images={"top": RENDER})
+    roll(policy, episodes=1, num_envs=1, max_steps=12, observation_map=images)
+    assert [int(o.images_BCKYX[0, 0, 0, 0, 0]) for o in policy.seen] == [0, 5, 10]
+    assert drawn == [0, 0, 5, 10]  # the first is to learn the size
+
+
 # ---- films ------------------------------------------------------------------------------------
 
 
@@ -286,7 +337,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
     """Ties names, orders, units and step counts of suite and rollout together."""
     pytest.importorskip("pybullet", reason="the PyBullet suite needs the extra 'sim'")
     from actionprior.envs.experts import Expert
-    from actionprior.envs.recording import demonstrate
+    from actionprior.envs.recording import CAMERA_KEY, demonstrate
 
     joints = [f"joint_{i}" for i in range(1, 8)]
     deltas = [f"{joint}_delta" for joint in joints]
@@ -314,7 +365,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
             self.seen.append(observation)
             shown = torch.from_numpy(frames[first].state[3:])
             torch.testing.assert_close(observation.state_BS[0, 8:16], shown)
-            picture = torch.from_numpy(frames[first].image).movedim(-1, 0)
+            picture = torch.from_numpy(frames[first].images[CAMERA_KEY]).movedim(-1, 0)
             assert torch.equal(observation.images_BCKYX[0, 0], picture)
             chunk_BHA = torch.zeros_like(noise_BHA)
             for step, frame in enumerate(frames[first : first + 6]):

@@ -37,6 +37,16 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     )
 
 
+def test_an_image_of_another_size_than_promised_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(point_env.PointEnv, "render", lambda _: np.zeros((8, 9, 3), np.uint8))
+    refused(
+        r"shows images of shape \(1, 8, 9, 3\), but its observation space says \(1, 20, 30, 3\)",
+        Solver(point_robot(["top"])),
+        env_id="test/PointCamera-v0",
+        observation_map=point_env.CAMERA,
+    )
+
+
 def test_missing_keys_and_cameras_are_refused() -> None:
     camera = {"env_id": "test/PointCamera-v0", "policy": Solver(point_robot(["top"]))}
     refused(

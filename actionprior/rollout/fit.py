@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box, Dict, Space
 
-from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.rollout.results import Frame
 
@@ -23,6 +22,30 @@ class RolloutError(UserError):
     """Environment, policy and embodiment do not fit; the message names the environment."""
 
 
+class Body(Protocol):
+    """What an environment is asked for; every ``Embodiment`` is one."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def control_hz(self) -> float:
+        """Control rate [Hz]."""
+
+    @property
+    def state_features(self) -> list[str]:
+        """Names of the state vector, n_s of them."""
+
+    @property
+    def action_features(self) -> list[str]:
+        """Names of the action vector, n_a of them."""
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the cameras."""
+
+
 @dataclass
 class ObservationMap:
     """Where an environment's observation holds the embodiment's features.
@@ -30,17 +53,26 @@ class ObservationMap:
     Keys of nested dictionaries are joined by ``/``, e.g. ``pixels/top``.
 
     Attributes:
-        state: key of the state vector; empty: the observation itself is the vector.
+        state: key of the state vector; empty: the observation itself is the vector; several keys:
+            their vectors, one after the other.
         images: camera of the embodiment → key of its (Y, X, 3) uint8 image; ``__render__``: what
             ``env.render()`` returns.
         instruction: key of ``info`` that holds the task in words.
         text: a fixed task in words, in place of that key.
+        state_names: names of the state's entries, of which the embodiment takes its own; by
+            default the environment's ``state_names``, else it must have the embodiment's.
     """
 
-    state: str = "state"
+    state: str | list[str] = "state"
     images: dict[str, str] = field(default_factory=dict)
     instruction: str = "instruction"
     text: str = ""
+    state_names: list[str] = field(default_factory=list)
+
+    @property
+    def state_keys(self) -> list[str]:
+        """The keys of ``state``."""
+        return [self.state] if isinstance(self.state, str) else self.state
 
 
 class Fit(NamedTuple):
@@ -48,7 +80,7 @@ class Fit(NamedTuple):
 
     env: gymnasium.Env[Any, Any]
     env_id: str
-    robot: Embodiment
+    robot: Body
     observation_map: ObservationMap
 
     def check_rate(self) -> None:
@@ -62,19 +94,22 @@ class Fit(NamedTuple):
 
     def state_order(self) -> Order:
         """Entries (n_s,) of the environment's state that are the robot's features."""
-        key = self.observation_map.state
-        space = _find_space(self.env.observation_space, key)
-        if space is None:
+        keys = self.observation_map.state_keys
+        spaces = [find_space(self.env.observation_space, key) for key in keys]
+        if not keys or None in spaces:
+            missing = repr(keys[spaces.index(None)]) if keys else "empty"
             raise RolloutError(
-                f"environment {self.env_id!r}: observation_map.state is {key!r}, but the "
+                f"environment {self.env_id!r}: observation_map.state is {missing}, but the "
                 f"observation holds {_keys(self.env.observation_space)}"
             )
         expected = self.robot.state_features
-        names = getattr(self.env.unwrapped, "state_names", None)
-        if not isinstance(space, Box) or space.shape != (len(names or expected),):
+        names = self.observation_map.state_names or getattr(self.env.unwrapped, "state_names", None)
+        shapes = [space.shape if isinstance(space, Box) else None for space in spaces]
+        flat = [shape[0] for shape in shapes if shape is not None and len(shape) == 1]
+        if len(flat) < len(keys) or sum(flat) != len(names or expected):
             raise RolloutError(
-                f"environment {self.env_id!r} has a state of shape {space.shape}, but embodiment "
-                f"{self.robot.name!r} expects {len(expected)} entries: {', '.join(expected)}"
+                f"environment {self.env_id!r} has a state of shape "
+                f"{shapes[0] if len(keys) == 1 else shapes}, but {self._expects(names)}"
             )
         return self._order("state", names, expected)
 
@@ -103,6 +138,11 @@ class Fit(NamedTuple):
             )
         return Box(0, 255, (len(shapes), *next(iter(shapes.values()))), np.uint8)
 
+    def _expects(self, names: Sequence[str] | None) -> str:
+        who = "its state_names are" if names else f"embodiment {self.robot.name!r} expects"
+        wanted = names or self.robot.state_features
+        return f"{who} {len(wanted)} entries: {', '.join(wanted)}"
+
     def _image_shape(self, camera: str) -> tuple[int, ...]:
         images = self.observation_map.images
         if camera not in images:
@@ -114,7 +154,7 @@ class Fit(NamedTuple):
         if images[camera] == RENDER:
             self.env.reset(seed=0)
             return render(self.env, self.env_id).shape
-        space = _find_space(self.env.observation_space, images[camera])
+        space = find_space(self.env.observation_space, images[camera])
         if not isinstance(space, Box) or not _is_image(np.empty(space.shape, space.dtype)):
             raise RolloutError(
                 f"environment {self.env_id!r}: camera {camera!r} is mapped to "
@@ -141,6 +181,15 @@ def find(observation: Any, key: str) -> Any:  # noqa: ANN401 (an environment's o
     return observation
 
 
+def find_space(space: Space[Any], key: str) -> Space[Any] | None:
+    """The space of the entry under ``a/b``; None where there is none, or more than one."""
+    for part in key.split("/") if key else []:
+        if not isinstance(space, Dict) or part not in space.spaces:
+            return None
+        space = space.spaces[part]
+    return None if isinstance(space, Dict) else space
+
+
 def render(env: gymnasium.Env[Any, Any], env_id: str) -> Frame:
     """A copy of the environment's (Y, X, 3) picture.
 
@@ -155,14 +204,6 @@ def render(env: gymnasium.Env[Any, Any], env_id: str) -> Frame:
             "make it with render_mode='rgb_array' or film no episode"
         )
     return np.array(frame)
-
-
-def _find_space(space: Space[Any], key: str) -> Space[Any] | None:
-    for part in key.split("/") if key else []:
-        if not isinstance(space, Dict) or part not in space.spaces:
-            return None
-        space = space.spaces[part]
-    return None if isinstance(space, Dict) else space
 
 
 def _keys(space: Space[Any]) -> str:

@@ -8,8 +8,9 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Space
 
-from actionprior.embodiment import Embodiment, FloatArray
-from actionprior.rollout.fit import RENDER, Fit, ObservationMap, RolloutError, find, render
+from actionprior.embodiment import FloatArray
+from actionprior.rollout.fit import RENDER, Body, Fit, ObservationMap, RolloutError, find, render
+from actionprior.rollout.results import Frame
 
 RobotObservation = dict[str, npt.NDArray[Any]]
 
@@ -18,8 +19,9 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Shows an environment as ``{"state": (n_s,), "images": (C, Y, X, 3)}``, typed and checked.
 
     State and actions are in the order of the embodiment's features. An environment whose
-    unwrapped object has ``state_names`` or ``action_names`` is matched by name, any other must
-    use the embodiment's order. ``images`` is left out for a robot without cameras.
+    unwrapped object has ``state_names`` or ``action_names`` (or whose observation map has) is
+    matched by name, any other must use the embodiment's order. ``images`` is left out for a robot
+    without cameras.
 
     ``info`` holds ``instruction``, ``success`` (if the environment tells) and, in filmed
     episodes, ``frame``. ``reset(seed=None)`` parks the environment: until the next reset with a
@@ -32,6 +34,8 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation_map: where its features are found.
         success_key: key of ``info``; None: ``is_success``, else ``success``.
         filmed: seeds of the episodes to be filmed.
+        look_every: images that ``render()`` gives are drawn after reset and at each so many
+            steps, when a policy plans anew; in between, the last one is shown.
 
     Raises:
         RolloutError: the spaces, the control rate or the cameras do not fit the embodiment.
@@ -41,10 +45,11 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self,
         env: gymnasium.Env[Any, Any],
         env_id: str,
-        embodiment: Embodiment,
+        embodiment: Body,
         observation_map: ObservationMap,
         success_key: str | None = None,
         filmed: frozenset[int] = frozenset(),
+        look_every: int = 1,
     ) -> None:
         super().__init__(env)
         self._id = env_id
@@ -54,6 +59,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._filmed = filmed
         self._filming = False
         self._parked = False
+        self._look_every, self._steps = look_every, 0
         self._instruction = ""
         fit = Fit(env, env_id, embodiment, observation_map)
         fit.check_rate()
@@ -64,7 +70,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         }
         if embodiment.cameras:
             spaces["images"] = fit.image_space()
-        self.observation_space = Dict(spaces)
+        self._spaces, self.observation_space = spaces, Dict(spaces)
         self._last = {key: np.zeros(s.shape or (), s.dtype) for key, s in spaces.items()}
 
     def reset(
@@ -77,7 +83,14 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, info = self.env.reset(seed=seed, options=options or None)
         self._filming = seed in self._filmed
         self._instruction = self._map.text
+        self._steps = 0
         self._last = self._observe(observation)
+        for key, space in self._spaces.items():
+            if self._last[key].shape != space.shape:
+                raise RolloutError(
+                    f"environment {self._id!r} shows {key} of shape {self._last[key].shape}, but "
+                    f"its observation space says {space.shape}"
+                )
         return self._last, self._tell(info)
 
     def step(
@@ -93,21 +106,29 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         # Bounds in float64 may lie inside of their float32 roundings.
         vector = np.clip(vector, space.low, space.high)
         observation, reward, terminated, truncated, info = self.env.step(vector)
+        self._steps += 1
         self._last = self._observe(observation)
         return self._last, float(reward), bool(terminated), bool(truncated), self._tell(info)
 
     def _observe(self, observation: object) -> RobotObservation:
-        state = np.asarray(find(observation, self._map.state), dtype=np.float32)
+        parts = [find(observation, key) for key in self._map.state_keys]
+        state = np.concatenate(parts).astype(np.float32)
         typed: RobotObservation = {"state": state[self._state_order]}
         if self._robot.cameras:
-            keys = [self._map.images[camera] for camera in self._robot.cameras]
             typed["images"] = np.stack(
-                [
-                    render(self.env, self._id) if key == RENDER else find(observation, key)
-                    for key in keys
-                ]
+                [self._look(i, observation) for i in range(len(self._robot.cameras))]
             )
         return typed
+
+    def _look(self, camera: int, observation: object) -> Frame:
+        key = self._map.images[self._robot.cameras[camera]]
+        if key != RENDER:
+            image: Frame = find(observation, key)
+            return image
+        if self._steps % self._look_every:
+            last: Frame = self._last["images"][camera]
+            return last
+        return render(self.env, self._id)
 
     def _tell(self, info: dict[str, Any]) -> dict[str, Any]:
         if not self._map.text:
@@ -127,22 +148,35 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return told
 
 
-def make_robot_env(
-    spec: EnvSpec,
-    embodiment: Embodiment,
-    observation_map: ObservationMap,
-    success_key: str | None,
-    filmed: frozenset[int],
-    max_steps: int | None,
-    env_kwargs: dict[str, Any],
-) -> RobotEnv:
-    """Make one environment of a vector.
+def find_spec(env_id: str) -> EnvSpec:
+    """A registered environment's specification.
 
     Raises:
-        RolloutError: see ``RobotEnv``; or it cannot render, but a film or an image needs it.
+        RolloutError: it is not registered.
+    """
+    try:
+        return gymnasium.spec(env_id)
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise RolloutError(
+            f"environment {env_id!r} cannot be found ({error}); import the module that registers "
+            "it (import_modules) or check the id"
+        ) from error
+
+
+def make_env(
+    spec: EnvSpec,
+    observation_map: ObservationMap,
+    max_steps: int | None,
+    env_kwargs: dict[str, Any],
+    filmed: bool = False,
+) -> gymnasium.Env[Any, Any]:
+    """Make an environment; one that renders, where a film or an image of the map needs it.
+
+    Raises:
+        RolloutError: it cannot render.
     """
     kwargs = dict(env_kwargs)
-    renders = bool(filmed) or RENDER in observation_map.images.values()
+    renders = filmed or RENDER in observation_map.images.values()
     if renders:
         kwargs.setdefault("render_mode", "rgb_array")
     # The passive checker warns of what RobotEnv refuses, and costs a check a step.
@@ -153,8 +187,27 @@ def make_robot_env(
             f"environment {spec.id!r} has render_mode {env.render_mode!r}, but filming and "
             f"{RENDER!r} images need 'rgb_array'"
         )
+    return env
+
+
+def make_robot_env(
+    spec: EnvSpec,
+    embodiment: Body,
+    observation_map: ObservationMap,
+    success_key: str | None,
+    filmed: frozenset[int],
+    max_steps: int | None,
+    env_kwargs: dict[str, Any],
+    look_every: int,
+) -> RobotEnv:
+    """Make one environment of a vector.
+
+    Raises:
+        RolloutError: see ``RobotEnv`` and ``make_env``.
+    """
+    env = make_env(spec, observation_map, max_steps, env_kwargs, bool(filmed))
     try:
-        return RobotEnv(env, spec.id, embodiment, observation_map, success_key, filmed)
+        return RobotEnv(env, spec.id, embodiment, observation_map, success_key, filmed, look_every)
     except RolloutError:
         env.close()
         raise

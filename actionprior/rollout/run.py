@@ -19,7 +19,7 @@ from actionprior.planning import ChunkPolicy, Images, Pair, Planner, check_execu
 from actionprior.rollout.episode import RunningEpisode
 from actionprior.rollout.fit import ObservationMap, RolloutError
 from actionprior.rollout.results import RolloutResult
-from actionprior.rollout.robot_env import RobotEnv, make_robot_env
+from actionprior.rollout.robot_env import RobotEnv, find_spec, make_robot_env
 
 DEFAULT_SEED = 900_000_000
 """First seed of evaluation episodes; demonstrations are never recorded with seeds from here on."""
@@ -86,13 +86,14 @@ def rollout(
     robot = planner.robot
     make = partial(
         make_robot_env,
-        _spec(env_id),
+        find_spec(env_id),
         robot,
         observation_map,
         success_key,
         frozenset(range(seed, seed + min(record, episodes))),
         max_steps,
         env_kwargs or {},
+        execute_steps,
     )
     with closing(_vector(make, min(num_envs, episodes), vectorization)) as envs:
         finished = _run(envs, planner, list(range(seed, seed + episodes)))
@@ -197,16 +198,6 @@ def _check_success(episode: RunningEpisode, env_id: str) -> None:
             f"environment {env_id!r} does not tell success: its info at the end of an episode has "
             "neither 'is_success' nor 'success' (nor the given key); pass success_key"
         )
-
-
-def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    try:
-        return gymnasium.spec(env_id)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise RolloutError(
-            f"environment {env_id!r} cannot be found ({error}); import the module that registers "
-            "it (import_modules) or check the id"
-        ) from error
 
 
 def _vector(make: Callable[[], RobotEnv], count: int, vectorization: Vectorization) -> Environments:

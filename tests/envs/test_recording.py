@@ -46,7 +46,7 @@ def test_what_was_recorded_is_what_lerobot_reads(recorded):
         np.testing.assert_array_equal(item["observation.state"].numpy(), frame.state)
         np.testing.assert_array_equal(item["action"].numpy(), frame.action)
         pixels = (item[CAMERA_KEY].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
-        np.testing.assert_array_equal(pixels, frame.image)
+        np.testing.assert_array_equal(pixels, frame.images[CAMERA_KEY])
 
 
 def test_tasks_alternate_and_nothing_else_is_left(recorded):
@@ -66,7 +66,7 @@ def test_an_episode_ends_a_little_after_success():
     env.reset(seed=0)
     done = [env.step(frame.action)[2] for frame in frames]
     assert done.index(True) == len(frames) - 1 - SETTLE_SECONDS * env.control_hz
-    assert frames[0].image is None
+    assert not frames[0].images
 
 
 @pytest.mark.parametrize(

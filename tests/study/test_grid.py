@@ -151,7 +151,9 @@ def _held_out(recipe: Recipe) -> list[int]:
     return episodes
 
 
-@pytest.mark.parametrize("name", ["study", "study_small", "study_ablation", "study_real"])
+@pytest.mark.parametrize(
+    "name", ["study", "study_small", "study_ablation", "study_real", "study_metaworld"]
+)
 def test_the_committed_studies_say_what_they_promise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

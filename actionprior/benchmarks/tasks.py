@@ -1,0 +1,70 @@
+"""The tasks that are registered: known without the packages that hold them."""
+
+METAWORLD_TASKS: dict[str, str] = {
+    "assembly-v3": "pick up the wrench and put its ring over the peg",
+    "basketball-v3": "put the ball through the hoop",
+    "bin-picking-v3": "take the block from one bin to the other",
+    "box-close-v3": "put the lid on the box",
+    "button-press-topdown-v3": "press the button from above",
+    "button-press-topdown-wall-v3": "press the button behind the wall from above",
+    "button-press-v3": "press the button",
+    "button-press-wall-v3": "press the button behind the wall",
+    "coffee-button-v3": "press the coffee machine's button",
+    "coffee-pull-v3": "pull the mug away from the coffee machine",
+    "coffee-push-v3": "push the mug under the coffee machine",
+    "dial-turn-v3": "turn the dial",
+    "disassemble-v3": "lift the wrench off the peg",
+    "door-close-v3": "close the door",
+    "door-lock-v3": "lock the door",
+    "door-open-v3": "open the door",
+    "door-unlock-v3": "unlock the door",
+    "drawer-close-v3": "close the drawer",
+    "drawer-open-v3": "open the drawer",
+    "faucet-close-v3": "turn the faucet off",
+    "faucet-open-v3": "turn the faucet on",
+    "hammer-v3": "drive the nail in with the hammer",
+    "hand-insert-v3": "put the hand into the hole",
+    "handle-press-side-v3": "press the handle down from the side",
+    "handle-press-v3": "press the handle down",
+    "handle-pull-side-v3": "pull the handle up from the side",
+    "handle-pull-v3": "pull the handle up",
+    "lever-pull-v3": "pull the lever up",
+    "peg-insert-side-v3": "put the peg into the hole from the side",
+    "peg-unplug-side-v3": "pull the peg out of the hole",
+    "pick-out-of-hole-v3": "lift the puck out of the hole",
+    "pick-place-v3": "pick up the puck and carry it to the goal",
+    "pick-place-wall-v3": "pick up the puck and carry it over the wall to the goal",
+    "plate-slide-back-side-v3": "slide the plate out of the cabinet sideways",
+    "plate-slide-back-v3": "slide the plate out of the cabinet",
+    "plate-slide-side-v3": "slide the plate into the cabinet sideways",
+    "plate-slide-v3": "slide the plate into the cabinet",
+    "push-back-v3": "push the puck back to the goal",
+    "push-v3": "push the puck to the goal",
+    "push-wall-v3": "push the puck around the wall to the goal",
+    "reach-v3": "reach the goal",
+    "reach-wall-v3": "reach the goal behind the wall",
+    "shelf-place-v3": "put the block on the shelf",
+    "soccer-v3": "kick the ball into the net",
+    "stick-pull-v3": "pull the thermos with the stick",
+    "stick-push-v3": "push the thermos with the stick",
+    "sweep-into-v3": "sweep the block into the hole",
+    "sweep-v3": "sweep the block off the table",
+    "window-close-v3": "close the window",
+    "window-open-v3": "open the window",
+}
+"""MetaWorld's fifty, each in words of ours: the package has none."""
+
+LIBERO_SUITES = {
+    "libero_spatial": 10,
+    "libero_object": 10,
+    "libero_goal": 10,
+    "libero_10": 10,
+    "libero_90": 90,
+}
+"""LIBERO's suites and their numbers of tasks."""
+
+ALOHA_TASKS = {
+    "transfer_cube": "pick up the cube with the right arm and hand it to the left arm",
+    "insertion": "pick up the peg and the socket and put the peg into the socket",
+}
+"""gym-aloha's, in words of ours."""

@@ -1,0 +1,29 @@
+"""gym-aloha with its joints' bounds."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from actionprior.benchmarks.packages import BenchmarkError
+from tests.benchmarks.conftest import needs
+
+pytestmark = [needs("gym_aloha", "aloha"), pytest.mark.slow]
+
+
+def test_the_arms_can_keep_the_pose_that_they_begin_in():
+    env = gym.make("aloha/transfer_cube", disable_env_checker=True)
+    observation, info = env.reset(seed=0)
+    start = observation["state"]
+    assert env.observation_space.contains(observation)
+    assert env.action_space.contains(start)
+    assert np.abs(start).max() > 1  # what the package's own bounds would cut
+    observation, _, terminated, _, told = env.step(start)
+    np.testing.assert_allclose(observation["state"], start, atol=0.05)
+    assert not terminated
+    assert not told["success"]
+    assert info["instruction"].startswith("pick up the cube")
+
+
+def test_what_it_does_not_have_is_told():
+    with pytest.raises(BenchmarkError, match="no task 'juggle'"):
+        gym.make("aloha/insertion", task="juggle")

@@ -1,0 +1,137 @@
+"""MetaWorld as a robot sees it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+
+from actionprior.benchmarks import METAWORLD_IDS
+from actionprior.benchmarks.metaworld import Expert
+from actionprior.benchmarks.packages import BenchmarkError
+from actionprior.benchmarks.tasks import METAWORLD_TASKS
+from actionprior.embodiment import Embodiment
+from actionprior.rollout import RENDER, ObservationMap
+from tests.benchmarks.conftest import needs
+
+pytestmark = needs("metaworld", "metaworld")
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def made(env_id: str = "metaworld/push-v3", **kwargs: Any) -> gym.Env[Any, Any]:
+    return gym.make(env_id, disable_env_checker=True, **kwargs)
+
+
+def test_the_tasks_are_the_packages() -> None:
+    from metaworld.env_dict import ENV_CLS_MAP
+
+    assert set(METAWORLD_TASKS) == set(ENV_CLS_MAP)
+    assert len(set(METAWORLD_TASKS.values())) == 50
+
+
+def test_it_keeps_to_gymnasiums_interface() -> None:
+    env = made()
+    from gymnasium.utils.env_checker import check_env
+
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_an_episode_depends_on_its_seed_alone() -> None:
+    one, other = made(images=False), made(images=False)
+    other.reset(seed=3)
+    for _ in range(5):
+        other.step(np.ones(4, np.float32))
+    for env in (one, other):
+        env.reset(seed=7)
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 4)).astype(np.float32)
+    for action in actions:
+        first, second = one.step(action), other.step(action)
+        np.testing.assert_array_equal(first[0]["state"], second[0]["state"])
+    full = [env.unwrapped.full_observation for env in (one, other)]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(*full)
+    one.reset(seed=8)
+    assert not np.array_equal(one.unwrapped.full_observation, full[1])  # type: ignore[attr-defined]
+
+
+def test_the_robot_knows_its_hand_and_no_object() -> None:
+    env = made(images=False)
+    observation, info = env.reset(seed=1)
+    full = env.unwrapped.full_observation  # type: ignore[attr-defined]
+    assert observation.keys() == {"state"}
+    np.testing.assert_allclose(observation["state"], full[:4], atol=1e-6)
+    assert np.abs(full[-3:]).sum() > 0  # the goal, which the expert is shown
+    assert info["instruction"] == "push the puck to the goal"
+
+
+def test_pictures_show_the_scene_and_differ_by_camera() -> None:
+    pictures = {}
+    for camera in ("corner4", "corner2", "topview"):
+        env = made(image_size=32, camera=camera)
+        pictures[camera] = env.reset(seed=0)[0]["image"]
+        env.close()
+    assert all(p.shape == (32, 32, 3) and p.std() > 20 for p in pictures.values())
+    assert (pictures["corner4"] != pictures["corner2"]).any()
+    # Upright: the floor's edge, a black void behind it, is at the top.
+    assert pictures["corner4"][:3].mean() < pictures["corner4"][-3:].mean()
+
+
+@pytest.mark.parametrize("env_id", METAWORLD_IDS[::7])
+def test_experts_succeed(env_id: str) -> None:
+    env = made(env_id, images=False)
+    expert = Expert(env)
+    succeeded = 0
+    for seed in range(3):
+        env.reset(seed=seed)
+        expert.reset(seed)
+        over = False
+        while not over:
+            _, _, terminated, truncated, info = env.step(expert())
+            over = terminated or truncated
+        succeeded += info["success"]
+    assert succeeded >= 2
+
+
+def test_success_ends_an_episode_unless_asked_otherwise() -> None:
+    for ends in (True, False):
+        env = made("metaworld/reach-v3", images=False, ends=ends)
+        expert = Expert(env)
+        env.reset(seed=0)
+        info: dict[str, Any] = {}
+        while not info.get("success"):
+            _, _, terminated, _, info = env.step(expert())
+        assert terminated == ends
+
+
+def test_the_finetune_recipe_rolls_out(jitter: Callable[..., Any]) -> None:
+    recipe = yaml.safe_load((RECIPES / "metaworld_finetune.yaml").read_text())
+    known = recipe["data"]["init_args"]["embodiments"][0]
+    robot = Embodiment.from_dict({k: v for k, v in known.items() if k not in _DATA_KEYS})
+    settings = recipe["trainer"]["callbacks"][-1]["init_args"]
+    assert settings["observation_map"]["images"] == {"observation.images.corner": RENDER}
+    result, seen = jitter(
+        robot,
+        settings["env_ids"][0],
+        observation_map=ObservationMap(**settings["observation_map"]),
+        env_kwargs=settings["env_kwargs"],
+    )
+    assert result.episodes[0].length == 6
+    assert not result.episodes[0].success
+    assert [o.images_BCKYX.shape for o in seen] == [(1, 1, 3, 64, 64)] * 2
+    assert (seen[0].images_BCKYX != seen[1].images_BCKYX).any()
+
+
+def test_what_it_does_not_have_is_told() -> None:
+    with pytest.raises(BenchmarkError, match="no task 'juggle-v3'; it has"):
+        made(task="juggle-v3")
+    with pytest.raises(BenchmarkError, match="no camera 'front'; it has"):
+        made(camera="front")
+    with pytest.raises(BenchmarkError, match="is no MetaWorld task"):
+        Expert(gym.make("CartPole-v1"))
+
+
+_DATA_KEYS = ("roots", "how_to_get")

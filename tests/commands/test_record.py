@@ -1,0 +1,137 @@
+"""``lightning record``: from an environment's id and an expert's name to a dataset that trains."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actionprior.cli import main
+from data_modules import LeRobotTrajectories
+from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.vla import LeRobotVLA
+from tests import point_env  # noqa: F401  registers
+from tests.benchmarks.conftest import needs
+from tests.point_env import point_robot
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+POINT = ["record", "--env=test/PointCamera-v0", "--observation_map.state=arm/state"]
+POINT += ["--observation_map.state_names=[x, y, target_x, target_y]", "--action_names=[dx, dy]"]
+POINT += ["--observation_map.images={observation.images.top: image}", "--robot=point"]
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    line = capsys.readouterr().out.splitlines()[-1]
+    found: dict[str, int] = json.loads(line.removeprefix("RESULT "))
+    return found
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([*POINT, "--episodes=1", *words])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_recording_trains_both_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "points"
+    main([*POINT, "--expert=tests.experts.Sometimes", f"--out={root}", "--episodes=4"])
+    told = result(capsys)
+    assert (told["kept"], told["tried"]) == (4, 7)  # seeds 0, 2, 4 and 6
+    info = json.loads((root / "meta/info.json").read_text())
+    assert (info["total_episodes"], info["total_frames"]) == (4, told["frames"])
+    assert (info["fps"], info["robot_type"]) == (10, "point")
+    robot = vars(point_robot(["observation.images.top"]))
+    stage1 = LeRobotTrajectories([LeRobotEmbodiment(**robot, roots=[str(root)])], batch_size=4)
+    stage2 = LeRobotVLA([LeRobotEmbodiment(**robot, roots=[str(root)])], batch_size=4)
+    for data in (stage1, stage2):
+        data.prepare_data()
+        data.setup("fit")
+    batch = next(iter(stage2.train_dataloader()))
+    assert batch.observation.images_BCKYX.shape == (4, 1, 3, 20, 30)
+    assert set(batch.observation.task) == {"go to the target"}
+
+
+def test_several_environments_become_one_dataset_in_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    settings = {
+        "env": ["test/Point-v0", "test/Point-v0"],
+        "expert": "tests.experts.Walker",
+        "observation_map": {"state": "", "text": "go"},
+        "out": str(tmp_path / "two"),
+        "episodes": 2,
+    }
+    (tmp_path / "record.yaml").write_text(yaml.safe_dump(settings))
+    main(["record", f"--config={tmp_path / 'record.yaml'}"])
+    assert result(capsys)["kept"] == 4
+    meta = pq.read_table(tmp_path / "two/meta/episodes").to_pydict()
+    assert meta["tasks"] == [["go"]] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--expert=tests.experts.stands_still"],
+            "the expert of test/PointCamera-v0 keeps failing",
+        ),
+        (["--expert=tests.experts.Nobody"], "expert 'tests.experts.Nobody' cannot be found"),
+        (["--expert=Nobody"], "expert 'Nobody' cannot be found"),
+        (["--expert=tests.experts.not_callable"], "is 0.1, expected a class or function"),
+        (["--env=test/None-v0"], "environment 'test/None-v0' cannot be found"),
+        (["--env=[]"], "env is empty"),
+        (["--env=[test/PointCamera-v0, CartPole-v1]"], "'CartPole-v1' has the action space"),
+        (["--noise=-1"], "noise is -1.0; it must be 0 or more"),
+        (["--seed=900"], "seed is 900; it must be 0 to 899"),
+        (["--episodes=0"], "episodes_per_task is 0"),
+        (["--import_modules=[no_such]"], "import_modules names 'no_such'"),
+    ],
+)
+def test_refusals_leave_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    out = tmp_path / "refused"
+    given = ["--expert=tests.experts.Walker", f"--out={out}", *words]
+    assert message in refusal(capsys, *given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_there_is_kept_unless_it_is_to_be_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old").mkdir()
+    given = ["--expert=tests.experts.Walker", f"--out={tmp_path / 'old'}"]
+    assert "exists already" in refusal(capsys, *given)
+    main([*POINT, *given, "--episodes=1", "--overwrite=true"])
+    assert result(capsys)["kept"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_robots_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["record", "--env=[actionprior/PandaReach-v0, actionprior/KukaReach-v0]"]
+    words += ["--expert=actionprior.envs.experts.Expert", f"--out={tmp_path / 'x'}"]
+    with pytest.raises(SystemExit):
+        main([*words, "--env_kwargs={images: false}"])
+    assert "one dataset holds one robot, but" in capsys.readouterr().err
+
+
+@needs("metaworld", "metaworld")
+@pytest.mark.parametrize("name", ["metaworld_record", "metaworld_record_blind"])
+def test_recipes_record_metaworld(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    from actionprior.benchmarks import METAWORLD_IDS
+
+    recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    assert set(recipe["env"]) <= set(METAWORLD_IDS)
+    few = [f"--env={recipe['env'][:2]}", "--episodes=1", f"--out={tmp_path / 'x'}"]
+    main(["record", f"--config={RECIPES / name}.yaml", *few])
+    assert result(capsys)["kept"] == 2
+    info = json.loads((tmp_path / "x/meta/info.json").read_text())
+    assert info["fps"] == 80
+    assert info["features"]["observation.state"]["names"] == ["x", "y", "z", "opening"]
+    assert ("observation.images.corner" in info["features"]) == (name == "metaworld_record")

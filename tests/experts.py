@@ -1,0 +1,48 @@
+"""Experts of tests/point_env.py, named on the command line as one names one's own."""
+
+from typing import Any
+
+import numpy as np
+
+from tests.point_env import STEP
+
+
+class Walker:
+    """Walks straight to the target; counts its resets."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.seeds: list[int] = []
+
+    def reset(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def __call__(self, observation: Any) -> Any:
+        state = observation["arm"]["state"] if isinstance(observation, dict) else observation
+        return state[2:] - state[:2]  # more than a step can do
+
+
+class Sometimes(Walker):
+    """Does not move in episodes of an odd seed, which hence fail."""
+
+    def __call__(self, observation: Any) -> Any:
+        return super().__call__(observation) * (self.seeds[-1] % 2 == 0)
+
+
+def stands_still(env: Any) -> Any:
+    return lambda observation: np.zeros(2)
+
+
+def answers_three(env: Any) -> Any:
+    return lambda observation: np.zeros(3)
+
+
+def gets_lost(env: Any) -> Any:
+    return lambda observation: np.full(2, np.nan)
+
+
+def no_expert(env: Any) -> Any:
+    return STEP
+
+
+not_callable = STEP

@@ -1,0 +1,132 @@
+"""What is recorded of an expert in a real environment."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from actionprior.errors import UserError
+from actionprior.rollout import RENDER, ObservationMap
+from actionprior.scripted import ScriptedTask, whole_body
+from tests import experts
+from tests.point_env import CAMERA, STEP, VECTOR
+
+
+@contextmanager
+def scripted(
+    env_id: str = "test/Point-v0",
+    expert: Callable[[Any], Any] = experts.Walker,
+    observation_map: ObservationMap = VECTOR,
+    make: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Iterator[ScriptedTask]:
+    env = gymnasium.make(env_id, render_mode="rgb_array", **(make or {}))
+    body = whole_body(env, env_id, observation_map)
+    task = ScriptedTask(env, env_id, expert, body, observation_map, **changes)
+    yield task
+    task.close()
+
+
+def frames_of(seed: int = 4, **changes: Any) -> Any:
+    with scripted(**changes) as task:
+        return task.demonstrate(seed)
+
+
+def test_a_demonstration_is_what_one_gets_by_stepping_the_environment() -> None:
+    found = frames_of()
+    assert found.instruction == "go to the target"
+    env = gymnasium.make("test/Point-v0")
+    state, _ = env.reset(seed=4)
+    for frame in found.frames:
+        wanted = np.clip(state[2:] - state[:2], -STEP, STEP)
+        np.testing.assert_allclose(frame.state, state, atol=1e-6)
+        np.testing.assert_allclose(frame.action, wanted, atol=1e-6)
+        state, _, reached, *_ = env.step(np.clip(frame.action.astype(float), -STEP, STEP))
+    assert reached
+
+
+def test_images_are_those_of_the_observation_or_of_render() -> None:
+    seen = frames_of(env_id="test/PointCamera-v0", observation_map=CAMERA)
+    drawn = frames_of(observation_map=ObservationMap(state="", images={"top": RENDER}))
+    for number, (one, other) in enumerate(zip(seen.frames, drawn.frames, strict=True)):
+        np.testing.assert_array_equal(one.images["top"], other.images["top"])
+        assert one.images["top"][0, 0, 0] == number
+
+
+def test_a_failed_episode_is_none() -> None:
+    assert frames_of(expert=experts.stands_still) is None
+
+
+def test_it_goes_on_after_success_where_the_environment_does() -> None:
+    class GoesOn(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            observation, reward, _, truncated, info = self.env.step(action)
+            return observation, reward, False, truncated, info
+
+    short = len(frames_of().frames)
+    env = GoesOn(gymnasium.make("test/Point-v0"))
+    body = whole_body(env, "goes on", VECTOR)
+    task = ScriptedTask(env, "goes on", experts.Walker, body, VECTOR, settle_steps=3)
+    found = task.demonstrate(4)
+    assert found is not None
+    assert len(found.frames) == short + 3
+    assert len(frames_of(settle_steps=3).frames) == short  # this one ends with success
+
+
+def test_noise_moves_the_point_but_not_the_recorded_action() -> None:
+    plain, noisy = frames_of(), frames_of(noise=0.5)
+    again = frames_of(noise=0.5)
+    np.testing.assert_array_equal(plain.frames[0].action, noisy.frames[0].action)
+    moved = noisy.frames[1].state[:2] - noisy.frames[0].state[:2]
+    assert np.abs(moved - noisy.frames[0].action).max() > 5e-3
+    for frame in noisy.frames:  # the expert's answer where it found itself
+        state = frame.state
+        np.testing.assert_allclose(
+            frame.action, np.clip(state[2:] - state[:2], -STEP, STEP), atol=1e-6
+        )
+    assert [f.state.tolist() for f in again.frames] == [f.state.tolist() for f in noisy.frames]
+
+
+def test_names_are_the_environments_the_maps_or_numbers() -> None:
+    with scripted() as task:
+        assert task.features.state == ["state_0", "state_1", "state_2", "state_3"]
+        assert task.features.action == ["action_0", "action_1"]
+        assert task.features.fps == 10  # render_fps
+        assert not task.features.images
+    named = ObservationMap("arm/state", {"top": "image"}, state_names=["x", "y", "tx", "ty"])
+    with scripted("test/PointCamera-v0", observation_map=named) as task:
+        assert task.features.state == ["x", "y", "tx", "ty"]
+        assert task.features.images == {"top": (20, 30, 3)}
+    env = gymnasium.make("test/Point-v0")
+    body = whole_body(env, "test/Point-v0", VECTOR, "point", 25, ["dx", "dy"])
+    assert (body.name, body.control_hz, body.action_features) == ("point", 25, ["dx", "dy"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"expert": experts.answers_three}, r"answered \[0.0, 0.0, 0.0\] at step 0 .* expected 2"),
+        ({"expert": experts.gets_lost}, "at step 0 of the episode with seed 4, expected 2 finite"),
+        ({"expert": experts.no_expert}, "the expert of 'test/Point-v0' is 0.1, expected something"),
+        ({"make": {"info_key": "done"}}, "does not tell success.*pass success_key"),
+        ({"make": {"instruction": ""}}, "gives no instruction"),
+        ({"env_id": "CartPole-v1"}, r"action space Discrete\(2\); expected a Box"),
+        ({"observation_map": ObservationMap()}, "observation_map.state is 'state'"),
+        (
+            {"observation_map": ObservationMap("", state_names=["x"])},
+            "its state_names are 1 entries: x",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        frames_of(**changes)
+
+
+def test_a_rate_that_is_unknown_or_broken_is_refused() -> None:
+    env = gymnasium.make("test/Point-v0")
+    with pytest.raises(UserError, match=r"runs at 12.5 Hz; give control_hz, a whole number"):
+        whole_body(env, "test/Point-v0", VECTOR, control_hz=12.5)
