@@ -9,13 +9,14 @@ from torch import Tensor
 
 from actionprior.batch import Observation
 from actionprior.embodiment import ActionGroup, StateGroup
-from actionprior.rollout import ObservationMap, RolloutError
+from actionprior.errors import UserError
+from actionprior.rollout import ObservationMap
 from tests import point_env
 from tests.point_env import CAMERA, VECTOR, Policy, Solver, point_robot, roll
 
 
 def refused(match: str, policy: Policy | None = None, **changes: Any) -> None:
-    with pytest.raises(RolloutError, match=match) as error:
+    with pytest.raises(UserError, match=match) as error:
         roll(policy or Solver(), **changes)
     assert "\n" not in str(error.value)
 
