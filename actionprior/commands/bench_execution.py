@@ -85,7 +85,8 @@ def bench_execution(
         embodiment: robot of all of them; empty: the policy's only one.
         rollouts: of each environment and setting; scenes and flow noise are the same in all.
         execute_steps: actions executed of a chunk.
-        delays: steps that a plan takes, each with the actions under way held and not held.
+        delays: steps that a plan takes, each with the actions under way held and not held; as
+            many steps as the longest are then executed of a chunk, if ``execute_steps`` is fewer.
         seed: of the first scene.
         page: a file to write the tables to.
 
@@ -93,6 +94,7 @@ def bench_execution(
         UserError: no environment, or as loading the policy and rolling it out.
     """
     from actionprior.networks.policy_folder import load_policy_network
+    from actionprior.planning import check_execution
 
     torch.set_num_threads(1)
     if not env_ids:
@@ -100,8 +102,11 @@ def bench_execution(
     network, _ = load_policy_network(ckpt_path)
     robot = embodiment or network.embodiments[0].name
 
-    def measured(name: str, policy: "Kept", calls: int, delay: int = 0) -> Row:
-        done, count = _successes(policy, env_ids, robot, rollouts, execute_steps, delay, seed)
+    slower = max([execute_steps, *(delays or [])])
+    check_execution(slower, max(delays or [0]), network.chunk_length)
+
+    def measured(name: str, policy: "Kept", calls: int, steps: int, delay: int = 0) -> Row:
+        done, count = _successes(policy, env_ids, robot, rollouts, steps, delay, seed)
         error, chunk_ms = _against(reference, network, asked)
         row = Row(name, calls, chunk_ms, error, done, count)
         print(row, flush=True)
@@ -111,14 +116,18 @@ def bench_execution(
     integration = []
     for method, steps in SETTINGS:
         network.integrator, network.integration_steps = method, steps  # type: ignore[assignment]
-        integration.append(measured(f"{method}, {steps}", Kept(network), CALLS[method] * steps))
+        calls = CALLS[method] * steps
+        integration.append(measured(f"{method}, {steps}", Kept(network), calls, execute_steps))
     network.integrator, network.integration_steps = "euler", 10
     execution = []
+    if delays:
+        execution.append(measured("none", Kept(network), 10, slower))
     for delay in delays or []:
         for name, policy in (("held", Kept(network)), ("not held", NotHeld(network))):
-            execution.append(measured(f"delay {delay}, {name}", policy, 10, delay))
+            execution.append(measured(f"{delay}, {name}", policy, 10, slower, delay))
     if page:
-        _write(Path(page), integration, execution, f"{len(env_ids)} tasks, {rollouts} scenes each")
+        scenes = f"{len(env_ids)} tasks, {rollouts} scenes each"
+        _write(Path(page), integration, execution, scenes, execute_steps, slower)
     told = {"integration": [r._asdict() for r in integration]}
     print("RESULT " + json.dumps(told | {"delay": [r._asdict() for r in execution]}), flush=True)
 
@@ -183,7 +192,14 @@ def _against(
     return float(torch.stack(distances).mean()), 1000 * seconds
 
 
-def _write(page: Path, integration: list[Row], execution: list[Row], scenes: str) -> None:
+def _write(
+    page: Path,
+    integration: list[Row],
+    execution: list[Row],
+    scenes: str,
+    execute_steps: int,
+    slower: int,
+) -> None:
     from actionprior.rollout import wilson_interval
 
     def table(rows: list[Row], first: str) -> str:
@@ -201,7 +217,8 @@ def _write(page: Path, integration: list[Row], execution: list[Row], scenes: str
         "# How chunks are integrated and executed",
         f"Written by `lightning bench-execution`: {scenes}, the same scenes and noise in all rows.",
         "Distance: mean absolute distance to chunks integrated finely (rk4, 32 steps), in percent "
-        "of each action's half span (1 % to 99 %).",
+        "of each action's half span (1 % to 99 %). Milliseconds are of this machine, and rough. "
+        f"Steps executed of a chunk: {execute_steps}.",
         table(integration, "integrator, steps"),
     ]
     if execution:
@@ -209,7 +226,8 @@ def _write(page: Path, integration: list[Row], execution: list[Row], scenes: str
             "## A plan takes time",
             "The world goes on for so many steps while a chunk is planned. Held: the actions under "
             "way are given to the policy and its chunk goes on from them (real-time chunking). Not "
-            "held: it takes over without having known of them.",
+            "held: it takes over without having known of them. Steps executed of a chunk: "
+            f"{slower}.",
             table(execution, "delay [steps]"),
         ]
     page.parent.mkdir(parents=True, exist_ok=True)

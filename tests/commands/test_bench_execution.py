@@ -24,7 +24,7 @@ def test_a_page_and_a_result_of_every_way(
     rough, fine = told["integration"]
     assert (rough["decoder_calls"], fine["decoder_calls"]) == (1, 32)
     assert rough["error"] > 10 * fine["error"] > 0
-    assert [row["name"] for row in told["delay"]] == ["delay 2, held", "delay 2, not held"]
+    assert [row["name"] for row in told["delay"]] == ["none", "2, held", "2, not held"]
     assert {row["rollouts"] for row in [*told["integration"], *told["delay"]]} == {2}
     assert "| euler, 1 | 1 |" in page.read_text("utf-8")
 
