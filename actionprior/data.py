@@ -27,6 +27,7 @@ from actionprior.spans import Spans
 from actionprior.trajectories import Recording, TrajectoryStore, TrajectoryWindows
 
 Batch_co = TypeVar("Batch_co", covariant=True)
+LISTED = 20  # episodes of a batch and recording that a message lists
 
 
 class DataError(UserError):
@@ -131,6 +132,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         self._frames: Frames | None = None
         self._resume = (0, 0)
         self._uneven = (0, 0)
+        self._training: ShardedBatches | None = None
 
     # ---- what a subclass gives --------------------------------------------------------------
 
@@ -267,6 +269,25 @@ class EmbodiedDataModule(LightningDataModule, ABC):
     def _statistics_windows(self, frames_B: Tensor) -> TrajectoryBatch:
         return self.frames.store.future(frames_B, self.chunk_length)
 
+    def batch_contents(self, batch_idx: int) -> str:
+        """Whose windows this process's batch of the running epoch holds, for messages.
+
+        Robot, recording and episodes, by their numbers in the recording; empty before training.
+        """
+        if self._training is None:
+            return ""
+        frame_B = self._training.training_batch(batch_idx)
+        store, found = self.frames.store, []
+        recording_B = np.searchsorted(store.stop_R, frame_B, side="right")
+        for r in np.unique(recording_B).tolist():
+            episode_B = np.searchsorted(store.stop_E, frame_B[recording_B == r], side="right")
+            first = np.searchsorted(store.stop_E, store.stop_R[r - 1], side="right") if r else 0
+            episodes = (np.unique(episode_B) - first).tolist()
+            listed = ", ".join(map(str, episodes[:LISTED])) + ", …" * (len(episodes) > LISTED)
+            name = store.recordings[r].name or f"recording {r}"
+            found.append(f"{self.embodiments[store.robot_R[r]].name} {name}: episodes {listed}")
+        return "; ".join(found)
+
     # ---- parts --------------------------------------------------------------------------------
 
     def _by_embodiment(self, spans: Spans) -> list[Spans]:
@@ -296,6 +317,8 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         batches = ShardedBatches(
             order, self.batch_size, rank, world_size, whole_batches=training, resume=resume
         )
+        if training:
+            self._training = batches
         return DataLoader(
             cast(Dataset[Any], self.windows(training)),
             batch_sampler=batches,

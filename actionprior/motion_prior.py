@@ -28,12 +28,12 @@ EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training 
 class MotionPriorModule(StageModule):
     """Trains encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
 
-    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``train/share/<robot>``
-    (of the windows so far), ``val/loss``, and per robot the held-out reconstruction error in its
-    own units beside two baselines, ``val/<robot>/mae_<group>_<unit>``, ``.../copy_last_mae_…``
-    (the chunk's first action repeated, which is one step better informed than the action before
-    the chunk) and ``.../untrained_mae_…`` (an untrained decoder has zero velocity and returns
-    its noise), and ``val/<robot>/error_over_copy_last`` (unit-free).
+    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``train/skipped_steps``,
+    ``train/share/<robot>`` (of the windows so far), ``val/loss``, and per robot the held-out
+    reconstruction error in its own units beside two baselines, ``val/<robot>/mae_<group>_<unit>``,
+    ``.../copy_last_mae_…`` (the chunk's first action repeated, which is one step better informed
+    than the action before the chunk) and ``.../untrained_mae_…`` (an untrained decoder has zero
+    velocity and returns its noise), and ``val/<robot>/error_over_copy_last`` (unit-free).
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class MotionPriorModule(StageModule):
         noise_repeats: int = 1,
         integration_steps: int = 10,
         integrator: Integrator = "euler",
+        skip_bad_steps: int = 10,
+        spike_factor: float = 0.0,
     ) -> None:
         """Create the module.
 
@@ -64,8 +66,18 @@ class MotionPriorModule(StageModule):
             noise_repeats: draws of noise and flow time a window and step.
             integration_steps: of the flow, in evaluation.
             integrator: ``euler``, ``midpoint`` or ``rk4``.
+            skip_bad_steps: so many steps in a row are not taken where loss or gradient are NaN or
+                infinite; one more ends the run.
+            spike_factor: a loss above this many running medians counts as such; 0: none does.
         """
-        super().__init__(learning_rate, final_learning_rate, warmup_steps, weight_decay)
+        super().__init__(
+            learning_rate,
+            final_learning_rate,
+            warmup_steps,
+            weight_decay,
+            skip_bad_steps,
+            spike_factor,
+        )
         self.prior = MotionPrior(
             [Embodiment.from_dict(e) for e in embodiments], architecture or PriorArchitecture()
         )
@@ -90,6 +102,7 @@ class MotionPriorModule(StageModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe its prior, so that Stage 2 need not be told."""
+        super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
 
     # ---- steps ----------------------------------------------------------------------------

@@ -146,9 +146,21 @@ class ShardedBatches(Sampler[list[int]]):
         frames, whole = len(self.sampler), self.batch_size * self.world_size
         return frames // whole if self.whole_batches else -(-frames // whole)
 
+    def training_batch(self, number: int) -> IntArray:
+        """int64 (batch_size,): the frames of the epoch's batch ``number``, as Lightning counts it.
+
+        A resumed epoch is counted on from the whole batches that were seen of it.
+        """
+        seen, whole = self._seen(), self.batch_size * self.world_size
+        part = (number - seen // whole) * self.world_size + self.rank
+        return self.sampler.frames(seen + part * self.batch_size + np.arange(self.batch_size))
+
+    def _seen(self) -> int:
+        epoch, frames = self.resume
+        return frames if self.sampler.epoch == epoch else 0
+
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, seen = self.resume
-        seen = seen if self.sampler.epoch == epoch else 0
+        seen = self._seen()
         left, whole = len(self.sampler) - seen, self.batch_size * self.world_size
         count = left // whole if self.whole_batches else -(-left // whole)
         parts = count * self.world_size

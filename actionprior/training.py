@@ -3,15 +3,22 @@
 import math
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
 
+from actionprior.bad_steps import BadSteps
+from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
+
+BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
 
 class FlowNoise:
@@ -43,7 +50,11 @@ class FlowNoise:
 
 
 class StageModule(LightningModule):
-    """AdamW with linear warm-up and cosine decay; gradient norm logged; NaN losses refused."""
+    """AdamW with linear warm-up and cosine decay; gradient norm logged; bad steps not taken.
+
+    A step whose gradient is NaN or infinite on any rank changes no weight on any; it counts as a
+    step. ``train/skipped_steps`` are all such steps since the run began.
+    """
 
     def __init__(
         self,
@@ -51,12 +62,16 @@ class StageModule(LightningModule):
         final_learning_rate: float,
         warmup_steps: int,
         weight_decay: float,
+        skip_bad_steps: int = 10,
+        spike_factor: float = 0.0,
     ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
+        self.bad_steps = BadSteps(skip_bad_steps, spike_factor)
+        self._since_step: list[tuple[int, Tensor, Tensor]] = []  # batch, loss, its mark
         self._seen_E: Tensor | None = None
 
     def noise(self, batch_idx: int) -> FlowNoise:
@@ -99,10 +114,43 @@ class StageModule(LightningModule):
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of the whole gradient, before clipping."""
+        """Log the norm of the whole gradient, before clipping; drop one that is not finite.
+
+        AdamW leaves alone what has no gradient: neither weights nor averages change.
+
+        Raises:
+            UserError: more than ``skip_bad_steps`` in a row, naming the batches.
+        """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if isinstance(norm, DTensor):  # of shards
+            norm = norm.full_tensor()
+        self.log("train/grad_norm", norm)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        batches, self._since_step = self._since_step, []
+        bad = not torch.isfinite(norm)  # the same on every rank: gradients are averaged by now
+        exceeded = self.bad_steps.count(bad)
+        if bad:
+            told = self._bad_step(batches)
+            if exceeded:
+                raise UserError(
+                    f"{told}; {self.bad_steps.in_a_row} bad steps in a row (skip_bad_steps is "
+                    f"{self.bad_steps.bound}): check the data, lower the learning rate or clip the "
+                    "gradient"
+                )
+            rank_zero_warn(f"not taken: {told}")
+            for parameter in self.parameters():
+                parameter.grad = None
+        self.log("train/skipped_steps", float(self.bad_steps.skipped))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the count of steps not taken."""
+        checkpoint[BAD_STEPS] = self.bad_steps.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting."""
+        if BAD_STEPS in checkpoint:  # not before 0.3
+            self.bad_steps.load_state_dict(checkpoint[BAD_STEPS], self.device)
 
     def log_shares(self, names: list[str], embodiment_B: Tensor) -> None:
         """Log what share of this rank's windows each robot has had since the run began.
@@ -119,14 +167,25 @@ class StageModule(LightningModule):
                 self.log(f"train/share/{name}", share)
 
     def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
-        """The loss, if it is a finite number.
+        """The loss to learn from; a bad one gives a gradient that is dropped on every rank."""
+        mark = self.bad_steps.mark(loss)
+        self._since_step.append((batch_idx, loss.detach(), mark))
+        return loss * mark
 
-        Raises:
-            UserError: NaN or infinite, naming the step.
-        """
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"training loss is {loss.item()} at step {self.global_step} (batch {batch_idx});"
-                " check the data, lower the learning rate or clip the gradient"
-            )
-        return loss
+    def _bad_step(self, batches: list[tuple[int, Tensor, Tensor]]) -> str:
+        """What made the step bad: of every rank, the batches whose loss was, else all of them."""
+        data = getattr(self.trainer, "datamodule", None)
+        mine = []
+        for batch_idx, loss, mark in batches:
+            held = data.batch_contents(batch_idx) if isinstance(data, EmbodiedDataModule) else ""
+            told = f"training loss {float(loss):.4g} on rank {self.global_rank}, batch {batch_idx}"
+            mine.append((bool(mark.isnan()), f"{told} ({held})" if held else told))
+        ranks: list[Any] = [mine]
+        if self.trainer.world_size > 1:
+            ranks = [None] * self.trainer.world_size
+            distributed.all_gather_object(ranks, mine)
+        found = [batch for rank in ranks for batch in rank]
+        causes = [text for guilty, text in found if guilty]
+        if not causes:
+            causes = ["the gradient is not finite", *(text for _, text in found)]
+        return f"step {self.global_step} of epoch {self.current_epoch}: {'; '.join(causes)}"

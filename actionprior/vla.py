@@ -65,6 +65,8 @@ class VLAModule(StageModule):
         prefix_steps: int = 0,
         integration_steps: int = 10,
         integrator: Integrator = "euler",
+        skip_bad_steps: int = 10,
+        spike_factor: float = 0.0,
     ) -> None:
         """Create the module; the prior's checkpoint is read at once.
 
@@ -99,6 +101,9 @@ class VLAModule(StageModule):
                 before is under way (arXiv 2512.05964); 0: none.
             integration_steps: of the flow, in evaluation and on the robot.
             integrator: ``euler``, ``midpoint`` or ``rk4``.
+            skip_bad_steps: so many steps in a row are not taken where loss or gradient are NaN or
+                infinite; one more ends the run.
+            spike_factor: a loss above this many running medians counts as such; 0: none does.
 
         Raises:
             UserError: an unknown ``history``, a share outside [0, 1], or neither checkpoint nor
@@ -108,7 +113,14 @@ class VLAModule(StageModule):
         for name in ("self", "__class__", "embodiments", "trunk", "prior_checkpoint"):
             del settings[name]
         del settings["architecture"]
-        super().__init__(learning_rate, final_learning_rate, warmup_steps, weight_decay)
+        super().__init__(
+            learning_rate,
+            final_learning_rate,
+            warmup_steps,
+            weight_decay,
+            skip_bad_steps,
+            spike_factor,
+        )
         self.settings = settings
         if not 0 <= decay_fraction <= 1:
             raise UserError(
@@ -176,6 +188,7 @@ class VLAModule(StageModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
+        super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
         checkpoint[STAGE2] = {
             "embodiments": [e.to_dict() for e in self.embodiments],
@@ -186,6 +199,7 @@ class VLAModule(StageModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read a checkpoint of an older format as if it were of the newest."""
         migrate(checkpoint)
+        super().on_load_checkpoint(checkpoint)
 
     @classmethod
     def load(cls, path: str | Path, trunk: Trunk | None = None) -> Self:

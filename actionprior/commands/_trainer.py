@@ -1,15 +1,21 @@
 """``fit``, ``validate``, ``test`` and ``predict``: the project's one LightningCLI."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, override
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.commands import _resume
+from actionprior.commands._requeue import RequeueBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
+from actionprior.motion_prior import MotionPriorModule
+from actionprior.vla import VLAModule
 
 PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std", "quick_gelu"}
 """What a trunk is first loaded from, as its ``init_args()`` leaves it for rebuilding."""
@@ -44,9 +50,11 @@ class TrainerCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if config.get("ckpt_path") == _resume.LAST:
+            config["ckpt_path"] = self._last(config)
         # A Stage-2 checkpoint stands alone: prior and trunk come out of it, not of the files
         # that the recipe still names and that may be gone.
-        config = self.config[self.subcommand] if self.subcommand else self.config
         settings, path = config.model.get("init_args") or {}, config.get("ckpt_path") or ""
         if "prior_checkpoint" not in settings or not Path(path).is_file():
             return
@@ -58,6 +66,17 @@ class TrainerCLI(LightningCLI):
                 trunk[name] = told[name]
         if trunk.get("image_size") == 0:  # as the weights' source says, which is not asked again
             trunk["image_size"] = told.get("image_size", 0)
+
+    def _last(self, config: Namespace) -> str | None:
+        module, _, name = config.model.class_path.rpartition(".")
+        model = getattr(import_module(module), name)  # parsing has imported it
+        stage = 2 if issubclass(model, VLAModule) else int(issubclass(model, MotionPriorModule))
+        path = _resume.newest(_resume.folders(config.trainer), stage)
+        if path is None and self.subcommand != "fit":
+            raise CheckpointError(
+                f"there is no checkpoint to {self.subcommand}; name one with --ckpt_path"
+            )
+        return None if path is None else str(path)
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -104,6 +123,7 @@ def main(args: list[str] | None) -> TrainerCLI:
             "default_root_dir": "outputs",
             # The DataModules shard by themselves, so that a resumed run sees the same data.
             "use_distributed_sampler": False,
+            "callbacks": RequeueBetweenSteps(),
         },
         args=args,
     )

@@ -1,0 +1,103 @@
+"""``--ckpt_path last``: what is whole and newest, and what is said of the rest."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from actionprior.commands import _resume
+from tests.synthetic import ToyTrajectories
+from tests.test_cli import checkpoint_of, cli, folder  # noqa: F401  a fixture
+from tests.test_motion_prior import module, trainer
+
+
+def aged(path: Path, age: int) -> Path:
+    """Seconds before now at which ``path`` was last written."""
+    now = path.stat().st_mtime
+    os.utime(path, (now - age, now - age))
+    return path
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A checkpoint of Stage 1 after two steps."""
+    place = tmp_path_factory.mktemp("stage1")
+    data, runner = ToyTrajectories(episodes=6), trainer(place, 2, limit_val_batches=0)
+    runner.fit(module(data), data)
+    runner.save_checkpoint(place / "a.ckpt")
+    return (place / "a.ckpt").read_bytes()
+
+
+def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
+    tmp_path: Path, stage1: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, age, content in [
+        ("run/old.ckpt", 60, stage1),
+        ("run/whole.ckpt", 50, stage1),
+        ("run/cut.ckpt", 40, stage1[: len(stage1) // 2]),
+        ("run/flipped.ckpt", 30, stage1.replace(b"\x00" * 64, b"\x00" * 63 + b"\x01", 1)),
+        ("other/empty.ckpt", 20, b""),
+        ("run/.77.part", 0, stage1[:100]),
+    ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+        aged(tmp_path / name, age)
+    whole = torch.load(tmp_path / "run/whole.ckpt", weights_only=True)
+    del whole["optimizer_states"]
+    torch.save(whole, aged(tmp_path / "run/cut.ckpt", 0).with_name("bare.ckpt"))
+    torch.save(whole | {"optimizer_states": [], "vla": {}}, tmp_path / "run/stage2.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other/foreign.ckpt")
+    (tmp_path / "run/last.ckpt").symlink_to("gone.ckpt")
+    (tmp_path / "run/sharded.ckpt").mkdir()
+    found = _resume.newest([tmp_path / "run", tmp_path / "other", tmp_path / "absent"], 1)
+    assert found == tmp_path / "run/whole.ckpt"
+    told = capsys.readouterr().err
+    lines = told.splitlines()
+    for name, why in {
+        "cut.ckpt": "is cut short",
+        "flipped.ckpt": "is damaged",
+        "empty.ckpt": "is cut short",
+        "bare.ckpt": "holds weights alone",
+        "stage2.ckpt": "is of Stage 2, expected one of Stage 1",
+        "foreign.ckpt": "has no 'pytorch-lightning_version'",
+        "gone.ckpt": "does not exist",
+        "sharded.ckpt": "is not a file",
+    }.items():
+        [line] = [line for line in lines if name in line]
+        assert line.startswith("last: skipped: ")
+        assert why in line
+    assert "77.part was left by a save that was cut short" in told
+    assert lines[-1] == f"last: going on from {found}, step 2"
+    assert "old.ckpt" not in told
+    assert _resume.newest([tmp_path / "other"], 1) is None
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"last: no whole checkpoint of this model under {tmp_path / 'other'}: starting afresh"
+    )
+
+
+def test_the_command_goes_on_from_the_newest_whole_checkpoint(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["fit", "--config", "recipe.yaml", "--ckpt_path", "last"]
+    keep = [
+        "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
+        "--trainer.callbacks.dirpath=kept",
+    ]
+    cli.main([*words, *keep])
+    assert "under outputs, kept: starting afresh" in capsys.readouterr().err
+    [first] = (folder / "kept").glob("*.ckpt")
+    cli.main([*words, *keep, "--trainer.max_epochs=2"])
+    assert f"going on from {first}, step 4" in capsys.readouterr().err
+    second = max((folder / "kept").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    second.write_bytes(second.read_bytes()[:-400])
+    cli.main([*words, "--trainer.max_epochs=3"])  # `kept` is not this run's
+    assert "under outputs: starting afresh" in capsys.readouterr().err
+    assert checkpoint_of(folder, 2).exists()
+    cli.main(["test", *words[1:], "--trainer.default_root_dir=outputs"])
+    assert "going on from" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["test", *words[1:], "--trainer.default_root_dir=empty"])
+    assert stop.value.code == 2
+    assert "there is no checkpoint to test" in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""Run by tests: Stage 1 on two ranks, of which the second has a fault at its third step."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+
+from tests.synthetic import ToyTrajectories
+from tests.test_motion_prior import module, trainer
+from tests.test_training import Spoil
+
+
+class Fault(Spoil):
+    """``nan``: spoils the second rank's batch; ``dies``: the second rank is killed."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__({2})
+        self.fault = fault
+
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, *args: object
+    ) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 2 and self.fault == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trainer.global_rank == 0:
+            self.steps = set()
+        super().on_train_batch_start(trainer, module, *args)
+
+
+def main(fault: str, folder: Path) -> None:
+    data, seen = ToyTrajectories(episodes=6, batch_size=8), Fault(fault)
+    strategy = "ddp" if fault == "dies" else "ddp_fork"
+    runner = trainer(
+        folder, 6, devices=2, strategy=strategy, limit_val_batches=0, callbacks=[seen, Tell(folder)]
+    )
+    runner.fit(module(data), data)
+
+
+class Tell(Fault):
+    """Writes down what a rank ended with."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("")
+        self.folder, self.steps = folder, set()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        kept = bool((self.weights[1] == self.weights[2]).all())
+        told = f"{self.rows[-1]['train/skipped_steps']} {kept} {self.weights[-1].double().sum()}"
+        (self.folder / f"rank{trainer.global_rank}").write_text(told)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
