@@ -1,6 +1,8 @@
 """Writes checkpoints that a kill cannot damage."""
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, override
@@ -8,8 +10,11 @@ from typing import Any, override
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from torch.utils._pytree import tree_leaves
 
-from actionprior.checkpoint_io import read_local, require_lightning
+from actionprior.checkpoint_io import CheckpointError, read_local, require_lightning
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,11 +29,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``; until the last moment ``path`` keeps what it held."""
+        """Write ``checkpoint`` to ``path``; until the last moment ``path`` keeps what it held.
+
+        Raises:
+            CheckpointError: the disk is full, or nothing may be written there.
+        """
         if storage_options is not None or not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        target = Path(path)
+        try:
+            self._save(checkpoint, Path(path))
+        except (OSError, RuntimeError) as error:  # torch hides the first in the second
+            if (reason := _disk_error(error)) is None:
+                raise
+            raise CheckpointError(
+                f"checkpoint {path} cannot be saved: {reason.strerror} "
+                f"({_room(checkpoint, path)}); what was saved before is kept"
+            ) from error
+
+    def _save(self, checkpoint: dict[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The name must not hold the target's: Lightning finds checkpoints by parts of names.
         part = target.parent / f".{os.getpid()}.part"
@@ -64,3 +83,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if weights_only is not None:  # None: Lightning's processes hand each other bare weights
             require_lightning(checkpoint, path)
         return checkpoint
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _room(checkpoint: dict[str, Any], path: str | Path) -> str:
+    tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, torch.Tensor)]
+    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    place = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    return f"about {sum(stored.values()) / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free"

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
 from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 from actionprior.commands import _resume
+from actionprior.commands._faults import in_one_sentence
 from actionprior.commands._requeue import RequeueBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
@@ -108,7 +109,20 @@ def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:
 
 
 def main(args: list[str] | None) -> TrainerCLI:
-    """Parse ``args`` (``None``: the command line) and run the trainer's verb."""
+    """Parse ``args`` (``None``: the command line) and run the trainer's verb.
+
+    Raises:
+        UserError: bad input, or a fault around the run: a full disk, a killed loader process.
+    """
+    try:
+        return _run(args)
+    except Exception as error:
+        if (told := in_one_sentence(error)) is not None:
+            raise told from error
+        raise
+
+
+def _run(args: list[str] | None) -> TrainerCLI:
     return TrainerCLI(
         LightningModule,
         LightningDataModule,

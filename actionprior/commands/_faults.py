@@ -1,0 +1,44 @@
+"""What breaks around a run, told in one sentence each: disks, loader processes, other ranks."""
+
+import errno
+import re
+
+from actionprior.errors import UserError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_RULES = {
+    r"DataLoader worker \(pid": (
+        "a process that loads data has ended ({}); where it was killed for memory, lower "
+        "--data.num_workers, or give shared memory (/dev/shm) more room"
+    ),
+    r"(unable to|Failed to|Unexpected bus error).*(shared memory|shm|</torch_)": (
+        "there is no more shared memory (/dev/shm) for loaded batches ({}); give it more room or "
+        "lower --data.num_workers"
+    ),
+    r"(Connection (closed|reset) by peer|Broken pipe|remote process exited|Timed out waiting)": (
+        "another process of this run has ended or hangs ({}); its own output says why; go on "
+        "with --ckpt_path last"
+    ),
+}
+"""What torch says, and what it means: torch raises all of them as ``RuntimeError``."""
+
+
+def in_one_sentence(error: BaseException) -> UserError | None:
+    """What a fault of the surroundings means; None: it is none, or is told already."""
+    chain: list[BaseException] = []
+    reason: BaseException | None = error
+    while reason is not None and reason not in chain:
+        chain.append(reason)
+        reason = reason.__cause__ or reason.__context__
+    if any(isinstance(link, UserError) for link in chain):
+        return None
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in _DISK:
+            return UserError(
+                f"cannot use {link.filename or 'the disk'}: {link.strerror}; "
+                "make room, or write elsewhere with --trainer.default_root_dir"
+            )
+        for pattern, sentence in _RULES.items():
+            if isinstance(link, RuntimeError) and re.search(pattern, str(link)):
+                return UserError(sentence.format(" ".join(str(link).split())[:200]))
+    return None

@@ -1,0 +1,153 @@
+"""Faults around a run, made for real where they can be, each told in one sentence."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import lightning  # noqa: F401  before a test captures the stream that its log goes to
+import pytest
+
+from actionprior import cli
+from actionprior.checkpoint_io import read_checkpoint
+from actionprior.commands._faults import in_one_sentence
+from actionprior.errors import UserError
+from tests.test_cli import LIGHTNING, checkpoint_of, folder, refused  # noqa: F401  a fixture
+
+FIT = ["fit", "--config", "recipe.yaml"]
+FAULTS = """
+import os
+import signal
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mylab import toy
+
+
+class Deadly(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(4)
+
+
+class Data(toy.Data):
+    def train_dataloader(self):
+        return DataLoader(Deadly(), batch_size=2, num_workers=1)
+
+
+class Model(toy.Model):
+    def training_step(self, batch, index):
+        if self.global_rank == 1 and index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().training_step(batch, index)
+"""
+
+
+def test_a_killed_loader_process_is_told(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "mylab" / "faults.py").write_text(FAULTS)
+    told = refused([*FIT, "--data=mylab.faults.Data"], capsys)
+    assert "a process that loads data has ended (DataLoader worker (pid" in told
+    assert "lower --data.num_workers" in told
+
+
+def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keep = "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint"
+    words = [keep, "--trainer.callbacks.dirpath=kept", "--trainer.callbacks.filename=only"]
+    words += ["--trainer.callbacks.enable_version_counter=false", "--trainer.logger=false"]
+    cli.main([*FIT, *words])
+    before = (folder / "kept/only.ckpt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    more = ["--trainer.max_epochs=2", "--ckpt_path=last"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 100, hard))
+    try:
+        told = refused([*FIT, *words, *more], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "kept/only.ckpt cannot be saved: File too large (about 0.0 MB are needed, " in told
+    assert told.endswith(" MB are free); what was saved before is kept")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "cannot be saved: No space left on device" in refused([*FIT, *words, *more], capsys)
+    assert [path.name for path in (folder / "kept").iterdir()] == ["only.ckpt"]
+    assert (folder / "kept/only.ckpt").read_bytes() == before
+    cli.main([*FIT, *words, *more])
+    assert read_checkpoint(folder / "kept/only.ckpt")["global_step"] == 8
+
+
+def test_a_run_folder_that_cannot_be_written_is_told(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Path(tempfile.mkdtemp())  # that others can reach, unlike pytest's
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+    monkeypatch.chdir(place)
+    place.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # nobody
+    try:
+        told = refused(FIT, capsys)
+    finally:
+        if root:
+            os.seteuid(0)
+        place.chmod(0o755)
+        shutil.rmtree(place)
+    assert "outputs" in told
+    assert "Permission denied; make room, or write elsewhere with" in told
+
+
+@pytest.mark.slow
+def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:  # noqa: F811
+    (folder / "mylab" / "faults.py").write_text(FAULTS)
+    words = ["--model=mylab.faults.Model", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    began = time.monotonic()
+    run = subprocess.run(
+        [LIGHTNING, *FIT, *words], cwd=folder, capture_output=True, text=True, timeout=150
+    )
+    assert run.returncode != 0
+    assert "error: another process of this run has ended" in run.stderr, run.stderr
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("unable to write to file </torch_12_34_0>: No space left on device (28)", "/dev/shm"),
+        ("unable to open shared memory object </torch_1_2> in read-write mode", "/dev/shm"),
+        ("[..pair.cc:534] Connection closed by peer [127.0.0.1]:5213", "another process"),
+        ("NCCL error: remote process exited or there was a network error", "another process"),
+    ],
+)
+def test_what_torch_says_is_put_in_one_sentence(said: str, meant: str) -> None:
+    error = ValueError("around it")
+    error.__cause__ = RuntimeError(said)
+    assert meant in str(in_one_sentence(error))
+
+
+def test_a_bug_and_what_is_told_already_are_left_alone() -> None:
+    assert in_one_sentence(RuntimeError("Caught KeyError in DataLoader worker process 0.")) is None
+    assert in_one_sentence(FileNotFoundError(errno.ENOENT, "no such file", "x")) is None
+    told = UserError("told")
+    told.__cause__ = OSError(errno.ENOSPC, "full", "x")
+    assert in_one_sentence(told) is None
