@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve clean
+.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-policy: install  ## measure chunk latency beside LeRobot's policies, and t
 
 bench-serve: install  ## measure what serving a policy adds to a re-plan, and many clients at once
 	$(BIN)/lightning bench-serve
+
+faults: install  ## kill, signal and damage tiny runs of both stages, and count what survives
+	$(BIN)/python -m tests.faults
 
 clean:  ## remove caches and builds; .venv and outputs stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

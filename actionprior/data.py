@@ -223,7 +223,8 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         if self.trainer is None:
             return {}
         loop: Any = self.trainer.fit_loop
-        epoch = max(0, loop.epoch_progress.current.ready - 1)
+        # The epoch that the order was told: Lightning's own counts of a resumed run lag behind.
+        epoch = self._resume[0] if self._training is None else self._training.sampler.epoch
         done = loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
             epoch, done = epoch + 1, 0
@@ -344,6 +345,14 @@ class _CountAnew(Callback):
         saved_within_a_batch = progress.processed - progress.completed
         progress.ready = progress.started = progress.processed = self._done
         progress.completed = self._done - saved_within_a_batch
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        # Resumed behind an epoch's last batch, Lightning does not count the next epoch as begun;
+        # a checkpoint of that epoch would then be taken for one of its end.
+        epochs: Any = trainer.fit_loop.epoch_progress
+        if epochs.current.ready == epochs.current.processed:
+            epochs.increment_ready()
+            epochs.increment_started()
 
 
 def _as_it_is[T](batch: T) -> T:

@@ -108,6 +108,14 @@ def test_a_stopped_run_goes_on_with_the_exact_next_batch(
     assert same(resumed.seen, whole.seen[done:])
 
 
+def test_a_run_that_is_stopped_again_goes_on_with_the_exact_next_batch(tmp_path: Path) -> None:
+    whole, _ = fit(tmp_path)
+    seen = fit(tmp_path, Stop(12))[0].seen
+    for step in (17, 24, 31, 36):  # 12, 24 and 36 are the last of their epochs
+        seen += fit(tmp_path, Stop(step), ckpt=tmp_path / "stopped.ckpt")[0].seen
+        assert same(seen, whole.seen[:step])
+
+
 def test_epoch_end_checkpoints_go_on_with_the_next_epoch(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     whole, _ = fit(tmp_path, keep)

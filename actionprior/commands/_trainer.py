@@ -13,7 +13,7 @@ from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
 from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 from actionprior.commands import _resume
 from actionprior.commands._faults import in_one_sentence
-from actionprior.commands._requeue import RequeueBetweenSteps
+from actionprior.commands._stop import StopBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.vla import VLAModule
@@ -137,7 +137,7 @@ def _run(args: list[str] | None) -> TrainerCLI:
             "default_root_dir": "outputs",
             # The DataModules shard by themselves, so that a resumed run sees the same data.
             "use_distributed_sampler": False,
-            "callbacks": RequeueBetweenSteps(),
+            "callbacks": StopBetweenSteps(),
         },
         args=args,
     )

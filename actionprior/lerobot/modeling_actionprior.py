@@ -23,7 +23,7 @@ from actionprior.flow_matching import sample_time
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.training import dataset_names, new_network
 from actionprior.networks.policy_checkpoint import described_network, fill
-from actionprior.networks.policy_folder import OURS, check_format, write_folder
+from actionprior.networks.policy_folder import OURS, check_digest, check_format, write_folder
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.planning import (
     Images,
@@ -335,6 +335,7 @@ class _Sensed(NamedTuple):
 def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401
     if config.actionprior:
         check_format(config.actionprior, "config.json")
+        check_digest(config.actionprior, "config.json")
         return described_network(config.actionprior, "config.json")
     if dataset_meta is None:
         raise UserError("there is nothing to act with: give --policy.path, or train on a dataset")

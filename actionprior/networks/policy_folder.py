@@ -4,6 +4,7 @@ The folder is a LeRobot policy, too: ``config.json`` is what its configuration c
 ours lies in it under one key.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from actionprior.weights_io import load_weights, save_weights
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 OURS = "actionprior"  # the key of ``config.json`` under which our description lies
+_DIGEST = "content_sha256"  # in our part, of the rest of it
 EXECUTION = ("embodiment", "execute_steps", "delay_steps")
 """Arguments of ``actionprior.Policy`` that a folder may say."""
 
@@ -58,16 +60,17 @@ def write_folder(
         weights: of the network, where they had to be gathered; None: its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    told = config | {OURS: describe_network(network) | config.get(OURS, {})}
+    ours = describe_network(network) | config.get(OURS, {})
+    told = config | {OURS: ours | {_DIGEST: _digest(ours)}}
     (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
     save_weights(network.state_dict() if weights is None else weights, folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> Description:
-    """Our part of an exported folder's ``config.json``.
+    """Our part of an exported folder's ``config.json``, with the content that was written.
 
     Raises:
-        CheckpointError: missing, damaged, or of another policy.
+        CheckpointError: missing, damaged, changed, or of another policy.
         FormatError: a newer version wrote it.
     """
     path = folder / CONFIG
@@ -81,7 +84,26 @@ def read_config(folder: Path) -> Description:
     if not isinstance(told, dict):
         raise CheckpointError(f"{path} has no {OURS!r}: another program wrote it")
     check_format(told, path)
+    check_digest(told, path)
     return told
+
+
+def check_digest(description: Description, path: str | Path) -> None:
+    """Refuse a description that is not what was written; older ones have no digest.
+
+    Raises:
+        CheckpointError: naming the path.
+    """
+    if description.get(_DIGEST, wanted := _digest(description)) != wanted:
+        raise CheckpointError(
+            f"{path} is damaged: its part {OURS!r} is not what was written; copy it anew, or "
+            "export the policy with other settings rather than changing the file"
+        )
+
+
+def _digest(description: Description) -> str:
+    plain = {key: value for key, value in description.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def check_format(description: Description, path: str | Path) -> None:

@@ -1,0 +1,49 @@
+"""A cluster's signals are heeded between two steps, on all ranks at the same one."""
+
+import signal
+from functools import partial
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class StopBetweenSteps(Callback):
+    """On SIGTERM finish the step, save and stop; on SLURM's requeue signal requeue, too.
+
+    Lightning's own handlers act where the signal finds the process. A checkpoint saved between
+    the optimiser's step and the schedule's, or while validation has swapped in the averaged
+    weights, is of no step at all, and ranks that are found at different places wait for each
+    other in different collectives. What is saved is ``hpc_ckpt_<n>.ckpt`` in the run's root.
+    """
+
+    def __init__(self) -> None:
+        self._asked = 0  # 1: to stop; 2: to requeue
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals, after Lightning has; it gives them back at the end."""
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            signal.signal(environment.requeue_signal or signal.SIGUSR1, partial(self._note, 2))
+        signal.signal(signal.SIGTERM, partial(self._note, 1))
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:  # noqa: ANN401
+        """Save and stop where any rank was asked to.
+
+        Raises:
+            SIGTERMException: then, which ends the process with code 0.
+        """
+        mine = torch.tensor(self._asked, device=trainer.strategy.root_device)
+        asked = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        if asked == 2:  # to a function of Lightning that looks at neither argument
+            trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
+        elif asked == 1:
+            connector = trainer._checkpoint_connector
+            trainer.save_checkpoint(connector.hpc_save_path(trainer.default_root_dir))
+        if asked:
+            raise SIGTERMException
+
+    def _note(self, asked: int, *_: object) -> None:
+        self._asked = max(self._asked, asked)  # SLURM follows its requeue signal with SIGTERM
