@@ -9,15 +9,16 @@ import torch
 from lightning import LightningModule
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor
 
 from actionprior.bad_steps import BadSteps
 from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
 
+SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
 
@@ -83,7 +84,16 @@ class StageModule(LightningModule):
         yield self.parameters(), 1.0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; biases, norms and single vectors are not decayed."""
+        """AdamW; biases, norms and single vectors are not decayed.
+
+        Raises:
+            UserError: the strategy shards weights, of which the rest here knows nothing.
+        """
+        if isinstance(self.trainer.strategy, SHARDING):
+            raise UserError(
+                f"{type(self.trainer.strategy).__name__} shards the weights, which "
+                f"{type(self).__name__} does not support; use DDPStrategy"
+            )
         groups = []
         for parameters, factor in self.parameter_groups():
             trained = [p for p in parameters if p.requires_grad]
@@ -123,8 +133,6 @@ class StageModule(LightningModule):
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if isinstance(norm, DTensor):  # of shards
-            norm = norm.full_tensor()
         self.log("train/grad_norm", norm)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         batches, self._since_step = self._since_step, []

@@ -189,7 +189,7 @@ def kills(folder: Path, stage: int, trials: int, rng: random.Random) -> list[Cou
                 nth, half = rng.randint(1, 4), rng.random() < 0.5
                 fault = lambda nth=nth, half=half: killed_while_saving(nth, half)  # noqa: E731
             child = forked(place, run, stage, place, fault)
-            child.join(rng.uniform(0.1, 0.9) * long if count is anywhere else None)
+            child.join(rng.uniform(0.1, 0.5) * long if count is anywhere else None)
             child.kill()
             child.join()
             if child.exitcode == -signal.SIGKILL:  # else it was at its end already

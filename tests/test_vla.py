@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch import strategies
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
 from actionprior.checkpoint_io import CheckpointError
@@ -247,11 +249,30 @@ def test_it_learns_from_what_it_sees(tmp_path: Path, stage1: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("history", ["off", "encoder"])
-def test_two_ranks_cross_the_edge_where_the_encoder_loses_its_gradient(
+def test_ranks_cross_the_edge_where_the_encoder_loses_its_gradient(
     tmp_path: Path, stage1: Path, history: str
 ) -> None:
-    command = [sys.executable, "-m", "tests.two_ranks_vla", str(stage1), history, str(tmp_path)]
+    words = [str(stage1), history, str(tmp_path), "4", "2", "1"]
+    command = [sys.executable, "-m", "tests.ranks_vla", *words]
     subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[1])
-    told = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert told[0]["lambda"] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
-    assert told[0]["weights"] == told[1]["weights"]
+    losses = {}
+    for count in (4, 2, 1):
+        told = [
+            json.loads((tmp_path / f"rank{rank}of{count}.json").read_text())
+            for rank in range(count)
+        ]
+        assert told[0]["lambda"] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
+        assert len({rank["weights"] for rank in told}) == 1
+        losses[count] = np.mean([rank["loss"] for rank in told], axis=0)
+    # The gradient is the global batch's, whoever has which part of it.
+    np.testing.assert_allclose(losses[4], losses[1], rtol=2e-4)
+    np.testing.assert_allclose(losses[2], losses[1], rtol=2e-4)
+
+
+@pytest.mark.parametrize("strategy", ["FSDPStrategy", "ModelParallelStrategy"])
+def test_sharding_is_refused(tmp_path: Path, stage1: Path, strategy: str) -> None:
+    policy, runner = vla(stage1), trainer(tmp_path, 1)
+    runner.fit(policy, ToyVLA())
+    runner._accelerator_connector.strategy = getattr(strategies, strategy)()
+    with pytest.raises(UserError, match=f"{strategy} shards the weights"):
+        policy.configure_optimizers()
