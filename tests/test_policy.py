@@ -1,5 +1,6 @@
 """A policy on a robot: the same actions as everywhere else, and ways to execute chunks."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from actionprior.checkpoint_io import CheckpointError
 from actionprior.networks.policy_folder import write_folder
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.planning import PolicyError
@@ -110,6 +112,19 @@ def test_what_was_really_executed_is_remembered() -> None:
     for step in range(30):
         policy.select_action(observation(ARM, step))
     assert len(policy.memory.pairs) <= policy.network.history_length + 1  # not the whole day
+
+
+def test_a_changed_description_is_refused_and_one_without_a_digest_read(tmp_path: Path) -> None:
+    write_folder(tiny_network(), {"actionprior": {"execute_steps": 5}}, tmp_path)
+    file = tmp_path / "config.json"
+    written = file.read_text()
+    file.write_text(written.replace('"execute_steps": 5', '"execute_steps": 7'))
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged: its part 'actionprior'"):
+        Policy.load(tmp_path)
+    told = json.loads(written)
+    del told["actionprior"]["content_sha256"]  # as before 0.3
+    file.write_text(json.dumps(told))
+    assert Policy.load(tmp_path).execute_steps == 5
 
 
 def test_an_exported_folder_acts_as_the_network(tmp_path: Path) -> None:

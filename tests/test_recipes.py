@@ -1,6 +1,7 @@
 """Every recipe runs as a user would run it, from a folder of the user's own."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
-    tested |= {"pretrain_suite.yaml", "finetune_suite.yaml"}
+    tested |= {"pretrain_suite.yaml", "finetune_suite.yaml", "cluster.yaml"}
     tested |= {"metaworld_pretrain.yaml", "metaworld_finetune.yaml"}
     # tests/commands/test_record.py
     tested |= {"metaworld_record.yaml", "metaworld_record_blind.yaml"}
@@ -109,6 +110,46 @@ def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch)
     )
     loaded = VLAModule.load(policy)
     assert loaded.embodiments[0].name == "panda"
+
+
+CLUSTER = [f"--config={RECIPES / 'pretrain.yaml'}", f"--config={RECIPES / 'cluster.yaml'}"]
+
+
+def test_the_cluster_recipe_stacks_and_keeps_the_recipes_callbacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *CLUSTER, "--print_config"])
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert trainer["strategy"]["class_path"].endswith(".DDPStrategy")
+    assert trainer["strategy"]["init_args"]["timeout"] == "0:10:00"
+    assert trainer["max_steps"] == 3000  # the first recipe's
+    named = [c["init_args"].get("filename", c["class_path"]) for c in trainer["callbacks"]]
+    assert [name.rpartition(".")[2] for name in named] == [
+        "EMAWeightAveraging",
+        "ThroughputMonitor",
+        "prior",
+        "resume-{step}",
+    ]
+
+
+@pytest.mark.slow
+def test_the_cluster_recipe_runs_on_two_processes_of_torchrun(tmp_path: Path) -> None:
+    lightning = str(Path(sys.executable).with_name("lightning"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words = ["--data=tests.synthetic.ToyTrajectories", "--trainer.fast_dev_run=2"]
+    words += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--ckpt_path=last"]
+    run = subprocess.run(
+        [*torchrun, "--nproc-per-node=2", lightning, "fit", *CLUSTER, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("starting afresh") == 1  # rank 0 speaks
+    assert "MEMBER: 2/2" in run.stderr
 
 
 @pytest.mark.slow

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from lightning import LightningModule, Trainer
 
+from actionprior.commands._stop import StopBetweenSteps
 from tests.synthetic import ToyTrajectories
 from tests.test_motion_prior import module, trainer
 from tests.test_training import Spoil
 
 
 class Fault(Spoil):
-    """``nan``: spoils the second rank's batch; ``dies``: the second rank is killed."""
+    """The second rank's: ``nan`` in its batch, or it is ``told`` to end by SIGTERM."""
 
     def __init__(self, fault: str) -> None:
         super().__init__({2})
@@ -22,18 +23,22 @@ class Fault(Spoil):
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, *args: object
     ) -> None:
-        if trainer.global_rank == 1 and trainer.global_step == 2 and self.fault == "dies":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if trainer.global_rank == 0:
+        if trainer.global_rank == 0 or self.fault != "nan":
             self.steps = set()
         super().on_train_batch_start(trainer, module, *args)
+
+    def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_rank == 1 and trainer.global_step == 2 and self.fault == "told":
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(fault: str, folder: Path) -> None:
     data, seen = ToyTrajectories(episodes=6, batch_size=8), Fault(fault)
-    strategy = "ddp" if fault == "dies" else "ddp_fork"
+    callbacks = [seen, Tell(folder), StopBetweenSteps()]
+    # A forked rank that ends without a result would leave the first process waiting for it.
+    strategy = "ddp" if fault == "told" else "ddp_fork"
     runner = trainer(
-        folder, 6, devices=2, strategy=strategy, limit_val_batches=0, callbacks=[seen, Tell(folder)]
+        folder, 6, devices=2, strategy=strategy, limit_val_batches=0, callbacks=callbacks
     )
     runner.fit(module(data), data)
 
