@@ -44,7 +44,7 @@ class BadSteps:
         bad = ~torch.isfinite(loss)
         if self.spike_factor > 0:
             if len(self._recent) >= LEAST:
-                median = torch.stack(list(self._recent)).nanmedian()
+                median = torch.stack([old.to(loss.device) for old in self._recent]).nanmedian()
                 bad = bad | (loss > self.spike_factor * median)
             self._recent.append(torch.where(bad, torch.nan, loss))
         return torch.where(bad, torch.nan, 1.0)
@@ -61,7 +61,7 @@ class BadSteps:
         recent = torch.tensor([float(loss) for loss in self._recent])
         return {"skipped": self.skipped, "in_a_row": self.in_a_row, "recent": recent}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting there; the losses of the rank that saved stand for every rank's."""
         self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
-        self._recent = deque(state["recent"].to(device), maxlen=WINDOW)
+        self._recent = deque(state["recent"], maxlen=WINDOW)

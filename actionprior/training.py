@@ -158,7 +158,7 @@ class StageModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting."""
         if BAD_STEPS in checkpoint:  # not before 0.3
-            self.bad_steps.load_state_dict(checkpoint[BAD_STEPS], self.device)
+            self.bad_steps.load_state_dict(checkpoint[BAD_STEPS])
 
     def log_shares(self, names: list[str], embodiment_B: Tensor) -> None:
         """Log what share of this rank's windows each robot has had since the run began.

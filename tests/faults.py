@@ -62,6 +62,8 @@ class Rows(Callback):
         self.file = file
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.fit_loop._should_accumulate():
+            return
         told = {k: float(trainer.callback_metrics[k]) for k in trainer.callback_metrics}
         kept = [told.get(f"train/{key}") for key in ("loss", "lambda", "learning_rate")]
         with Path(self.file).open("a") as rows:
@@ -69,12 +71,12 @@ class Rows(Callback):
 
 
 class Signal(Callback):
-    """Sends a signal to this process in the middle of a step."""
+    """Sends a signal to this process in the middle of a step, half of its gradient gathered."""
 
     def __init__(self, step: int, signum: int) -> None:
         self.step, self.signum = step, signum
 
-    def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:
+    def on_after_backward(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.signum)
 
@@ -220,9 +222,9 @@ def signals(folder: Path) -> list[Count]:
     fit(folder / "whole", environment={})
     wanted = outcome(folder / "whole")
     counts = []
-    for name, signum, environment in (
-        ("SIGUSR1 of SLURM, saved, requeued", signal.SIGUSR1, slurm),
-        ("SIGTERM, saved", signal.SIGTERM, {}),
+    for name, signum, ended, environment in (
+        ("SIGUSR1 of SLURM, saved, requeued", signal.SIGUSR1, 0, slurm),
+        ("SIGTERM, saved", signal.SIGTERM, 128 + signal.SIGTERM, {}),
     ):
         counts.append(count := Count(f"lightning fit: {name}"))
         for step in (7, 12):
@@ -232,7 +234,7 @@ def signals(folder: Path) -> list[Count]:
             stopped = fit(place, sent, environment=environment)
             saved = [read_checkpoint(p)["global_step"] for p in place.rglob("*.ckpt")]
             fit(place, environment=environment)
-            count.add(stopped == 0 and saved == [step] and equal(outcome(place), wanted))
+            count.add(stopped == ended and saved == [step] and equal(outcome(place), wanted))
     lines = told.read_text().splitlines() if told.exists() else []
     counts[0].survived = min(counts[0].survived, lines.count("requeue 4321"))
     return counts
@@ -259,6 +261,7 @@ def command(place: Path, sent: list[dict[str, Any]], environment: dict[str, str]
             "default_root_dir": str(place),
             "logger": False,
             "max_steps": STEPS,
+            "accumulate_grad_batches": 2,
             "enable_progress_bar": False,
             "callbacks": [
                 {"class_path": callbacks + "EMAWeightAveraging", "init_args": average},

@@ -33,17 +33,22 @@ class StopBetweenSteps(Callback):
         """Save and stop where any rank was asked to.
 
         Raises:
-            SIGTERMException: then, which ends the process with code 0.
+            SIGTERMException: then, which ends the process with code 0 where it is queued again,
+                else with 143, so that no scheduler takes the run for finished.
         """
-        mine = torch.tensor(self._asked, device=trainer.strategy.root_device)
-        asked = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        if trainer.fit_loop._should_accumulate():  # gradients of half a step are not saved
+            return
+        asked = self._asked
+        if trainer.world_size > 1:
+            mine = torch.tensor(asked, device=trainer.strategy.root_device)
+            asked = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if asked == 2:  # to a function of Lightning that looks at neither argument
             trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]
         elif asked == 1:
             connector = trainer._checkpoint_connector
             trainer.save_checkpoint(connector.hpc_save_path(trainer.default_root_dir))
         if asked:
-            raise SIGTERMException
+            raise SIGTERMException(0 if asked == 2 else 128 + signal.SIGTERM)
 
     def _note(self, asked: int, *_: object) -> None:
         self._asked = max(self._asked, asked)  # SLURM follows its requeue signal with SIGTERM
