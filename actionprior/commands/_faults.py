@@ -2,15 +2,19 @@
 
 import errno
 import re
+import traceback
+from pathlib import Path
 
 from actionprior.errors import UserError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_DATALOADER = ("torch", "utils", "data", "dataloader.py")
+_LOADER = (
+    "a process that loads data has ended ({}); where it was killed for memory, lower "
+    "--data.num_workers, or give shared memory (/dev/shm) more room"
+)
 _RULES = {
-    r"DataLoader worker \(pid": (
-        "a process that loads data has ended ({}); where it was killed for memory, lower "
-        "--data.num_workers, or give shared memory (/dev/shm) more room"
-    ),
+    r"DataLoader worker \(pid": _LOADER,
     r"(unable to|Failed to|Unexpected bus error).*(shared memory|shm|</torch_)": (
         "there is no more shared memory (/dev/shm) for loaded batches ({}); give it more room or "
         "lower --data.num_workers"
@@ -38,7 +42,15 @@ def in_one_sentence(error: BaseException) -> UserError | None:
                 f"cannot use {link.filename or 'the disk'}: {link.strerror}; "
                 "make room, or write elsewhere with --trainer.default_root_dir"
             )
+        if isinstance(link, ConnectionError | EOFError) and _in_loader(link):
+            return UserError(_LOADER.format(str(link) or type(link).__name__))
         for pattern, sentence in _RULES.items():
             if isinstance(link, RuntimeError) and re.search(pattern, str(link)):
                 return UserError(sentence.format(" ".join(str(link).split())[:200]))
     return None
+
+
+def _in_loader(error: BaseException) -> bool:
+    """Whether it came of taking a batch: from a process that has just ended."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(f.filename).parts[-4:] == _DATALOADER for f in frames)
