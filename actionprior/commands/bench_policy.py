@@ -1,4 +1,4 @@
-"""Measure a policy's chunk latency beside LeRobot's policies, and its control rate."""
+"""Measure a policy's chunk latency beside LeRobot's policies, its control rate and its server."""
 
 import json
 import statistics
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from actionprior.commands._timing import median_seconds
+from actionprior.commands.bench_serve import measure_serving
 
 if TYPE_CHECKING:
     from actionprior.embodiment import Embodiment
@@ -21,7 +22,7 @@ CHUNK = 16
 def bench_policy(
     repeats: int = 7, threads: int = 2, control_seconds: float = 20.0, device: str = "cpu"
 ) -> None:
-    """Time one chunk of ours, of parts of ours and of LeRobot's policies; then control at 30 Hz.
+    """Time a chunk of ours, its parts and LeRobot's policies; control at 30 Hz; and the server.
 
     All see the same 224-pixel image and predict chunks of 16 steps, at their default sizes and
     with random weights. LeRobot's need its extras (``pip install 'lerobot[diffusion,
@@ -46,10 +47,12 @@ def bench_policy(
         told[f"{name}_over_small"] = round(seconds / told["small"]["chunk_seconds"], 2)
         told[f"{name}_over_siglip"] = round(seconds / told["siglip"]["chunk_seconds"], 2)
     told["control"] = _control(image, control_seconds, device)
+    told["server"] = measure_serving(repeats=20 * repeats, clients=20, threads=1)
     told["met"] = {
         "decoder_below_15_percent": told["siglip"]["decoder_share"] < 0.15,
         "history_at_most_2_percent": told["siglip"]["history_share"] <= 0.02,
         "control_30_hz": told["control"]["p99_ms"] < 1000 / 30,
+        "server_adds_below_2_ms": told["server"]["added_ms"] < 2,
     }
     print("RESULT " + json.dumps(told), flush=True)
 

@@ -33,6 +33,15 @@ def bench_serve(repeats: int = 200, clients: int = 20, threads: int = 1) -> None
         clients: at once.
         threads: torch's CPU threads.
     """
+    print("RESULT " + json.dumps(measure_serving(repeats, clients, threads)))
+
+
+def measure_serving(repeats: int, clients: int, threads: int) -> dict[str, Any]:
+    """What :func:`bench_serve` tells.
+
+    Raises:
+        UserError: a number below 1.
+    """
     if min(repeats, clients, threads) < 1:
         raise UserError("repeats, clients and threads are expected to be 1 or more")
     import torch
@@ -46,11 +55,10 @@ def bench_serve(repeats: int = 200, clients: int = 20, threads: int = 1) -> None
         write_folder(network, {}, Path(folder))
         words = [f"--ckpt_path={folder}", f"--threads={threads}", f"--max_sessions={clients + 1}"]
         with _served(words) as url:
-            result = {
+            return {
                 **_one_client(url, Policy(network), repeats),
                 **asyncio.run(_many_clients(url, clients, repeats)),
             }
-    print("RESULT " + json.dumps(result))
 
 
 def _network() -> "PolicyNetwork":
