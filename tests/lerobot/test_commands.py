@@ -141,8 +141,10 @@ def test_lerobot_eval_and_our_rollouts_agree_on_pusht(tmp_path: Path) -> None:
         np.testing.assert_allclose(rewards, episode.episode_return, atol=1e-5)
 
 
-@pytest.mark.parametrize("inference", ["sync", "rtc"])
-def test_lerobot_rollout_moves_a_robot(inference: str, tmp_path: Path) -> None:
+# Of real-time chunking's first chunk, 12 steps, LeRobot drops what the plan took: on a busy machine
+# all of it, but for a slow clock. Nor may the next plan come before it is begun.
+@pytest.mark.parametrize(("inference", "fps"), [("sync", 20), ("rtc", 3)])
+def test_lerobot_rollout_moves_a_robot(inference: str, fps: int, tmp_path: Path) -> None:
     network = still(tiny_network([toy_arm()], prefix_steps=4), toy_arm(), 0.05)
     folder = exported(network, tmp_path, execute_steps=4)
     lerobot(
@@ -153,16 +155,17 @@ def test_lerobot_rollout_moves_a_robot(inference: str, tmp_path: Path) -> None:
         "--robot.type=toy_arm",
         "--robot.discover_packages_path=tests.lerobot.toys",
         f"--inference.type={inference}",
+        *(["--inference.queue_threshold=4"] if inference == "rtc" else []),
         "--task=wave",
-        "--fps=20",
-        "--duration=3",
+        f"--fps={fps}",
+        f"--duration={3 if fps == 20 else 8}",
         "--play_sounds=false",
         "--return_to_initial_position=false",
         OURS,
         folder=tmp_path,
     )
     done = np.array([json.loads(s) for s in (tmp_path / "actions.jsonl").read_text().splitlines()])
-    assert len(done) > 12
+    assert len(done) > (12 if inference == "sync" else 5)
     policy = Policy.load(folder)
     policy.reset(5)
     state = np.array(START, dtype=np.float32)
