@@ -17,6 +17,7 @@ from actionprior.commands.ground import ground, main
 FEW = {"samples": 24, "batch_size": 8, "image_size": 32, "processes": 1}
 
 
+@pytest.mark.slow
 def test_it_learns_where_things_are_and_the_file_loads(tmp_path: Path) -> None:
     small = {"samples": 600, "robots": ["panda"], "processes": 1}
     before = ground(**small, steps=1, out=tmp_path / "before.safetensors")

@@ -73,6 +73,7 @@ def test_the_map_is_drawn_and_measured(capsys: pytest.CaptureFixture[str]) -> No
     assert Path("map/z_map.svg").read_bytes() == picture
 
 
+@pytest.mark.slow
 def test_paths_are_drawn_of_one_policy_or_of_two(capsys: pytest.CaptureFixture[str]) -> None:
     task = ["--env_id=actionprior/PandaLift-v0", "--scenes=2"]
     found = result(capsys, "--policy=policy.ckpt", *task, "--out=one")

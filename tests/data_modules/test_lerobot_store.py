@@ -223,6 +223,7 @@ def test_an_extraction_killed_at_any_point_leaves_nothing_that_looks_whole(
     assert left_behind > 0  # it was killed while it wrote
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(root: Path, cache: Path) -> None:
     limited = Extraction(root, cache, limit=400)
     limited.go()

@@ -129,6 +129,7 @@ def test_the_recipe_reads_all_robots_jointly(converted: Path) -> None:
 
 
 @real
+@pytest.mark.slow
 def test_the_doctor_tells_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
     from actionprior.commands.doctor import doctor
 
@@ -156,6 +157,7 @@ def test_the_doctor_tells_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
 
 
 @real
+@pytest.mark.slow
 def test_the_doctor_tells_the_follower_that_reached_its_limit(
     converted: Path, tmp_path: Path
 ) -> None:

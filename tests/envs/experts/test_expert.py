@@ -9,6 +9,8 @@ from actionprior.envs.recording import SETTLE_SECONDS
 from actionprior.envs.robots import CONTROL_MODES
 from actionprior.errors import UserError
 
+pytestmark = pytest.mark.slow  # whole episodes in the simulator
+
 TIMED = [pytest.param(i, marks=[pytest.mark.slow] * ("Sort" in i)) for i in ENV_IDS]
 SEEDS = range(EVALUATION_SEED, EVALUATION_SEED + 6)
 

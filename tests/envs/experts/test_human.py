@@ -7,6 +7,8 @@ from actionprior.envs.check_experts import run_episode
 from actionprior.envs.experts import Expert
 from actionprior.errors import UserError
 
+pytestmark = pytest.mark.slow  # whole episodes in the simulator
+
 
 def speeds(env, human, seed):
     """Speed of the tip [m/s] after each step, until the object is on the cup."""
