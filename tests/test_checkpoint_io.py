@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import random
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 
 from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
 from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from tests.damage import damaged
 
 LIGHTNING = {"state_dict": {"w": torch.arange(4.0)}, "pytorch-lightning_version": "2.6.6"}
 
@@ -114,18 +114,12 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
-    path, rng = tmp_path / "x.ckpt", random.Random(0)
+    path = tmp_path / "x.ckpt"
     weights = {f"layer{k}.weight": torch.randn(20, 20) for k in range(5)}
     torch.save(LIGHTNING | {"state_dict": weights}, path)
     whole = path.read_bytes()
-    damaged = []
-    for _ in range(300):
-        bits = bytearray(whole)
-        bits[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        damaged.append(bytes(bits))
-    damaged += [whole[: rng.randrange(len(whole))] for _ in range(60)]
     told = 0
-    for content in damaged:
+    for content in damaged(whole):
         path.write_bytes(content)
         try:
             found = read_checkpoint(path)["state_dict"]

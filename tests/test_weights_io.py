@@ -1,6 +1,5 @@
 """Files of weights: whole or not at all, and what is changed in them is told."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from actionprior.weights_io import WeightsError, load_weights, save_weights
+from tests.damage import damaged
 
 WEIGHTS = {
     "a.weight": torch.randn(7, 5),
@@ -34,17 +34,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
-    path, rng = tmp_path / "w.safetensors", random.Random(0)
+    path = tmp_path / "w.safetensors"
     save_weights(WEIGHTS, path)
     whole = path.read_bytes()
-    damaged = []
-    for _ in range(300):
-        bits = bytearray(whole)
-        bits[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        damaged.append(bytes(bits))
-    damaged += [whole[: rng.randrange(len(whole))] for _ in range(60)]
     told = 0
-    for content in damaged:
+    for content in damaged(whole):
         path.write_bytes(content)
         try:
             assert same(load_weights(path))  # a bit that says nothing, such as a space

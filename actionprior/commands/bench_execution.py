@@ -115,7 +115,7 @@ def bench_execution(
     asked, reference = _reference(network, env_ids, robot, execute_steps, seed)
     integration = []
     for method, steps in SETTINGS:
-        network.integrator, network.integration_steps = method, steps  # type: ignore[assignment]
+        network.integrator, network.integration_steps = method, steps  # type: ignore[assignment]  # a literal
         calls = CALLS[method] * steps
         integration.append(measured(f"{method}, {steps}", Kept(network), calls, execute_steps))
     network.integrator, network.integration_steps = "euler", 10
