@@ -2,6 +2,7 @@
 PYTHON ?= python3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve faults clean
@@ -30,10 +31,10 @@ study: install  ## the study in small: arms, seeds and demonstrations, with inte
 	$(BIN)/lightning study --config recipes/study_small.yaml
 
 test: lint types  ## lint, types and every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check: lint types  ## lint, types and the quick tests
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 lint: install  ## style, format and the floors of the imports
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/lint-imports
@@ -48,6 +49,7 @@ bench-data: install  ## measure how fast data reach the models, at small and at 
 	$(BIN)/lightning bench-data
 
 bench-policy: install  ## measure chunk latency beside LeRobot's policies, and the control rate
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/lightning bench-policy
 
 bench-serve: install  ## measure what serving a policy adds to a re-plan, and many clients at once

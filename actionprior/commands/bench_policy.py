@@ -1,8 +1,10 @@
 """Measure a policy's chunk latency beside LeRobot's policies, its control rate and its server."""
 
+import copy
 import json
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +27,8 @@ def bench_policy(
     """Time a chunk of ours, its parts and LeRobot's policies; control at 30 Hz; and the server.
 
     All see the same 224-pixel image and predict chunks of 16 steps, at their default sizes and
-    with random weights. LeRobot's need its extras (``pip install 'lerobot[diffusion,
-    multi_task_dit,pi]'``); those that are missing are left out, and it is said.
+    with random weights. LeRobot's need the extra ``bench``; those whose packages are
+    missing are left out, and it is said. Compiling needs a C++ compiler.
 
     Args:
         repeats: of each measurement; medians are told.
@@ -40,7 +42,9 @@ def bench_policy(
     image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
     ours = {"small": _small_trunk(), "siglip": _siglip_trunk()}
     for name, trunk in ours.items():
-        told[name] = _parts(_network(trunk, "encoder"), image, repeats, device)
+        network = _network(trunk, "encoder")
+        told[name] = _parts(network, image, repeats, device)
+        told[name] |= _arithmetic(network, image, repeats, device)
         print(name, told[name], flush=True)
     told["chunk_seconds_of_lerobot"] = _lerobot(image, repeats) if device == "cpu" else {}
     for name, seconds in told["chunk_seconds_of_lerobot"].items():
@@ -158,6 +162,25 @@ def _parts(
         "seeing_share": round(fused / whole, 4),
         "without_cache_over_with": round(no_cache / whole, 2),
         "seeing_with_history_over_without": round(fused / plain, 3),
+    }
+
+
+def _arithmetic(
+    network: "PolicyNetwork", image: "np.ndarray[Any, Any]", repeats: int, device: str
+) -> dict[str, float]:
+    """What bfloat16 and ``torch.compile`` make of a chunk's seconds, over float32 as it is."""
+    from actionprior.policy import Policy
+
+    policies = [
+        Policy(network, device=device),
+        Policy(network, device=device, precision=torch.bfloat16),
+        Policy(copy.deepcopy(network), device=device, compile=True),
+    ]
+    calls = [partial(policy.predict_chunk, _observation(image)) for policy in policies]
+    plain, bfloat16, compiled = median_seconds(repeats, *calls)
+    return {
+        "bfloat16_over_float32": round(bfloat16 / plain, 3),
+        "compiled_over_eager": round(compiled / plain, 3),
     }
 
 

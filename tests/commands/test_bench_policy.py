@@ -18,5 +18,7 @@ def test_it_measures_ours_beside_lerobots(
     told = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert told["small"]["decoder_share"] > 0
     assert told["small"]["without_cache_over_with"] > 0
+    assert told["small"]["bfloat16_over_float32"] > 0
+    assert told["small"]["compiled_over_eager"] > 0
     assert told["act_over_small"] > 0
     assert told["control"]["steps"] == 15
