@@ -209,9 +209,7 @@ def test_siglips_tokeniser_from_the_folder_or_the_cache(
     assert features.mask_BL.sum(dim=1).tolist() == [9, 3], "words, and the end"
     folder = cached("actionprior/siglip")
     fast.save_pretrained(folder)
-    absent = folder.parent.parent / ".no_exist" / folder.name / "config.json"
-    absent.parent.mkdir(parents=True)  # as the hub's client notes that it asked for it in vain
-    absent.touch()
+    (folder / "config.json").write_text("{}")  # versions of transformers differ without one
     again = OpenClipTrunk(**trunk.init_args())
     again.load_state_dict(trunk.state_dict())
     torch.testing.assert_close(again(images, BOTH, TASKS), trunk(images, BOTH, TASKS))
