@@ -10,6 +10,7 @@ from typing import Any, override
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils._pytree import tree_leaves
 
 from actionprior.checkpoint_io import CheckpointError, read_local, require_lightning
@@ -83,6 +84,36 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if weights_only is not None:  # None: Lightning's processes hand each other bare weights
             require_lightning(checkpoint, path)
         return checkpoint
+
+
+class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
+    """Writes in a thread beside the training, from a copy; one checkpoint at a time, in order.
+
+    A checkpoint that another one replaces is removed when that is written, not before, so a kill
+    leaves one of them. What goes wrong in a save is raised at the next one, or at the end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(AtomicCheckpointIO())
+
+    @override
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove ``path`` when all that was to be saved before is."""
+        if self._executor is None:
+            super().remove_checkpoint(path)
+            return
+        self._executor.submit(self._remove_if_saved, path)
+
+    def _remove_if_saved(self, path: str | Path) -> None:
+        if self._error is None:
+            super().remove_checkpoint(path)
+
+    @override
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint, after what is still to be written."""
+        if self._executor is not None:
+            self._executor.submit(lambda: None).result()
+        return super().load_checkpoint(*args, **kwargs)
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

@@ -99,6 +99,7 @@ class MotionPriorModule(StageModule):
         data = embodied(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(self, self.prior.normalizer, data.statistics_sample)
+        super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe its prior, so that Stage 2 need not be told."""
@@ -156,8 +157,8 @@ class MotionPriorModule(StageModule):
         z_BZ = self.prior.perturb(z_BZ, noise.normal(*z_BZ.shape, like=z_BZ), sigma)
         count = repeats * len(z_BZ)
         r_B = noise.time(count, self.time_law, like=z_BZ)
-        shape = batch.action_BHA.shape[1:]
-        return self.prior.flow_loss(z_BZ, batch, noise.normal(count, *shape, like=z_BZ), r_B)
+        start_BHA = noise.normal(count, *batch.action_BHA.shape[1:], like=z_BZ)
+        return self.prior.flow_loss(z_BZ, batch, start_BHA, r_B, over_ranks=self.over_ranks)
 
     def _evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
         size = len(batch.embodiment_B)

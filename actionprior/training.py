@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -17,8 +17,9 @@ from actionprior.bad_steps import BadSteps
 from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
+from actionprior.sharding import ShardedStrategy, shard, whole
 
-SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
 
@@ -79,21 +80,39 @@ class StageModule(LightningModule):
         """Draws for this training step."""
         return FlowNoise(self.global_step, batch_idx, self.global_rank)
 
+    def over_ranks(self, count: Tensor) -> Tensor:
+        """The mean of a count over the processes while training, else the count."""
+        if not self.training:  # ranks may validate on different numbers of batches
+            return count
+        return cast(Tensor, self.trainer.strategy.reduce(count, reduce_op="mean"))
+
     def parameter_groups(self) -> Iterable[tuple[Iterable[torch.nn.Parameter], float]]:
         """Parameters and the factor on their learning rate."""
         yield self.parameters(), 1.0
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; biases, norms and single vectors are not decayed.
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a share of each parameter."""
+        return isinstance(self.trainer.strategy, ShardedStrategy)
+
+    def configure_model(self) -> None:
+        """Shard the weights, where the strategy does.
 
         Raises:
-            UserError: the strategy shards weights, of which the rest here knows nothing.
+            UserError: the strategy shards weights in another way than :class:`ShardedStrategy`,
+                or a callback averages them.
         """
-        if isinstance(self.trainer.strategy, SHARDING):
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            shard(self, strategy.device_mesh["data_parallel"])
+        elif isinstance(strategy, OTHER_SHARDING):
             raise UserError(
-                f"{type(self.trainer.strategy).__name__} shards the weights, which "
-                f"{type(self).__name__} does not support; use DDPStrategy"
+                f"{type(strategy).__name__} shards the weights, which {type(self).__name__} does "
+                "not support; use actionprior.sharding.ShardedStrategy (FSDP2) or DDPStrategy"
             )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; biases, norms and single vectors are not decayed."""
         groups = []
         for parameters, factor in self.parameter_groups():
             trained = [p for p in parameters if p.requires_grad]
@@ -132,7 +151,7 @@ class StageModule(LightningModule):
             UserError: more than ``skip_bad_steps`` in a row, naming the batches.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         self.log("train/grad_norm", norm)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         batches, self._since_step = self._since_step, []

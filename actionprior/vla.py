@@ -185,6 +185,7 @@ class VLAModule(StageModule):
         fit_statistics(
             self, self.prior.normalizer, lambda: self.network.of_prior(data.statistics_sample())
         )
+        super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
@@ -266,7 +267,7 @@ class VLAModule(StageModule):
             loss = pred + weight * (self.align_weight * align + self.recon_weight * recon)
             logged |= {"loss_align": align, "loss_recon": recon}
             logged |= {"cosine": F.cosine_similarity(z_BZ, target_BZ).mean()}
-        if not teacher and self.network.history != "encoder":
+        if not teacher and self.network.history != "encoder" and not self.sharded:
             # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         logged |= {"loss": loss, "lambda": torch.tensor(weight)}
@@ -287,7 +288,7 @@ class VLAModule(StageModule):
         r_B = noise.time(count, self.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *shape, like=z_BZ)
         known_B = noise.whole(count, prefix_steps, like=z_BZ) if prefix_steps else None
-        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B)
+        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.over_ranks)
 
     # ---- evaluation -----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Concrete evaluation: Lightning callbacks that a user may imitate.
+"""Lightning callbacks that recipes name and a user may imitate: evaluation, memory and speed.
 
 Recipes name them ``callbacks.RolloutEvaluation``; each is imported when it is asked for.
 """
@@ -7,11 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from callbacks.layers import CheckpointActivations, CompileLayers
     from callbacks.rollout import RolloutEvaluation
 
-__all__ = ["RolloutEvaluation"]
+__all__ = ["CheckpointActivations", "CompileLayers", "RolloutEvaluation"]
 
-_HOME = {"RolloutEvaluation": "rollout"}
+_HOME = {
+    "CheckpointActivations": "layers",
+    "CompileLayers": "layers",
+    "RolloutEvaluation": "rollout",
+}
 
 
 def __getattr__(name: str) -> type:

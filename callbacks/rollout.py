@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -112,8 +113,14 @@ class RolloutEvaluation(pl.Callback):
         """Register the environments, so that a wrong name shows before training.
 
         Raises:
-            RolloutError: a module of ``import_modules`` does not exist.
+            RolloutError: a module of ``import_modules`` does not exist, or weights are sharded.
         """
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise RolloutError(
+                "RolloutEvaluation needs whole weights on each process, and "
+                f"{type(trainer.strategy).__name__} shards them; take it out of this run's recipe "
+                "and roll a checkpoint out with `lightning test`"
+            )
         for name in self.import_modules:
             try:
                 importlib.import_module(name)

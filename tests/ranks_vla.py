@@ -4,14 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning import Trainer
 from torch import Tensor
 
-from actionprior.data import Frames
 from actionprior.flow_matching import TimeLaw
-from actionprior.spans import Spans
+from actionprior.sharding import ShardedStrategy, whole
 from actionprior.training import FlowNoise
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk, ToyVLA
@@ -38,7 +36,7 @@ class SameEverywhere(VLAModule):
 
 
 class Tell(Log):
-    """Writes down what this rank logged, and its weights."""
+    """Writes down what this rank logged, and the weights."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -46,29 +44,16 @@ class Tell(Log):
 
     def on_train_end(self, trainer: Trainer, module: VLAModule) -> None:
         told = {key: [row[f"train/{key}"] for row in self.rows] for key in ("lambda", "loss")}
-        told["weights"] = float(sum(p.detach().double().abs().sum() for p in module.parameters()))
+        weights = [whole(p.detach()).double().abs().sum() for p in module.parameters()]
+        told["weights"] = float(sum(weights))
         name = f"rank{trainer.global_rank}of{trainer.world_size}.json"
         (self.folder / name).write_text(json.dumps(told))
+        trainer.save_checkpoint(self.folder / f"of{trainer.world_size}.ckpt")
 
 
-class WholeChunks(ToyVLA):
-    """One robot's windows that end inside their episode.
-
-    A loss is a mean over what is not masked: with as much of it on each rank, the mean of the
-    ranks' losses is the global batch's.
-    """
-
-    def read_frames(self) -> Frames:
-        frames = super().read_frames()
-        whole = np.arange(len(frames.store)) % 20 <= 20 - self.chunk_length
-        train = np.zeros(len(whole), dtype=bool)
-        train[frames.train.frames()] = True
-        return frames._replace(train=Spans.where(train & whole))
-
-
-def main(prior: str, history: str, folder: Path, ranks: int) -> None:
+def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> None:
     torch.manual_seed(1)
-    data = WholeChunks(robots="position", batch_size=GLOBAL_BATCH // ranks)
+    data = ToyVLA(batch_size=GLOBAL_BATCH // ranks)  # some windows end outside their episode
     robots = [e.to_dict() for e in data.embodiments]
     policy = SameEverywhere(
         robots, BrightnessTrunk(), prior, history=history, decay_fraction=0.5, width=32, heads=2
@@ -76,7 +61,8 @@ def main(prior: str, history: str, folder: Path, ranks: int) -> None:
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy="ddp_fork" if ranks > 1 else "auto",  # not find_unused_parameters
+        strategy=ShardedStrategy() if strategy == "sharded" else strategy,
+        gradient_clip_val=1.0,
         max_steps=6,
         limit_val_batches=0,
         num_sanity_val_steps=0,
@@ -91,5 +77,7 @@ def main(prior: str, history: str, folder: Path, ranks: int) -> None:
 
 
 if __name__ == "__main__":
-    for count in map(int, sys.argv[4:]):  # one process last: its gradients start threads
-        main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), count)
+    prior, history, folder, strategy = sys.argv[1:5]
+    for count in map(int, sys.argv[5:]):  # one process last: its gradients start threads
+        # Not find_unused_parameters.
+        main(prior, history, Path(folder), count, strategy if count > 1 else "auto")

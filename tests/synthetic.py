@@ -62,9 +62,9 @@ class _Seen(torch.utils.data.Dataset):
     def __getitems__(self, frames: Sequence[int]) -> VLABatch:
         at = torch.as_tensor(frames)
         future: TrajectoryBatch = self.store.future(at, self.chunk)
-        slot = 8 if future.embodiment_B[0] == 0 else 16
+        slot_B1 = torch.where(future.embodiment_B == 0, 8, 16)[:, None]
         last = at // 20 * 20 + 19  # episodes of 20 steps
-        goal = self.store.states(last)[:, slot].clamp(-1, 1)
+        goal = self.store.states(last).gather(1, slot_B1)[:, 0].clamp(-1, 1)
         level = (127 + 120 * goal).to(torch.uint8)
         images = level[:, None, None, None, None].expand(-1, 1, 3, 64, 64).contiguous()
         observation = Observation(

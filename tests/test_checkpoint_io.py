@@ -1,15 +1,17 @@
 """Checkpoints: whole or not at all, and never a program."""
 
+import errno
 import multiprocessing
 import os
 import pickle
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
+from actionprior.atomic_checkpoint_io import AsyncAtomicCheckpointIO, AtomicCheckpointIO
 from actionprior.checkpoint_io import CheckpointError, read_checkpoint
 from tests.damage import damaged
 
@@ -127,3 +129,54 @@ def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
         except CheckpointError as error:
             told += str(path) in str(error)
     assert told > 300
+
+
+@pytest.fixture
+def go_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Saves wait for it."""
+    event, save = threading.Event(), AtomicCheckpointIO._save
+
+    def waits(self: AtomicCheckpointIO, checkpoint: dict[str, object], target: Path) -> None:
+        assert event.wait(20)
+        save(self, checkpoint, target)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "_save", waits)
+    return event
+
+
+def test_a_save_beside_the_training_holds_the_weights_of_its_step(
+    tmp_path: Path, go_on: threading.Event
+) -> None:
+    weights, first, second = torch.arange(4.0), tmp_path / "1.ckpt", tmp_path / "2.ckpt"
+    saver = AsyncAtomicCheckpointIO()
+    go_on.set()
+    saver.save_checkpoint({**LIGHTNING, "state_dict": {"w": weights}}, first)
+    assert saver.load_checkpoint(first)["state_dict"]["w"].tolist() == [0, 1, 2, 3]
+    go_on.clear()
+    saver.save_checkpoint({**LIGHTNING, "state_dict": {"w": weights}}, second)
+    saver.remove_checkpoint(first)
+    weights.add_(1)  # the next step
+    assert first.exists()
+    assert not second.exists()
+    go_on.set()
+    saver.teardown()
+    assert not first.exists()
+    assert read_checkpoint(second)["state_dict"]["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_failed_save_beside_the_training_is_told_and_keeps_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, saver = tmp_path / "1.ckpt", AsyncAtomicCheckpointIO()
+    saver.save_checkpoint(LIGHTNING, first)
+    saver.load_checkpoint(first)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(AtomicCheckpointIO, "_save", full)
+    saver.save_checkpoint(LIGHTNING, tmp_path / "2.ckpt")
+    saver.remove_checkpoint(first)
+    with pytest.raises(CheckpointError, match=r"2\.ckpt cannot be saved: No space left"):
+        saver.teardown()
+    assert first.exists()

@@ -43,7 +43,7 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
-    tested |= {"pretrain_suite.yaml", "finetune_suite.yaml", "cluster.yaml"}
+    tested |= {"pretrain_suite.yaml", "finetune_suite.yaml", "cluster.yaml", "sharded.yaml"}
     tested |= {"metaworld_pretrain.yaml", "metaworld_finetune.yaml"}
     # tests/commands/test_record.py
     tested |= {"metaworld_record.yaml", "metaworld_record_blind.yaml"}
@@ -134,13 +134,16 @@ def test_the_cluster_recipe_stacks_and_keeps_the_recipes_callbacks(
 
 
 @pytest.mark.slow
-def test_the_cluster_recipe_runs_on_two_processes_of_torchrun(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stacked", [[], [f"--config={RECIPES / 'sharded.yaml'}"]])
+def test_the_cluster_recipes_run_on_two_processes_of_torchrun(
+    tmp_path: Path, stacked: list[str]
+) -> None:
     lightning = str(Path(sys.executable).with_name("lightning"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words = ["--data=tests.synthetic.ToyTrajectories", "--trainer.fast_dev_run=2"]
     words += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--ckpt_path=last"]
     run = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", lightning, "fit", *CLUSTER, *words],
+        [*torchrun, "--nproc-per-node=2", lightning, "fit", *CLUSTER, *stacked, *words],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
         capture_output=True,

@@ -4,6 +4,7 @@ Source: arXiv 2606.26095, Sec. III. Axes: B batch, H steps, A action slots, S st
 P soft dataset tokens, W width, Z latent width, E embodiments.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
@@ -134,6 +135,7 @@ class MotionPrior(nn.Module):
         noise_BHA: Tensor,
         r_B: Tensor,
         known_B: Tensor | None = None,
+        over_ranks: Callable[[Tensor], Tensor] = lambda count: count,
     ) -> Tensor:
         """‖D(x_r, r, z) - v‖², averaged over steps inside the episode and the robots' slots.
 
@@ -141,6 +143,8 @@ class MotionPrior(nn.Module):
         then repeated k times, which lowers the variance at the cost of the decoder alone.
         With ``known_B``, int64 (k·B,), so many first steps of each draw are shown without noise,
         at flow time 1, and left out of the loss (arXiv 2512.05964, Sec. 3).
+        ``over_ranks`` makes of this process's count of averaged values the mean of all processes':
+        then the mean of their losses is the loss of the global batch, whoever has more padding.
         """
         repeats = len(r_B) // len(z_BZ)
         n = self.normalizer
@@ -162,7 +166,8 @@ class MotionPrior(nn.Module):
             trajectory.step_mask_BH.repeat(repeats, 1),
         )
         error_BHA = (velocity_BHA - sample.velocity).square()
-        return torch.where(mask_BHA, error_BHA, 0.0).sum() / mask_BHA.sum().clamp(min=1)
+        count = over_ranks(mask_BHA.sum().float())
+        return torch.where(mask_BHA, error_BHA, 0.0).sum() / count.clamp(min=1)
 
     @torch.no_grad()
     def sample_relative(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from actionprior.rollout import RolloutError
+from actionprior.sharding import ShardedStrategy
 from tests.callbacks.point_module import PointModule, evaluation
 
 SCALARS = (
@@ -196,6 +198,8 @@ def test_several_environments_may_have_several_robots(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RolloutError, match="ShardedStrategy shards them; take it out"):
+        evaluation().setup(SimpleNamespace(strategy=ShardedStrategy()), PointModule(), "fit")
     with pytest.raises(RolloutError, match=r"import_modules names 'no\.such\.module'"):
         trainer_of(tmp_path, evaluation(import_modules=["no.such.module"])).fit(PointModule())
     with pytest.raises(RolloutError, match=r"env_ids=\[\]"):

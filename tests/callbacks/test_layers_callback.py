@@ -1,0 +1,75 @@
+"""Recomputing and compiling layers change what a step costs, not what it learns."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from torch.autograd.graph import saved_tensors_hooks
+
+from actionprior.motion_prior import MotionPriorModule
+from actionprior.networks.motion_prior import PriorArchitecture
+from callbacks import CheckpointActivations, CompileLayers
+from tests.synthetic import ToyTrajectories
+from tests.test_motion_prior import module, trainer
+
+DEEP = PriorArchitecture(width=32, latent_width=16, encoder_depth=4, decoder_depth=4, heads=2)
+
+
+class Kept(Callback):
+    """Bytes that the forward pass of a step keeps for the backward pass."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.bytes, self.seen = 0, set[int]()
+        self.hooks = saved_tensors_hooks(self._count, lambda tensor: tensor)
+        self.hooks.__enter__()
+
+    def on_before_backward(self, *_: object) -> None:
+        self.hooks.__exit__(None, None, None)
+
+    def _count(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            self.bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def fit(folder: Path, *callbacks: Callback) -> tuple[MotionPriorModule, int]:
+    data, kept = ToyTrajectories(episodes=6, batch_size=16), Kept()
+    learnt = module(data, architecture=DEEP)
+    runner = trainer(folder, 4, limit_val_batches=0, callbacks=[*callbacks, kept])
+    runner.fit(learnt, data)
+    runner.save_checkpoint(folder / "prior.ckpt")
+    return learnt, kept.bytes
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> tuple[MotionPriorModule, int]:
+    return fit(tmp_path)
+
+
+def test_recomputed_layers_keep_less_and_learn_the_same(
+    tmp_path: Path, plain: tuple[MotionPriorModule, int]
+) -> None:
+    average = EMAWeightAveraging(decay=0.5)
+    learnt, kept = fit(tmp_path, CheckpointActivations(), average)
+    averaged, _ = fit(tmp_path, EMAWeightAveraging(decay=0.5))
+    assert kept < 0.5 * plain[1]
+    for name, value in averaged.state_dict().items():
+        torch.testing.assert_close(learnt.state_dict()[name], value, msg=name, equal_nan=True)
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same(
+    tmp_path: Path, plain: tuple[MotionPriorModule, int]
+) -> None:
+    learnt, _ = fit(tmp_path, CheckpointActivations(), CompileLayers(backend="aot_eager"))
+    assert learnt.prior.decoder.blocks[0]._compiled_call_impl is not None
+    assert learnt.state_dict().keys() == plain[0].state_dict().keys()
+    for name, value in plain[0].state_dict().items():
+        found = learnt.state_dict()[name]
+        torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-4, msg=name, equal_nan=True)
+    assert math.isfinite(sum(float(p.sum()) for p in learnt.parameters()))

@@ -1,0 +1,122 @@
+"""FSDP2: what is learnt is what one process learns, and its checkpoints are as DDP's."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import strategies
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import distributed
+
+from actionprior.checkpoint_io import read_checkpoint
+from actionprior.errors import UserError
+from actionprior.sharding import ShardedStrategy
+from actionprior.vla import VLAModule
+from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
+from tests.test_motion_prior import StopAt, module, trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage1")
+    data, runner = ToyTrajectories(), trainer(folder, 2, limit_val_batches=0)
+    runner.fit(module(data), data)
+    runner.save_checkpoint(folder / "prior.ckpt")
+    return folder / "prior.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def group_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The group of processes that a strategy opens, and what it tells of it, end with the test."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history", ["off", "encoder"])
+def test_two_ranks_learn_what_one_process_learns(
+    tmp_path: Path, stage1: Path, history: str
+) -> None:
+    for strategy, ranks in (("sharded", "2"), ("auto", "1")):
+        words = [str(stage1), history, str(tmp_path), strategy, ranks]
+        command = [sys.executable, "-m", "tests.ranks_vla", *words]
+        subprocess.run(command, check=True, timeout=200, cwd=ROOT)
+    told = [json.loads((tmp_path / f"rank{r}of2.json").read_text()) for r in range(2)]
+    alone = json.loads((tmp_path / "rank0of1.json").read_text())
+    assert told[0]["weights"] == told[1]["weights"]
+    losses = np.mean([rank["loss"] for rank in told], axis=0)
+    np.testing.assert_allclose(losses, alone["loss"], rtol=2e-4)
+
+    saved, expected = (read_checkpoint(tmp_path / f"of{n}.ckpt") for n in (2, 1))
+    assert saved["state_dict"].keys() == expected["state_dict"].keys()
+    trained = [k for k in expected["state_dict"] if history == "encoder" or ".encoder." not in k]
+    for key in trained:
+        torch.testing.assert_close(
+            saved["state_dict"][key], expected["state_dict"][key], rtol=0, atol=2e-4
+        )
+    VLAModule.load(tmp_path / "of2.ckpt", BrightnessTrunk())
+
+    # One process goes on from it, moments included.
+    robots = [e.to_dict() for e in ToyVLA().embodiments]
+    settings = {"history": history, "decay_fraction": 0.5, "width": 32, "heads": 2}
+    policy = VLAModule(robots, BrightnessTrunk(), str(stage1), **settings)
+    runner = trainer(tmp_path, 7, limit_val_batches=0)
+    runner.fit(policy, ToyVLA(), ckpt_path=tmp_path / "of2.ckpt", weights_only=True)
+    assert runner.global_step == 7
+    assert {int(s["step"]) for s in runner.optimizers[0].state.values()} >= {7}
+
+
+def one_process(folder: Path, steps: int, **options: object) -> object:
+    """A trainer whose one process holds all shards."""
+    return trainer(folder, steps, devices=1, strategy=ShardedStrategy(), **options)
+
+
+def test_a_sharded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
+    settings = {"limit_val_batches": 0, "gradient_clip_val": 1.0}
+    whole_run = one_process(tmp_path, 6, **settings)
+    whole_run.fit(module(data), data)
+    whole_run.save_checkpoint(tmp_path / "whole.ckpt")
+    stopped = one_process(tmp_path, 6, callbacks=[StopAt(3, saved)], **settings)
+    stopped.fit(module(data), data)
+    assert stopped.global_step == 3
+    resumed = one_process(tmp_path, 6, **settings)
+    resumed.fit(module(data), data, ckpt_path=saved, weights_only=True)
+    resumed.save_checkpoint(tmp_path / "resumed.ckpt")
+    found, expected = (read_checkpoint(tmp_path / f"{n}.ckpt") for n in ("resumed", "whole"))
+    for key, value in expected["state_dict"].items():
+        assert torch.equal(found["state_dict"][key], value), key
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
+    one_process(tmp_path, 2, limit_val_batches=0, callbacks=[StopAt(1, saved)]).fit(
+        module(data), data
+    )
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        one_process(tmp_path, 3).fit(module(data), data, ckpt_path=saved, weights_only=True)
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:
+    data = ToyTrajectories(episodes=6)
+    average = EMAWeightAveraging(decay=0.9)
+    with pytest.raises(UserError, match="EMAWeightAveraging cannot average sharded weights"):
+        one_process(tmp_path, 1, callbacks=[average]).fit(module(data), data)
+    other = strategies.ModelParallelStrategy(1, 1)
+    with pytest.raises(
+        UserError, match=r"ModelParallelStrategy shards .*use actionprior\.sharding\.Sh"
+    ):
+        trainer(tmp_path, 1, devices=1, strategy=other).fit(module(data), data)
