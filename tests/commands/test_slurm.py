@@ -1,0 +1,109 @@
+"""The job script on a real SLURM: asked to end, it saves, is queued again and goes on exactly."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning import Callback, Trainer
+
+from actionprior.checkpoint_io import read_checkpoint
+from tests import slurm
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+
+
+class Slowly(Callback):
+    """Takes its time, and writes down each step's loss, a file a rank."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        time.sleep(self.seconds)
+        told = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
+        rows = Path(trainer.default_root_dir) / f"rank{trainer.global_rank}"
+        with rows.open("a") as file:
+            file.write(json.dumps(told) + "\n")
+
+
+def recipe(folder: Path, seconds: float) -> str:
+    """Stage 1, tiny."""
+    callbacks = [
+        {"class_path": f"{__name__}.Slowly", "init_args": {"seconds": seconds}},
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"filename": "end", "every_n_train_steps": STEPS},
+        },
+    ]
+    told = {
+        "model": {
+            "class_path": "actionprior.MotionPriorModule",
+            "init_args": {"architecture": {"width": 32, "latent_width": 16, "heads": 2}},
+        },
+        "data": {
+            "class_path": "tests.synthetic.ToyTrajectories",
+            "init_args": {"episodes": 6},
+        },
+        "trainer": {"max_steps": STEPS, "limit_val_batches": 0, "callbacks": callbacks},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(told))
+    return str(folder / "recipe.yaml")
+
+
+def submit(environment: dict[str, str], folder: Path, *recipe_and_more: str) -> str:
+    """``examples/slurm/train.sbatch`` on two CPU processes; the job's number."""
+    node = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1"]
+    options = ["--parsable", *node, f"--output={folder}/job.log"]
+    words = ["sbatch", *options, "examples/slurm/train.sbatch", *recipe_and_more]
+    words += ["--trainer.accelerator=cpu", "--trainer.precision=32"]
+    path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment = environment | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        words, env=environment, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def rows(folder: Path, rank: int) -> list[list[float]]:
+    file = folder / f"rank{rank}"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(slurm.MISSING), reason=f"not here: {', '.join(slurm.MISSING)}")
+def test_a_job_asked_to_end_is_queued_again_and_ends_as_if_it_had_not_been(
+    tmp_path: Path,
+) -> None:
+    whole, asked = tmp_path / "whole", tmp_path / "asked"
+    whole.mkdir()
+    asked.mkdir()
+    with slurm.cluster(tmp_path / "slurm") as environment:
+
+        def state(job: str) -> str:
+            return slurm.ask(environment, "squeue", "-h", "-o", "%T", "-j", job)
+
+        job = submit(environment, asked, recipe(asked, 0.5), str(asked))
+        slurm.wait(lambda: len(rows(asked, 0)) >= 3, 120)
+        slurm.ask(environment, "scancel", "--signal=USR1", job)  # as SLURM near the time limit
+        slurm.wait(lambda: state(job) == "PENDING", 60)
+        [saved] = asked.glob("hpc_ckpt_*.ckpt")
+        stopped_at = read_checkpoint(saved)["global_step"]
+        assert 3 <= stopped_at < STEPS
+        (asked / "recipe.yaml").write_text(Path(recipe(whole, 0.0)).read_text())
+        slurm.ask(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
+        slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
+
+        job = submit(environment, whole, recipe(whole, 0.0), str(whole))
+        slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
+    for rank in range(2):
+        steps = [int(step) for step, _ in rows(asked, rank)]
+        assert steps == list(range(1, STEPS + 1)), "none twice, none left out"
+        assert rows(asked, rank) == rows(whole, rank)
+    found, expected = (read_checkpoint(next(folder.rglob("end.ckpt"))) for folder in (asked, whole))
+    for key, value in expected["state_dict"].items():
+        assert torch.equal(found["state_dict"][key], value), key
