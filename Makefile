@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve faults clean
+.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve bench-train faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-policy: install  ## measure chunk latency beside LeRobot's policies, and t
 
 bench-serve: install  ## measure what serving a policy adds to a re-plan, and many clients at once
 	$(BIN)/lightning bench-serve
+
+bench-train: install  ## measure what Lightning adds to a training step, and two processes of DDP
+	$(BIN)/lightning bench-train
 
 faults: install  ## kill, signal and damage tiny runs of both stages, and count what survives
 	$(BIN)/python -m tests.faults

@@ -91,6 +91,15 @@ class StageModule(LightningModule):
         yield self.parameters(), 1.0
 
     @property
+    def logs_now(self) -> bool:
+        """Whether loggers are told of this training step; what only they want is left out else.
+
+        A ``self.log`` takes Lightning about a millisecond.
+        """
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.global_step + 1) % every == 0
+
+    @property
     def sharded(self) -> bool:
         """Whether each process holds a share of each parameter."""
         return isinstance(self.trainer.strategy, ShardedStrategy)
@@ -152,8 +161,6 @@ class StageModule(LightningModule):
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm(gradients))
-        self.log("train/grad_norm", norm)
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         batches, self._since_step = self._since_step, []
         bad = not torch.isfinite(norm)  # the same on every rank: gradients are averaged by now
         exceeded = self.bad_steps.count(bad)
@@ -168,7 +175,10 @@ class StageModule(LightningModule):
             rank_zero_warn(f"not taken: {told}")
             for parameter in self.parameters():
                 parameter.grad = None
-        self.log("train/skipped_steps", float(self.bad_steps.skipped))
+        if self.logs_now:
+            self.log("train/grad_norm", norm)
+            self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+            self.log("train/skipped_steps", float(self.bad_steps.skipped))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of steps not taken."""
@@ -188,7 +198,7 @@ class StageModule(LightningModule):
             return
         counts = torch.bincount(embodiment_B.cpu(), minlength=len(names))
         self._seen_E = counts if self._seen_E is None else self._seen_E + counts
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_now:
             shares = (self._seen_E / self._seen_E.sum()).tolist()
             for name, share in zip(names, shares, strict=True):
                 self.log(f"train/share/{name}", share)

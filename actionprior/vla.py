@@ -270,9 +270,11 @@ class VLAModule(StageModule):
         if not teacher and self.network.history != "encoder" and not self.sharded:
             # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
-        logged |= {"loss": loss, "lambda": torch.tensor(weight)}
         size = len(batch.observation.task)
-        self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
+        self.log("train/loss", loss, batch_size=size)
+        if self.logs_now:
+            logged |= {"lambda": torch.tensor(weight)}
+            self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
         return self.checked(loss, batch_idx)
 
     def _flow_loss(

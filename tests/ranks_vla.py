@@ -68,6 +68,7 @@ def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> N
         num_sanity_val_steps=0,
         callbacks=[Tell(folder)],
         logger=False,
+        log_every_n_steps=1,
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_with_the_exact_next_batch(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         warnings.filterwarnings(
-            "ignore", message=".*(num_workers|not have many workers|Checkpoint)"
+            "ignore", message=".*(num_workers|not have many workers|Checkpoint|`srun`)"
         )
         resumed, _ = fit(tmp_path, ckpt=tmp_path / "stopped.ckpt", workers=workers, **options)
     done = len(stopped.seen)

@@ -28,6 +28,7 @@ def trainer(folder: Path, steps: int, **kwargs: object) -> Trainer:
     settings = {
         "max_steps": steps,
         "logger": False,
+        "log_every_n_steps": 1,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": False,
