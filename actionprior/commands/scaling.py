@@ -1,0 +1,230 @@
+"""Tell memory, communication and time of large runs from formulas, and check these on this machine.
+
+Sources: bytes a parameter and a ring's traffic, arXiv 1910.02054, Sec. 3 and 7; operations a
+parameter and token, arXiv 2001.08361, Sec. 2.1; activations, arXiv 2205.05198, Sec. 4.1.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+BYTES = 4  # of a weight, a gradient or a moment: all are kept in 32 bits
+HALF = 2  # of an activation under bf16-mixed
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stack of transformer layers in one training step."""
+
+    parameters: float
+    tokens: float  # that go through it, a sample
+    layers: int
+    width: int
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a GPU does in a second. Assumed: about an H100 in nodes of eight."""
+
+    operations: float = 4e14  # 40 % of its peak in bfloat16
+    inside: float = 2e11  # bytes that a GPU sends to others of its node
+    between: float = 5e10  # bytes that a GPU sends to other nodes
+    node: int = 8
+
+
+class Costs(NamedTuple):
+    """Of one GPU, a step."""
+
+    state_bytes: float  # weights, gradients, moments
+    activation_bytes: float
+    traffic_bytes: float  # sent
+    compute_seconds: float
+    traffic_seconds: float
+
+
+def state_bytes(parts: list[Part], processes: int, sharded: bool) -> float:
+    """Weights (32 bits, frozen ones too), and gradients and two moments of those that train."""
+    whole = sum(p.parameters * BYTES * (4 if p.trained else 1) for p in parts)
+    return whole / processes if sharded else whole
+
+
+def traffic_bytes(parts: list[Part], processes: int, sharded: bool) -> float:
+    """What a process sends a step.
+
+    DDP reduces gradients over a ring. FSDP2 gathers weights going forward and, where gradients
+    pass, going back, and scatters gradients; what is outside of the repeated layers is gathered
+    once, which is neglected here.
+    """
+    around = (processes - 1) / processes
+    if not sharded:
+        return sum(2 * around * p.parameters * BYTES for p in parts if p.trained)
+    return sum(around * p.parameters * BYTES * (3 if p.trained else 1) for p in parts)
+
+
+def costs(
+    parts: list[Part],
+    processes: int,
+    batch: int,
+    sharded: bool,
+    checkpointed: bool,
+    machine: Machine,
+) -> Costs:
+    """Of one GPU with a batch of its own; nothing overlaps here, in a run much of it does."""
+    state = state_bytes(parts, processes, sharded)
+    if sharded:  # and the layer that is gathered, with the one that comes
+        state += 2 * max(p.parameters / p.layers for p in parts) * BYTES
+    kept, operations = 0.0, 0.0
+    for p in parts:
+        inputs = HALF * p.tokens * p.width * batch
+        inner = 34 * p.tokens * p.width * batch  # bytes that one layer keeps, attention fused
+        if p.trained:
+            kept += p.layers * inputs + inner if checkpointed else p.layers * inner
+        passes = (8 if checkpointed else 6) if p.trained else 2
+        operations += passes * p.parameters * p.tokens * batch
+    traffic = traffic_bytes(parts, processes, sharded)
+    speed = machine.inside if processes <= machine.node else machine.between
+    return Costs(state, kept, traffic, operations / machine.operations, traffic / speed)
+
+
+# ---- both stages --------------------------------------------------------------------------
+
+HORIZON, SOFT_TOKENS, DRAWS = 15, 2, 4
+SEEN = 2 * 196 + 32  # tokens of two cameras and an instruction
+ENCODER = Part(0.6e9, 1 + SOFT_TOKENS + 2 * HORIZON, 28, 1024)
+DECODER = Part(0.6e9, HORIZON, 28, 1024)
+TRUNKS = {  # layers and width of usual transformers of these sizes
+    "0.1 B": Part(0.1e9, SEEN, 12, 768),
+    "0.4 B": Part(0.4e9, SEEN, 24, 1024),
+    "1 B": Part(1e9, SEEN, 24, 1536),
+    "3 B": Part(3e9, SEEN, 36, 2560),
+    "7 B": Part(7e9, SEEN, 32, 4096),
+}
+
+
+def stage2(trunk: Part) -> list[Part]:
+    """Trunk, encoder (chunk and history) and decoder (draws of both branches, and of L_recon)."""
+    decoded = DECODER.tokens * (2 * DRAWS + 1)
+    return [
+        trunk,
+        Part(ENCODER.parameters, 2 * ENCODER.tokens, ENCODER.layers, ENCODER.width),
+        Part(DECODER.parameters, decoded, DECODER.layers, DECODER.width),
+    ]
+
+
+def scaling(page: str = "", check: bool = True, batch: int = 32) -> None:
+    """Print the tables, and compare the formulas with what two and four processes here do.
+
+    The last line is ``RESULT`` and JSON: for each of DDP and FSDP2 on two and four processes, the
+    bytes that a process kept and sent over what the formulas say.
+
+    Args:
+        page: also write the tables there, as Markdown.
+        check: run the processes.
+        batch: samples a GPU and step, of Stage 2.
+    """
+    from actionprior.commands._scaling_check import measured_over_formula
+
+    result: dict[str, Any] = {}
+    if check:
+        for sharded in (False, True):
+            for processes in (2, 4):
+                name = f"{'fsdp2' if sharded else 'ddp'}_{processes}"
+                result[name] = measured_over_formula(processes, sharded)
+    lines = [*_stage1_table(), "", *_stage2_table(batch), "", *_data_table(batch)]
+    if check:
+        lines += ["", *_check_table(result)]
+    print("\n".join(lines))
+    if page:
+        text = Path(page).read_text("utf-8")
+        head = text.partition(MARK)[0]
+        Path(page).write_text(head + MARK + "\n\n" + "\n".join(lines) + "\n", "utf-8")
+    print("RESULT " + json.dumps(result), flush=True)
+
+
+MARK = "<!-- what follows is written by `lightning scaling --page` -->"
+GPUS = (8, 64, 512)
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _stage1_table() -> list[str]:
+    lines = [
+        "**Stage 1**, encoder and decoder of 0.6 B each, batch 2048 in all, DDP:",
+        "",
+        _row("GPUs", "state a GPU", "activations", "compute a step", "traffic a step", "longest"),
+        _row(*["---"] * 6),
+    ]
+    for processes in GPUS:
+        c = costs([ENCODER, DECODER], processes, 2048 // processes, False, False, Machine())
+        lines.append(_row(processes, *_told(c)))
+    return lines
+
+
+def _stage2_table(batch: int) -> list[str]:
+    lines = [
+        f"**Stage 2**, all of it trained, {batch} samples a GPU, layers recomputed:",
+        "",
+        _row("trunk", "GPUs", "", "state a GPU", "activations", "compute", "traffic", "longest"),
+        _row(*["---"] * 8),
+    ]
+    for name, trunk in TRUNKS.items():
+        for processes in GPUS:
+            for sharded in (False, True):
+                c = costs(stage2(trunk), processes, batch, sharded, True, Machine())
+                lines.append(_row(name, processes, "FSDP2" if sharded else "DDP", *_told(c)))
+    return lines
+
+
+def _told(c: Costs) -> list[str]:
+    longest = "traffic" if c.traffic_seconds > c.compute_seconds else "compute"
+    return [
+        f"{c.state_bytes / 1e9:,.1f} GB",
+        f"{c.activation_bytes / 1e9:,.1f} GB",
+        f"{1000 * c.compute_seconds:,.0f} ms",
+        f"{1000 * c.traffic_seconds:,.0f} ms",
+        longest,
+    ]
+
+
+FRAME_BYTES = {"numbers (76 B)": 76, "video (2 KB)": 2e3, "frames at 224 px (150 KB)": 150_528}
+
+
+def _data_table(batch: int) -> list[str]:
+    lines = [
+        "**Data**: what a set takes on disk, and how long one pass of Stage 2 over it takes on 512 "
+        "GPUs with a trunk of 1 B:",
+        "",
+        _row("frames", *FRAME_BYTES, "one pass"),
+        _row(*["---"] * (len(FRAME_BYTES) + 2)),
+    ]
+    step = costs(stage2(TRUNKS["1 B"]), 512, batch, True, True, Machine())
+    rate = 512 * batch / max(step.compute_seconds, step.traffic_seconds)
+    for power in (9, 10, 11):
+        sizes = [f"{10**power * size / 1e12:,.2f} TB" for size in FRAME_BYTES.values()]
+        lines.append(_row(f"10^{power}", *sizes, f"{10**power / rate / 3600:,.1f} h"))
+    lines += ["", f"These 512 GPUs take {rate:,.0f} samples a second, {rate / 512:,.0f} each."]
+    return lines
+
+
+def _check_table(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "**The formulas, checked** on a prior of 0.8 M parameters (gloo, CPU): measured over said",
+        "",
+        _row("", "processes", "weights, gradients, moments", "bytes sent"),
+        _row(*["---"] * 4),
+    ]
+    for name, found in result.items():
+        strategy, processes = name.split("_")
+        lines.append(_row(strategy.upper(), processes, found["state"], found["traffic"]))
+    return lines
+
+
+def main(args: list[str]) -> None:
+    """Run the verb: see :func:`scaling` for its options."""
+    from jsonargparse import auto_cli
+
+    auto_cli(scaling, args=args, prog="lightning scaling")
