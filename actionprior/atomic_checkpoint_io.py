@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: as ``read_checkpoint``.
         """
         if not _is_local_file_protocol(path):
-            return super().load_checkpoint(path, map_location, weights_only=True)
+            try:
+                return super().load_checkpoint(path, map_location, weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise CheckpointError(
+                    f"checkpoint {path} holds more than tensors and plain data, so it is not loaded"
+                ) from error
         checkpoint = read_local(Path(path), map_location)
         if weights_only is not None:  # None: Lightning's processes hand each other bare weights
             require_lightning(checkpoint, path)

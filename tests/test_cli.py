@@ -1,9 +1,13 @@
 """The command line, from a user's folder with a model and a DataModule of the user's own."""
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -51,6 +55,12 @@ class Model(LightningModule):
     def training_step(self, batch, index):
         return self.layer(batch).square().mean()
 
+    def forward(self, batch):
+        return self.layer(batch)
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", self.training_step(batch, index))
+
     def test_step(self, batch, index):
         self.log("test_loss", self.training_step(batch, index))
 
@@ -77,6 +87,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning"])
+    # A handler made in an earlier test writes to what that test captured.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "mylab"]:
@@ -122,22 +134,56 @@ def test_the_command_runs_in_the_users_folder(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", ["fit", "test"])
-def test_a_hostile_checkpoint_runs_nothing(
-    folder: Path,
-    verb: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def bad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkpoint that writes a file when it is unpickled, where torch is told to unpickle."""
+
     class Payload:
         def __reduce__(self):
             return open, (str(folder / "proof"), "w")
 
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"state_dict": {}, "hyper_parameters": {"lr": Payload()}}, folder / "bad.ckpt")
+    yield folder / "bad.ckpt"
+    assert not (folder / "proof").exists()
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_a_hostile_checkpoint_runs_nothing(
+    bad: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = refused([verb, "--config", "recipe.yaml", "--ckpt_path", "bad.ckpt"], capsys)
     assert "bad.ckpt holds more than tensors and plain data" in told
-    assert not (folder / "proof").exists()
+
+
+STAGE2 = str(Path(__file__).parent.parent / "recipes/finetune.yaml")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "--out", "exported", "--ckpt_path"],
+        ["serve", "--ckpt_path"],
+        ["bench-execution", "--env_ids=[actionprior/PandaReach-v0]", "--ckpt_path"],
+        ["visualize", "--config", STAGE2, "--ckpt_path"],
+        ["illustrate", "--out", "pictures", "--config", STAGE2, "--policy"],
+        ["fit", "--config", STAGE2, "--model.trunk.weights=", "--model.prior_checkpoint"],
+    ],
+)
+def test_nor_through_verbs_and_options_of_ours(
+    bad: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "bad.ckpt holds more than tensors and plain data" in refused([*words, str(bad)], capsys)
+
+
+def test_nor_from_a_url(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=bad.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/bad.ckpt"
+        told = refused(["fit", "--config", "recipe.yaml", "--ckpt_path", url], capsys)
+        server.shutdown()
+    assert "bad.ckpt holds more than tensors and plain data" in told
 
 
 def test_safe_reading_cannot_be_turned_off(folder: Path) -> None:
