@@ -159,6 +159,7 @@ def test_a_hostile_checkpoint_runs_nothing(
 STAGE2 = str(Path(__file__).parent.parent / "recipes/finetune.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -176,6 +177,7 @@ def test_nor_through_verbs_and_options_of_ours(
     assert "bad.ckpt holds more than tensors and plain data" in refused([*words, str(bad)], capsys)
 
 
+@pytest.mark.slow
 def test_nor_from_a_url(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=bad.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
