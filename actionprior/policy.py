@@ -20,7 +20,15 @@ from actionprior.flow_matching import Integrator
 from actionprior.networks.policy_folder import load_policy_network
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
-from actionprior.planning import Images, Memory, Pair, Planner, PolicyError, check_execution
+from actionprior.planning import (
+    Images,
+    Memory,
+    Pair,
+    Planner,
+    PolicyError,
+    Question,
+    check_execution,
+)
 
 DEFAULT_EXECUTE_STEPS = 8
 
@@ -199,7 +207,7 @@ class Policy:
         chunk: FloatArray = self.planner.answer(self._question(sensed))[0]
         return chunk
 
-    def _question(self, sensed: Sensed, committed: FloatArray | None = None) -> Any:  # noqa: ANN401
+    def _question(self, sensed: Sensed, committed: FloatArray | None = None) -> Question:
         self.memory.instruction = sensed.task
         images = None if sensed.images is None else sensed.images[None]
         under_way = None if committed is None else [committed]

@@ -133,7 +133,7 @@ class RolloutEvaluation(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401 (Lightning's own)
-        batch: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401  Lightning's own
         batch_idx: int,
     ) -> None:
         """Evaluate every ``every_n_steps`` optimiser steps."""

@@ -21,7 +21,7 @@ ALOHA_IDS = tuple(f"aloha/{task}" for task in ALOHA_TASKS)
 """The registered ids of gym-aloha's tasks."""
 
 
-def _register(env_id: str, entry_point: str, steps: int, **kwargs: Any) -> None:  # noqa: ANN401
+def _register(env_id: str, entry_point: str, steps: int, **kwargs: Any) -> None:  # noqa: ANN401  Gymnasium's
     if env_id not in gym.registry:
         entry_point = f"actionprior.benchmarks.{entry_point}"
         gym.register(env_id, entry_point, max_episode_steps=steps, kwargs=kwargs)

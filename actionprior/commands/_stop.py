@@ -29,7 +29,7 @@ class StopBetweenSteps(Callback):
             signal.signal(environment.requeue_signal or signal.SIGUSR1, partial(self._note, 2))
         signal.signal(signal.SIGTERM, partial(self._note, 1))
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:  # noqa: ANN401  Lightning's own
         """Save and stop where any rank was asked to.
 
         Raises:

@@ -100,7 +100,7 @@ def _siglip_trunk() -> "Trunk":
     return TimmTrunk("vit_base_patch16_siglip_224", text_model="ViT-B-16")
 
 
-def _network(trunk: "Trunk", history: Any, prefix_steps: int = 0) -> "PolicyNetwork":  # noqa: ANN401
+def _network(trunk: "Trunk", history: Any, prefix_steps: int = 0) -> "PolicyNetwork":  # noqa: ANN401  one of three words
     from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
     from actionprior.networks.policy_network import PolicyNetwork
 

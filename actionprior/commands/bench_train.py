@@ -278,7 +278,7 @@ def _one_of_two(
     rank: int,
     port: int,
     barrier: Any,  # noqa: ANN401  multiprocessing's have no types
-    told: Any,  # noqa: ANN401
+    told: Any,  # noqa: ANN401  likewise
 ) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -66,7 +66,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self,
         config: ActionPriorConfig,
         dataset_stats: Any = None,  # noqa: ANN401  # LeRobot's
-        dataset_meta: Any = None,  # noqa: ANN401
+        dataset_meta: Any = None,  # noqa: ANN401  lerobot's
         network: PolicyNetwork | None = None,
     ) -> None:
         super().__init__(config)
@@ -332,7 +332,7 @@ class _Sensed(NamedTuple):
     tasks: list[str]
 
 
-def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401
+def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401  lerobot's
     if config.actionprior:
         check_format(config.actionprior, "config.json")
         check_digest(config.actionprior, "config.json")

@@ -109,7 +109,7 @@ def _rows(message: Mapping[str, Any], key: str, width: int) -> FloatArray:
     return rows
 
 
-def _array(value: Any) -> Any:  # noqa: ANN401
+def _array(value: Any) -> Any:  # noqa: ANN401  of any type: a client sent it
     """A list of numbers as an array: NumPy's own choice of a type may be any object."""
     return np.array(value, np.float64) if isinstance(value, list) else value
 

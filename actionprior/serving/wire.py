@@ -81,7 +81,7 @@ class _Decoder:
             max_ext_len=0,
         )
 
-    def _map(self, pairs: list[tuple[str | bytes, Any]]) -> Any:  # noqa: ANN401
+    def _map(self, pairs: list[tuple[str | bytes, Any]]) -> Any:  # noqa: ANN401  a message's
         self._count()
         found = dict(pairs)
         if len(found) < len(pairs):
