@@ -8,16 +8,17 @@ from typing import Any, cast
 import torch
 from lightning import LightningModule
 from lightning.fabric.utilities import rank_zero_warn
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from actionprior.bad_steps import BadSteps
 from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
 from actionprior.sharding import ShardedStrategy, shard, whole
+from actionprior.transfer import sent
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
@@ -40,15 +41,15 @@ class FlowNoise:
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
         """Standard normal noise on the device of ``like``."""
-        return torch.randn(*shape, generator=self.generator).to(like.device)
+        return sent(torch.randn(*shape, generator=self.generator), like.device)
 
     def whole(self, count: int, most: int, like: Tensor) -> Tensor:
         """Whole numbers 0 to ``most`` (count,), all as likely, on the device of ``like``."""
-        return torch.randint(most + 1, (count,), generator=self.generator).to(like.device)
+        return sent(torch.randint(most + 1, (count,), generator=self.generator), like.device)
 
     def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
         """Stratified flow times (count,) on the device of ``like``."""
-        return sample_time(count, law, generator=self.generator).to(like.device)
+        return sent(sample_time(count, law, generator=self.generator), like.device)
 
 
 class StageModule(LightningModule):
@@ -75,6 +76,7 @@ class StageModule(LightningModule):
         self.bad_steps = BadSteps(skip_bad_steps, spike_factor)
         self._since_step: list[tuple[int, Tensor, Tensor]] = []  # batch, loss, its mark
         self._seen_E: Tensor | None = None
+        self._norm = torch.zeros(())
 
     def noise(self, batch_idx: int) -> FlowNoise:
         """Draws for this training step."""
@@ -133,9 +135,11 @@ class StageModule(LightningModule):
                     groups.append(
                         {"params": chosen, "lr": self.learning_rate * factor, "weight_decay": decay}
                     )
-        # Lightning refuses to clip gradients of a fused optimizer under mixed precision.
-        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=fused)
+        # Under a scaler a fused step would unscale gradients that are clipped before it.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = torch.optim.AdamW(
+            groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=not scaled
+        )
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.rate(k, total))
         return {
@@ -160,7 +164,8 @@ class StageModule(LightningModule):
             UserError: more than ``skip_bad_steps`` in a row, naming the batches.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        self._norm = get_total_norm(gradients)
+        norm = whole(self._norm)
         batches, self._since_step = self._since_step, []
         bad = not torch.isfinite(norm)  # the same on every rank: gradients are averaged by now
         exceeded = self.bad_steps.count(bad)
@@ -180,6 +185,23 @@ class StageModule(LightningModule):
             self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
             self.log("train/skipped_steps", float(self.bad_steps.skipped))
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, by the norm that is known already or by value.
+
+        Lightning would compute the norm again, and refuses a fused optimizer under mixed precision.
+        """
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm == "value":
+            clip_grad_value_(self.parameters(), gradient_clip_val)
+        else:
+            clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._norm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of steps not taken."""
         checkpoint[BAD_STEPS] = self.bad_steps.state_dict()
@@ -196,8 +218,9 @@ class StageModule(LightningModule):
         """
         if len(names) < 2:
             return
-        counts = torch.bincount(embodiment_B.cpu(), minlength=len(names))
-        self._seen_E = counts if self._seen_E is None else self._seen_E + counts
+        robot_E = torch.arange(len(names), device=embodiment_B.device)
+        counts_E = (embodiment_B[:, None] == robot_E).sum(0)  # bincount would wait for the device
+        self._seen_E = counts_E if self._seen_E is None else self._seen_E + counts_E
         if self.logs_now:
             shares = (self._seen_E / self._seen_E.sum()).tolist()
             for name, share in zip(names, shares, strict=True):

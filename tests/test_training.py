@@ -144,3 +144,33 @@ def test_all_ranks_drop_the_step_that_is_bad_on_one(tmp_path: Path) -> None:
     assert told[0] == told[1]
     assert told[0].startswith("1.0 True ")  # skipped steps; whether the step changed nothing
     assert "step 2 of epoch 0: training loss nan on rank 1, batch 2 (" in run.stderr
+
+
+@pytest.mark.parametrize("algorithm", [None, "norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped(tmp_path: Path, algorithm: str | None, precision: str) -> None:
+    class Clipped(Callback):
+        def on_before_zero_grad(
+            self, trainer: Trainer, module: MotionPriorModule, *_: object
+        ) -> None:
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            if gradients:
+                self.norm = float(torch.nn.utils.get_total_norm(gradients))
+                self.largest = max(float(g.abs().max()) for g in gradients)
+
+    clipped, data = Clipped(), ToyTrajectories(episodes=6, batch_size=16)
+    runner = trainer(
+        tmp_path,
+        2,
+        limit_val_batches=0,
+        callbacks=[clipped],
+        gradient_clip_val=1e-3,
+        gradient_clip_algorithm=algorithm,
+        precision=precision,
+    )
+    runner.fit(module(data), data)
+    if algorithm == "value":
+        assert clipped.largest == pytest.approx(1e-3, rel=1e-3)
+    else:
+        assert clipped.norm == pytest.approx(1e-3, rel=1e-3)
+    assert runner.callback_metrics["train/grad_norm"] > 1e-2

@@ -126,24 +126,58 @@ def _clip_folders() -> Iterator[tuple[str, str]]:
         yield str(vision), str(text)
 
 
-def _pi0_expert(chunk_length: int, image: torch.Tensor) -> Call:
-    """The denoising loop of π0's default action expert, behind 256 image and 48 text tokens.
+def pi0_expert(chunk_length: int, device: str = "cpu") -> Any:  # noqa: ANN401  an untyped library's
+    """π0 with its default action expert and without the language model before it, 2 B parameters.
 
-    The language model before it, 2 B parameters, is neither made nor timed.
+    Raises:
+        ImportError: the extra ``bench`` is not installed.
     """
     from lerobot.policies.pi0.configuration_pi0 import PI0Config
     from lerobot.policies.pi0.modeling_pi0 import PI0Pytorch
-    from transformers import DynamicCache
 
     config = PI0Config(**_features(), chunk_size=chunk_length, n_action_steps=chunk_length)
     with torch.device("meta"):
         model = PI0Pytorch(config)
     del model.paligemma_with_expert.paligemma
-    model.to_empty(device="cpu").eval()
+    model.paligemma_with_expert.gemma_expert.lm_head = None
+    model.to_empty(device=device)
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.is_floating_point():
                 tensor.normal_(std=0.02)
+    return model
+
+
+def pi0_expert_velocity(
+    model: Any,  # noqa: ANN401  an untyped library's
+    state_BS: torch.Tensor,
+    x_BHA: torch.Tensor,
+    time_B: torch.Tensor,
+) -> torch.Tensor:
+    """What the expert of ``pi0_expert`` makes of noisy chunks, (B, H, A), nothing before them."""
+    from lerobot.policies.pi0.modeling_pi0 import make_att_2d_masks, prepare_attention_masks_4d
+
+    tokens, pad, blocks, _ = model.embed_suffix(state_BS, x_BHA, time_B)
+    model.paligemma_with_expert.gemma_expert.model.config._attn_implementation = "sdpa"
+    (_, out), _ = model.paligemma_with_expert.forward(
+        attention_mask=prepare_attention_masks_4d(make_att_2d_masks(pad, blocks)),
+        position_ids=torch.cumsum(pad, dim=1) - 1,
+        inputs_embeds=[None, tokens],
+        use_cache=False,
+    )
+    velocity_BHA: torch.Tensor = model.action_out_proj(out[:, -x_BHA.shape[1] :])
+    return velocity_BHA
+
+
+def _pi0_expert(chunk_length: int, image: torch.Tensor) -> Call:
+    """The denoising loop of π0's default action expert, behind 256 image and 48 text tokens.
+
+    The language model before it is neither made nor timed.
+    """
+    from transformers import DynamicCache
+
+    model = pi0_expert(chunk_length).eval()
+    config = model.config
     expert = model.paligemma_with_expert.gemma_expert.config
     seen, cache = 256 + config.tokenizer_max_length, DynamicCache()
     for layer in range(expert.num_hidden_layers):

@@ -42,7 +42,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     from torch.distributed.tensor import DTensor
     from torch.profiler import ProfilerActivity, profile
 
-    from actionprior.commands.bench_train import MadeUp
+    from actionprior.commands._bench_runs import MadeUp
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
     from actionprior.sharding import ShardedStrategy

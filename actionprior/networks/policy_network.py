@@ -16,6 +16,7 @@ from actionprior.flow_matching import Integrator
 from actionprior.networks.fusion import Fusion, HistoryMLP
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.trunks.base import Trunk
+from actionprior.transfer import sent
 
 History = Literal["off", "encoder", "mlp"]
 
@@ -100,7 +101,7 @@ class PolicyNetwork(nn.Module):
 
     def robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
         """Rows of the prior's robots."""
-        return self.rows.to(embodiment_B.device)[embodiment_B]
+        return sent(self.rows, embodiment_B.device)[embodiment_B]
 
     # ---- seeing ---------------------------------------------------------------------------
 

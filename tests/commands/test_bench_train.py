@@ -1,10 +1,14 @@
 """The benchmark compares two ways to the same loss; how fast they are here is not tested."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from actionprior.cli import main
+from actionprior.commands._bench_gpu import Sizes, bench_gpu
+from actionprior.commands._bench_runs import Run
+from actionprior.networks.trunks import SmallTrunk
 
 
 @pytest.mark.slow
@@ -17,3 +21,22 @@ def test_both_ways_end_with_the_same_loss(capsys: pytest.CaptureFixture[str]) ->
     assert 0 < result["flops_share"] < 2
     assert result["ddp_efficiency"] > 0
     assert set(result["met"]) == {"overhead_below_3_percent", "ddp_at_least_85_percent"}
+
+
+@pytest.mark.slow
+def test_both_stages_on_a_device() -> None:
+    run = Run(4, 1, "cpu", "bf16-mixed", warm=1, accumulate=2)
+    sizes = Sizes(
+        prior={"width": 32, "encoder_depth": 1, "decoder_depth": 1, "decoder_sees_state": True},
+        stage1=run,
+        stage2=replace(run, accumulate=1),
+        trunk=lambda: SmallTrunk(grid=1),
+        pixels=64,
+        fusion={"width": 32, "depth": 1, "heads": 2},
+        compiled=False,
+    )
+    told = bench_gpu(sizes)
+    for stage in ("stage1", "stage2"):
+        assert told[stage]["eager"]["samples_per_s"] > 0
+        assert 0 < told[stage]["eager"]["flops_share"] < 2
+    assert told["stage1"]["overhead"] > -1

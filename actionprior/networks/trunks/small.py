@@ -23,6 +23,7 @@ from actionprior.networks.trunks.base import (
 from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, Seen
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.words import TextEncoder
+from actionprior.transfer import sent
 
 _PERIODS = (1.0, 0.5, 0.25)
 _PLACE_FEATURES = 3 * (1 + 2 * len(_PERIODS))
@@ -157,6 +158,6 @@ class SmallTrunk(Trunk):
 
 def place_features(place: Tensor) -> Tensor:
     """Coordinates (..., 3) [m] as themselves and as sines and cosines, (..., 21)."""
-    period = torch.tensor(_PERIODS, device=place.device)
+    period = sent(torch.tensor(_PERIODS), place.device)
     angle = (2 * math.pi * place[..., None] / period).flatten(-2)
     return torch.cat([place / 0.2, angle.sin(), angle.cos()], dim=-1)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from actionprior.transfer import sent
+
 
 class TextFeatures(NamedTuple):
     """Token features of instructions; padding is masked."""
@@ -57,7 +59,7 @@ class TextCache(nn.Module):
                 self._kept[text] = row[valid]
         rows = [self._kept[text] for text in distinct]
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        length = torch.tensor([len(row) for row in rows], device=tokens.device)
+        length = sent(torch.tensor([len(row) for row in rows]), tokens.device)
         mask = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         return self._rows(TextFeatures(tokens, mask), distinct, task)
 
@@ -66,7 +68,7 @@ class TextCache(nn.Module):
         if len(distinct) == len(task):
             return features
         row_of = {text: row for row, text in enumerate(distinct)}
-        index_B = torch.tensor([row_of[t] for t in task], device=features.mask_BL.device)
+        index_B = sent(torch.tensor([row_of[t] for t in task]), features.mask_BL.device)
         return TextFeatures(features.tokens_BLW[index_B], features.mask_BL[index_B])
 
     def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  as torch has it

@@ -16,6 +16,7 @@ from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
 from actionprior.networks.trunks.messages import in_brief, near_matches
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
+from actionprior.transfer import sent
 
 _HUB_CONFIG = "open_clip_config.json"
 _HUB_WEIGHTS = (
@@ -159,7 +160,8 @@ class TextTower(nn.Module):
         position_L = torch.arange(ids_BL.shape[1])
         last_B1 = ((ids_BL != self._padding) * position_L).amax(dim=1, keepdim=True)
         mask_BL = (position_L <= last_B1)[:, : int(last_B1.max()) + 1]
-        ids_BL = ids_BL.to(next(self.tower.parameters()).device)
+        device = next(self.tower.parameters()).device
+        ids_BL = sent(ids_BL, device)
         output = cast(Any, self.tower).forward_intermediates(
             ids_BL,
             indices=1,
@@ -168,7 +170,7 @@ class TextTower(nn.Module):
             output_fmt="NLC",
         )
         tokens_BLW: Tensor = output["text_intermediates"][-1][:, : mask_BL.shape[1]]
-        return TextFeatures(tokens_BLW, mask_BL.to(tokens_BLW.device))
+        return TextFeatures(tokens_BLW, sent(mask_BL, device))
 
 
 def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actionprior.networks.transformer import Block
 from actionprior.networks.trunks.text_cache import TextFeatures
+from actionprior.transfer import sent
 
 MAX_WORDS = 31
 """Words of an instruction that are read; what follows is left out."""
@@ -55,7 +56,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, tasks: list[str]) -> TextFeatures:
         """Encode B instructions; position 0 sums each up, and padding changes no other token."""
-        ids_BL = tokenize(tasks, self.buckets).to(self.position.device)
+        ids_BL = sent(tokenize(tasks, self.buckets), self.position.device)
         mask_BL = ids_BL != _PAD
         x_BLW = self.embedding(ids_BL) + self.position[: ids_BL.shape[1]]
         for block in self.blocks:

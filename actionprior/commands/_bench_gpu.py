@@ -1,0 +1,242 @@
+"""Training steps of both stages at the paper's size, for ``lightning bench-train`` on a GPU."""
+
+import gc
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning import Callback
+from torch import Tensor, nn
+
+from actionprior.commands._bench_runs import (
+    Clock,
+    MadeUp,
+    MadeUpSeen,
+    Products,
+    Run,
+    now,
+    peak,
+    trainer,
+)
+from actionprior.commands._timing import median_seconds
+from actionprior.commands.bench_train import bare_loop, prior_module
+from actionprior.commands.scaling import Machine, Part, costs
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
+from actionprior.layers import repeated_layers
+from actionprior.networks.action_decoder import ActionDecoder
+from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.networks.trunks.base import Trunk
+from actionprior.training import StageModule
+from actionprior.vla import VLAModule
+
+
+class Sizes(NamedTuple):
+    """What is measured."""
+
+    prior: dict[str, Any]  # architecture
+    stage1: Run
+    stage2: Run
+    trunk: Callable[[], Trunk]
+    pixels: int
+    fusion: dict[str, int]  # width, depth, heads
+    expert_batch: int = 0  # chunks; 0: no comparison with π0's expert
+    compiled: bool = True  # also with compiled layers
+
+
+def _siglip() -> Trunk:
+    from actionprior.networks.trunks import TimmTrunk
+
+    return TimmTrunk(
+        "vit_base_patch16_siglip_224",
+        text_model="ViT-B-16",
+        freeze_image=False,
+        freeze_text=False,
+    )
+
+
+PAPER = Sizes(
+    # 0.6 B each, at the width and the heads of the paper's Qwen3-0.6B.
+    prior={"width": 1024, "heads": 16, "encoder_depth": 48, "decoder_depth": 32, "latent_width": 64}
+    | {"decoder_sees_state": True},
+    stage1=Run(256, 5, "cuda", "bf16-mixed", warm=3, accumulate=8),
+    stage2=Run(32, 10, "cuda", "bf16-mixed", warm=5),
+    trunk=_siglip,
+    pixels=224,
+    fusion={"width": 768, "depth": 4, "heads": 12},
+    expert_batch=256,
+)
+
+
+def bench_gpu(sizes: Sizes = PAPER) -> dict[str, Any]:
+    """Samples a second, share of a large matrix product's speed and memory, of both stages.
+
+    Each as it is and with compiled layers, under Lightning; Stage 1 also in a bare loop; and a
+    decoder beside π0's action expert of equal size. ``activations_over_said`` compares with the
+    formula of ``lightning scaling``.
+    """
+    device = sizes.stage1.device
+    told: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "stage1_run": asdict(sizes.stage1),
+        "stage2_run": asdict(sizes.stage2),
+    }
+    matmul = peak(device, sizes.stage1.precision)
+    told["matmul_tflops"] = round(matmul / 1e12, 1)
+    parts = {"stage1": _stage1, "stage2": _stage2} | (
+        {"expert": _experts} if sizes.expert_batch else {}
+    )
+    for name, part in parts.items():
+        told[name] = part(sizes, matmul)
+        print(name, told[name], flush=True)
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    return told
+
+
+def _stage1(sizes: Sizes, matmul: float) -> dict[str, Any]:
+    run, data = sizes.stage1, MadeUp(batch_size=sizes.stage1.batch_size)
+    module = prior_module(sizes.prior, data)
+    told: dict[str, Any] = {"million_parameters": _millions(module)}
+    told["eager"], flops = _fit(module, data, run, matmul)
+    encoder, decoder = module.prior.encoder, module.prior.decoder
+    a = module.prior.architecture
+    parts = [
+        _part(encoder, 1 + a.dataset_tokens + 2 * a.chunk_length, a.encoder_depth, a.width),
+        _part(decoder, a.chunk_length, a.decoder_depth, a.width),
+    ]
+    said = costs(parts, 1, run.batch_size, False, False, Machine()).activation_bytes
+    told["eager"]["activations_over_said"] = round(told["eager"]["activations_gb"] * 1e9 / said, 2)
+    seconds, _ = bare_loop(module, data, run)
+    told["overhead"] = round(told["eager"]["step_seconds"] / seconds - 1, 4)
+    if sizes.compiled:
+        told["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
+    return told
+
+
+def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
+    run = sizes.stage2
+    data = MadeUpSeen(batch_size=run.batch_size, pixels=sizes.pixels)
+    module = VLAModule(
+        [robot.to_dict() for robot in data.embodiments],
+        sizes.trunk(),
+        architecture=PriorArchitecture(**sizes.prior),
+        decay_fraction=1.0,  # all terms in every step
+        **cast(Any, sizes.fusion),
+    )
+    told: dict[str, Any] = {"million_parameters": _millions(module)}
+    told["million_parameters_of_trunk"] = _millions(module.network.trunk)
+    told["eager"], flops = _fit(module, data, run, matmul)
+    if sizes.compiled:
+        told["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
+    return told
+
+
+def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
+    """Training steps of π0's expert and of a decoder with as many parameters, chunks alone."""
+    from actionprior.commands._lerobot_policies import pi0_expert, pi0_expert_velocity
+
+    a, device = PriorArchitecture(**sizes.prior), sizes.stage1.device
+    try:
+        expert = pi0_expert(a.chunk_length, device)
+    except ImportError as error:
+        print(f"π0's expert: not measured, {str(error).strip().splitlines()[0]}", flush=True)
+        return {}
+    rest, one = (
+        _count(ActionDecoder(a.width, a.latent_width, depth, a.heads, a.chunk_length))
+        for depth in (0, 1)
+    )
+    depth = round((_count(expert) - rest) / (one - rest))
+    decoder = ActionDecoder(a.width, a.latent_width, depth, a.heads, a.chunk_length).to(device)
+    shape = (sizes.expert_batch, a.chunk_length)
+    x_BHA = torch.randn(*shape, ACTION_WIDTH, device=device)
+    state_BS = torch.randn(shape[0], STATE_WIDTH, device=device)
+    z_BZ, r_B = (
+        torch.randn(shape[0], a.latent_width, device=device),
+        torch.rand(shape[0], device=device),
+    )
+    inside_BH = torch.ones(shape, dtype=torch.bool, device=device)
+    width = expert.config.max_action_dim
+
+    def theirs() -> Tensor:
+        return pi0_expert_velocity(
+            expert, state_BS[:, : expert.config.max_state_dim], x_BHA[..., :width], r_B
+        )
+
+    def ours() -> Tensor:
+        velocity_BHA: Tensor = decoder(x_BHA, r_B[:, None], z_BZ, state_BS, inside_BH)
+        return velocity_BHA
+
+    steps = [_step(expert, theirs, device), _step(decoder, ours, device)]
+    told: dict[str, Any] = {}
+    for name, model, seconds in zip(
+        ("pi0_expert", "decoder"), (expert, decoder), median_seconds(10, *steps), strict=True
+    ):
+        told[name] = {
+            "million_parameters": _millions(model),
+            "step_seconds": round(seconds, 5),
+            "samples_per_s": round(shape[0] / seconds, 1),
+        }
+    told["pi0_expert_over_decoder"] = round(
+        told["pi0_expert"]["step_seconds"] / told["decoder"]["step_seconds"], 3
+    )
+    return told
+
+
+def _step(model: nn.Module, velocity: Callable[[], Tensor], device: str) -> Callable[[], float]:
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step() -> float:
+        with torch.autocast(device, torch.bfloat16):
+            loss = velocity().float().square().mean()
+        cast(Any, loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return now(device)
+
+    for _ in range(3):
+        step()
+    return step
+
+
+def _fit(
+    module: StageModule, data: MadeUp, run: Run, matmul: float, flops: int = 0
+) -> tuple[dict[str, Any], int]:
+    """Train under Lightning; what was measured, and the operations of a batch if not given."""
+    clock, products = Clock(run), Products()
+    callbacks: list[Callback] = [clock] if flops else [clock, products]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer(run, folder, callbacks, devices=1).fit(module, data)
+    flops = flops or products.flops
+    speed = flops * run.accumulate / clock.seconds
+    gradients = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    return {
+        "step_seconds": round(clock.seconds, 4),
+        "samples_per_s": round(run.batch_size * run.accumulate / clock.seconds, 1),
+        "tflops": round(speed / 1e12, 1),
+        "flops_share": round(speed / matmul, 3),
+        "state_gb": round((clock.held_bytes + gradients) / 1e9, 2),
+        "activations_gb": round((clock.most_bytes - clock.held_bytes - gradients) / 1e9, 2),
+        "loss": round(clock.loss, 4),
+    }, flops
+
+
+def _compiled(module: StageModule) -> StageModule:
+    for layer in repeated_layers(module):
+        layer.compile()
+    return module
+
+
+def _part(module: nn.Module, tokens: int, layers: int, width: int) -> Part:
+    return Part(_count(module), tokens, layers, width)
+
+
+def _millions(module: nn.Module) -> float:
+    return round(_count(module) / 1e6, 1)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
