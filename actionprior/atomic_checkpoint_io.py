@@ -4,9 +4,11 @@ import errno
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, override
+from uuid import uuid4
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -39,15 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        try:
+        with disk_faults_told(checkpoint, path):
             self._save(checkpoint, Path(path))
-        except (OSError, RuntimeError) as error:  # torch hides the first in the second
-            if (reason := _disk_error(error)) is None:
-                raise
-            raise CheckpointError(
-                f"checkpoint {path} cannot be saved: {reason.strerror} "
-                f"({_room(checkpoint, path)}); what was saved before is kept"
-            ) from error
 
     def _save(self, checkpoint: dict[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,14 +53,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(target)
+            put_in_place(part, target)
         finally:
             part.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     @override
     def load_checkpoint(
@@ -122,6 +112,52 @@ class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
         return super().load_checkpoint(*args, **kwargs)
 
 
+@contextmanager
+def disk_faults_told(content: object, path: str | Path) -> Iterator[None]:
+    """Say what a full or read-only disk means where ``content`` was to be saved at ``path``.
+
+    Raises:
+        CheckpointError: in the place of the fault.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch hides the first in the second
+        if (reason := _disk_error(error)) is None:
+            raise
+        raise CheckpointError(
+            f"checkpoint {path} cannot be saved: {reason.strerror} "
+            f"({_room(content, path)}); what was saved before is kept"
+        ) from error
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Give ``new``, which is flushed, the name ``target``, also where one of them is a folder.
+
+    What had the name goes aside before and is removed after, since a folder cannot be replaced at
+    once; a kill between leaves it under a name that is a checkpoint's, too.
+    """
+    aside = None
+    if target.is_dir() or (new.is_dir() and target.exists()):
+        aside = target.rename(target.with_name(f".{uuid4().hex[:8]}.ckpt"))
+    new.replace(target)
+    sync(target.parent)
+    if aside is not None:
+        old = aside.rename(aside.with_suffix(".part"))  # half of it is no checkpoint
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+
+
+def sync(path: Path) -> None:
+    """Let a file's content, or a folder's list of names, reach the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def _disk_error(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
@@ -130,8 +166,8 @@ def _disk_error(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _room(checkpoint: dict[str, Any], path: str | Path) -> str:
-    tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, torch.Tensor)]
+def _room(content: object, path: str | Path) -> str:
+    tensors = [leaf for leaf in tree_leaves(content) if isinstance(leaf, torch.Tensor)]
     stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     place = next(parent for parent in Path(path).absolute().parents if parent.exists())
     free = shutil.disk_usage(place).free

@@ -12,6 +12,8 @@ import torch
 from actionprior.checkpoint_formats import migrate
 from actionprior.errors import UserError
 
+INDEX = "index.json"  # what a folder of shards has, and is one by
+
 
 class CheckpointError(UserError):
     """A checkpoint file cannot be used; the message names it."""
@@ -41,6 +43,11 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
     """
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
+    if (path / INDEX).is_file():
+        raise CheckpointError(
+            f"checkpoint {path} is a folder of shards, which only ShardedStrategy reads; make it "
+            f"one file: lightning consolidate {path} FILE.ckpt"
+        )
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} is not a file")
     if not zipfile.is_zipfile(path):

@@ -7,42 +7,63 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, override
 
+import torch
 from lightning import LightningModule
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from torch import Size, Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    FSDPModule,
+    FullyShardedDataParallel,
+    OptimStateKeyType,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
-from actionprior.checkpoint_io import read_local, require_lightning
+from actionprior.checkpoint_formats import migrate
+from actionprior.checkpoint_io import CheckpointError, read_local, require_lightning
 from actionprior.errors import UserError
 from actionprior.layers import repeated_layers
+from actionprior.sharded_checkpoint_io import ShardedCheckpoint, save_sharded
+from actionprior.shards import my_rows, together
 
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 """What Lightning calls in the place of ``forward``."""
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all processes, with checkpoints that are one file, as DDP's are.
+    """FSDP2 over all processes, with checkpoints that are one file, as DDP's are, or sharded.
 
-    Rank 0 gathers weights and moments to write a checkpoint, so a run goes on from it on any
-    number of processes, and Stage 2, ``Policy`` and ``lightning export`` read it. Not sharded
-    ones: torch's keep what is in which file in a pickle.
+    For one file rank 0 gathers weights and moments; Stage 2, ``Policy`` and ``lightning export``
+    read it, and DDP goes on from it. With ``sharded_checkpoints`` a checkpoint is a folder, to
+    which each process writes what it has; ``lightning consolidate`` makes one file of it. A run
+    goes on from either, on any number of processes.
     """
 
     def __init__(
         self,
         process_group_backend: str | None = None,
         timeout: timedelta = timedelta(minutes=10),
+        sharded_checkpoints: bool = False,
     ) -> None:
         """Set up.
 
         Args:
             process_group_backend: None: nccl on GPUs, gloo on CPUs.
             timeout: after which ranks beside one that hangs end.
+            sharded_checkpoints: on a disk that all nodes share; for models that do not fit the
+                memory of rank 0's host.
         """
-        super().__init__(1, 1, False, process_group_backend, timeout)
+        super().__init__(1, 1, sharded_checkpoints, process_group_backend, timeout)
 
     @override
     def setup_environment(self) -> None:
@@ -50,18 +71,108 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     @override
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Moments by the number of the parameter, as in a checkpoint that is one file."""
+        state = super().optimizer_state(optimizer)
+        if not self._save_distributed_checkpoint:
+            return state
+        assert self.model is not None
+        return FullyShardedDataParallel.rekey_optim_state_dict(
+            state, OptimStateKeyType.PARAM_ID, self.model
+        )
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint``, whole or not at all.
+
+        Raises:
+            CheckpointError: the disk is full, is not shared, or nothing may be written there.
+        """
+        if not self._save_distributed_checkpoint:
+            ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+        elif storage_options is not None or not _is_local_file_protocol(filepath):
+            raise CheckpointError(
+                f"checkpoint {filepath} cannot be saved: sharded ones go to local or mounted "
+                "folders alone; leave sharded_checkpoints out"
+            )
+        else:
+            save_sharded(checkpoint, filepath)
+
+    @override
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a whole file, whatever ``weights_only`` says without unpickling.
+        """Load weights and moments, of which each process reads its share; gives the rest.
+
+        ``weights_only`` does not matter: nothing is unpickled.
 
         Raises:
-            CheckpointError: as ``read_checkpoint``.
+            CheckpointError: as ``read_checkpoint``, or the weights do not fit.
         """
-        if self.is_global_zero:  # Lightning reads it bypassing the checkpoint plugin
-            require_lightning(read_local(Path(checkpoint_path)), checkpoint_path)
-        self.barrier()
-        return super().load_checkpoint(checkpoint_path, weights_only=True)
+        path, mesh = Path(self.broadcast(checkpoint_path)), self.device_mesh["data_parallel"]
+        checkpoint: dict[str, Any] = {}
+        together(lambda: self._verify(path))
+        together(lambda: checkpoint.update(_read(path, mesh)))
+        weights, states = (checkpoint.pop(key, {}) for key in ("state_dict", "optimizer_states"))
+        assert self.model is not None
+        assert self.lightning_module is not None
+        for name, held in get_model_state_dict(self.model).items():
+            if isinstance(held, DTensor) and name in weights:
+                weights[name] = _sharded(weights[name], mesh)
+        options = StateDictOptions(strict=self.lightning_module.strict_loading)
+        try:
+            set_model_state_dict(self.model, weights, options=options)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{path}: weights do not fit the model ({reason[:200]})"
+            ) from error
+        try:
+            for optimizer, saved in zip(self.optimizers, states, strict=False):
+                _load_moments(optimizer, saved, mesh)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: moments do not fit the optimiser ({error})") from error
+        return checkpoint
+
+    def _verify(self, path: Path) -> None:
+        if path.is_dir():
+            ShardedCheckpoint(path).verify(self.global_rank, self.world_size)
+        elif self.is_global_zero:
+            require_lightning(read_local(path), path)
+
+
+def _read(path: Path, mesh: DeviceMesh) -> dict[str, Any]:
+    """What is verified: of a folder this process's share, of a file what is used of it."""
+    if path.is_dir():
+        return ShardedCheckpoint(path).shares(mesh)
+    checkpoint: dict[str, Any] = torch.load(path, "cpu", mmap=True, weights_only=True)
+    migrate(checkpoint, path)
+    return checkpoint
+
+
+def _load_moments(optimizer: Optimizer, saved: dict[str, Any], mesh: DeviceMesh) -> None:
+    """Give an optimiser its state; parameters go by their place, as DDP's numbers are others."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    shapes = {number: p.shape for number, p in zip(numbers, held, strict=False)}
+    state = {
+        number: {
+            name: _sharded(value, mesh) if _is_like(value, shapes.get(number)) else value
+            for name, value in moments.items()
+        }
+        for number, moments in saved["state"].items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
+
+
+def _is_like(value: object, shape: Size | None) -> bool:
+    return isinstance(value, Tensor) and value.shape == shape
+
+
+def _sharded(value: Tensor, mesh: DeviceMesh) -> Tensor:
+    return value if isinstance(value, DTensor) else my_rows(value, mesh)
 
 
 def shard(module: LightningModule, mesh: DeviceMesh) -> None:

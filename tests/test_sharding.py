@@ -98,6 +98,21 @@ def test_a_sharded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(found["state_dict"][key], value), key
 
 
+def test_a_sharded_run_goes_on_from_a_file_that_was_not(tmp_path: Path) -> None:
+    data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
+    settings = {"limit_val_batches": 0, "gradient_clip_val": 1.0}
+    whole_run = trainer(tmp_path, 6, **settings)
+    whole_run.fit(module(data), data)
+    whole_run.save_checkpoint(tmp_path / "whole.ckpt")
+    trainer(tmp_path, 6, callbacks=[StopAt(3, saved)], **settings).fit(module(data), data)
+    resumed = one_process(tmp_path, 6, **settings)
+    resumed.fit(module(data), data, ckpt_path=saved, weights_only=True)
+    resumed.save_checkpoint(tmp_path / "resumed.ckpt")
+    found, expected = (read_checkpoint(tmp_path / f"{n}.ckpt") for n in ("resumed", "whole"))
+    for key, value in expected["state_dict"].items():
+        torch.testing.assert_close(found["state_dict"][key], value, rtol=0, atol=1e-5)
+
+
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
     one_process(tmp_path, 2, limit_val_batches=0, callbacks=[StopAt(1, saved)]).fit(
@@ -108,6 +123,22 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     saved.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         one_process(tmp_path, 3).fit(module(data), data, ckpt_path=saved, weights_only=True)
+
+
+def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
+    data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
+    other, runner = module(data), one_process(tmp_path, 1, limit_val_batches=0)
+    other.more = torch.nn.Linear(2, 2)
+    runner.fit(other, data)
+    runner.save_checkpoint(saved)
+    with pytest.raises(UserError, match=r"saved\.ckpt: weights do not fit the model .*more"):
+        one_process(tmp_path, 2).fit(module(data), data, ckpt_path=saved, weights_only=True)
+    whole = torch.load(saved, weights_only=True)
+    for name in ("more.weight", "more.bias"):
+        del whole["state_dict"][name]
+    torch.save(whole, saved)
+    with pytest.raises(UserError, match=r"saved\.ckpt: moments do not fit the optimiser"):
+        one_process(tmp_path, 2).fit(module(data), data, ckpt_path=saved, weights_only=True)
 
 
 def test_what_cannot_be_sharded_is_refused(tmp_path: Path) -> None:

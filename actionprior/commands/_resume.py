@@ -9,10 +9,11 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.checkpoint_io import CheckpointError
 from actionprior.errors import UserError
 from actionprior.networks.policy_checkpoint import STAGE2
 from actionprior.networks.prior_checkpoint import DESCRIPTION
+from actionprior.sharded_checkpoint_io import ShardedCheckpoint, read_either
 
 LAST = "last"
 
@@ -45,7 +46,9 @@ def newest(places: Iterable[Path], stage: int) -> Path | None:
     named = {path.resolve() for place in places for path in place.rglob("*.ckpt")}
     for path in sorted(named, key=_age):
         try:
-            checkpoint = read_checkpoint(path)
+            if path.is_dir():
+                ShardedCheckpoint(path).verify()
+            checkpoint = read_either(path, weights=False)
             _require_of(checkpoint, stage, path)
         except UserError as error:
             _tell(f"skipped: {error}")

@@ -10,12 +10,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.checkpoint_io import CheckpointError
 from actionprior.commands import _resume
 from actionprior.commands._faults import in_one_sentence
 from actionprior.commands._stop import StopBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
+from actionprior.sharded_checkpoint_io import read_either
 from actionprior.vla import VLAModule
 
 PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std", "quick_gelu"}
@@ -57,10 +58,10 @@ class TrainerCLI(LightningCLI):
         # A Stage-2 checkpoint stands alone: prior and trunk come out of it, not of the files
         # that the recipe still names and that may be gone.
         settings, path = config.model.get("init_args") or {}, config.get("ckpt_path") or ""
-        if "prior_checkpoint" not in settings or not Path(path).is_file():
+        if "prior_checkpoint" not in settings or not path or not Path(path).exists():
             return
         settings["prior_checkpoint"] = str(path)
-        told = read_checkpoint(path).get("vla", {}).get("trunk", {}).get("init_args", {})
+        told = read_either(path, weights=False).get("vla", {}).get("trunk", {}).get("init_args", {})
         trunk = settings["trunk"].get("init_args") or {}
         for name in PRETRAINED_ARGS & set(told):
             if name in trunk:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from actionprior.checkpoint_formats import FORMAT, FormatError
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoint_io import INDEX, CheckpointError
 from actionprior.networks.policy_checkpoint import (
     PRIOR,
     SETTINGS,
@@ -138,6 +138,6 @@ def load_policy_network(
     path: str | Path, trunk: Trunk | None = None
 ) -> tuple[PolicyNetwork, dict[str, Any]]:
     """The network of a Stage-2 checkpoint or of an exported folder; see ``load_folder``."""
-    if Path(path).is_dir():
+    if Path(path).is_dir() and not (Path(path) / INDEX).exists():  # that is told below
         return load_folder(path, trunk)
     return load_network(path, trunk), {}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from actionprior.checkpoint_formats import mark
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.checkpoint_io import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior
+from actionprior.sharded_checkpoint_io import read_either
 
 DESCRIPTION = "motion_prior"  # the checkpoint's key of ``MotionPrior.describe()``
 
@@ -24,10 +25,13 @@ def describe_into(checkpoint: dict[str, Any], prior: MotionPrior) -> None:
 def load_prior(path: str | Path) -> MotionPrior:
     """The prior of a checkpoint of either stage: architecture, robots, statistics, weights.
 
+    Args:
+        path: a file, or a folder of ``ShardedStrategy``.
+
     Raises:
         CheckpointError: the file is missing, truncated, or holds no motion prior.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_either(path)
     prior = _described(checkpoint, path)
     weights = {
         key.removeprefix("network.").removeprefix("prior."): value

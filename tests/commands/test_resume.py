@@ -62,7 +62,7 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
         "stage2.ckpt": "is of Stage 2, expected one of Stage 1",
         "foreign.ckpt": "has no 'pytorch-lightning_version'",
         "gone.ckpt": "does not exist",
-        "sharded.ckpt": "is not a file",
+        "sharded.ckpt": "has no index.json",
     }.items():
         [line] = [line for line in lines if name in line]
         assert line.startswith("last: skipped: ")

@@ -1,0 +1,77 @@
+"""Run by ``test_sharded_checkpoint_io.py``: saves ended by SIGKILL before each disk step."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+from actionprior.sharded_checkpoint_io import save_sharded
+
+STEPS = ("fsync", "mkdir", "rename", "replace", "unlink", "rmdir")
+
+
+def tree(value: float) -> dict[str, object]:
+    """A checkpoint with two sharded tensors; the process group must be there."""
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    local = torch.full((3, 2), value)
+    weights = {name: DTensor.from_local(local, mesh, [Shard(0)]) for name in ("a", "tied")}
+    loops = {"fit_loop": {"step": int(value)}}
+    return {
+        "state_dict": {**weights, "buffer": torch.arange(3)},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(value), "m": weights["a"]}}}],
+        "pytorch-lightning_version": "2.6.0",
+        "loops": loops,
+        "global_step": int(value),
+    }
+
+
+def alone() -> None:
+    """Be a group of one process."""
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+
+
+def save(path: Path, value: float, kill_at: int = -1) -> int:
+    """How many steps a save took, or would have: it is ended before the one of that number."""
+    count = 0
+
+    def counted(real: object) -> object:
+        def call(*args: object, **kwargs: object) -> object:
+            nonlocal count
+            if count == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+            return real(*args, **kwargs)
+
+        return call
+
+    kept = {name: getattr(os, name) for name in STEPS}
+    checkpoint = tree(value)
+    for name, real in kept.items():
+        setattr(os, name, counted(real))
+    save_sharded(checkpoint, path)
+    for name, real in kept.items():
+        setattr(os, name, real)
+    return count
+
+
+def main(folder: Path) -> None:
+    """``<k>/a.ckpt`` holds 1, and a save of 2 was killed at step k; the last one was not."""
+    for kill_at in range(100):
+        child = os.fork()
+        if not child:
+            alone()
+            save(folder / str(kill_at) / "a.ckpt", 1.0)
+            save(folder / str(kill_at) / "a.ckpt", 2.0, kill_at)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            return
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

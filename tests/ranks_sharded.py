@@ -1,0 +1,63 @@
+"""Run by ``test_sharded_checkpoint_io.py``: Stage 1 on two ranks with shards and with one file."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from actionprior import sharded_checkpoint_io
+from actionprior.motion_prior import MotionPriorModule
+from actionprior.sharding import ShardedStrategy
+from tests.synthetic import ToyTrajectories
+from tests.test_motion_prior import StopAt, module, trainer
+
+
+class SaveAt(StopAt):
+    """Saves in the middle of an epoch, and goes on."""
+
+    def on_train_batch_end(self, *args: object) -> None:
+        super().on_train_batch_end(*args)
+        args[0].should_stop = False
+
+
+def stage1(data: ToyTrajectories) -> MotionPriorModule:
+    """A module with a parameter of one row, which is one rank's, and which has no moments."""
+    stage = module(data)
+    stage.single = nn.Parameter(torch.ones(1, 3))
+    return stage
+
+
+def train(folder: Path, name: str, sharded: bool, resume: str = "", ranks: int = 2) -> None:
+    """Six steps, or what is left of them; leaves ``<name>3.ckpt`` and ``<name>6.ckpt``."""
+    data = ToyTrajectories(episodes=6, batch_size=16 // ranks)
+    callbacks = [SaveAt(3, folder / f"{name}3.ckpt")]
+    runner = trainer(
+        folder,
+        6,
+        devices=ranks,
+        strategy=ShardedStrategy(sharded_checkpoints=sharded),
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+    )
+    path = folder / resume if resume else None
+    runner.fit(stage1(data), data, ckpt_path=path, weights_only=True)
+    runner.save_checkpoint(folder / f"{name}6.ckpt")
+
+
+def main(folder: Path) -> None:
+    train(folder, "shards", True)
+    train(folder, "file", False)
+    train(folder, "again", True, "shards3.ckpt")
+    train(folder, "wide_shards", False, "one_shards3.ckpt")
+    train(folder, "wide_file", False, "one_file3.ckpt")
+    if int(os.environ["LOCAL_RANK"]) == 1:  # before its shard is flushed
+        sharded_checkpoint_io.sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    train(folder, "killed", True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
