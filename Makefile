@@ -2,7 +2,7 @@
 PYTHON ?= python3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve bench-train faults clean
