@@ -22,6 +22,7 @@ import torch
 import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch.distributed import destroy_process_group
 
 from actionprior import cli
 from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
@@ -30,8 +31,10 @@ from actionprior.commands import _resume
 from actionprior.errors import UserError
 from actionprior.networks.policy_folder import CONFIG, OURS, WEIGHTS, read_config, write_folder
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.sharded_checkpoint_io import ShardedCheckpoint, save_sharded
 from actionprior.vla import VLAModule
 from actionprior.weights_io import load_weights, save_weights
+from tests.killed_saves import alone, tree
 from tests.policies import tiny_network
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 from tests.test_motion_prior import SMALL, module
@@ -305,8 +308,12 @@ def damage(
 
 
 def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count]:
-    """Damage a checkpoint, an exported folder's two files and a trunk's weights."""
+    """Damage a checkpoint, one in shards, an exported folder's two files and a trunk's weights."""
     exported, trunk = folder / "exported", folder / "trunk.safetensors"
+    shards = folder / "shards.ckpt"
+    alone()
+    save_sharded(tree(1.0), shards)
+    destroy_process_group()
     write_folder(tiny_network(), {OURS: {"embodiment": "panda"}, "type": "x"}, exported)
     save_weights(SmallTrunk(image_size=32, channels=16, text_width=16).state_dict(), trunk)
     [checkpoint] = (folder / "stage2/whole").glob("*.ckpt")
@@ -321,6 +328,7 @@ def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count
             (f"exported {CONFIG}", exported / CONFIG, described),
             (f"exported {WEIGHTS}", exported / WEIGHTS, lambda: load_weights(exported / WEIGHTS)),
             ("trunk's weights", trunk, lambda: load_weights(trunk)),
+            *((f"shards' {f.name}", f, ShardedCheckpoint(shards).whole) for f in shards.iterdir()),
         )
         for count in damage(name, file, read, flips, cuts, rng)
     ]

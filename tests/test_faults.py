@@ -20,6 +20,6 @@ def test_runs_survive_kills_and_signals_and_damage_is_told() -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     told = json.loads(run.stdout.splitlines()[-1].removeprefix("RESULT "))
-    assert len(told) == 14
+    assert len(told) == 20
     assert all(kind["lost"] == 0 for kind in told.values())
     assert sum(kind["tried"] for name, kind in told.items() if "killed" in name) > 2
