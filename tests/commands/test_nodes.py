@@ -1,0 +1,160 @@
+"""The documented ``torchrun`` command on two hosts: what they learn, and what they survive."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning import Callback, Trainer
+
+from actionprior.checkpoint_io import read_checkpoint
+from actionprior.motion_prior import MotionPriorModule
+from actionprior.training import FlowNoise
+from tests import hosts
+from tests.faults import equal
+from tests.hosts import Host
+from tests.ranks_vla import OneDraw
+from tests.slurm import wait
+from tests.synthetic import ToyTrajectories
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/cluster.md"
+BIN = Path(sys.executable).parent
+STEPS, GLOBAL_BATCH = 14, 16  # into the second epoch
+TIMEOUT = 8  # seconds, of strategy.timeout
+NEEDS_HOSTS = pytest.mark.skipif(
+    bool(hosts.MISSING), reason=f"not here: {', '.join(hosts.MISSING)}"
+)
+
+
+class SameEverywhere(MotionPriorModule):
+    """A Stage 1 whose loss depends on the global batch alone."""
+
+    def noise(self, batch_idx: int) -> FlowNoise:
+        return OneDraw(self.global_step)
+
+
+class Data(ToyTrajectories):
+    """With a batch size that a recipe can set."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__(episodes=6, batch_size=batch_size)
+
+
+class Rows(Callback):
+    """Writes down each step's loss, a file a rank; waits after a step while there is ``hold``."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        told = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
+        with (self.folder / f"rank{trainer.global_rank}").open("a") as file:
+            file.write(json.dumps(told) + "\n")
+        while (self.folder / f"hold{trainer.global_step}").exists():
+            time.sleep(0.05)
+
+
+class Run:
+    """A tiny run of Stage 1 in a folder of its own, beside what its ranks write down."""
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.root, self.rows = folder / "run", folder / "rows"
+        for place in (self.root, self.rows):
+            place.mkdir(parents=True)
+        keep = {"filename": "{step}", "every_n_train_steps": 2}
+        callbacks = [
+            {"class_path": f"{__name__}.Rows", "init_args": {"folder": str(self.rows)}},
+            {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keep},
+        ]
+        small = {"width": 32, "latent_width": 16, "heads": 2}
+        told = {
+            "model": {
+                "class_path": f"{__name__}.SameEverywhere",
+                "init_args": {"architecture": small, "warmup_steps": 5},
+            },
+            "data": {
+                "class_path": f"{__name__}.Data",
+                "init_args": {"batch_size": GLOBAL_BATCH // processes},
+            },
+            "trainer": {"max_steps": STEPS, "limit_val_batches": 0, "callbacks": callbacks},
+        }
+        self.recipe = folder / "recipe.yaml"
+        self.recipe.write_text(yaml.safe_dump(told))
+
+    def start(self, host: Host, **environment: str) -> subprocess.Popen[bytes]:
+        """The command of docs/cluster.md on a host; what it says is in :meth:`log`."""
+        [command] = re.findall(r"^torchrun.*?last$", PAGE.read_text("utf-8"), re.M | re.S)
+        for said, here in {
+            "HOST:": "host0:",
+            "--nproc-per-node 8": "--nproc-per-node 1",
+            "recipes/pretrain.yaml": str(self.recipe),
+            "runs/prior": str(self.root),
+        }.items():
+            assert said in command
+            command = command.replace(said, here)
+        command += " --trainer.accelerator cpu --trainer.precision 32"
+        command += f" --trainer.strategy.init_args.timeout 0:00:0{TIMEOUT}"
+        path = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | path | {"OMP_NUM_THREADS": "1"} | environment
+        log = self.root.parent / f"{host.name}.log"
+        return host.start("sh", "-c", f"exec {command}", log=log, env=environment)
+
+    def log(self, host: Host) -> str:
+        return (self.root.parent / f"{host.name}.log").read_text()
+
+    def losses(self, rank: int) -> dict[int, float]:
+        """What a rank's steps gave; a step done again has given the same again."""
+        file, told = self.rows / f"rank{rank}", {}
+        for line in file.read_text().splitlines() if file.exists() else []:
+            step, loss = json.loads(line)
+            assert told.setdefault(step, loss) == loss
+        return told
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What the run ended with."""
+        [last] = self.root.rglob(f"*step={STEPS}*.ckpt")
+        return read_checkpoint(last)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]:
+    with hosts.two_hosts(tmp_path_factory.mktemp("hosts")) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def whole(two: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on two hosts that nothing befalls; the second cannot write to its folder."""
+    run = Run(tmp_path_factory.mktemp("whole"), 2)
+    read_only = ["mount", "--bind", "-o", "ro", str(run.root), str(run.root)]
+    subprocess.run(two[1].words(*read_only), check=True)
+    for job in [run.start(host) for host in two]:
+        assert job.wait(120) == 0, run.log(two[0]) + run.log(two[1])
+    return run
+
+
+@NEEDS_HOSTS
+@pytest.mark.slow
+def test_two_hosts_learn_what_one_process_learns(whole: Run, tmp_path: Path) -> None:
+    alone = Run(tmp_path, 1)
+    words = [BIN / "lightning", "fit", f"--config={alone.recipe}", "--trainer.accelerator=cpu"]
+    words += [f"--trainer.default_root_dir={alone.root}"]
+    subprocess.run(words, check=True, timeout=120, cwd=ROOT)
+    losses = [whole.losses(rank) for rank in range(2)]
+    mean = [np.mean([told[step] for told in losses]) for step in range(1, STEPS + 1)]
+    expected = list(alone.losses(0).values())
+    np.testing.assert_allclose(mean, expected, rtol=2e-4)
+    for key, value in alone.checkpoint()["state_dict"].items():
+        torch.testing.assert_close(
+            whole.checkpoint()["state_dict"][key], value, rtol=0, atol=2e-4
+        )
