@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PAGE = ROOT / "docs/cluster.md"
 BIN = Path(sys.executable).parent
 STEPS, GLOBAL_BATCH = 14, 16  # into the second epoch
 TIMEOUT = 8  # seconds, of strategy.timeout
+ENDED = "error: another process of this run has ended or hangs ("
 NEEDS_HOSTS = pytest.mark.skipif(
     bool(hosts.MISSING), reason=f"not here: {', '.join(hosts.MISSING)}"
 )
@@ -158,3 +159,36 @@ def test_two_hosts_learn_what_one_process_learns(whole: Run, tmp_path: Path) -> 
         torch.testing.assert_close(
             whole.checkpoint()["state_dict"][key], value, rtol=0, atol=2e-4
         )
+
+
+@NEEDS_HOSTS
+@pytest.mark.slow
+def test_what_befalls_a_host_ends_the_other_and_the_same_command_goes_on_exactly(
+    two: tuple[Host, Host], whole: Run, tmp_path: Path
+) -> None:
+    run, (first, second) = Run(tmp_path, 2), two
+
+    def until(step: int, fault: Callable[[], None], *survivors: Host) -> None:
+        hold = run.rows / f"hold{step}"
+        hold.touch()
+        jobs = {host: run.start(host) for host in two}
+        wait(lambda: all(step in run.losses(rank) for rank in range(2)), 90)
+        said = {host: len(run.log(host)) for host in two}
+        fault()
+        hold.unlink()
+        for host in survivors:
+            assert jobs[host].wait(TIMEOUT + 50) not in (0, None)
+            assert run.log(host)[said[host] :].count(ENDED) == 1, run.log(host)
+        for job in jobs.values():
+            job.wait(30)
+
+    until(3, second.kill, first)
+    until(7, first.kill, second)  # where torchrun's processes meet
+    until(11, lambda: second.set_link("down"), first, second)
+    second.set_link("up")
+    jobs = [run.start(host) for host in two]
+    assert [job.wait(120) for job in jobs] == [0, 0]
+    assert [run.losses(rank) for rank in range(2)] == [whole.losses(rank) for rank in range(2)]
+    found, expected = run.checkpoint(), whole.checkpoint()
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert equal(found[key], expected[key]), key
