@@ -1,4 +1,4 @@
-"""A SLURM of one node for a test: its own slurmctld and slurmd, in a folder of the test.
+"""A SLURM for a test, of one node or of the hosts given: its own daemons, in a folder of the test.
 
 Debian: ``apt install slurmctld slurmd slurm-client``. Needs root, as slurmd does.
 """
@@ -8,9 +8,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.hosts import Host
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 MISSING = [name for name in ("slurmctld", "slurmd", "sbatch") if not shutil.which(name, path=PATH)]
@@ -19,7 +21,7 @@ if os.geteuid() != 0:
 
 CONFIGURATION = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={control}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
@@ -27,9 +29,9 @@ CredType=cred/none
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -37,31 +39,59 @@ SelectType=select/linear
 SchedulerType=sched/builtin
 MpiDefault=none
 ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
+{nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
+class Here(Host):
+    """This machine as it is."""
+
+    def words(self, *words: str) -> list[str]:
+        return list(words)
+
+
 @contextmanager
-def cluster(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment in which ``sbatch`` and the others speak to this test's SLURM."""
-    for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
-    host = socket.gethostname().partition(".")[0]
-    told = CONFIGURATION.format(host=host, folder=folder, ports=_ports(), cores=os.cpu_count())
+def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]]:
+    """The environment in which ``sbatch`` and the others speak to this test's SLURM.
+
+    Args:
+        folder: of its own, for what the daemons keep and say.
+        hosts: its nodes, of which the first has the controller; none: this machine alone.
+    """
+    hosts = hosts or [Here(socket.gethostname().partition(".")[0], "127.0.0.1", os.getpid())]
+    (folder / "state").mkdir(parents=True)
+    for host in hosts:
+        (folder / f"spool.{host.name}").mkdir()
+    node = "NodeName={} NodeAddr={} CPUs={} State=UNKNOWN"
+    nodes = [node.format(host.name, host.address, os.cpu_count()) for host in hosts]
+    first = hosts[0]
+    told = CONFIGURATION.format(
+        control=f"{first.name}({first.address})",
+        nodes="\n".join(nodes),
+        folder=folder,
+        ports=_ports(),
+    )
     (folder / "slurm.conf").write_text(told)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     environment |= {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
+
+    def idle() -> bool:
+        states = ask(environment, *first.words("sinfo", "-h", "-N", "-o", "%t")).split()
+        return states == ["idle"] * len(hosts)
+
     daemons = []
     try:
-        for words in (["slurmctld", "-D"], ["slurmd", "-D", "-N", host]):
-            with (folder / f"{words[0]}.log").open("wb") as log:
-                daemons.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
-        wait(lambda: "idle" in ask(environment, "sinfo", "-h", "-o", "%t"), 60)
+        starts = [(first, ["slurmctld", "-D"])]
+        starts += [(host, ["slurmd", "-D", "-N", host.name]) for host in hosts]
+        for host, words in starts:
+            log = folder / f"{words[0]}.{host.name}.log"
+            daemons.append(host.start(*words, log=log, env=environment))
+        wait(idle, 60)
         yield environment
     finally:
         for daemon in reversed(daemons):
-            daemon.terminate()
+            daemon.terminate()  # on hosts of their own they end with those
             daemon.wait(20)
 
 

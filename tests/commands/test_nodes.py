@@ -19,19 +19,24 @@ from lightning import Callback, Trainer
 from actionprior.checkpoint_io import read_checkpoint
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.training import FlowNoise
-from tests import hosts
+from tests import hosts, slurm
 from tests.faults import equal
 from tests.hosts import Host
 from tests.ranks_vla import OneDraw
-from tests.slurm import wait
 from tests.synthetic import ToyTrajectories
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/cluster.md"
-BIN = Path(sys.executable).parent
 STEPS, GLOBAL_BATCH = 14, 16  # into the second epoch
 TIMEOUT = 8  # seconds, of strategy.timeout
 ENDED = "error: another process of this run has ended or hangs ("
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PATH": f"{Path(sys.executable).parent}:{slurm.PATH}",
+    "PYTHONPATH": str(ROOT),
+}
+ON_CPUS = ["--trainer.accelerator=cpu", "--trainer.precision=32"]
+ON_CPUS += [f"--trainer.strategy.init_args.timeout=0:00:0{TIMEOUT}"]
 NEEDS_HOSTS = pytest.mark.skipif(
     bool(hosts.MISSING), reason=f"not here: {', '.join(hosts.MISSING)}"
 )
@@ -52,7 +57,7 @@ class Data(ToyTrajectories):
 
 
 class Rows(Callback):
-    """Writes down each step's loss, a file a rank; waits after a step while there is ``hold``."""
+    """Writes down each step's loss, a file a rank; waits where the test says so."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -61,6 +66,7 @@ class Rows(Callback):
         told = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
         with (self.folder / f"rank{trainer.global_rank}").open("a") as file:
             file.write(json.dumps(told) + "\n")
+        time.sleep(0.5 * (self.folder / "slow").exists())
         while (self.folder / f"hold{trainer.global_step}").exists():
             time.sleep(0.05)
 
@@ -92,7 +98,7 @@ class Run:
         self.recipe = folder / "recipe.yaml"
         self.recipe.write_text(yaml.safe_dump(told))
 
-    def start(self, host: Host, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, host: Host) -> subprocess.Popen[bytes]:
         """The command of docs/cluster.md on a host; what it says is in :meth:`log`."""
         [command] = re.findall(r"^torchrun.*?last$", PAGE.read_text("utf-8"), re.M | re.S)
         for said, here in {
@@ -103,19 +109,17 @@ class Run:
         }.items():
             assert said in command
             command = command.replace(said, here)
-        command += " --trainer.accelerator cpu --trainer.precision 32"
-        command += f" --trainer.strategy.init_args.timeout 0:00:0{TIMEOUT}"
-        path = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-        environment = os.environ | path | {"OMP_NUM_THREADS": "1"} | environment
+        words = ["sh", "-c", f'exec {command} "$@"', "sh", *ON_CPUS]
         log = self.root.parent / f"{host.name}.log"
-        return host.start("sh", "-c", f"exec {command}", log=log, env=environment)
+        return host.start(*words, log=log, env=ENVIRONMENT)
 
     def log(self, host: Host) -> str:
         return (self.root.parent / f"{host.name}.log").read_text()
 
     def losses(self, rank: int) -> dict[int, float]:
         """What a rank's steps gave; a step done again has given the same again."""
-        file, told = self.rows / f"rank{rank}", {}
+        file = self.rows / f"rank{rank}"
+        told: dict[int, float] = {}
         for line in file.read_text().splitlines() if file.exists() else []:
             step, loss = json.loads(line)
             assert told.setdefault(step, loss) == loss
@@ -125,6 +129,15 @@ class Run:
         """What the run ended with."""
         [last] = self.root.rglob(f"*step={STEPS}*.ckpt")
         return read_checkpoint(last)
+
+    def must_end_as(self, other: "Run") -> None:
+        """Bit for bit."""
+        for rank in range(2):
+            assert list(self.losses(rank)) == list(range(1, STEPS + 1))
+            assert self.losses(rank) == other.losses(rank)
+        found, expected = self.checkpoint(), other.checkpoint()
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+            assert equal(found[key], expected[key]), key
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +161,15 @@ def whole(two: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> R
 @pytest.mark.slow
 def test_two_hosts_learn_what_one_process_learns(whole: Run, tmp_path: Path) -> None:
     alone = Run(tmp_path, 1)
-    words = [BIN / "lightning", "fit", f"--config={alone.recipe}", "--trainer.accelerator=cpu"]
+    words = ["lightning", "fit", f"--config={alone.recipe}", "--trainer.accelerator=cpu"]
     words += [f"--trainer.default_root_dir={alone.root}"]
-    subprocess.run(words, check=True, timeout=120, cwd=ROOT)
+    subprocess.run(words, check=True, timeout=120, cwd=ROOT, env=ENVIRONMENT)
     losses = [whole.losses(rank) for rank in range(2)]
     mean = [np.mean([told[step] for told in losses]) for step in range(1, STEPS + 1)]
     expected = list(alone.losses(0).values())
     np.testing.assert_allclose(mean, expected, rtol=2e-4)
     for key, value in alone.checkpoint()["state_dict"].items():
-        torch.testing.assert_close(
-            whole.checkpoint()["state_dict"][key], value, rtol=0, atol=2e-4
-        )
+        torch.testing.assert_close(whole.checkpoint()["state_dict"][key], value, rtol=0, atol=2e-4)
 
 
 @NEEDS_HOSTS
@@ -172,7 +183,7 @@ def test_what_befalls_a_host_ends_the_other_and_the_same_command_goes_on_exactly
         hold = run.rows / f"hold{step}"
         hold.touch()
         jobs = {host: run.start(host) for host in two}
-        wait(lambda: all(step in run.losses(rank) for rank in range(2)), 90)
+        slurm.wait(lambda: all(step in run.losses(rank) for rank in range(2)), 90)
         said = {host: len(run.log(host)) for host in two}
         fault()
         hold.unlink()
@@ -188,7 +199,37 @@ def test_what_befalls_a_host_ends_the_other_and_the_same_command_goes_on_exactly
     second.set_link("up")
     jobs = [run.start(host) for host in two]
     assert [job.wait(120) for job in jobs] == [0, 0]
-    assert [run.losses(rank) for rank in range(2)] == [whole.losses(rank) for rank in range(2)]
-    found, expected = run.checkpoint(), whole.checkpoint()
-    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
-        assert equal(found[key], expected[key]), key
+    run.must_end_as(whole)
+
+
+@NEEDS_HOSTS
+@pytest.mark.skipif(bool(slurm.MISSING), reason=f"not here: {', '.join(slurm.MISSING)}")
+@pytest.mark.slow
+def test_slurm_on_two_hosts_queues_a_job_again_that_ends_as_torchruns(
+    whole: Run, tmp_path: Path
+) -> None:
+    run = Run(tmp_path, 2)
+    (run.rows / "slow").touch()
+    names = hosts.two_hosts(tmp_path, own_name_is="127.0.1.1")
+    with names as two, slurm.cluster(tmp_path / "slurm", two) as environment:
+        environment |= {k: ENVIRONMENT[k] for k in ("PATH", "PYTHONPATH")}
+        environment["GLOO_SOCKET_IFNAME"] = hosts.INTERFACE
+
+        def ask(*words: str) -> str:
+            return slurm.ask(environment, *two[0].words(*words))
+
+        options = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1"]
+        options += ["--parsable", f"--output={tmp_path}/job.log", "examples/slurm/train.sbatch"]
+        job = ask("sbatch", *options, str(run.recipe), str(run.root), *ON_CPUS)
+        slurm.wait(lambda: 3 in run.losses(0), 120)
+        hosts_of_job = ask("squeue", "-h", "-o", "%N", "-j", job)
+        assert hosts_of_job == "host[0-1]"
+        ask("scancel", "--signal=USR1", job)  # as SLURM near the time limit
+        slurm.wait(lambda: ask("squeue", "-h", "-o", "%T", "-j", job) == "PENDING", 60)
+        [saved] = run.root.glob("hpc_ckpt_*.ckpt")
+        assert 3 <= read_checkpoint(saved)["global_step"] < STEPS
+        (run.rows / "slow").unlink()
+        ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        done = ("", "COMPLETED")
+        slurm.wait(lambda: ask("squeue", "-h", "-o", "%T", "-j", job) in done, 120)
+    run.must_end_as(whole)
