@@ -19,14 +19,15 @@ _RULES = {
         "there is no more shared memory (/dev/shm) for loaded batches ({}); give it more room or "
         "lower --data.num_workers"
     ),
-    r"(Connection (closed|reset) by peer|Broken pipe|remote process exited|Timed out waiting"
-    r"|wait timeout after|Connection was likely closed|Timed out after .* waiting for clients)": (
-        "another process of this run has ended or hangs ({}); its own output says why; go on "
-        "with --ckpt_path last"
-    ),
-    r"(connectFullMesh failed|no socket interface found|client socket has (timed out|failed))": (
+    r"(connectFullMesh failed(?!.* by peer)|no socket interface found|client socket has )": (
         "the hosts of this run do not reach each other ({}); name the network's interface in "
         "GLOO_SOCKET_IFNAME (CPUs) or NCCL_SOCKET_IFNAME (GPUs), or torchrun's --local-addr"
+    ),
+    r"(Connection (closed|reset) by peer|Connection was likely closed|Connection timed out|"
+    r"No route to host|Broken pipe|remote process exited|Timed out waiting|wait timeout after|"
+    r"Timed out after .* waiting for clients)": (
+        "another process of this run has ended or hangs ({}); its own output says why; go on "
+        "with --ckpt_path last"
     ),
 }
 """What torch says, and what it means: torch raises all of them as ``RuntimeError``."""

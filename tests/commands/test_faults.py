@@ -137,6 +137,8 @@ def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:  # noqa:
         ("unable to open shared memory object </torch_1_2> in read-write mode", "/dev/shm"),
         ("[..pair.cc:534] Connection closed by peer [127.0.0.1]:5213", "another process"),
         ("NCCL error: remote process exited or there was a network error", "another process"),
+        ("Read error [10.0.0.2]:20141: Connection timed out", "another process"),
+        ("Gloo connectFullMesh failed with Connection closed by peer", "another process"),
         ("wait timeout after 600000ms, keys: /0//cpu//0/0", "another process"),
         ("Failed to recv, got 0 bytes. Connection was likely closed. Did the", "another process"),
         ("Timed out after 601 seconds waiting for clients. 1/2 clients joined", "another process"),
