@@ -17,6 +17,10 @@ TOOLS = ("ip", "unshare", "nsenter", "setpriv")
 MISSING = [name for name in TOOLS if not shutil.which(name)]
 if os.geteuid() != 0:
     MISSING.append("root")
+if not MISSING:  # a container's root may not make them
+    tried = ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    if subprocess.run(tried, capture_output=True, check=False).returncode:
+        MISSING.append("the right to make namespaces")
 
 INTERFACE = "eth0"
 ADDRESSES = {"host0": "10.77.0.1", "host1": "10.77.0.2"}
