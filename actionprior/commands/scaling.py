@@ -116,27 +116,26 @@ def stage2(trunk: Part) -> list[Part]:
     ]
 
 
-def scaling(page: str = "", check: bool = True, batch: int = 32) -> None:
-    """Print the tables, and compare the formulas with what two and four processes here do.
+def scaling(page: str = "", processes: tuple[int, ...] = (2, 4), batch: int = 32) -> None:
+    """Print the tables, and compare the formulas with what some processes here do.
 
-    The last line is ``RESULT`` and JSON: for each of DDP and FSDP2 on two and four processes, the
-    bytes that a process kept and sent over what the formulas say.
+    The last line is ``RESULT`` and JSON: for each of DDP and FSDP2 on so many processes, the bytes
+    that a process kept and sent over what the formulas say.
 
     Args:
         page: also write the tables there, as Markdown.
-        check: run the processes.
+        processes: numbers of them to compare with; none: only the tables.
         batch: samples a GPU and step, of Stage 2.
     """
     from actionprior.commands._scaling_check import measured_over_formula
 
     result: dict[str, Any] = {}
-    if check:
-        for sharded in (False, True):
-            for processes in (2, 4):
-                name = f"{'fsdp2' if sharded else 'ddp'}_{processes}"
-                result[name] = measured_over_formula(processes, sharded)
+    for sharded in (False, True):
+        for count in processes:
+            name = f"{'fsdp2' if sharded else 'ddp'}_{count}"
+            result[name] = measured_over_formula(count, sharded)
     lines = [*_stage1_table(), "", *_stage2_table(batch), "", *_data_table(batch)]
-    if check:
+    if result:
         lines += ["", *_check_table(result)]
     print("\n".join(lines))
     if page:

@@ -61,9 +61,9 @@ def visualize(
     names = [e.name for e in data.embodiments]
     if robot is not None and robot not in names:
         raise UserError(f"robot {robot!r} is not among the recipe's: {names}")
+    predictor = load_predictor(ckpt_path, data) if ckpt_path else None
     data.prepare_data()
     data.setup("fit")
-    predictor = load_predictor(ckpt_path, data) if ckpt_path else None
     written = []
     for name in names if robot is None else [robot]:
         stretch = _choose(list(_stretches(data, names.index(name))), name, episode)
