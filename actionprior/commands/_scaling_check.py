@@ -42,7 +42,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     from torch.distributed.tensor import DTensor
     from torch.profiler import ProfilerActivity, profile
 
-    from actionprior.commands._bench_runs import MadeUp
+    from actionprior.commands._bench_runs import MadeUp, Run, trainer
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
     from actionprior.sharding import ShardedStrategy
@@ -80,25 +80,18 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     warnings.simplefilter("ignore")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    data = MadeUp(batch_size=8)
+    run = Run(batch_size=8, steps=3, device="cpu", precision="32-true", warm=0)
+    data = MadeUp(batch_size=run.batch_size)
     module = MotionPriorModule(
         [robot.to_dict() for robot in data.embodiments], PriorArchitecture(width=96)
     )
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(
-            default_root_dir=folder,
-            accelerator="cpu",
-            devices=processes,
-            strategy=ShardedStrategy() if sharded else "ddp",
-            max_steps=3,
-            limit_val_batches=0,
-            logger=False,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            callbacks=[Count()],
-        ).fit(module, data)
+        options = {
+            "devices": processes,
+            "strategy": ShardedStrategy() if sharded else "ddp",
+            "logger": False,
+        }
+        trainer(run, folder, [Count()], **options).fit(module, data)
 
 
 def _sent(profile: Any, processes: int, sharded: bool) -> float:  # noqa: ANN401  torch's has no type
