@@ -1,6 +1,8 @@
-"""The job script on a real SLURM: asked to end, it saves, is queued again and goes on exactly."""
+"""The job script on a real SLURM: a job that ends too soon is queued again and goes on exactly."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +26,10 @@ class Slowly(Callback):
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
 
+    def on_train_start(self, trainer: Trainer, *_: object) -> None:
+        pid = Path(trainer.default_root_dir) / f"pid{trainer.global_rank}"
+        pid.write_text(str(os.getpid()))
+
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         time.sleep(self.seconds)
         told = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
@@ -38,7 +44,7 @@ def recipe(folder: Path, seconds: float) -> str:
         {"class_path": f"{__name__}.Slowly", "init_args": {"seconds": seconds}},
         {
             "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-            "init_args": {"filename": "end", "every_n_train_steps": STEPS},
+            "init_args": {"filename": "{step}", "every_n_train_steps": STEPS // 3},
         },
     ]
     told = {
@@ -76,27 +82,36 @@ def rows(folder: Path, rank: int) -> list[list[float]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(slurm.MISSING), reason=f"not here: {', '.join(slurm.MISSING)}")
-def test_a_job_asked_to_end_is_queued_again_and_ends_as_if_it_had_not_been(
+def test_a_job_asked_to_end_or_killed_is_queued_again_and_ends_as_if_it_had_not_been(
     tmp_path: Path,
 ) -> None:
-    whole, asked = tmp_path / "whole", tmp_path / "asked"
-    whole.mkdir()
-    asked.mkdir()
+    whole, asked, killed = (tmp_path / name for name in ("whole", "asked", "killed"))
+    for folder in (whole, asked, killed):
+        folder.mkdir()
     with slurm.cluster(tmp_path / "slurm") as environment:
 
         def state(job: str) -> str:
             return slurm.ask(environment, "squeue", "-h", "-o", "%T", "-j", job)
 
+        def go_on(job: str, folder: Path) -> None:
+            slurm.wait(lambda: state(job) == "PENDING", 60)
+            (folder / "recipe.yaml").write_text(Path(recipe(whole, 0.0)).read_text())
+            slurm.ask(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
+            slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
+
         job = submit(environment, asked, recipe(asked, 0.5), str(asked))
         slurm.wait(lambda: len(rows(asked, 0)) >= 3, 120)
         slurm.ask(environment, "scancel", "--signal=USR1", job)  # as SLURM near the time limit
-        slurm.wait(lambda: state(job) == "PENDING", 60)
+        slurm.wait(lambda: list(asked.glob("hpc_ckpt_*.ckpt")), 60)
         [saved] = asked.glob("hpc_ckpt_*.ckpt")
         stopped_at = read_checkpoint(saved)["global_step"]
         assert 3 <= stopped_at < STEPS
-        (asked / "recipe.yaml").write_text(Path(recipe(whole, 0.0)).read_text())
-        slurm.ask(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
-        slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
+        go_on(job, asked)
+
+        job = submit(environment, killed, recipe(killed, 0.5), str(killed))
+        slurm.wait(lambda: len(rows(killed, 0)) >= 6, 120)
+        os.kill(int((killed / "pid1").read_text()), signal.SIGKILL)
+        go_on(job, killed)
 
         job = submit(environment, whole, recipe(whole, 0.0), str(whole))
         slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
@@ -104,6 +119,17 @@ def test_a_job_asked_to_end_is_queued_again_and_ends_as_if_it_had_not_been(
         steps = [int(step) for step, _ in rows(asked, rank)]
         assert steps == list(range(1, STEPS + 1)), "none twice, none left out"
         assert rows(asked, rank) == rows(whole, rank)
-    found, expected = (read_checkpoint(next(folder.rglob("end.ckpt"))) for folder in (asked, whole))
-    for key, value in expected["state_dict"].items():
-        assert torch.equal(found["state_dict"][key], value), key
+        again = {int(step): loss for step, loss in rows(killed, rank)}
+        assert len(rows(killed, rank)) > STEPS, "some steps twice, after the last checkpoint"
+        assert sorted(map(list, again.items())) == rows(whole, rank)
+    expected = ended_with(whole)
+    for folder in (asked, killed):
+        for key, value in ended_with(folder).items():
+            assert torch.equal(expected[key], value), key
+
+
+def ended_with(folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = read_checkpoint(next(folder.rglob(f"*step={STEPS}*.ckpt")))[
+        "state_dict"
+    ]
+    return weights
