@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -165,10 +166,12 @@ def write_demonstrations(
                         )
                 for frame in found.frames:
                     dataset.add_frame(_row(frame, found.instruction))
-                dataset.save_episode()
+                with scheduled_as_before():
+                    dataset.save_episode()
                 frame_count += len(found.frames)
                 bar.update()
-        dataset.finalize()
+        with scheduled_as_before():
+            dataset.finalize()
         # lerobot leaves the folder that images were staged in.
         shutil.rmtree(building / "images", ignore_errors=True)
     discarded = sum(failed)
@@ -208,6 +211,23 @@ def _vector(names: Sequence[str]) -> dict[str, Any]:
 def _row(frame: Frame, instruction: str) -> dict[str, Any]:
     vectors = {"observation.state": frame.state, "action": frame.action}
     return {**vectors, **frame.images, "task": instruction}
+
+
+@contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """Undo what lerobot's AV1 encoder (SVT-AV1) does to a thread that opens it as root.
+
+    It makes it a real-time one (``SCHED_FIFO``, 99): whatever the process does from then on, no
+    other gets a core as long as it computes.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # not Linux
+        yield
+        return
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
 
 
 @contextmanager

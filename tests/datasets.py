@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from actionprior.embodiment import ActionGroup, StateGroup
+from actionprior.recording import scheduled_as_before
 from data_modules.lerobot_columns import LeRobotEmbodiment
 
 STATE = ["j1", "j2", "grip"]
@@ -81,8 +82,10 @@ def write_dataset(
                 if key in (cameras or {}):
                     frame[key] = _picture(feature["shape"], episode, t)
             dataset.add_frame({**frame, "task": tasks[episode % len(tasks)]})
-        dataset.save_episode()
-    dataset.finalize()
+        with scheduled_as_before():
+            dataset.save_episode()
+    with scheduled_as_before():
+        dataset.finalize()
     shutil.rmtree(root / "images", ignore_errors=True)
     return root
 

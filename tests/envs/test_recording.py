@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -91,11 +92,12 @@ def test_no_images(tmp_path):
 
 
 def test_videos(tmp_path):
-    root = tmp_path / "video"
+    root, scheduled = tmp_path / "video", os.sched_getscheduler(0)
     record_demonstrations(
         IDS[0], root, episodes_per_task=1, use_videos=True, image_size=64, progress=False
     )
     assert list(root.glob(f"videos/{CAMERA_KEY}/**/*.mp4"))
+    assert os.sched_getscheduler(0) == scheduled  # not a real-time process, where this is root
 
 
 def test_failed_episodes_are_drawn_again(tmp_path, monkeypatch):
