@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,14 +101,28 @@ def ask(environment: dict[str, str], *words: str) -> str:
     return run.stdout.strip() if run.returncode == 0 else ""
 
 
-def wait(done: object, seconds: float) -> None:
+def started(ask: Callable[..., str], job: str, done: Callable[[], object]) -> Callable[[], object]:
+    """``done``, while a job that is queued again starts at once, rather than in two minutes.
+
+    On a busy machine SLURM gives up a launch now and then, and does that by itself.
+    """
+
+    def check() -> object:
+        if ask("squeue", "-h", "-o", "%T", "-j", job) == "PENDING":
+            ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+        return done()
+
+    return check
+
+
+def wait(done: Callable[[], object], seconds: float) -> None:
     """Wait until ``done()``.
 
     Raises:
         TimeoutError: it took longer.
     """
     end = time.monotonic() + seconds
-    while not done():  # type: ignore[operator]
+    while not done():
         if time.monotonic() > end:
             raise TimeoutError(f"not done within {seconds} s")
         time.sleep(0.3)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def test_slurm_on_two_hosts_queues_a_job_again_that_ends_as_torchruns(
         options = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1"]
         options += ["--parsable", f"--output={tmp_path}/job.log", "examples/slurm/train.sbatch"]
         job = ask("sbatch", *options, str(run.recipe), str(run.root), *ON_CPUS)
-        slurm.wait(lambda: 3 in run.losses(0), 120)
+        slurm.wait(slurm.started(ask, job, lambda: 3 in run.losses(0)), 120)
         hosts_of_job = ask("squeue", "-h", "-o", "%N", "-j", job)
         assert hosts_of_job == "host[0-1]"
         ask("scancel", "--signal=USR1", job)  # as SLURM near the time limit
@@ -228,7 +229,7 @@ def test_slurm_on_two_hosts_queues_a_job_again_that_ends_as_torchruns(
         [saved] = run.root.glob("hpc_ckpt_*.ckpt")
         assert 3 <= read_checkpoint(saved)["global_step"] < STEPS
         (run.rows / "slow").unlink()
-        ask("scontrol", "update", f"JobId={job}", "StartTime=now")
         done = ("", "COMPLETED")
-        slurm.wait(lambda: ask("squeue", "-h", "-o", "%T", "-j", job) in done, 120)
+        ended = partial(ask, "squeue", "-h", "-o", "%T", "-j", job)
+        slurm.wait(slurm.started(ask, job, lambda: ended() in done), 120)
     run.must_end_as(whole)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,19 +90,25 @@ def test_a_job_asked_to_end_or_killed_is_queued_again_and_ends_as_if_it_had_not_
     for folder in (whole, asked, killed):
         folder.mkdir()
     with slurm.cluster(tmp_path / "slurm") as environment:
+        ask = partial(slurm.ask, environment)
 
         def state(job: str) -> str:
-            return slurm.ask(environment, "squeue", "-h", "-o", "%T", "-j", job)
+            return ask("squeue", "-h", "-o", "%T", "-j", job)
+
+        def steps(job: str, folder: Path, count: int) -> None:
+            slurm.wait(slurm.started(ask, job, lambda: len(rows(folder, 0)) >= count), 120)
+
+        def end(job: str) -> None:
+            slurm.wait(slurm.started(ask, job, lambda: state(job) in ("", "COMPLETED")), 120)
 
         def go_on(job: str, folder: Path) -> None:
             slurm.wait(lambda: state(job) == "PENDING", 60)
             (folder / "recipe.yaml").write_text(Path(recipe(whole, 0.0)).read_text())
-            slurm.ask(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
-            slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
+            end(job)
 
         job = submit(environment, asked, recipe(asked, 0.5), str(asked))
-        slurm.wait(lambda: len(rows(asked, 0)) >= 3, 120)
-        slurm.ask(environment, "scancel", "--signal=USR1", job)  # as SLURM near the time limit
+        steps(job, asked, 3)
+        ask("scancel", "--signal=USR1", job)  # as SLURM near the time limit
         slurm.wait(lambda: list(asked.glob("hpc_ckpt_*.ckpt")), 60)
         [saved] = asked.glob("hpc_ckpt_*.ckpt")
         stopped_at = read_checkpoint(saved)["global_step"]
@@ -109,15 +116,14 @@ def test_a_job_asked_to_end_or_killed_is_queued_again_and_ends_as_if_it_had_not_
         go_on(job, asked)
 
         job = submit(environment, killed, recipe(killed, 0.5), str(killed))
-        slurm.wait(lambda: len(rows(killed, 0)) >= 6, 120)
+        steps(job, killed, 6)
         os.kill(int((killed / "pid1").read_text()), signal.SIGKILL)
         go_on(job, killed)
 
-        job = submit(environment, whole, recipe(whole, 0.0), str(whole))
-        slurm.wait(lambda: not state(job) or state(job) == "COMPLETED", 120)
+        end(submit(environment, whole, recipe(whole, 0.0), str(whole)))
     for rank in range(2):
-        steps = [int(step) for step, _ in rows(asked, rank)]
-        assert steps == list(range(1, STEPS + 1)), "none twice, none left out"
+        done = [int(step) for step, _ in rows(asked, rank)]
+        assert done == list(range(1, STEPS + 1)), "none twice, none left out"
         assert rows(asked, rank) == rows(whole, rank)
         again = {int(step): loss for step, loss in rows(killed, rank)}
         assert len(rows(killed, rank)) > STEPS, "some steps twice, after the last checkpoint"
