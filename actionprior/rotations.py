@@ -109,7 +109,7 @@ def between(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 
 
 def _product_vector(first: Tensor, second: Tensor) -> Tensor:
-    shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(first.shape, second.shape)  # type: ignore[no-untyped-call]  # torch
     product = _roma().quat_product(first.expand(shape), second.expand(shape))
     vector: Tensor = _roma().unitquat_to_rotvec(product)
     return vector

@@ -187,7 +187,7 @@ def shard(module: LightningModule, mesh: DeviceMesh) -> None:
     """
     if isinstance(module, FSDPModule):
         return
-    for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in module.trainer.callbacks:  # type: ignore[attr-defined]  # typed as Fabric's too
         if isinstance(callback, WeightAveraging):
             raise UserError(
                 f"{type(callback).__name__} cannot average sharded weights; take it out of the "

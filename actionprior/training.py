@@ -98,7 +98,7 @@ class StageModule(LightningModule):
 
         A ``self.log`` takes Lightning about a millisecond.
         """
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # untyped
         return every > 0 and (self.global_step + 1) % every == 0
 
     @property

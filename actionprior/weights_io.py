@@ -47,7 +47,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it has keys alone
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"weights {path} cannot be read as safetensors ({error})") from None
     if _DIGEST in metadata and metadata[_DIGEST] != _digest(weights):

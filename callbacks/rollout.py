@@ -261,7 +261,7 @@ def _evaluating(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[
     """Averaged weights and eval mode inside; what was before, after."""
     averaging = [
         callback
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        for callback in trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it untyped
         if isinstance(callback, WeightAveraging) and callback._average_model is not None
     ]
     modes = [(module, module.training) for module in pl_module.modules()]

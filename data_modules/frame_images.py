@@ -224,7 +224,7 @@ def _decode(items: list[Wanted], keep: Collection[Path]) -> list[Wanted]:
     """Fill the cache; gives those that other processes have left no room for."""
     if not items:
         return []
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm  # type: ignore[import-untyped]  # has no types
 
     lacking = []
     with tqdm(total=len(items), desc="decoding episodes", unit="episode") as bar:

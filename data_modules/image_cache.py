@@ -222,7 +222,7 @@ def file_size(shape: Shape) -> int:
 def _header(shape: Shape) -> bytes:
     buffer = BytesIO()
     about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, about)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_1_0(buffer, about)  # type: ignore[no-untyped-call]  # numpy
     return buffer.getvalue()
 
 

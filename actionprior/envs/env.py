@@ -118,7 +118,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             shape = (image_size, image_size, 3)
             parts["image"] = spaces.Box(0, 255, shape, dtype=np.uint8)
         # Narrower than gymnasium's own, which mypy takes for a different type.
-        self.observation_space: spaces.Dict = spaces.Dict(parts)  # type: ignore[assignment]
+        self.observation_space: spaces.Dict = spaces.Dict(parts)  # type: ignore[assignment]  # Gymnasium: of any kind
         low, high = self._low.astype(np.float32), self._high.astype(np.float32)
         self.action_space: spaces.Box = spaces.Box(low, high)
 

@@ -27,4 +27,4 @@ def make_actionprior_pre_post_processors(
     PolicyProcessorPipeline[PolicyAction, PolicyAction],
 ]:
     """Steps before and after the policy; ``dataset_stats`` are kept in their files, unused."""
-    return make_default_pre_post_processors(config, dataset_stats)  # type: ignore[no-any-return]
+    return make_default_pre_post_processors(config, dataset_stats)  # type: ignore[no-any-return]  # lerobot is untyped
