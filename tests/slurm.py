@@ -19,6 +19,7 @@ MISSING = [name for name in ("slurmctld", "slurmd", "sbatch") if not shutil.whic
 if os.geteuid() != 0:
     MISSING.append("root")
 
+PAUSE = 5.0  # seconds
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={control}
@@ -38,6 +39,8 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/linear
 SchedulerType=sched/builtin
 MpiDefault=none
+MessageTimeout=100
+BatchStartTimeout=100
 ReturnToService=2
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -89,6 +92,10 @@ def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]
             daemons.append(host.start(*words, log=log, env=environment))
         wait(idle, 60)
         yield environment
+    except BaseException:
+        for log in sorted(folder.parent.rglob("*.log")):
+            print(f"--- {log}", *log.read_text(errors="replace").splitlines()[-40:], sep="\n")
+        raise
     finally:
         for daemon in reversed(daemons):
             daemon.terminate()  # on hosts of their own they end with those
@@ -102,14 +109,20 @@ def ask(environment: dict[str, str], *words: str) -> str:
 
 
 def started(ask: Callable[..., str], job: str, done: Callable[[], object]) -> Callable[[], object]:
-    """``done``, while a job that is queued again starts at once, rather than in two minutes.
+    """``done``, while a job that waits to be started again is so in seconds, not two minutes.
 
-    On a busy machine SLURM gives up a launch now and then, and does that by itself.
+    On a busy machine SLURM gives up a launch now and then, and does that by itself. No sooner: a
+    job that starts in the second in which its last try was killed is taken for that one.
     """
+    waits = time.monotonic()
 
     def check() -> object:
-        if ask("squeue", "-h", "-o", "%T", "-j", job) == "PENDING":
+        nonlocal waits
+        if ask("squeue", "-h", "-o", "%T", "-j", job) != "PENDING":
+            waits = time.monotonic()
+        elif time.monotonic() - waits > PAUSE:
             ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            waits = time.monotonic()
         return done()
 
     return check
