@@ -132,7 +132,7 @@ class RolloutEvaluation(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's own)
+        outputs: Any,  # noqa: ANN401  Lightning's own
         batch: Any,  # noqa: ANN401  Lightning's own
         batch_idx: int,
     ) -> None:

@@ -193,7 +193,7 @@ def kills(folder: Path, stage: int, trials: int, rng: random.Random) -> list[Cou
             fault = None
             if count is saving:
                 nth, half = rng.randint(1, 4), rng.random() < 0.5
-                fault = lambda nth=nth, half=half: killed_while_saving(nth, half)  # noqa: E731
+                fault = lambda nth=nth, half=half: killed_while_saving(nth, half)  # noqa: E731  each with its own values
             child = forked(place, run, stage, place, fault)
             child.join(rng.uniform(0.1, 0.5) * long if count is anywhere else None)
             child.kill()

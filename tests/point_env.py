@@ -32,7 +32,7 @@ def point_robot(cameras: list[str] | None = None, **changes: Any) -> Embodiment:
 
 
 class PointEnv(gymnasium.Env[Any, Any]):
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  as its base class has it
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class PointEnv(gymnasium.Env[Any, Any]):
         image = Box(0, 255, (20, 30, 3), np.uint8)
         self.observation_space = Dict({"arm": Dict({"state": state}), "image": image})
         if not camera:
-            self.observation_space = state  # type: ignore[assignment]
+            self.observation_space = state  # type: ignore[assignment]  # Gymnasium: of any kind
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)

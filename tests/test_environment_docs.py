@@ -31,7 +31,7 @@ BLOCKS = {
         pytest.param("panda-gym", marks=needs("panda_gym", "panda-gym")),
     ],
 )
-def test_a_block_fits_its_environment(name: str, jitter: Callable[..., Any]) -> None:  # noqa: F811
+def test_a_block_fits_its_environment(name: str, jitter: Callable[..., Any]) -> None:  # noqa: F811  pytest's fixture
     data, trainer = BLOCKS[name]["data"], BLOCKS[name]["trainer"]
     robot = LeRobotEmbodiment.from_dict(data["init_args"]["embodiments"][0])
     settings = trainer["callbacks"][0]["init_args"]

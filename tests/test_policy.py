@@ -59,7 +59,7 @@ def test_a_delay_holds_what_is_under_way(robot: Any) -> None:
         chunks.append(plain(question)[0])
         return chunks[-1][None]
 
-    policy.planner.answer = noted  # type: ignore[method-assign]
+    policy.planner.answer = noted  # type: ignore[method-assign]  # a spy
     done = act(policy, 18)
     assert len(chunks) >= 3
     # A chunk begins with the three actions that the one before still executes, then takes over.
@@ -77,7 +77,7 @@ def test_a_plan_in_the_background_does_not_change_what_is_done() -> None:
         hurry.wait(0.05)
         return plain(question)
 
-    policy.planner.answer = slow  # type: ignore[method-assign]
+    policy.planner.answer = slow  # type: ignore[method-assign]  # a spy
     np.testing.assert_array_equal(act(policy, 20), fast)
     assert policy.late_plans > 0  # the robot waited, and it is told
 
@@ -91,7 +91,7 @@ def test_an_ensemble_is_the_weighted_mean_of_all_that_was_said() -> None:
         chunks.append(plain(sensed))
         return chunks[-1]
 
-    policy._chunk = noted  # type: ignore[method-assign]
+    policy._chunk = noted  # type: ignore[method-assign]  # a spy
     done = act(policy, 15)
     for step in (0, 4, 14):
         first = max(0, step - 11)

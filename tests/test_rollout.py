@@ -355,7 +355,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
         cameras=["front"],
     )
     env = gymnasium.make("actionprior/PandaReach-v0")
-    frames = demonstrate(env.unwrapped, Expert(env), seed=50)  # type: ignore[arg-type]
+    frames = demonstrate(env.unwrapped, Expert(env), seed=50)  # type: ignore[arg-type]  # Gymnasium: any environment
     env.close()
     assert frames is not None
 
@@ -394,7 +394,7 @@ class Follower(Wanderer):
         super().__init__()
         self.committed: list[torch.Tensor] = []
 
-    def predict_chunk(self, observation, noise_BHA, committed=None):  # type: ignore[no-untyped-def]
+    def predict_chunk(self, observation, noise_BHA, committed=None):  # type: ignore[no-untyped-def]  # as the protocol has it
         chunk_BHA = super().predict_chunk(observation, noise_BHA)
         assert committed is not None
         known_BH1 = (torch.arange(6) < committed.steps_B[:, None])[..., None]

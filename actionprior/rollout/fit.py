@@ -174,7 +174,7 @@ class Fit(NamedTuple):
         return np.array([list(names).index(name) for name in expected], dtype=np.intp)
 
 
-def find(observation: Any, key: str) -> Any:  # noqa: ANN401 (an environment's own types)
+def find(observation: Any, key: str) -> Any:  # noqa: ANN401  an environment's own types
     """The entry of a nested observation under ``a/b``; everything under the empty key."""
     for part in key.split("/") if key else []:
         observation = observation[part]

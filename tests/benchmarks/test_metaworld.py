@@ -52,16 +52,16 @@ def test_an_episode_depends_on_its_seed_alone() -> None:
     for action in actions:
         first, second = one.step(action), other.step(action)
         np.testing.assert_array_equal(first[0]["state"], second[0]["state"])
-    full = [env.unwrapped.full_observation for env in (one, other)]  # type: ignore[attr-defined]
+    full = [env.unwrapped.full_observation for env in (one, other)]  # type: ignore[attr-defined]  # MetaWorld's own
     np.testing.assert_array_equal(*full)
     one.reset(seed=8)
-    assert not np.array_equal(one.unwrapped.full_observation, full[1])  # type: ignore[attr-defined]
+    assert not np.array_equal(one.unwrapped.full_observation, full[1])  # type: ignore[attr-defined]  # MetaWorld's own
 
 
 def test_the_robot_knows_its_hand_and_no_object() -> None:
     env = made(images=False)
     observation, info = env.reset(seed=1)
-    full = env.unwrapped.full_observation  # type: ignore[attr-defined]
+    full = env.unwrapped.full_observation  # type: ignore[attr-defined]  # MetaWorld's own
     assert observation.keys() == {"state"}
     np.testing.assert_allclose(observation["state"], full[:4], atol=1e-6)
     assert np.abs(full[-3:]).sum() > 0  # the goal, which the expert is shown

@@ -52,7 +52,7 @@ class PointModule(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.3)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(torch.zeros(16, 1), batch_size=1)  # type: ignore[arg-type]
+        return DataLoader(torch.zeros(16, 1), batch_size=1)  # type: ignore[arg-type]  # a tensor will do
 
     test_dataloader = train_dataloader
 

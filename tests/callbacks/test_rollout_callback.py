@@ -77,7 +77,7 @@ def test_fit_logs_what_was_promised(tmp_path: Path) -> None:
         assert [video.step for video in videos] == [2, 4, 5]
         gif = Image.open(io.BytesIO(videos[-1].encoded_image_string))
         assert gif.format == "GIF"
-        assert gif.n_frames == callback.results[0].episodes[k].length + 1  # type: ignore[attr-defined]
+        assert gif.n_frames == callback.results[0].episodes[k].length + 1  # type: ignore[attr-defined]  # Pillow's GIFs have it
         assert (videos[-1].width, videos[-1].height) == gif.size
     assert f"{ENV}/video_2" not in events.Tags()["images"]
 
@@ -105,7 +105,7 @@ def test_fit_writes_films_and_results(tmp_path: Path) -> None:
 def test_a_policy_that_stands_still_fails(tmp_path: Path) -> None:
     callback = evaluation(every_n_steps=1, max_steps=8)
     module = PointModule()
-    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)  # type: ignore[method-assign]  # this run's own
     trainer_of(tmp_path, callback, max_steps=1).fit(module)
     names = [p.name for p in (tmp_path / "run" / "rollouts" / "step_00000001").glob("*.mp4")]
     assert sorted(names) == [f"test_Point-v0_{seed}_failure.mp4" for seed in (50, 51)]

@@ -53,7 +53,7 @@ class Model(toy.Model):
 
 
 def test_a_killed_loader_process_is_told(
-    folder: Path,  # noqa: F811
+    folder: Path,  # noqa: F811  pytest's fixture
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "mylab" / "faults.py").write_text(FAULTS)
@@ -63,7 +63,7 @@ def test_a_killed_loader_process_is_told(
 
 
 def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
-    folder: Path,  # noqa: F811
+    folder: Path,  # noqa: F811  pytest's fixture
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(
-    folder: Path,  # noqa: F811
+    folder: Path,  # noqa: F811  pytest's fixture
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_run_folder_that_cannot_be_written_is_told(
 
 
 @pytest.mark.slow
-def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:  # noqa: F811
+def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:  # noqa: F811  pytest's fixture
     (folder / "mylab" / "faults.py").write_text(FAULTS)
     words = ["--model=mylab.faults.Model", "--trainer.devices=2", "--trainer.strategy=ddp"]
     began = time.monotonic()

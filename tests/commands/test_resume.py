@@ -77,7 +77,7 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
 
 
 def test_the_command_goes_on_from_the_newest_whole_checkpoint(
-    folder: Path,  # noqa: F811
+    folder: Path,  # noqa: F811  pytest's fixture
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["fit", "--config", "recipe.yaml", "--ckpt_path", "last"]

@@ -98,7 +98,7 @@ def test_a_run_taken_up_again_sees_the_same_images(step: int, seen: Path, tmp_pa
 
 def observation(images_BCKYX: Tensor, mask_BC: Tensor) -> Observation:
     nothing = torch.zeros(len(images_BCKYX))
-    return Observation(images_BCKYX, mask_BC, [], nothing, nothing, (), nothing)  # type: ignore[arg-type]
+    return Observation(images_BCKYX, mask_BC, [], nothing, nothing, (), nothing)  # type: ignore[arg-type]  # parts that are not looked at
 
 
 def test_large_batches_are_changed_in_parts() -> None:

@@ -123,7 +123,7 @@ class Hub(MemoryFileSystem):
 
     protocol = "hf"
     store: dict = {}  # noqa: RUF012  as the parent's
-    pseudo_dirs = [""]  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012  as its base class has it
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:

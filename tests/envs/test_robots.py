@@ -98,4 +98,4 @@ def test_unknown_names_are_told():
     ):
         find_robot("ur5")
     with pytest.raises(UserError, match="control_mode 'x' is not known"):
-        PANDA.action_features("x")  # type: ignore[arg-type]
+        PANDA.action_features("x")  # type: ignore[arg-type]  # wrong on purpose

@@ -46,7 +46,7 @@ def lerobot(command: str, *words: str, folder: Path) -> str:
 
 def exported(network: PolicyNetwork, folder: Path, **settings: object) -> Path:
     checkpoint = write_checkpoint(network, folder / "policy.ckpt")
-    export(checkpoint, folder / "policy", **settings)  # type: ignore[arg-type]
+    export(checkpoint, folder / "policy", **settings)  # type: ignore[arg-type]  # settings of any kind
     return folder / "policy"
 
 
@@ -104,7 +104,7 @@ def pusht_robot() -> Embodiment:
     return Embodiment(
         name="pusht",
         control_hz=10,
-        action=[ActionGroup(*group, relative_to="place")],  # type: ignore[arg-type]
+        action=[ActionGroup(*group, relative_to="place")],  # type: ignore[arg-type]  # a row of a table
         state=[StateGroup("place", "end_effector", ["x", "y"], unit="px")],
         cameras=["observation.image"],
     )

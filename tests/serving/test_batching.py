@@ -23,7 +23,7 @@ class Held:
         self.go = threading.Event()
         self.sizes: list[int] = []
         self.plain = policy.planner.answer
-        policy.planner.answer = self.answer  # type: ignore[method-assign]
+        policy.planner.answer = self.answer  # type: ignore[method-assign]  # a spy
         self.policy = policy
         self.batcher = Batcher(policy.planner, max_batch, max_bytes, self.sizes.append)
 

@@ -239,7 +239,7 @@ def test_a_failing_policy_tells_no_traceback(caplog: pytest.LogCaptureFixture) -
     def fail(question: Any) -> None:
         raise RuntimeError("secret of the machine")
 
-    policy.planner.answer = fail  # type: ignore[method-assign]
+    policy.planner.answer = fail  # type: ignore[method-assign]  # a spy
     with serving(policy) as server:
         client = join(server)
         with pytest.raises(RuntimeError, match="the policy failed on this observation") as told:
@@ -291,7 +291,7 @@ def test_connections_that_say_nothing_are_cut_off() -> None:
 
 def test_a_web_page_cannot_command_a_robot(server: PolicyServer) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        connect(f"ws://{server.host}:{server.port}", origin="http://example.com")  # type: ignore[arg-type]
+        connect(f"ws://{server.host}:{server.port}", origin="http://example.com")  # type: ignore[arg-type]  # a type of websockets'
 
 
 def raw(server: PolicyServer) -> socket.socket:
@@ -340,7 +340,7 @@ def test_a_client_that_says_nothing_is_sent_away() -> None:
 
 def test_a_client_that_takes_no_answer_is_cut_off() -> None:
     policy = Policy(tiny_network())
-    policy.planner.answer = lambda question: np.zeros((len(question[1]), 50_000, 8), np.float32)  # type: ignore[method-assign]
+    policy.planner.answer = lambda question: np.zeros((len(question[1]), 50_000, 8), np.float32)  # type: ignore[method-assign]  # a spy
     message = msgpack.packb(observation(ARM), default=encode)
     with serving(policy, message_timeout=0.5) as server:
         deaf, good = raw(server), join(server)
@@ -409,7 +409,7 @@ def test_it_answers_what_is_asked_and_then_stops() -> None:
         time.sleep(0.5)
         return plain(question)
 
-    policy.planner.answer = slow  # type: ignore[method-assign]
+    policy.planner.answer = slow  # type: ignore[method-assign]  # a spy
     answers = []
     with serving(policy) as server:
         busy, idle = (join(server) for _ in range(2))
