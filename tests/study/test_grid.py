@@ -146,6 +146,23 @@ def test_the_prior_of_the_real_robot_never_sees_what_is_held_out(
     assert set.union(*held_out) <= set(_held_out(reported[0].prior.recipe))
 
 
+def test_the_search_is_on_tasks_that_no_study_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+
+    def tasks(kind: str) -> set[str]:
+        cells = make_grid(Study.read(f"recipes/study{kind}.yaml")).cells
+        rollouts = [member(cell.recipe, "RolloutEvaluation") or {} for cell in cells]
+        return {env for found in rollouts for env in found["init_args"]["env_ids"]}
+
+    search = tasks("_search")
+    assert search
+    assert not search & (tasks("") | tasks("_small") | tasks("_ablation"))
+    plan = Study.read("recipes/study_search.yaml")
+    for name in set(plan.arms) - {"full"}:
+        arm = plan.arms[name]
+        assert bool(plan.priors[arm.prior]) != bool(arm.overrides), "of one stage only"
+
+
 def _held_out(recipe: Recipe) -> list[int]:
     episodes: list[int] = recipe["data"]["init_args"]["val_episodes"]["g1_inspire"]
     return episodes
