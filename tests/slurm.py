@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ MISSING = [name for name in ("slurmctld", "slurmd", "sbatch") if not shutil.whic
 if os.geteuid() != 0:
     MISSING.append("root")
 
-PAUSE = 5.0  # seconds
+PAUSE = 5.0
+"""How long a job is left waiting before it is started [s]: one that starts in the second in which
+its last try was killed is taken for that one, and given up."""
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={control}
@@ -30,17 +33,16 @@ CredType=cred/none
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool.%n
+SlurmdSpoolDir={spool}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmdLogFile={folder}/steps.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/linear
 SchedulerType=sched/builtin
 MpiDefault=none
-MessageTimeout=100
-BatchStartTimeout=100
 ReturnToService=2
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -64,8 +66,10 @@ def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]
     """
     hosts = hosts or [Here(socket.gethostname().partition(".")[0], "127.0.0.1", os.getpid())]
     (folder / "state").mkdir(parents=True)
+    # Not in the test's folder: a job's socket lies there, and its whole path takes 107 bytes.
+    spool = Path(tempfile.mkdtemp(prefix="slurm"))
     for host in hosts:
-        (folder / f"spool.{host.name}").mkdir()
+        (spool / host.name).mkdir()
     node = "NodeName={} NodeAddr={} CPUs={} State=UNKNOWN"
     nodes = [node.format(host.name, host.address, os.cpu_count()) for host in hosts]
     first = hosts[0]
@@ -73,6 +77,7 @@ def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]
         control=f"{first.name}({first.address})",
         nodes="\n".join(nodes),
         folder=folder,
+        spool=spool,
         ports=_ports(),
     )
     (folder / "slurm.conf").write_text(told)
@@ -100,6 +105,7 @@ def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]
         for daemon in reversed(daemons):
             daemon.terminate()  # on hosts of their own they end with those
             daemon.wait(20)
+        shutil.rmtree(spool, ignore_errors=True)  # daemons on hosts of their own may still write
 
 
 def ask(environment: dict[str, str], *words: str) -> str:
@@ -108,17 +114,21 @@ def ask(environment: dict[str, str], *words: str) -> str:
     return run.stdout.strip() if run.returncode == 0 else ""
 
 
-def started(ask: Callable[..., str], job: str, done: Callable[[], object]) -> Callable[[], object]:
-    """``done``, while a job that waits to be started again is so in seconds, not two minutes.
+def state(ask: Callable[..., str], job: str) -> str:
+    """``PENDING``, ``RUNNING``, ``COMPLETED``, …; nothing where SLURM does not answer."""
+    return ask("squeue", "-h", "-t", "all", "-o", "%T", "-j", job)
 
-    On a busy machine SLURM gives up a launch now and then, and does that by itself. No sooner: a
-    job that starts in the second in which its last try was killed is taken for that one.
+
+def started(ask: Callable[..., str], job: str, done: Callable[[], object]) -> Callable[[], object]:
+    """``done``; while it is asked for, a job that has waited for ``PAUSE`` is started.
+
+    SLURM by itself starts a job that was queued again after two minutes.
     """
     waits = time.monotonic()
 
     def check() -> object:
         nonlocal waits
-        if ask("squeue", "-h", "-o", "%T", "-j", job) != "PENDING":
+        if state(ask, job) != "PENDING":
             waits = time.monotonic()
         elif time.monotonic() - waits > PAUSE:
             ask("scontrol", "update", f"JobId={job}", "StartTime=now")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +224,9 @@ def test_slurm_on_two_hosts_queues_a_job_again_that_ends_as_torchruns(
         hosts_of_job = ask("squeue", "-h", "-o", "%N", "-j", job)
         assert hosts_of_job == "host[0-1]"
         ask("scancel", "--signal=USR1", job)  # as SLURM near the time limit
-        slurm.wait(lambda: ask("squeue", "-h", "-o", "%T", "-j", job) == "PENDING", 60)
+        slurm.wait(lambda: slurm.state(ask, job) == "PENDING", 60)
         [saved] = run.root.glob("hpc_ckpt_*.ckpt")
         assert 3 <= read_checkpoint(saved)["global_step"] < STEPS
         (run.rows / "slow").unlink()
-        done = ("", "COMPLETED")
-        ended = partial(ask, "squeue", "-h", "-o", "%T", "-j", job)
-        slurm.wait(slurm.started(ask, job, lambda: ended() in done), 120)
+        slurm.wait(slurm.started(ask, job, lambda: slurm.state(ask, job) == "COMPLETED"), 120)
     run.must_end_as(whole)

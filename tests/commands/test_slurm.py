@@ -92,17 +92,14 @@ def test_a_job_asked_to_end_or_killed_is_queued_again_and_ends_as_if_it_had_not_
     with slurm.cluster(tmp_path / "slurm") as environment:
         ask = partial(slurm.ask, environment)
 
-        def state(job: str) -> str:
-            return ask("squeue", "-h", "-o", "%T", "-j", job)
-
         def steps(job: str, folder: Path, count: int) -> None:
             slurm.wait(slurm.started(ask, job, lambda: len(rows(folder, 0)) >= count), 120)
 
         def end(job: str) -> None:
-            slurm.wait(slurm.started(ask, job, lambda: state(job) in ("", "COMPLETED")), 120)
+            slurm.wait(slurm.started(ask, job, lambda: slurm.state(ask, job) == "COMPLETED"), 120)
 
         def go_on(job: str, folder: Path) -> None:
-            slurm.wait(lambda: state(job) == "PENDING", 60)
+            slurm.wait(lambda: slurm.state(ask, job) == "PENDING", 60)
             (folder / "recipe.yaml").write_text(Path(recipe(whole, 0.0)).read_text())
             end(job)
 
