@@ -23,7 +23,7 @@ from actionprior.envs import ENV_IDS
 from actionprior.envs.arm import base_turn
 from actionprior.envs.grounding import GroundingSamples, grounding_samples
 from actionprior.envs.robots import find_robot
-from actionprior.envs.tasks import TASKS
+from actionprior.envs.tasks import TASKS, Wordings, check_wordings
 from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 from actionprior.networks.trunks.film_cnn import STRIDE, Seen
@@ -102,6 +102,7 @@ def ground(
     processes: int = 2,
     image_size: int = 64,
     tasks: Sequence[str] = ("reach", "push", "lift", "place"),
+    wordings: Wordings = "one",
 ) -> GroundingResult:
     """Train a SmallTrunk to say where target and goal are, and save its weights.
 
@@ -116,10 +117,11 @@ def ground(
         processes: processes that draw the data.
         image_size: edge of the images [pixels], a multiple of 8.
         tasks: the tasks whose scenes it learns, each with the robots that the suite has it for.
+        wordings: of the instructions: ``one``, or ``train``: several, drawn for each image.
 
     Raises:
-        UserError: an unknown robot or task, a robot with none of the tasks or with two arms, a
-            count or size that does not fit, or PyBullet is missing.
+        UserError: an unknown robot, task or kind of wordings, a robot with none of the tasks or
+            with two arms, a count or size that does not fit, or PyBullet is missing.
     """
     start = time.monotonic()
     counts = {
@@ -133,12 +135,14 @@ def ground(
         if count < 1:
             raise UserError(f"ground: {name} is {count}, expected 1 or more")
     env_ids = _env_ids(robots, tasks)
+    check_wordings(wordings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         trunk = SmallTrunk(image_size=image_size)  # first of all: it checks the size
     held_out_samples = min(samples, _MOST_HELD_OUT)
     print(f"drawing {samples + held_out_samples} scenes of {', '.join(robots)}", flush=True)
-    train, held_out = _draw(env_ids, [samples, held_out_samples], seed, image_size, processes)
+    sizes = [samples, held_out_samples]
+    train, held_out = _draw(env_ids, sizes, seed, image_size, wordings, processes)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -191,12 +195,17 @@ def _env_ids(robots: Sequence[str], tasks: Sequence[str]) -> list[str]:
 
 
 def _draw(
-    env_ids: list[str], counts: list[int], seed: int, image_size: int, processes: int
+    env_ids: list[str],
+    counts: list[int],
+    seed: int,
+    image_size: int,
+    wordings: Wordings,
+    processes: int,
 ) -> list[_Data]:
     """Draw sets of samples with different seeds, in several processes at a time."""
     # Many parts of a moderate size keep all processes busy to the end.
     parts = [(i, min(2000, n - k)) for i, n in enumerate(counts) for k in range(0, n, 2000)]
-    jobs = [(env_ids, n, 1000 * seed + j, image_size) for j, (_, n) in enumerate(parts)]
+    jobs = [(env_ids, n, 1000 * seed + j, image_size, wordings) for j, (_, n) in enumerate(parts)]
     if processes == 1:
         drawn = [grounding_samples(*job) for job in jobs]
     else:

@@ -106,9 +106,11 @@ def _cores() -> int:
 def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, config: str) -> None:
     """Write table, figures and page; print the targets and the ``RESULT`` line."""
     from actionprior.study.budgets import Results
-    from actionprior.study.errors import as_plain, group_errors
+    from actionprior.study.errors import as_plain as plain_error
+    from actionprior.study.errors import group_errors
     from actionprior.study.figures import draw_all
     from actionprior.study.page import write_page
+    from actionprior.study.summary import as_plain, summaries
     from actionprior.study.table import write_table
     from actionprior.study.targets import findings
 
@@ -123,8 +125,10 @@ def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, con
     told: dict[str, object] = {
         f.key: {k: _plain(v) for k, v in f._asdict().items() if k != "key"} for f in found
     }
-    if not results.has_rollouts:
-        told["errors"] = [as_plain(f) for f in group_errors(results)]
+    if results.has_rollouts:
+        told["arms"] = [as_plain(s) for s in summaries(results)]
+    else:
+        told["errors"] = [plain_error(f) for f in group_errors(results)]
     print("RESULT " + json.dumps(told), flush=True)
 
 

@@ -22,6 +22,7 @@ from actionprior.envs.experts.plan import jaw_depth
 from actionprior.envs.kinematics import Array, Pose, rotation_matrix, solve_ik
 from actionprior.envs.scene import SHAPES, WORKSPACE, Scene, Thing
 from actionprior.envs.stages import Stage, draw_stage, move
+from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.envs.urdf import TOOL_RADIUS
 from actionprior.envs.world import CAMERA_EYE, World
 from actionprior.errors import UserError
@@ -69,7 +70,11 @@ class _Draft(NamedTuple):
 
 
 def grounding_samples(
-    env_ids: str | Sequence[str], count: int, seed: int = 0, image_size: int = 64
+    env_ids: str | Sequence[str],
+    count: int,
+    seed: int = 0,
+    image_size: int = 64,
+    wordings: Wordings = "one",
 ) -> GroundingSamples:
     """Draw ``count`` samples, the environments taking turns.
 
@@ -78,11 +83,14 @@ def grounding_samples(
         count: how many samples, at least 1.
         seed: the same seed gives the same samples.
         image_size: edge of the images [pixels].
+        wordings: how instructions are worded: ``one``, or drawn for each sample: ``train``, or
+            ``held_out``, which no demonstration uses. Images and places stay the same.
 
     Raises:
-        UserError: no environment is named or one has two arms, ``count`` is below 1, or PyBullet is
-            not installed.
+        UserError: no environment is named or one has two arms, ``count`` is below 1, the wordings
+            are not known or a task has none of them, or PyBullet is not installed.
     """
+    check_wordings(wordings)
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
     if not env_ids or count < 1:
         raise UserError(f"need an environment and a count of 1 or more; got {env_ids}, {count}")
@@ -101,6 +109,10 @@ def grounding_samples(
         if len(body.arms) > 1:
             raise UserError(f"{env_id} has two arms; grounding samples are of one-arm robots")
         drafts = [_draft(body, rng, number) for number in range(turn, count, len(env_ids))]
+        words = np.random.default_rng((seed, turn, 1))
+        for draft in drafts:
+            wording = body.task.draw_wording(wordings, words)
+            samples.instructions[draft.number] = body.task.instruction(draft.stage.scene, wording)
         _draw(body, drafts, image_size, samples)
         env.close()
     return samples
@@ -194,7 +206,6 @@ def _draw(
                     centre = _on_table(held, thing)
             goal = stage.goals[draft.target] or centre
             samples.images[draft.number] = env.world.render(image_size)
-            samples.instructions[draft.number] = env.task.instruction(scene)
             samples.target_xyz[draft.number] = to_base(np.array(centre))
             samples.goal_xyz[draft.number] = to_base(np.array(goal))
 

@@ -135,7 +135,7 @@ def _arms(results: Results, axis: "Axes") -> str:
             value, y, xerr=[[value - low], [high - value]], color="black", capsize=3, linewidth=1.2
         )
         axis.text(high + 1, y, f"{value:.0f}", va="center", fontsize=10)
-        if summary.arm == results.study.role("no_prior"):
+        if summary.arm == results.study.reference:
             axis.axvline(value, color=NONE, linestyle=":", linewidth=1.2, zorder=0)
     labels = [f"{results.study.label(s.arm)} ({s.seeds})" for s in found]
     axis.set_yticks(range(len(found)), labels)

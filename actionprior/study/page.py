@@ -17,12 +17,12 @@ from actionprior.study.targets import Finding
 METHOD = """\
 Intervals are 95 %. Of success: two-level bootstrap, seeds as a whole and rollouts within them. Of
 differences: paired by seed and by scene, both resampled. IQM is the interquartile mean over seeds
-and tasks; P(better) the probability that a run of the arm does better than one without prior on a
-task, ½ where they are alike (the ideas of rliable: Agarwal et al., *Deep reinforcement learning
-at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a bootstrap interval is a
-rough one: in simulation 91 to 99 % of those of five seeds hold the truth and 87 to 100 % of those
-of three, the fewer the more seeds differ. Arms are tested as they are, without correction for
-their number."""
+and tasks; P(better) the probability that a run of the arm does better on a task than one of the
+arm it is held against, ½ where they are alike (the ideas of rliable: Agarwal et al., *Deep
+reinforcement learning at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a
+bootstrap interval is a rough one: in simulation 91 to 99 % of those of five seeds hold the truth
+and 87 to 100 % of those of three, the fewer the more seeds differ. Arms are tested as they are,
+without correction for their number."""
 
 OPEN_LOOP = """\
 There is no simulator of this robot, and hence no success rate: the arms are compared open loop, by
@@ -54,7 +54,7 @@ def write_page(
     """
     folder = page.stem
     parts = [
-        "# The study: what the motion prior gives",
+        f"# {results.study.title}",
         f"Written by `lightning study --config {config}` from "
         f"[`results.csv`]({folder}/results.csv) ([Parquet]({folder}/results.parquet)); no figure "
         f"is typed by hand. {_counts(results, cells)}",
@@ -63,7 +63,9 @@ def write_page(
         parts.append(results.study.notes.strip())
     first = ("success_by_steps", "success_by_demonstrations", "error_by_demonstrations")
     rest = _pictures([f for f in figures if f.name not in first], folder)
-    parts += [_pictures(figures, folder, first), "## Targets", target_table(found)]
+    parts.append(_pictures(figures, folder, first))
+    if any(f.value is not None for f in found):
+        parts += ["## Targets", target_table(found)]
     if results.has_rollouts:
         found_summaries = summaries(results)
         parts += ["## Every arm", METHOD, arm_table(results, found_summaries), rest]
@@ -118,15 +120,17 @@ def verdict(finding: Finding) -> str:
 
 def arm_table(results: Results, found: Sequence[Summary]) -> str:
     """All arms at all budgets: what had no effect is printed like what had."""
-    head = ["demos", "steps", "arm", "success [%]", "IQM [%]", "over no prior [points]"]
+    study = results.study
+    over = f"over {study.label(study.reference)} [points]"
+    head = ["demos", "steps", "arm", "success [%]", "IQM [%]", over]
     head += ["P(better)", "seeds", "rollouts"]
     rows = []
     for s in found:
         difference = "–" if s.difference is None else _interval(s.difference, "+.1f", 100)
         better = "–" if s.improvement is None else _interval(s.improvement, ".2f", 1)
         shares = (_interval(e, ".1f", 100) for e in (s.success, s.interquartile_mean))
-        label = results.study.label(s.arm)
-        rows.append((*s.budget, label, *shares, difference, better, s.seeds, s.rollouts))
+        name = study.label(s.arm)
+        rows.append((*s.budget, name, *shares, difference, better, s.seeds, s.rollouts))
     return _table(head, rows)
 
 

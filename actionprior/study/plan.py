@@ -15,8 +15,10 @@ ROLES = (
     "noise",
     "decay_10",
     "whole_run",
+    "reference",
 )
-"""What the targets compare; the N_decay of ``prior`` is its own."""
+"""What the targets compare, and what every arm is held against (``reference``: by default no
+prior). The N_decay of ``prior`` is its own."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Study:
         roles: which arm is which in the targets; by default the arm of the role's own name.
         groups: name → tasks (environment ids), for the targets on a part of them.
         sweeps: title of a figure → {x label, arms: {arm: x}}, for curves over arms.
+        title: of the report.
         notes: said in the report.
     """
 
@@ -119,6 +122,7 @@ class Study:
     roles: dict[str, str] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    title: str = "The study: what the motion prior gives"
     notes: str = ""
 
     @classmethod
@@ -162,6 +166,11 @@ class Study:
     def role(self, name: str) -> str:
         """The arm that plays a role; it may be missing from the study."""
         return self.roles.get(name, name)
+
+    @property
+    def reference(self) -> str:
+        """The arm that every other one is held against; it may be missing from the study."""
+        return self.roles.get("reference", self.role("no_prior"))
 
     def label(self, arm: str) -> str:
         """The arm in words."""

@@ -17,8 +17,8 @@ class Summary(NamedTuple):
     budget: Budget
     success: Estimate
     interquartile_mean: Estimate  # over seeds and tasks
-    difference: Estimate | None  # of success from no prior, paired; None: it is no prior itself
-    improvement: Estimate | None  # probability of improvement on no prior
+    difference: Estimate | None  # of success from the reference, paired; None: it is that itself
+    improvement: Estimate | None  # probability of improvement on the reference
     seeds: int
     rollouts: int
 
@@ -32,6 +32,13 @@ def summaries(results: Results) -> list[Summary]:
             if pair is not None:
                 found.append(_summary(results, arm, budget, pair))
     return sorted(found, key=lambda s: (-s.budget.steps, -s.budget.demonstrations))
+
+
+def as_plain(summary: Summary) -> dict[str, object]:
+    """For JSON."""
+    flat = summary._asdict() | summary.budget._asdict()
+    del flat["budget"]
+    return {k: v._asdict() if isinstance(v, Estimate) else v for k, v in flat.items()}
 
 
 def at_budget(results: Results, arm: str, budget: Budget) -> Summary | None:
@@ -68,7 +75,7 @@ def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float
 
 
 def _summary(results: Results, arm: str, budget: Budget, own: Paired) -> Summary:
-    reference, difference, improvement = results.study.role("no_prior"), None, None
+    reference, difference, improvement = results.study.reference, None, None
     if arm != reference:
         pair = paired([results.final(arm, budget), results.final(reference, budget)])
         if pair is not None:

@@ -85,6 +85,7 @@ def test_tasks_of_any_length_may_be_mixed_and_are_told_apart(tmp_path: Path) -> 
         ({"tasks": []}, "names no task"),
         ({"tasks": ["juggle"]}, "task 'juggle' is not known; choose from"),
         ({"robots": ["panda", "ur5e"], "tasks": ["drawer"]}, "'ur5e' can do none of the tasks"),
+        ({"wordings": "odd"}, "wordings 'odd' is not known"),
         ({"steps": 0}, "steps is 0, expected 1 or more"),
         ({"image_size": 30}, "image_size is 30, expected a multiple of 8"),
     ],

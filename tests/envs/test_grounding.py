@@ -7,6 +7,7 @@ from actionprior.envs.arm import Arm
 from actionprior.envs.grounding import grounding_samples
 from actionprior.envs.robots import ROBOTS
 from actionprior.envs.scene import COLORS, WORKSPACE
+from actionprior.envs.tasks import Push, Reach
 from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 
@@ -154,7 +155,25 @@ def test_the_seed_decides():
     assert (again[0].target_xyz != again[2].target_xyz).any()
 
 
+def test_only_the_words_change_with_the_wording():
+    one, train, held_out = (
+        grounding_samples(SHORT_ENV_IDS[:2], 40, seed=3, image_size=16, wordings=wordings)
+        for wordings in ("one", "train", "held_out")
+    )
+    for other in (train, held_out):
+        np.testing.assert_array_equal(other.images, one.images)
+        np.testing.assert_array_equal(other.target_xyz, one.target_xyz)
+    for texts, templates in ((train, "wordings"), (held_out, "held_out_wordings")):
+        for task, rows in ((Reach, slice(0, None, 2)), (Push, slice(1, None, 2))):
+            starts = {text.split(" the ")[0] for text in texts.instructions[rows]}
+            assert starts == {t.split(" the ")[0] for t in getattr(task, templates)}
+    named = [[word for word in text.split() if word in COLORS] for text in one.instructions]
+    assert named == [[w for w in t.split() if w in COLORS] for t in held_out.instructions]
+
+
 def test_bad_input_is_told():
+    with pytest.raises(UserError, match="wordings 'odd' is not known"):
+        grounding_samples(SHORT_ENV_IDS, 3, wordings="odd")
     with pytest.raises(UserError, match="count of 1 or more"):
         grounding_samples([], 3)
     with pytest.raises(UserError, match="DuoHandover-v0 has two arms"):

@@ -161,4 +161,26 @@ def test_an_arm_is_summed_up_at_each_budget(tmp_path: Path) -> None:
     assert full.improvement is not None
     assert full.improvement.value > 0.9
     assert found["no_prior", Budget(50, 100)].difference is None
+    against_none = full.difference
+    assert against_none is not None
+    assert against_none.value == pytest.approx(0.3, abs=0.08)
     assert len(found) == 2 * len(made_up.RATES)
+
+
+def test_arms_are_held_against_the_reference_that_the_study_names(tmp_path: Path) -> None:
+    study = replace(made_up.plan(tmp_path), roles={"reference": "full"}, title="Who is best?")
+    study.arms["full"] = replace(study.arms["full"], label="the best")
+    rows = made_up.table()
+    results = Results(study, rows)
+    found = {(s.arm, s.budget): s for s in summaries(results)}
+    assert found["full", Budget(50, 100)].difference is None
+    none = found["no_prior", Budget(50, 100)].difference
+    assert none is not None
+    assert none.high < 0
+    page = tmp_path / "page.md"
+    unmeasured = [f._replace(value=None) for f in findings(study, rows)]
+    write_page(results, unmeasured, [], page, "study.yaml", 60)
+    text = page.read_text()
+    assert text.startswith("# Who is best?\n")
+    assert "| over the best [points] |" in text
+    assert "## Targets" not in text  # nothing to tell
