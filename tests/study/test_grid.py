@@ -1,5 +1,6 @@
 """Study files, the grid they span, and what makes a cell the same cell."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,34 @@ def test_the_search_is_on_tasks_that_no_study_reports(monkeypatch: pytest.Monkey
     for name in set(plan.arms) - {"full"}:
         arm = plan.arms[name]
         assert bool(plan.priors[arm.prior]) != bool(arm.overrides), "of one stage only"
+
+
+def test_held_out_wordings_are_tested_on_policies_that_never_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    plan = Study.read("recipes/study_wordings.yaml")
+    assert plan.ground is not None
+    assert plan.ground["wordings"] == "train"
+    grid = make_grid(plan)
+    known, held_out = (
+        [_without_evaluation(c.recipe) for c in grid.cells if c.arm == arm]
+        for arm in ("known", "held_out")
+    )
+    assert [recipe for recipe, _ in known] == [recipe for recipe, _ in held_out]
+    assert all(recipe["data"]["init_args"]["wordings"] == "train" for recipe, _ in held_out)
+    assert {c.seed for c in grid.cells} == {0, 1, 2}
+    assert {words for _, words in known} == {"train"}
+    assert {words for _, words in held_out} == {"held_out"}
+
+
+def _without_evaluation(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with no wordings in its rollouts, and these."""
+    recipe = copy.deepcopy(recipe)
+    (evaluation,) = [
+        c["init_args"] for c in recipe["trainer"]["callbacks"] if "Rollout" in c["class_path"]
+    ]
+    return recipe, evaluation.pop("env_kwargs")["wordings"]
 
 
 def _held_out(recipe: Recipe) -> list[int]:
