@@ -157,7 +157,7 @@ def error_table(found: Iterable[GroupError]) -> str:
 
 def _counts(results: Results, cells: int) -> str:
     table = results.table
-    done = len({(r.arm, r.seed, r.demonstrations, r.steps) for r in table})
+    done = len({(r.arm, r.part, r.seed, r.demonstrations, r.steps) for r in table})
     trained = len({r.cell for r in table})
     seeds = sorted({r.seed for r in table})
     once = {(r.cell, r.step, r.task): r.rollouts for r in table}

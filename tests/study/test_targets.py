@@ -66,6 +66,9 @@ def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
     begun = [r for r in rows if (r.seed, r.part) != (2, "second")]
     assert {r.seed for r in Results(study, begun).final("prior", budget)} == {0, 1}
     assert set(Results(study, begun).errors("prior", budget)) == {0, 1}
+    # Every part is a cell: 9 arms, 2 numbers of demonstrations, 5 finished parts of 3 seeds.
+    write_page(Results(study, begun), [], [], tmp_path / "page.md", "study.yaml", 108)
+    assert "90 of 108 cells are finished" in (tmp_path / "page.md").read_text()
 
 
 def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
