@@ -104,6 +104,10 @@ def test_a_killed_study_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path)
     result = json.loads(told.strip().splitlines()[-1].removeprefix("RESULT "))
     assert result["rich"]["rollouts"] == 2 * 2 * 4
     assert result["controls"]["met"] is None
+    arms = {arm["arm"]: arm for arm in result["arms"]}
+    assert all(arm["rollouts"] == 2 * 4 for arm in arms.values())
+    assert arms["no_prior"]["difference"] is None
+    assert arms["prior"]["difference"].keys() == {"value", "low", "high"}
     # Nothing is left to run; the report alone gives the same.
     rows = read_table(out / "tiny" / "results.parquet")
     assert "$ lightning" not in run(tmp_path, "--report")
