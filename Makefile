@@ -15,7 +15,7 @@ install: $(INSTALLED)  ## make .venv and install everything into it, at the vers
 $(INSTALLED): pyproject.toml constraints.txt examples/lerobot_policy_actionprior/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' ./examples/lerobot_policy_actionprior
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' ./examples/lerobot_policy_actionprior
 	touch $@
 
 demo: install  ## record, pretrain, train with and without the prior, roll out, compare

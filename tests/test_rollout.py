@@ -14,6 +14,9 @@ from torch import Tensor
 
 from actionprior.batch import Observation
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
+from actionprior.envs.embodiments import suite_embodiment
+from actionprior.envs.recording import CAMERA_KEY
+from actionprior.envs.world import World
 from actionprior.errors import UserError
 from actionprior.rollout import (
     RENDER,
@@ -304,6 +307,26 @@ def test_rendered_images_are_drawn_when_the_policy_plans(monkeypatch: pytest.Mon
     roll(policy, episodes=1, num_envs=1, max_steps=12, observation_map=images)
     assert [int(o.images_BCKYX[0, 0, 0, 0, 0]) for o in policy.seen] == [0, 5, 10]
     assert drawn == [0, 0, 5, 10]  # the first is to learn the size
+
+
+def test_an_environment_that_draws_its_own_images_does_so_when_the_policy_plans(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[int] = []
+    real = World.render
+    monkeypatch.setattr(World, "render", lambda self, size: drawn.append(size) or real(self, size))
+    robot = suite_embodiment("panda")
+    images = ObservationMap("state", {CAMERA_KEY: "image"})
+    for env_id in ("actionprior/PandaReach-v0", "actionprior/PandaLift-v0"):
+        roll(
+            Wanderer(robot),
+            env_id,
+            episodes=1,
+            max_steps=12,
+            observation_map=images,
+            embodiment="panda",
+        )
+    assert drawn == 2 * [64, 64, 64]
 
 
 # ---- films ------------------------------------------------------------------------------------

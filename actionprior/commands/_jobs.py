@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -51,9 +51,24 @@ class Jobs:
         """Queue ``lightning <words>``."""
         self.submit(lambda: self.run(name, words))
 
-    def submit(self, task: Callable[[], object]) -> None:
-        """Queue a task that itself calls :meth:`run`, and does something before or after it."""
-        self._waiting.append(self._pool.submit(task))
+    def submit(
+        self, task: Callable[[], object], after: Sequence[Future[object]] = ()
+    ) -> Future[object]:
+        """Queue a task that itself calls :meth:`run`, and does something before or after it.
+
+        Args:
+            task: what is run.
+            after: what must have ended before; all of it was queued before.
+        """
+
+        def in_turn() -> object:
+            for earlier in after:
+                earlier.result()
+            return task()
+
+        job: Future[object] = self._pool.submit(in_turn)
+        self._waiting.append(job)
+        return job
 
     def wait(self) -> None:
         """Wait for all that was queued.

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -59,16 +60,19 @@ class Runs:
         if not waiting:
             return
         with Jobs(self.folder / "logs", at_once) as jobs:
-            for key, recipe in self._data(waiting).items():
+            # What waits for nothing comes first: recordings wait for each other.
+            trunk = [self._submit(jobs, partial(self._ground, jobs))] if self.grid.trunk else []
+            data = [
                 self._submit(jobs, partial(self._prepare, jobs, key, recipe))
-            jobs.wait()
-            if self.grid.trunk:
-                self._submit(jobs, partial(self._ground, jobs))
-            for prior in {c.prior.id: c.prior for c in waiting}.values():
-                self._submit(jobs, partial(self._pretrain, jobs, prior))
-            jobs.wait()
+                for key, recipe in self._data(waiting).items()
+            ]
+            priors = {
+                prior.id: self._submit(jobs, partial(self._pretrain, jobs, prior), after=data)
+                for prior in {c.prior.id: c.prior for c in waiting}.values()
+            }
             for cell in [] if only_prepare else waiting:
-                self._submit(jobs, partial(self._cell, jobs, cell))
+                needed = [*trunk, priors[cell.prior.id]]
+                self._submit(jobs, partial(self._cell, jobs, cell), after=needed)
             jobs.wait()
         if self.failures:
             raise UserError(f"{len(self.failures)} run(s) failed; the first: {self.failures[0]}")
@@ -150,7 +154,9 @@ class Runs:
 
     # ---- parts --------------------------------------------------------------------------------
 
-    def _submit(self, jobs: Jobs, task: Callable[[], None]) -> None:
+    def _submit(
+        self, jobs: Jobs, task: Callable[[], None], after: Sequence[Future[object]] = ()
+    ) -> Future[object]:
         def guarded() -> None:
             try:
                 task()
@@ -158,7 +164,7 @@ class Runs:
                 self.failures.append(str(error))
                 print(f"failed: {error}", flush=True)
 
-        jobs.submit(guarded)
+        return jobs.submit(guarded, after)
 
     def _prior(self, prior: Prior) -> Path:
         return self.folder / "priors" / prior.id / "prior.ckpt"

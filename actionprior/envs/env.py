@@ -63,6 +63,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     Attributes:
         arms: the arms, each with its chain and control; ``chain``, ``home`` and ``control`` are
             the first one's.
+        look_every: ``image`` is drawn after reset and at each so many steps; in between, the last
+            one is shown. Rollouts set it: a policy that plans at every eighth step sees no other.
 
     Raises:
         UserError: an argument is not one of those named above, the task is for another number of
@@ -109,6 +111,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self._shown: str | None = None
         self.scene: Scene | None = None
         self._image_size = image_size if images else None
+        self._image: NDArray[np.uint8] | None = None
+        self.look_every = 1
         self._success = False
         self._low = np.concatenate([arm.control.low for arm in self.arms])
         self._high = np.concatenate([arm.control.high for arm in self.arms])
@@ -262,7 +266,9 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             "state": np.clip(state, self._state_box.low, self._state_box.high)
         }
         if self._image_size is not None:
-            observation["image"] = self.world.render(self._image_size)
+            if self._image is None or self._steps % self.look_every == 0:
+                self._image = self.world.render(self._image_size)
+            observation["image"] = self._image
         return observation
 
     def _joints(self) -> list[Array]:

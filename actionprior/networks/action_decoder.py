@@ -47,12 +47,18 @@ class ActionDecoder(nn.Module):
         self.latent_gain = sqrt(latent_width)
 
     def forward(
-        self, x_BHA: Tensor, r_BT: Tensor, z_BZ: Tensor, state_BS: Tensor, step_mask_BH: Tensor
+        self,
+        x_BHA: Tensor,
+        r_BT: Tensor,
+        z_BZ: Tensor,
+        state_BS: Tensor,
+        step_mask_BH: Tensor | None = None,
     ) -> Tensor:
         """Noisy normalised chunk (B, H, A) → velocity (B, H, A).
 
         ``r_BT`` is one flow time a chunk, (B, 1), or one a step, (B, H), as where the first
         steps are known already (training-time real-time chunking, arXiv 2512.05964, Sec. 3).
+        Without ``step_mask_BH`` all steps are inside the episode, as where a chunk is sampled.
         """
         time_BTW = time_features(r_BT, self.position_HW.shape[1]).to(x_BHA.dtype)
         condition_BTW = self.embed_time(time_BTW)

@@ -200,8 +200,6 @@ class MotionPrior(nn.Module):
         n = self.normalizer
         state_BS = n.normalize_state(state_BS[:, None], embodiment_B)[:, 0]
         slots_B1A = n.action_mask_EA[embodiment_B][:, None, :]
-        inside_BH = torch.ones(noise_BHA.shape[:2], dtype=torch.bool, device=noise_BHA.device)
-
         start_BHA = torch.where(slots_B1A, noise_BHA, 0.0)
 
         def held(x_BHA: Tensor, r_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +213,7 @@ class MotionPrior(nn.Module):
 
         def velocity(x_BHA: Tensor, r_B: Tensor) -> Tensor:
             x_BHA, r_BT = held(x_BHA, r_B[:, None])
-            v_BHA = self.decoder(x_BHA, r_BT, z_BZ, state_BS, inside_BH)
+            v_BHA = self.decoder(x_BHA, r_BT, z_BZ, state_BS)
             return torch.where(slots_B1A, v_BHA, 0.0)
 
         end_BHA, _ = held(

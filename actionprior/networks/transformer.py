@@ -23,8 +23,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor, first: int | None = None) -> Tensor:
-        """(B, N, W) → (B, N, W); tokens attend only where ``mask_BN`` is True.
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, first: int | None = None) -> Tensor:
+        """(B, N, W) → (B, N, W); tokens attend only where ``mask_BN`` is True, or everywhere.
+
+        A mask that is True throughout changes nothing but the time it takes.
 
         With ``first``, what the first tokens gather from all, (B, first, W), and nothing else
         is computed.
@@ -39,7 +41,8 @@ class Attention(nn.Module):
             query = F.linear(x_BNW[:, :first], weight[:width], bias[:width])
             parts = (query, *F.linear(x_BNW, weight[width:], bias[width:]).chunk(2, dim=-1))
         q, k, v = (part.reshape(shape).transpose(1, 2) for part in parts)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BN[:, None, None, :])
+        mask = None if mask_BN is None else mask_BN[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, first, width))
         return mixed
 
@@ -115,7 +118,7 @@ class AdaptiveBlock(nn.Module):
         self.norm_mlp = AdaptiveNorm(width, condition_width)
         self.mlp = FeedForward(width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor, condition_BNC: Tensor) -> Tensor:
+    def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, condition_BNC: Tensor) -> Tensor:
         """(B, N, W) → (B, N, W)."""
         y, gate = self.norm_attention(x_BNW, condition_BNC)
         x_BNW = x_BNW + gate * self.attention(y, mask_BN)

@@ -35,7 +35,8 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         success_key: key of ``info``; None: ``is_success``, else ``success``.
         filmed: seeds of the episodes to be filmed.
         look_every: images that ``render()`` gives are drawn after reset and at each so many
-            steps, when a policy plans anew; in between, the last one is shown.
+            steps, when a policy plans anew; in between, the last one is shown. An environment
+            that draws its own is told so, if its unwrapped object has a ``look_every``.
 
     Raises:
         RolloutError: the spaces, the control rate or the cameras do not fit the embodiment.
@@ -60,6 +61,8 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._filming = False
         self._parked = False
         self._look_every, self._steps = look_every, 0
+        if hasattr(env.unwrapped, "look_every"):
+            env.unwrapped.look_every = look_every
         self._instruction = ""
         fit = Fit(env, env_id, embodiment, observation_map)
         fit.check_rate()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,26 @@ def test_a_command_that_fails_is_named_with_its_last_line(tmp_path: Path) -> Non
         jobs.start("wrong", ["demo", "--preset=none"])
         with pytest.raises(UserError, match=r"wrong failed: .*'none' is unknown.*wrong\.log"):
             jobs.wait()
+
+
+def test_a_task_waits_for_what_it_needs_and_for_nothing_else(tmp_path: Path) -> None:
+    ended: list[str] = []
+    last_needed = threading.Event()
+
+    def needed() -> None:
+        assert last_needed.wait(60)
+        ended.append("needed")
+
+    def free() -> None:
+        ended.append("free")
+        last_needed.set()
+
+    with Jobs(tmp_path, at_once=2) as jobs:
+        first = jobs.submit(needed)
+        jobs.submit(free)
+        jobs.submit(lambda: ended.append("after"), after=[first])
+        jobs.wait()
+    assert ended == ["free", "needed", "after"]
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the children from /proc")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -160,9 +161,14 @@ def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
     from actionprior.errors import UserError
 
     asked: list[str] = []
+    grounding = threading.Event()
 
     def failing(self: Jobs, name: str, words: list[str]) -> bool:
         asked.append(words[0])
+        if words[0] == "ground":
+            grounding.set()
+        elif words[0] == "prepare":
+            assert grounding.wait(60)  # the trunk waits for no data
         raise UserError(f"{name} failed: no room")
 
     monkeypatch.setattr(Jobs, "run", failing)
@@ -170,9 +176,9 @@ def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        main(["study", "--config=tiny.yaml"])
+        main(["study", "--config=tiny.yaml", "--at_once=2"])
     told = capsys.readouterr().err
-    assert "error: 4 run(s) failed; the first: prepare-" in told
+    assert "error: 4 run(s) failed; the first: trunk-" in told
     assert asked.count("prepare") == 2
     assert asked.count("ground") == 1
     assert asked.count("fit") == 1  # the prior's cells are not begun without it

@@ -29,6 +29,20 @@ def assert_equal(left, right):
             np.testing.assert_array_equal(a[key], b[key])
 
 
+def test_an_image_is_drawn_at_each_so_many_steps_and_shown_in_between():
+    env = TabletopEnv("panda", "push")
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(env.action_space.low, env.action_space.high, (7, 8)).astype(np.float32)
+    always = [observation["image"] for observation in roll(env, actions, seed=3)]
+    env.look_every = 3
+    for _ in range(2):  # the second episode begins with its own first image
+        seldom = [observation["image"] for observation in roll(env, actions, seed=3)]
+        for step, image in enumerate(seldom):
+            np.testing.assert_array_equal(image, always[step - step % 3])
+    assert not np.array_equal(always[3], always[4])
+    env.close()
+
+
 def test_importing_the_suite_imports_no_simulator():
     code = (
         "import sys, actionprior.envs; "

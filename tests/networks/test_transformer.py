@@ -17,6 +17,15 @@ def test_masked_tokens_are_not_attended_to() -> None:
     assert (block(x, full) - block(other, full))[:, :3].abs().max() > 1e-3
 
 
+def test_without_a_mask_all_tokens_are_attended_to() -> None:
+    block = AdaptiveBlock(16, 2, 8)
+    for norm in (block.norm_attention, block.norm_mlp):
+        torch.nn.init.normal_(norm.modulation.weight, std=0.2)
+    x, condition = torch.randn(3, 5, 16), torch.randn(3, 1, 8)
+    full = torch.ones(3, 5, dtype=torch.bool)
+    torch.testing.assert_close(block(x, None, condition), block(x, full, condition))
+
+
 def test_a_fresh_adaptive_block_is_the_identity_and_then_follows_its_condition() -> None:
     block = AdaptiveBlock(16, 2, 8)
     x, mask = torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool)
