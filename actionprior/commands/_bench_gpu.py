@@ -10,6 +10,7 @@ import torch
 from lightning import Callback
 from torch import Tensor, nn
 
+from actionprior.commands._bare_loop import bare_loop, prior_module
 from actionprior.commands._bench_runs import (
     Clock,
     MadeUp,
@@ -20,9 +21,8 @@ from actionprior.commands._bench_runs import (
     peak,
     trainer,
 )
+from actionprior.commands._step_costs import Machine, Part, costs
 from actionprior.commands._timing import median_seconds
-from actionprior.commands.bench_train import bare_loop, prior_module
-from actionprior.commands.scaling import Machine, Part, costs
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
 from actionprior.layers import repeated_layers
 from actionprior.networks.action_decoder import ActionDecoder

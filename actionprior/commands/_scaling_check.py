@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from typing import Any
 
-from actionprior.commands.scaling import BYTES, Part, state_bytes, traffic_bytes
+from actionprior.commands._step_costs import BYTES, Part, state_bytes, traffic_bytes
 
 
 def measured_over_formula(processes: int, sharded: bool) -> dict[str, float]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from actionprior.cli import main
-from actionprior.commands.scaling import MARK, Machine, Part, costs, state_bytes, traffic_bytes
+from actionprior.commands._step_costs import Machine, Part, costs, state_bytes, traffic_bytes
+from actionprior.commands.scaling import MARK
 
 PARTS = [Part(1e9, 100, 10, 1000), Part(5e8, 100, 10, 1000, trained=False)]
 

@@ -1,0 +1,63 @@
+"""Stage 1 in PyTorch alone, which ``lightning bench-train`` holds Lightning's steps against."""
+
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any, cast
+
+import torch
+
+from actionprior.commands._bench_runs import MadeUp, Run, now
+from actionprior.motion_prior import MotionPriorModule
+from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.training import FlowNoise
+
+SIGMA = 0.05
+
+
+def prior_module(size: dict[str, Any], data: MadeUp) -> MotionPriorModule:
+    """A Stage-1 module of a size, always with the same weights."""
+    torch.manual_seed(0)
+    robots = [robot.to_dict() for robot in data.embodiments]
+    return MotionPriorModule(robots, PriorArchitecture(**size), latent_noise=SIGMA)
+
+
+def bare_loop(module: MotionPriorModule, data: MadeUp, run: Run) -> tuple[float, float]:
+    """Seconds a step of the same training without Lightning, and its last loss."""
+    module.to(run.device).train()
+    matrices = [p for p in module.parameters() if p.dim() > 1]
+    others = [p for p in module.parameters() if p.dim() <= 1]
+    mixed = run.precision == "bf16-mixed"
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
+        lr=module.learning_rate,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: module.rate(k, run.total))
+    batches, began, loss = _batches(data), 0.0, torch.zeros(())
+    for step in range(run.total):
+        if step == run.warm:
+            began = now(run.device)
+        for number, batch in islice(batches, run.accumulate):
+            batch = type(batch)(*(t.to(run.device, non_blocking=True) for t in batch))
+            with torch.autocast(run.device, torch.bfloat16, enabled=mixed):
+                noise = FlowNoise(step, number, 0)
+                z_BZ = module.prior.encode(batch)
+                z_BZ = module.prior.perturb(z_BZ, noise.normal(*z_BZ.shape, like=z_BZ), SIGMA)
+                r_B = noise.time(len(z_BZ), module.time_law, like=z_BZ)
+                start_BHA = noise.normal(*batch.action_BHA.shape, like=z_BZ)
+                loss = module.prior.flow_loss(z_BZ, batch, start_BHA, r_B)
+            cast(Any, loss / run.accumulate).backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    return (now(run.device) - began) / run.steps, float(loss.detach())
+
+
+def _batches(data: MadeUp) -> Iterator[tuple[int, Any]]:
+    """Batches of one epoch after the other, with their number in it."""
+    loader = data.train_dataloader()
+    for epoch in count():
+        cast(Any, loader.batch_sampler).sampler.set_epoch(epoch)
+        yield from enumerate(loader)
