@@ -46,8 +46,8 @@ def new_network(root: str, chunk_length: int) -> PolicyNetwork:
     Raises:
         UserError: the names do not tell where the features go, or the data are damaged.
     """
-    from actionprior.commands.describe import describe
     from data_modules.lerobot_columns import LeRobotEmbodiment
+    from data_modules.lerobot_description import describe
     from data_modules.trajectories import LeRobotTrajectories
 
     recorded = LeRobotEmbodiment.from_dict(describe(root))

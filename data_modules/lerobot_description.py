@@ -1,0 +1,176 @@
+"""A robot's description, guessed from what its LeRobot dataset calls its features."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from actionprior.errors import UserError
+from actionprior.feature_groups import ACTION_SLOTS, STATE_SLOTS
+from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.lerobot_hub import locate
+from data_modules.lerobot_source import feature_names, read_info
+from data_modules.published import is_url, local_folder
+
+SIDES = {"left": r"left|(^|_)l_|(^|_)arm1(_|$)", "right": r"right|(^|_)r_|(^|_)arm2(_|$)"}
+KINDS = {
+    "tool": r"^(ee|eef|tcp|end_?effector|pose)([_.]|$)|^[xyz]$|^[rq][xyzw]$|^(roll|pitch|yaw)$",
+    "gripper": r"grip|jaw|claw",
+    "hand": r"hand|finger|thumb|pinky|index|middle|ring(?!_)",
+    "waist": r"waist|torso",
+}
+LARGEST_ANGLE = 12.6  # two turns [rad]: what is larger is no angle in radians
+
+
+class Part(NamedTuple):
+    """Features that belong together, such as ``arm`` or ``left_hand``."""
+
+    side: str
+    kind: str
+    features: list[str]
+
+    @property
+    def name(self) -> str:
+        """Of the group."""
+        return f"{self.side}_{self.kind}" if self.side else self.kind
+
+
+def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
+    """A robot's description as plain data, guessed from what its dataset calls its features.
+
+    Joints that name a side go to that arm's slot, hands and waists to theirs, a lone arm to
+    ``joints`` with its gripper behind; actions are relative to the state group of the same part
+    and width. Units are read off the range of values. What fits nowhere, and poses of a tool, whose
+    encoding no name tells, are under ``ignored``.
+
+    Args:
+        dataset: a folder, a URL, or ``user/name`` on the hub.
+        name: the robot's; by default the dataset's ``robot_type``.
+
+    Raises:
+        DataError: there is no such dataset, or it is damaged.
+        UserError: it has no ``action`` or no ``observation.state``, or no name of its actions tells
+            where they go.
+    """
+    on_hub = not (Path(dataset).expanduser().exists() or is_url(dataset)) and (
+        re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", dataset) is not None
+    )
+    root = locate(dataset, videos=False) if on_hub else local_folder(dataset)
+    info = read_info(root)
+    known = info["features"]
+    for key in ("action", "observation.state"):
+        if key not in known:
+            raise UserError(f"{root}: has no {key!r}, only {sorted(known)}; describe it by hand")
+    actions, states = (_parts(feature_names(known[k])) for k in ("action", "observation.state"))
+    largest = _largest(root, known)
+    ignored: list[str] = []
+    state = _place(states, _state_place, STATE_SLOTS, largest, "observation.state", ignored)
+    action = _place(actions, _action_place, ACTION_SLOTS, largest, "action", ignored)
+    if not action:
+        raise UserError(
+            f"{root}: its actions' names ({', '.join(feature_names(known['action']))}) do not tell "
+            "where they go; describe it by hand, as docs/add_your_robot.md shows"
+        )
+    for group in action:
+        for same in (s for s in state if s["name"] == group["name"]):
+            alike = len(same["features"]) == len(group["features"])
+            if alike and "representation" not in group and same["unit"] == group["unit"]:
+                group["relative_to"] = group["name"]
+    robot = {
+        "name": name or _identifier(info.get("robot_type") or root.name),
+        "control_hz": info["fps"],
+        "repo_ids" if on_hub else "roots": [dataset],
+        "action": action,
+        "state": state,
+        "ignored": sorted(set(ignored)),
+        "cameras": sorted(k for k, f in known.items() if f["dtype"] in ("image", "video")),
+    }
+    LeRobotEmbodiment.from_dict(robot)  # refuses what we should not have written
+    return robot
+
+
+def _parts(names: Sequence[str]) -> list[Part]:
+    found: dict[tuple[str, str], Part] = {}
+    for name in names:
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        side = next((s for s, pattern in SIDES.items() if re.search(pattern, words)), "")
+        kind = next((k for k, pattern in KINDS.items() if re.search(pattern, words)), "arm")
+        found.setdefault((side, kind), Part(side, kind, [])).features.append(name)
+    return list(found.values())
+
+
+def _place(
+    parts: list[Part],
+    place: Callable[[Part, dict[str, int]], tuple[str, int]],
+    slots: dict[str, tuple[int, int]],
+    largest: dict[str, dict[str, float]],
+    key: str,
+    ignored: list[str],
+) -> list[dict[str, Any]]:
+    taken: dict[str, int] = {}
+    groups = []
+    for part in sorted(parts, key=lambda p: p.kind == "gripper"):  # behind their arms
+        slot, offset = place(part, taken)
+        start, stop = slots[slot]
+        if part.kind == "tool" or offset + len(part.features) > stop - start:
+            ignored += part.features
+            continue
+        taken[slot] = offset + len(part.features)
+        group: dict[str, Any] = {"name": part.name, "slot": slot, "features": part.features}
+        if part.kind == "gripper":
+            group["representation"] = "gripper"
+        else:
+            group["unit"] = _unit(part, largest.get(key, {}))
+        if offset:
+            group["offset"] = offset
+        groups.append(group)
+    return groups
+
+
+def _action_place(part: Part, taken: dict[str, int]) -> tuple[str, int]:
+    if part.kind == "waist":
+        return "waist", 0
+    if part.kind == "hand":
+        return f"{part.side or 'right'}_hand", 0
+    slot = f"{part.side}_arm" if part.side else "joints"
+    if part.kind == "gripper":
+        return slot, max(taken.get(slot, 0), 7 if slot == "joints" else 0)
+    return slot, taken.get(slot, 0)
+
+
+def _state_place(part: Part, taken: dict[str, int]) -> tuple[str, int]:
+    if not part.side and part.kind in ("arm", "gripper") and len(part.features) <= 7:
+        return "joints", 7 if part.kind == "gripper" else taken.get("joints", 0)
+    return "body", taken.get("body", 0)
+
+
+def _unit(part: Part, largest: dict[str, float]) -> str:
+    """By the largest value; the doctor looks closer."""
+    most = max((largest.get(f, 0.0) for f in part.features), default=0.0)
+    if part.kind == "hand" and 0 < most <= 1:
+        return "0-1"
+    if most <= LARGEST_ANGLE:
+        return "rad"
+    return "normalised" if most <= 110 and part.features[0].endswith(".pos") else "deg"
+
+
+def _largest(root: Path, features: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The largest value of each feature, as far as meta/stats.json tells."""
+    try:
+        stats = json.loads((root / "meta" / "stats.json").read_text())
+        return {
+            key: {
+                name: max(abs(low), abs(high))
+                for name, low, high in zip(
+                    feature_names(features[key]), stats[key]["min"], stats[key]["max"], strict=True
+                )
+            }
+            for key in ("action", "observation.state")
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _identifier(text: str) -> str:
+    return re.sub(r"\W+", "_", text).strip("_").lower() or "robot"
