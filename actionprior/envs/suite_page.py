@@ -1,0 +1,128 @@
+"""Describe and draw the tasks: ``python -m actionprior.envs.suite_page --out docs/suite.md``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from pathlib import Path
+from statistics import median
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from actionprior.envs import SUITE, env_id
+from actionprior.envs.check_experts import Outcome, run_episode
+from actionprior.envs.env import TabletopEnv
+from actionprior.envs.experts import Expert
+
+_HEAD = """\
+# The suite: thirteen tasks of five robots
+
+Written by `python -m actionprior.envs.suite_page --out docs/suite.md`: each task at the start, in
+the middle and at the end of an episode of its scripted expert, and how often that expert succeeds.
+The other ids (each robot with each task that its gripper can do) are in the [README](../README.md).
+"""
+_MODES = {
+    "joint_delta": "joint deltas",
+    "joint_position": "joint targets",
+    "ee_delta": "tip deltas",
+}
+
+
+def suite_page(page: Path, seeds: int) -> dict[str, int]:
+    """Write the page, and its pictures into the folder beside it that is named like it.
+
+    Args:
+        page: a Markdown file; replaced.
+        seeds: episodes of each expert.
+
+    Returns:
+        Successes of each environment's expert.
+    """
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    sections, found = [_HEAD], {}
+    for robot, tasks in SUITE.items():
+        for task in tasks:
+            name = env_id(robot, task)
+            env = _made(name, images=False)
+            outcomes = [run_episode(env, Expert(env), seed) for seed in range(seeds)]
+            env.close()
+            found[name] = sum(o.success for o in outcomes)
+            print(f"{name}: {found[name]} of {seeds}", flush=True)
+            picture = folder / f"{robot}_{task}.png"
+            good = [s for s, o in enumerate(outcomes) if o.success] or [0]
+            seed = good[len(found) % len(good)]  # another scene for each
+            instruction = _draw(name, seed, outcomes[seed].steps, picture)
+            shown = f"![{instruction}]({folder.name}/{picture.name})"
+            sections.append(_section(env, name, instruction, shown, outcomes))
+    page.write_text("\n".join(sections), "utf-8")
+    return found
+
+
+def _made(name: str, *, images: bool) -> TabletopEnv:
+    env = gym.make(name, images=images, render_mode="rgb_array").unwrapped
+    assert isinstance(env, TabletopEnv)  # the suite's ids are
+    return env
+
+
+def _draw(name: str, seed: int, steps: int, file: Path) -> str:
+    """Save start, middle and end of an expert's episode side by side; its instruction."""
+    from PIL import Image
+
+    env = _made(name, images=False)
+    env.reset(seed=seed)
+    expert = Expert(env)
+    expert.reset(seed)
+    frames: list[NDArray[np.uint8]] = []
+    for step in range(steps + 1):
+        if step in (0, steps // 2, steps):
+            frames.append(_frame(env))
+        env.step(expert())
+    instruction = env.instruction
+    env.close()
+    Image.fromarray(np.concatenate(frames, axis=1)).save(file, optimize=True)
+    return instruction
+
+
+def _frame(env: TabletopEnv) -> NDArray[np.uint8]:
+    frame = env.render()
+    assert frame is not None  # asked for by render_mode
+    return frame
+
+
+def _section(
+    env: TabletopEnv, name: str, instruction: str, shown: str, outcomes: list[Outcome]
+) -> str:
+    task, robot = env.task, env.robot
+    grippers = " and ".join(dict.fromkeys(arm.gripper for arm in robot.arms))
+    about = inspect.getdoc(type(task)) or ""
+    words = [f"“{w}”" for w in (*task.wordings[1:], *task.held_out_wordings)]
+    known, held_out = words[: len(task.wordings) - 1], words[len(task.wordings) - 1 :]
+    lines = [
+        f"## `{name}`\n\n{shown}\n",
+        f"“{instruction}”: {about.replace(chr(10) * 2, ' ').replace(chr(10), ' ')}\n",
+        f"- {_MODES[env.control_mode]} of {sum(arm.dof for arm in robot.arms)} joints, {grippers}, "
+        f"{robot.control_hz} Hz, at most {task.seconds:g} s",
+        f"- expert: {sum(o.success for o in outcomes)} of {len(outcomes)} episodes, "
+        f"{median(o.steps for o in outcomes):g} steps (median)",
+        f"- also worded {', '.join(known)}" if known else "",
+        f"- held out: {', '.join(held_out)}" if held_out else "",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def main() -> None:
+    """Write the page; the last line is ``RESULT {json}``, successes by environment."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file")
+    parser.add_argument("--seeds", type=int, default=100, help="episodes of each expert")
+    options = parser.parse_args()
+    found = suite_page(options.out, options.seeds)
+    print("RESULT", json.dumps({"seeds": options.seeds, "successes": found}))
+
+
+if __name__ == "__main__":
+    main()
