@@ -47,6 +47,10 @@ class Jobs:
             process.terminate()
         self._pool.shutdown(cancel_futures=True)
 
+    def stopped(self) -> bool:
+        """Whether the context is left: nothing more is begun."""
+        return self._stopped.is_set()
+
     def start(self, name: str, words: list[str]) -> None:
         """Queue ``lightning <words>``."""
         self.submit(lambda: self.run(name, words))
@@ -86,7 +90,7 @@ class Jobs:
         Raises:
             UserError: it failed; the message holds its last line and names its log.
         """
-        if self._stopped.is_set():
+        if self.stopped():
             return False
         log, start = self.logs / f"{name}.log", time.monotonic()
         print(f"$ lightning {' '.join(words)}", flush=True)
@@ -97,9 +101,11 @@ class Jobs:
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment
             )
             self._running.add(process)
+            if self.stopped():  # since it was begun: nobody else ends it
+                process.terminate()
             code = process.wait()
             self._running.discard(process)
-        if code and self._stopped.is_set():
+        if code and self.stopped():
             return False
         if code:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]

@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 import actionprior
 from actionprior.commands._jobs import Jobs
@@ -44,7 +45,6 @@ class Runs:
         self.folder = folder
         self.known = known
         self.failures: list[str] = []
-        self.revision = git_revision()
 
     def finished(self, cell: Cell) -> bool:
         """Whether the cell need not be run."""
@@ -92,7 +92,7 @@ class Runs:
     def _prepare(self, jobs: Jobs, key: str, recipe: Recipe) -> None:
         name = f"prepare-{key}"
         done = self.folder / "prepared" / name
-        with self._lock(name):
+        with self._lock(jobs, name):
             if not done.is_file():
                 done.parent.mkdir(exist_ok=True)
                 config = self._write({"data": recipe["data"]}, done.with_suffix(".yaml"))
@@ -101,7 +101,7 @@ class Runs:
 
     def _ground(self, jobs: Jobs) -> None:
         path = self._trunk()
-        with self._lock(f"trunk-{self.grid.trunk}"):
+        with self._lock(jobs, f"trunk-{self.grid.trunk}"):
             if not path.is_file():
                 path.parent.mkdir(exist_ok=True)
                 beside = path.with_suffix(".partial.safetensors")
@@ -114,10 +114,10 @@ class Runs:
 
     def _pretrain(self, jobs: Jobs, prior: Prior) -> None:
         path, name = self._prior(prior), f"prior-{prior.name}-{prior.id}"
-        with self._lock(name):
+        with self._lock(jobs, f"prior-{prior.id}"):
             if path.is_file():
                 return
-            attempt = self._attempt(path.parent)
+            revision, attempt = git_revision(), self._attempt(path.parent)
             changes = {
                 "trainer.default_root_dir": str(attempt),
                 "trainer.callbacks.ModelCheckpoint.dirpath": str(attempt),
@@ -126,7 +126,7 @@ class Runs:
             recipe = changed(prior.recipe, QUIET | changes)
             if jobs.run(name, ["fit", f"--config={self._write(recipe, attempt / 'recipe.yaml')}"]):
                 seconds = stage1_seconds(attempt, int(recipe["trainer"]["max_steps"]))
-                write_json({"seconds": seconds, "revision": self.revision}, path.parent / "told")
+                write_json({"seconds": seconds, "revision": revision}, path.parent / "told")
                 (attempt / "prior.ckpt").replace(path)
 
     def _cell(self, jobs: Jobs, cell: Cell) -> None:
@@ -135,10 +135,10 @@ class Runs:
         name = f"cell-{arm}-{cell.seed}-{cell.id}"
         if not self._prior(cell.prior).is_file():
             return  # its failure is told already
-        with self._lock(name):
+        with self._lock(jobs, f"cell-{cell.id}"):
             if self.finished(cell):
                 return
-            attempt = self._attempt(file.parent)
+            revision, attempt = git_revision(), self._attempt(file.parent)
             changes = {
                 "trainer.default_root_dir": str(attempt),
                 "model.prior_checkpoint": str(self._prior(cell.prior)),
@@ -150,7 +150,7 @@ class Runs:
             if jobs.run(name, ["fit", f"--config={config}"]):
                 told = self._prior(cell.prior).with_name("told")
                 seconds = float(json.loads(told.read_text())["seconds"])
-                Finished(measure(attempt, recipe), seconds, self.revision).write(file)
+                Finished(measure(attempt, recipe), seconds, revision).write(file)
 
     # ---- parts --------------------------------------------------------------------------------
 
@@ -179,10 +179,24 @@ class Runs:
             shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix="attempt-", dir=folder))
 
-    def _lock(self, name: str) -> FileLock:
+    @contextmanager
+    def _lock(self, jobs: Jobs, name: str) -> Iterator[None]:
+        """Hold a run, which is named by what it is: arms and studies may share it."""
         folder = self.folder / "locks"
         folder.mkdir(exist_ok=True)
-        return FileLock(folder / f"{name}.lock")
+        lock = FileLock(folder / f"{name}.lock")
+        while True:
+            if jobs.stopped():
+                raise CancelledError
+            try:
+                lock.acquire(timeout=1)
+                break
+            except Timeout:
+                continue
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _write(self, recipe: Recipe, path: Path) -> Path:
         path.write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")

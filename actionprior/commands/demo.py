@@ -7,9 +7,14 @@ process of its own; the arms differ in the switches named in ``ARMS`` and in not
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionprior.errors import UserError
+
+if TYPE_CHECKING:
+    from actionprior.commands._jobs import Jobs
 
 PRETRAIN, FINETUNE = "recipes/pretrain.yaml", "recipes/finetune.yaml"
 ARMS: dict[str, list[str]] = {
@@ -85,7 +90,7 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
     for recipe in (PRETRAIN, FINETUNE):
         if not Path(recipe).is_file():
             raise UserError(f"{recipe} is not here; run the demo in the project's folder")
-    start, chosen, folder = time.monotonic(), PRESETS[preset], Path(out)
+    start, chosen, folder = time.monotonic(), PRESETS[preset], Path(out) / preset
     folder.mkdir(parents=True, exist_ok=True)
     trunk = folder / "trunk.safetensors"
     priors = {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
@@ -98,7 +103,7 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
             jobs.wait()
         for arm, path in priors.items():
             if not (reuse and path.is_file()):
-                jobs.start(f"pretrain-{arm}", _pretrain(folder, arm, path, chosen))
+                jobs.submit(partial(_pretrain, jobs, arm, path, chosen))
         if not (reuse and trunk.is_file()):
             words = [f"--steps={chosen.ground_steps}", f"--samples={chosen.ground_samples}"]
             jobs.start("ground", ["ground", "--robots=[panda]", f"--out={trunk}", *words])
@@ -108,7 +113,7 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
         runs = []
         for seed in chosen.seeds:
             for arm in chosen.arms:
-                run = Run(arm, seed, folder / preset / f"{arm}-{seed}")
+                run = Run(arm, seed, folder / f"{arm}-{seed}")
                 runs.append(run)
                 if reuse and run.finished:
                     continue
@@ -132,7 +137,7 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
                 )
         jobs.wait()
     minutes = (time.monotonic() - start) / 60
-    report(runs, folder / preset, chosen.demonstrations, chosen.steps, minutes)
+    report(runs, folder, chosen.demonstrations, chosen.steps, minutes)
 
 
 def _recipe_robots() -> list[str]:
@@ -142,18 +147,21 @@ def _recipe_robots() -> list[str]:
     return robots
 
 
-def _pretrain(folder: Path, arm: str, path: Path, chosen: Preset) -> list[str]:
-    log = folder / "pretrain" / arm
+def _pretrain(jobs: "Jobs", arm: str, path: Path, chosen: Preset) -> None:
+    """Train a prior; its file appears when it is trained to the end, which ``reuse`` counts on."""
+    log = path.parent / "pretrain" / arm
     shutil.rmtree(log, ignore_errors=True)  # of an earlier demo
     words = [
         *_words(PRETRAIN, log),
         f"--data.episodes_per_task={chosen.pretrain_demonstrations}",
         f"--trainer.max_steps={chosen.pretrain_steps}",
         f"--trainer.val_check_interval={max(1, chosen.pretrain_steps // 2)}",
-        f"--trainer.callbacks.dirpath={path.parent}",
+        f"--trainer.callbacks.dirpath={log}",
         f"--trainer.callbacks.filename={path.stem}",
     ]
-    return words + (["--data.shuffle_time=true"] if arm == "shuffled" else [])
+    words += ["--data.shuffle_time=true"] if arm == "shuffled" else []
+    if jobs.run(f"pretrain-{arm}", words):
+        (log / path.name).replace(path)
 
 
 def _words(recipe: str, folder: Path) -> list[str]:

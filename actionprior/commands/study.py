@@ -138,7 +138,7 @@ def _print(found: "list[Finding]") -> None:
 
     from actionprior.study.page import told, verdict
 
-    table = Table(title="Targets", caption="95 % bootstrap intervals over seeds and rollouts")
+    table = Table(title="Targets", caption="95 % bootstrap intervals")
     table.add_column("quantity", max_width=44)
     for name in ("target", "paper", "found", "95 % interval", "seeds", "rollouts", "met"):
         table.add_column(name, justify="right")

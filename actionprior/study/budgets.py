@@ -28,11 +28,23 @@ class Curve(NamedTuple):
 
 
 class Results:
-    """A results table with the study that it belongs to."""
+    """A results table with the study that it belongs to.
+
+    Of a run with parts, such as each robot by itself, nothing counts before all are finished:
+    arms would be compared on different robots.
+
+    Attributes:
+        finished: rows of all finished cells.
+        table: those that count.
+    """
 
     def __init__(self, study: Study, table: Table) -> None:
+        parts: dict[tuple[object, ...], set[str]] = {}
+        for row in table:
+            parts.setdefault(_run(row), set()).add(row.part)
         self.study = study
-        self.table = table
+        self.finished = table
+        self.table = [row for row in table if parts[_run(row)] == set(study.parts)]
 
     @property
     def has_rollouts(self) -> bool:
@@ -44,11 +56,8 @@ class Results:
         return select(self.table, arm=self.study.role(role), **budget._asdict())
 
     def final(self, role: str, budget: Budget, tasks: Sequence[str] | None = None) -> list[Row]:
-        """Rollout rows at the runs' ends, of the seeds of which all parts are finished."""
-        found: dict[int, list[Row]] = {}
-        for row in full(self.rows(role, budget)):
-            found.setdefault(row.seed, []).append(row)
-        rows = [row for of_seed in found.values() if self.complete(of_seed) for row in of_seed]
+        """Rollout rows at the runs' ends."""
+        rows = full(self.rows(role, budget))
         return rows if tasks is None else select(rows, task=list(tasks))
 
     def ends(self, role: str, budget: Budget) -> list[Row]:
@@ -131,20 +140,20 @@ class Results:
         """Seed → success against training seconds of both stages."""
         result = {}
         for seed, steps in self.success_along(role, budget).items():
-            rows_K = [rows for rows in steps.values() if self.complete(rows)]
+            rows_K = list(steps.values())
             seconds = [sum(seconds_of(rows)) for rows in rows_K]
             rates = [np.mean([r.successes / r.rollouts for r in rows]) for rows in rows_K]
             if np.isfinite(seconds).all():
                 result[seed] = Curve(np.array(seconds), np.array(rates))
         return result
 
-    def complete(self, rows: Sequence[Row]) -> bool:
-        """Whether all parts of the study are among the rows."""
-        return {row.part for row in rows} == set(self.study.parts)
-
     def curve_rollouts(self, role: str, budget: Budget) -> int:
         """Rollouts along a role's runs, all seeds together."""
         return sum(row.rollouts for row in self.rows(role, budget))
+
+
+def _run(row: Row) -> tuple[object, ...]:
+    return row.arm, row.seed, row.demonstrations, row.steps
 
 
 def seconds_of(rows: Sequence[Row]) -> tuple[float, float]:

@@ -28,7 +28,7 @@ class GroupError(NamedTuple):
     budget: Budget
     prior: Estimate  # error at the end, in the group's unit
     no_prior: Estimate
-    ratio: Estimate | None  # prior / no prior, paired by seed; None: an error is 0
+    ratio: Estimate | None  # prior / no prior, paired by seed; None: an error is 0 or NaN
     bend_prior: float  # mean absolute second difference along predicted chunks, in the unit
     bend_no_prior: float
     bend_recorded: float
@@ -55,12 +55,15 @@ def group_errors(results: Results) -> list[GroupError]:
 def along(
     results: Results, role: str, budget: Budget, group: Group, column: str
 ) -> dict[int, dict[int, float]]:
-    """Seed → step → a column of the group's rows."""
-    result: dict[int, dict[int, float]] = {}
+    """Seed → step → a column of the group's rows, mean over the study's parts."""
+    found: dict[tuple[int, int], list[float]] = {}
     for row in results.rows(role, budget):
         if (row.robot, row.group, row.unit) == group:
-            result.setdefault(row.seed, {})[row.step] = getattr(row, column)
-    return {seed: dict(sorted(values.items())) for seed, values in sorted(result.items())}
+            found.setdefault((row.seed, row.step), []).append(getattr(row, column))
+    result: dict[int, dict[int, float]] = {}
+    for (seed, step), values in sorted(found.items()):
+        result.setdefault(seed, {})[step] = float(np.mean(values))
+    return result
 
 
 def at_end(
@@ -99,7 +102,7 @@ def _compared(results: Results, group: Group, budget: Budget) -> GroupError | No
         budget,
         statistics.mean(one),
         statistics.mean(other),
-        statistics.ratio(one, other) if min(one + other) > 0 else None,
+        statistics.ratio(one, other) if all(0 < e < math.inf for e in one + other) else None,
         bend("prior", "bend"),
         bend("no_prior", "bend"),
         bend("no_prior", "bend_recorded"),

@@ -81,6 +81,12 @@ def make_grid(study: Study) -> Grid:
     stage1, stage2 = (
         changed(read_yaml(stage.recipe), stage.overrides) for stage in (study.stage1, study.stage2)
     )
+    length = stage1.get("trainer", {}).get("max_steps")
+    if not isinstance(length, int) or length < 1:
+        raise StudyError(
+            f"{study.stage1.recipe} has trainer.max_steps {length!r}; expected a whole number from "
+            "1 on, which the cost of Stage 1 is told from"
+        )
     trunk = "" if study.ground is None else identity(study.ground)
     cells: dict[_Key, Cell] = {}
     priors: dict[tuple[str, int], Prior] = {}
@@ -99,7 +105,20 @@ def make_grid(study: Study) -> Grid:
                         recipe = _stage2(study, stage2, key, block.curve)
                         known = identity([recipe, priors[name, own].id, trunk])
                         cells[key] = Cell(arm, part, priors[name, own], *key[2:], recipe, known)
+    _check_groups(study, list(cells.values()))
     return Grid(list(cells.values()), trunk)
+
+
+def _check_groups(study: Study, cells: list[Cell]) -> None:
+    played = set()
+    for cell in cells:
+        tasks = (member(cell.recipe, ROLLOUTS) or {}).get("init_args", {}).get("env_ids", [])
+        played |= {tasks} if isinstance(tasks, str) else set(tasks)
+    for group, names in study.groups.items():
+        if unknown := sorted(set(names) - played):
+            raise StudyError(
+                f"groups.{group} names {unknown}, which no cell plays; expected of {sorted(played)}"
+            )
 
 
 def _prior(study: Study, stage1: Recipe, name: str, seed: int) -> Prior:

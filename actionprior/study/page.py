@@ -16,7 +16,8 @@ from actionprior.study.targets import Finding
 
 METHOD = """\
 Intervals are 95 %. Of success: two-level bootstrap, seeds as a whole and rollouts within them. Of
-differences: paired by seed and by scene, both resampled. IQM is the interquartile mean over seeds
+differences: paired by seed and by scene, both resampled. Of ratios, the lead at equal compute and
+the demonstrations needed: seeds alone are resampled. IQM is the interquartile mean over seeds
 and tasks; P(better) the probability that a run of the arm does better on a task than one of the
 arm it is held against, ½ where they are alike (the ideas of rliable: Agarwal et al., *Deep
 reinforcement learning at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a
@@ -107,10 +108,9 @@ def told(finding: Finding) -> tuple[str, str]:
         "never" if math.isinf(x) else f"{x:{signed}.3g}"
         for x in (finding.value, finding.low, finding.high)
     )
-    if finding.seeds == 1 and finding.rollouts == 0:
-        low = high = ""
     unit = "" if value == "never" else f" {finding.unit}"
-    return value + unit, f"{low} to {high}" if low else "one seed"
+    alone = finding.seeds == 1 and finding.low == finding.high  # seeds are all that is resampled
+    return value + unit, "one seed" if alone else f"{low} to {high}"
 
 
 def verdict(finding: Finding) -> str:
@@ -135,17 +135,18 @@ def arm_table(results: Results, found: Sequence[Summary]) -> str:
 
 
 def error_table(found: Iterable[GroupError]) -> str:
-    """Errors, bends and steps of each feature group at each budget."""
+    """Errors, bends and steps of each feature group at each budget; of one seed no intervals."""
     head = ["group", "unit", "demos", "steps", "no prior", "prior", "change [%]"]
     head += ["bend: no prior", "bend: prior", "bend: recorded", "steps to match", "seeds"]
     rows = []
     for f in found:
-        errors = (_interval(e, ".3g", 1) for e in (f.no_prior, f.prior))
+        shown = _interval if f.seeds > 1 else _value
+        errors = (shown(e, ".3g", 1) for e in (f.no_prior, f.prior))
         change = "–"
         if f.ratio is not None:
-            change = _interval(Estimate(*(x - 1 for x in f.ratio)), "+.1f", 100)
+            change = shown(Estimate(*(x - 1 for x in f.ratio)), "+.1f", 100)
         bends = (f"{x:.2g}" for x in (f.bend_no_prior, f.bend_prior, f.bend_recorded))
-        steps = _interval(f.steps_to_match, ".0f", 1)
+        steps = shown(f.steps_to_match, ".0f", 1)
         steps += f"; {f.never} never" if f.never else ""
         name = f"{f.group.robot}: {f.group.name.replace('_', ' ')}"
         rows.append((name, f.group.unit, *f.budget, *errors, change, *bends, steps, f.seeds))
@@ -156,8 +157,12 @@ def error_table(found: Iterable[GroupError]) -> str:
 
 
 def _counts(results: Results, cells: int) -> str:
-    table = results.table
-    done = len({(r.arm, r.part, r.seed, r.demonstrations, r.steps) for r in table})
+    table = results.finished
+    done, counted = (
+        len({(r.arm, r.part, r.seed, r.demonstrations, r.steps) for r in rows})
+        for rows in (table, results.table)
+    )
+    part = f"; {done - counted} wait for their run's other parts and count nowhere below"
     trained = len({r.cell for r in table})
     seeds = sorted({r.seed for r in table})
     once = {(r.cell, r.step, r.task): r.rollouts for r in table}
@@ -169,7 +174,8 @@ def _counts(results: Results, cells: int) -> str:
     )
     return (
         f"{done} of {cells} cells are finished ({trained} different runs), seeds {seeds} "
-        f"({priors}), {sum(once.values())} rollouts; revisions {revisions}."
+        f"({priors}), {sum(once.values())} rollouts; "
+        f"revisions {revisions}{part if counted < done else ''}."
     )
 
 
@@ -250,6 +256,10 @@ def _changes(overrides: dict[str, object]) -> str:
 def _interval(estimate: Estimate, form: str, scale: float) -> str:
     value, low, high = (f"{scale * x:{form}}" for x in estimate)
     return f"{value} ({low} to {high})"
+
+
+def _value(estimate: Estimate, form: str, scale: float) -> str:
+    return f"{scale * estimate.value:{form}}"
 
 
 def _mean(values: Iterable[float]) -> str:

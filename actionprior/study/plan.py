@@ -144,7 +144,7 @@ class Study:
         for key in ("stage1", "stage2", "priors", "arms", "cells"):
             if not plain.get(key):
                 raise StudyError(f"{key} is missing")
-        fields = dict(plain)
+        fields = {key: value for key, value in plain.items() if value is not None}
         for key in ("stage1", "stage2"):
             fields[key] = _made(Stage, plain[key], key)
         for key in ("priors", "parts"):
@@ -192,19 +192,25 @@ class Study:
             raise StudyError(
                 f"evaluation.curve_rollouts is {e.curve_rollouts}, expected at most rollouts"
             )
-        for role, name in self.roles.items():
+        for group, tasks in _mapping(self.groups, "groups").items():
+            if not isinstance(tasks, list):
+                raise StudyError(f"groups.{group} is {tasks!r}, expected a list of tasks")
+        for role, name in _mapping(self.roles, "roles").items():
             _one_of(role, ROLES, "roles")
             _one_of(name, self.arms, f"roles.{role}")
-        for title, sweep in self.sweeps.items():
+        for title, sweep in _mapping(self.sweeps, "sweeps").items():
             if not isinstance(sweep, dict) or set(sweep) != {"x", "arms"}:
                 raise StudyError(f"sweeps.{title} is {sweep!r}, expected a mapping of x and arms")
-            for name in sweep["arms"]:
+            for name in _mapping(sweep["arms"], f"sweeps.{title}.arms"):
                 _one_of(name, self.arms, f"sweeps.{title}.arms")
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StudyError(f"{where} is {value!r}, expected a mapping")
+    for name in value:
+        if not isinstance(name, str):
+            raise StudyError(f"{where} names {name!r}, expected text; put it in quotes")
     return value
 
 

@@ -89,7 +89,7 @@ def success(
 
     A resample draws S seeds, then N rollouts in each of their tasks. Where seeds do not differ
     the interval is wider than it need be, by a factor of up to √2; of a single seed it holds the
-    noise of the rollouts alone. Where all rollouts agree, see ``_no_variation``.
+    noise of the rollouts alone. Where resamples do not differ, see ``_no_variation``.
 
     Args:
         outcome_STN: 0 or 1 (S, T, N).
@@ -193,11 +193,15 @@ def _outcomes(outcome_STN: npt.ArrayLike) -> Array:
 def _no_variation(found: Estimate, value_STN: Array, least: float) -> Estimate:
     """Of n equal outcomes, resampling knows no uncertainty: Wilson's z² / (n + z²) serves.
 
+    n are all of them, or those of one task where tasks differ, but no task from itself.
+
     Source: the bound of 0 successes of n (Wilson, JASA 22, 1927).
     """
-    if np.ptp(value_STN) > 0:
+    if found.low < found.high:
         return found
-    reach = Z**2 / (value_STN.size + Z**2)
+    seeds, _, scenes = value_STN.shape
+    count = seeds * scenes if np.ptp(value_STN) > 0 else value_STN.size
+    reach = Z**2 / (count + Z**2)
     return Estimate(found.value, max(least, found.value - reach), min(1.0, found.value + reach))
 
 

@@ -67,7 +67,7 @@ def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float
     by_seed: dict[int, list[Row]] = {}
     for row in results.ends(arm, budget):
         by_seed.setdefault(row.seed, []).append(row)
-    known = [budgets.seconds_of(rows) for rows in by_seed.values() if results.complete(rows)]
+    known = [budgets.seconds_of(rows) for rows in by_seed.values()]
     if not known:
         return float("nan"), float("nan")
     one, two = np.mean(known, axis=0).tolist()

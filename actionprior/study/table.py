@@ -169,9 +169,12 @@ def paired(groups: Sequence[Sequence[Row]]) -> Paired | None:
 
 
 def by_seed(rows: Iterable[Row], column: str) -> dict[int, float]:
-    """One number a seed: the column's mean over the seed's rows, NaN left out."""
-    values: dict[int, list[float]] = {}
+    """One number a seed: the column's mean over each part's rows, then over parts; no NaN."""
+    values: dict[int, dict[str, list[float]]] = {}
     for row in rows:
         if not math.isnan(value := float(getattr(row, column))):
-            values.setdefault(row.seed, []).append(value)
-    return {seed: float(np.mean(v)) for seed, v in sorted(values.items())}
+            values.setdefault(row.seed, {}).setdefault(row.part, []).append(value)
+    return {
+        seed: float(np.mean([np.mean(v) for v in parts.values()]))
+        for seed, parts in sorted(values.items())
+    }

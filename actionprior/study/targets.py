@@ -158,8 +158,8 @@ def _equal_compute(results: Results) -> Found:
     """Smallest mean lead over the no-prior arm from a third of its run on, at equal seconds."""
     budget = _budget(results, "no_prior", "prior")
     curves = [results.success_by_seconds(role, budget) for role in ("no_prior", "prior")]
-    seeds = _shared(*curves)
-    if min(len(curve[s][0]) for curve in curves for s in seeds) < 3:
+    seeds = [s for s in _shared(*curves) if all(len(curve[s].rate_K) >= 3 for curve in curves)]
+    if not seeds:
         raise Missing("success was not measured along the runs (cells with `curve: true`)")
     leads = []
     for seed in seeds:

@@ -48,7 +48,11 @@ def test_the_demo_runs_from_a_clone(tmp_path: Path) -> None:
     assert result["rollouts"] == 4  # one of each task
     with Image.open(tmp_path / "outputs/demo/smoke/demo.png") as picture:
         assert picture.size[0] > 1000
-    shutil.rmtree(tmp_path / "outputs/demo/smoke/no_prior-0")  # as if it had been interrupted
+    smoke = tmp_path / "outputs/demo/smoke"
+    shutil.rmtree(smoke / "no_prior-0")  # as if it had been interrupted
+    # Before: what a prior in training writes is not yet the prior.
+    assert not list((smoke / "pretrain").rglob("*.ckpt"))
+    assert (smoke / "prior.ckpt").is_file()
     again = subprocess.run(
         [*command, "demo", "--preset=smoke", "--reuse=true"],
         cwd=tmp_path,

@@ -9,12 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from actionprior.cli import main
+from actionprior.commands._jobs import Jobs
+from actionprior.commands._study_runs import Runs
+from actionprior.errors import UserError
+from actionprior.study.grid import make_grid
+from actionprior.study.plan import Study
 from actionprior.study.table import Row, read_table
 
 PROJECT = Path(__file__).parents[2]
@@ -155,12 +163,67 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert message in capsys.readouterr().err
 
 
+def test_one_run_is_one_run_whatever_its_arms_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs of an array, whose cells are the same run: one waits for the other."""
+    shutil.copytree(PROJECT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    twice = {"also": {"prior": "base"}} | STUDY["arms"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY | {"arms": twice}))
+    study = Study.read("tiny.yaml")
+    prior, also = (replace(make_grid(study).cells[1], arm=arm) for arm in ("prior", "also"))
+    inside, begun = threading.Event(), []
+
+    def fit(_: Jobs, name: str, words: list[str]) -> bool:
+        begun.append(name)
+        inside.set()
+        time.sleep(1.5)
+        folder = Path(words[1].removeprefix("--config=")).parent
+        assert folder.is_dir()  # nobody took it away
+        return False
+
+    monkeypatch.setattr(Jobs, "run", fit)
+    out = tmp_path / "out"
+    prior_file = out / "priors" / prior.prior.id / "prior.ckpt"
+    prior_file.parent.mkdir(parents=True)
+    prior_file.touch()
+    with Jobs(out / "logs") as jobs:
+        runs = [Runs(study, make_grid(study), out, set()) for _ in range(2)]
+        jobs.submit(partial(runs[0]._cell, jobs, prior))
+        assert inside.wait(30)
+        jobs.submit(partial(runs[1]._cell, jobs, also))
+        jobs.wait()
+    assert len(begun) == 2
+
+
+def test_who_waits_for_anothers_run_can_be_ended(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from functools import partial
+from actionprior.commands._jobs import Jobs
+from actionprior.commands._study_runs import Runs
+from actionprior.study.grid import Grid
+
+out = Path({str(tmp_path)!r})
+runs = Runs(None, Grid([], "trunk"), out, set())
+with Jobs(out / "logs") as jobs:
+    jobs.submit(partial(runs._ground, jobs))
+    print("waiting", flush=True)
+    jobs.wait()
+"""
+    (tmp_path / "locks").mkdir()
+    with FileLock(tmp_path / "locks" / "trunk-trunk.lock"):
+        waiting = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"waiting\n"
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(20) == 128 + signal.SIGTERM
+
+
 def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from actionprior.commands._jobs import Jobs
-    from actionprior.errors import UserError
-
     asked: list[str] = []
     grounding = threading.Event()
 

@@ -246,6 +246,9 @@ def test_the_committed_studies_say_what_they_promise(
         ({"roles": {"prior": "x"}}, "roles.prior names 'x'"),
         ({"sweeps": {"data": {"arms": {}}}}, "sweeps.data is"),
         ({"sweeps": {"data": {"x": "", "arms": {"x": 1}}}}, "sweeps.data.arms names 'x'"),
+        ({"sweeps": {"data": {"x": "", "arms": ["full"]}}}, r"sweeps.data.arms is \['full'\]"),
+        ({"groups": {"tail": "actionprior/PandaPush-v0"}}, "groups.tail is 'actionprior/PandaP"),
+        ({"arms": {16: {"prior": "base"}}}, "arms names 16, expected text; put it in quotes"),
     ],
 )
 def test_what_is_wrong_in_a_study_file_is_said(
@@ -253,6 +256,25 @@ def test_what_is_wrong_in_a_study_file_is_said(
 ) -> None:
     with pytest.raises(StudyError, match=r"study\.yaml: .*" + message):
         study(tmp_path, **parts)
+
+
+def test_what_is_commented_out_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    empty = dict.fromkeys(("sweeps", "roles", "parts", "groups", "title", "evaluation"))
+    assert study(tmp_path, **empty) == study(tmp_path)
+
+
+def test_what_no_cell_plays_is_in_no_group(tmp_path: Path) -> None:
+    named = study(tmp_path, groups={"tail": ["actionprior/PandaPsuh-v0"]})
+    with pytest.raises(
+        StudyError, match=r"groups\.tail names .*Psuh.*, which no cell plays; expec"
+    ):
+        make_grid(named)
+
+
+def test_a_stage_1_without_an_end_in_steps_is_refused(tmp_path: Path) -> None:
+    stage1 = PLAIN["stage1"] | {"overrides": {"trainer.max_steps": -1, "trainer.max_epochs": 2}}
+    with pytest.raises(StudyError, match=r"pretrain\.yaml has trainer\.max_steps -1; expected a"):
+        make_grid(study(tmp_path, stage1=stage1))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_intervals_hold_their_value_and_agreement_is_not_certainty() -> None:
     reach = 1.96**2 / (60 + 1.96**2)  # of 60 equal outcomes, by Wilson
     assert statistics.success(certain) == pytest.approx((1, 1 - reach, 1), abs=1e-4)
     assert statistics.success(1 - certain) == pytest.approx((0, 0, reach), abs=1e-4)
+    halves = np.broadcast_to(np.array([0.0, 1.0])[:, None], (3, 2, 10))
+    of_a_task = 1.96**2 / (30 + 1.96**2)  # no task differs from itself
+    wide = pytest.approx((0.5, 0.5 - of_a_task, 0.5 + of_a_task), abs=1e-4)
+    assert statistics.success(halves) == wide
+    seldom = np.zeros((3, 4, 30))
+    seldom[0, 0, :2] = 1
+    iqm = statistics.success(seldom, statistics.interquartile_means)
+    assert iqm == pytest.approx((0, 0, 1.96**2 / (90 + 1.96**2)), abs=1e-4)
     none = statistics.success_difference(certain, certain)
     assert none == pytest.approx((0, -reach, reach), abs=1e-4)
     assert statistics.improvement(certain, certain) == (0.5, 0.5, 0.5)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from actionprior.study.budgets import Budget, Results
 from actionprior.study.figures import draw_all
-from actionprior.study.page import write_page
+from actionprior.study.page import told, write_page
 from actionprior.study.recipe import StudyError
 from actionprior.study.summary import seconds_of, summaries
-from actionprior.study.table import paired, read_table, select, write_table
+from actionprior.study.table import by_seed, paired, read_table, select, write_table
 from actionprior.study.targets import findings
 from tests.study import made_up
 
@@ -66,9 +66,53 @@ def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
     begun = [r for r in rows if (r.seed, r.part) != (2, "second")]
     assert {r.seed for r in Results(study, begun).final("prior", budget)} == {0, 1}
     assert set(Results(study, begun).errors("prior", budget)) == {0, 1}
+    of_both = Results(study, [r for r in rows if r.seed < 2])
+    whole_seeds = findings(study, of_both.table)
+    assert findings(study, begun) == whole_seeds
     # Every part is a cell: 9 arms, 2 numbers of demonstrations, 5 finished parts of 3 seeds.
     write_page(Results(study, begun), [], [], tmp_path / "page.md", "study.yaml", 108)
-    assert "90 of 108 cells are finished" in (tmp_path / "page.md").read_text()
+    text = (tmp_path / "page.md").read_text()
+    assert "90 of 108 cells are finished" in text
+    assert "18 wait for their run's other parts and count nowhere below" in text
+    write_page(of_both, [], [], tmp_path / "both.md", "study.yaml", 108)
+    tables = [
+        (tmp_path / f"{name}.md").read_text().partition("## ")[2] for name in ("page", "both")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_parts_weigh_alike_whatever_the_number_of_their_tasks(tmp_path: Path) -> None:
+    study = replace(made_up.plan(tmp_path), parts={"first": {}, "second": {}})
+    rows = [
+        row._replace(part=part, initial_loss=loss)
+        for part, tasks, loss in (
+            ("first", ["", made_up.TASKS[0]], 1.0),
+            ("second", ["", *made_up.TASKS[1:]], 3.0),
+        )
+        for row in select(made_up.table(), task=tasks)
+    ]
+    assert by_seed(select(rows, arm="full"), "initial_loss") == {0: 2.0, 1: 2.0, 2: 2.0}
+    (found,) = (f for f in findings(study, rows) if f.key == "initial_loss")
+    assert found.value == pytest.approx(1)
+
+
+def test_a_seed_without_a_curve_takes_no_lead_from_the_others(tmp_path: Path) -> None:
+    study, rows = made_up.plan(tmp_path), made_up.table()
+    kept = [r for r in rows if r.seed != 2 or not r.task or r.step == r.steps]
+    some, none = (
+        {f.key: f for f in findings(study, found)}["equal_compute"]
+        for found in (kept, [r for r in rows if not r.task or r.step == r.steps])
+    )
+    assert some.seeds == 2
+    assert some.value is not None
+    assert "success was not measured along the runs" in none.note
+
+
+def test_of_one_seed_no_interval_over_seeds_is_told(tmp_path: Path) -> None:
+    found = {f.key: f for f in findings(made_up.plan(tmp_path), made_up.table(seeds=1))}
+    for key in ("initial_loss", "equal_compute", "demonstrations", "latency"):
+        assert told(found[key])[1] == "one seed", key
+    assert " to " in told(found["rich"])[1]  # of its rollouts
 
 
 def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
