@@ -11,13 +11,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoint_io import CheckpointError
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkError
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.networks.prior_checkpoint import describe_into
+from actionprior.networks.policy_checkpoint import STAGE2
+from actionprior.networks.prior_checkpoint import describe_into, require_same_prior
 from actionprior.normalization import Normalizer
 from actionprior.training import FlowNoise, StageModule
 
@@ -35,6 +37,8 @@ class MotionPriorModule(StageModule):
     than the action before the chunk) and ``.../untrained_mae_…`` (an untrained decoder has zero
     velocity and returns its noise), and ``val/<robot>/error_over_copy_last`` (unit-free).
     """
+
+    batch_type = TrajectoryBatch
 
     def __init__(
         self,
@@ -106,6 +110,18 @@ class MotionPriorModule(StageModule):
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other robots, of other sizes or of the other stage.
+
+        Raises:
+            CheckpointError: naming what differs.
+        """
+        path = self.checkpoint_path
+        if STAGE2 in checkpoint:
+            raise CheckpointError(f"{path} is of Stage 2, expected one of Stage 1")
+        require_same_prior(self.prior, checkpoint, path)
+        super().on_load_checkpoint(checkpoint)
+
     # ---- steps ----------------------------------------------------------------------------
 
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
@@ -163,7 +179,8 @@ class MotionPriorModule(StageModule):
     def _evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
         size = len(batch.embodiment_B)
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
-        self.log(f"{split}/loss", self._reconstruction_loss(batch, noise, 0.0, 1), batch_size=size)
+        loss = self._reconstruction_loss(batch, noise, 0.0, 1)
+        self.log(f"{split}/loss", loss, batch_size=size, sync_dist=True)
         n = self.prior.normalizer
         start_BHA = noise.normal(*batch.action_BHA.shape, like=batch.action_BHA)
         rebuilt_BHA = self.prior.sample_relative(

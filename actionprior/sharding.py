@@ -9,9 +9,11 @@ from typing import Any, override
 
 import torch
 from lightning import LightningModule
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Size, Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -36,6 +38,7 @@ from actionprior.layers import repeated_layers
 from actionprior.sharded_checkpoint_io import ShardedCheckpoint, save_sharded
 from actionprior.shards import my_rows, together
 
+TRAINED = "current_model_state"  # Lightning's key of the weights behind the averages
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 """What Lightning calls in the place of ``forward``."""
 
@@ -115,9 +118,10 @@ class ShardedStrategy(ModelParallelStrategy):
         checkpoint: dict[str, Any] = {}
         together(lambda: self._verify(path))
         together(lambda: checkpoint.update(_read(path, mesh)))
+        assert self.lightning_module is not None
+        go_on_from_trained(self.lightning_module, checkpoint, path)
         weights, states = (checkpoint.pop(key, {}) for key in ("state_dict", "optimizer_states"))
         assert self.model is not None
-        assert self.lightning_module is not None
         for name, held in get_model_state_dict(self.model).items():
             if isinstance(held, DTensor) and name in weights:
                 weights[name] = _sharded(weights[name], mesh)
@@ -198,6 +202,22 @@ def shard(module: LightningModule, mesh: DeviceMesh) -> None:
     fully_shard(module, mesh=mesh)
     for name in STEPS:
         register_fsdp_forward_method(module, name)
+
+
+def go_on_from_trained(module: LightningModule, checkpoint: dict[str, Any], path: object) -> None:
+    """Where this run averages no weights, train those on that a checkpoint has beside averages.
+
+    Lightning's ``WeightAveraging`` saves the averages as the weights, which moments and schedule
+    know nothing of.
+    """
+    trainer = module.trainer
+    averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]  # typed as Fabric's too
+    if trainer.state.fn == TrainerFn.FITTING and not averages and TRAINED in checkpoint:
+        rank_zero_warn(
+            f"{path} has averaged weights beside those in training; this run averages none and "
+            "goes on from the latter"
+        )
+        checkpoint["state_dict"] = checkpoint.pop(TRAINED)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from actionprior.bad_steps import BadSteps
 from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
-from actionprior.sharding import ShardedStrategy, shard, whole
+from actionprior.sharding import ShardedStrategy, go_on_from_trained, shard, whole
 from actionprior.transfer import sent
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}
 BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
 
@@ -57,7 +58,12 @@ class StageModule(LightningModule):
 
     A step whose gradient is NaN or infinite on any rank changes no weight on any; it counts as a
     step. ``train/skipped_steps`` are all such steps since the run began.
+
+    Attributes:
+        batch_type: what the data give.
     """
+
+    batch_type: type[tuple[Any, ...]]
 
     def __init__(
         self,
@@ -111,8 +117,13 @@ class StageModule(LightningModule):
 
         Raises:
             UserError: the strategy shards weights in another way than :class:`ShardedStrategy`,
-                or a callback averages them.
+                or a callback averages them; or weights are not kept in 32 bits.
         """
+        if (precision := self.trainer.precision) not in PRECISIONS:
+            raise UserError(
+                f"trainer.precision is {precision}; expected one of {sorted(PRECISIONS)}: weights "
+                "are trained in 32 bits"
+            )
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
             shard(self, strategy.device_mesh["data_parallel"])
@@ -140,6 +151,11 @@ class StageModule(LightningModule):
         optimizer = torch.optim.AdamW(
             groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=not scaled
         )
+        if not math.isfinite(self.trainer.estimated_stepping_batches):
+            raise UserError(
+                "the run has no length in steps: set trainer.max_steps or trainer.max_epochs, over "
+                "which the learning rate falls"
+            )
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.rate(k, total))
         return {
@@ -206,8 +222,15 @@ class StageModule(LightningModule):
         """Keep the count of steps not taken."""
         checkpoint[BAD_STEPS] = self.bad_steps.state_dict()
 
+    @property
+    def checkpoint_path(self) -> str:
+        """What the trainer loads, for messages."""
+        return str(getattr(self._trainer, "ckpt_path", None) or "the checkpoint")
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting, and with the weights in training."""
+        if self._trainer is not None:
+            go_on_from_trained(self, checkpoint, self.checkpoint_path)
         if BAD_STEPS in checkpoint:  # not before 0.3
             self.bad_steps.load_state_dict(checkpoint[BAD_STEPS])
 
@@ -225,6 +248,24 @@ class StageModule(LightningModule):
             shares = (self._seen_E / self._seen_E.sum()).tolist()
             for name, share in zip(names, shares, strict=True):
                 self.log(f"train/share/{name}", share)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ANN401  Lightning's own
+        """Refuse what another module's data give.
+
+        Raises:
+            UserError: naming both.
+        """
+        if not isinstance(batch, self.batch_type):
+            data = type(getattr(self.trainer, "datamodule", None)).__name__
+            raise UserError(
+                f"{type(self).__name__} takes {self.batch_type.__name__}, and {data} gives "
+                f"{type(batch).__name__}: Stage 1 needs data_modules.LeRobotTrajectories or its "
+                "like, Stage 2 data_modules.LeRobotVLA or its like"
+            )
+
+    on_validation_batch_start = on_train_batch_start
+    on_test_batch_start = on_train_batch_start
+    on_predict_batch_start = on_train_batch_start
 
     def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
         """The loss to learn from; a bad one gives a gradient that is dropped on every rank."""

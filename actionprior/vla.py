@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,12 @@ from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkBend, ChunkError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.networks.policy_checkpoint import STAGE2, described_trunk, make_trunk
+from actionprior.networks.policy_checkpoint import (
+    STAGE2,
+    described_trunk,
+    make_trunk,
+    require_same_policy,
+)
 from actionprior.networks.policy_network import History, PolicyNetwork
 from actionprior.networks.prior_checkpoint import describe_into, starting_prior
 from actionprior.networks.trunks.base import Trunk
@@ -37,6 +43,8 @@ class VLAModule(StageModule):
     The architecture of the prior is read from its checkpoint. A checkpoint of this module
     stands alone: the Stage-1 file is not needed again.
     """
+
+    batch_type = VLABatch
 
     def __init__(
         self,
@@ -178,6 +186,14 @@ class VLAModule(StageModule):
 
     # ---- life cycle -----------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Warn where the policy could not learn to see."""
+        if self.network.trunk.blind and not self.trainer.ckpt_path:
+            rank_zero_warn(
+                f"{type(self.network.trunk).__name__} is frozen with random weights, so that the "
+                "policy hardly sees: give it weights to start from, or let it train"
+            )
+
     def configure_model(self) -> None:
         """Check that data and prior agree; fit the statistics of robots new in this stage."""
         data = embodied(self)
@@ -198,8 +214,13 @@ class VLAModule(StageModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read a checkpoint of an older format as if it were of the newest."""
-        migrate(checkpoint)
+        """Read a checkpoint of an older format as if it were of the newest.
+
+        Raises:
+            CheckpointError: it is of Stage 1, or of another policy; naming what differs.
+        """
+        migrate(checkpoint, self.checkpoint_path)
+        require_same_policy(self.network, self.settings, checkpoint, self.checkpoint_path)
         super().on_load_checkpoint(checkpoint)
 
     @classmethod
@@ -338,7 +359,9 @@ class VLAModule(StageModule):
             "cosine": similarity_BB.diagonal().mean(),
             "retrieval": hits_B.float().mean(),
         }
-        self.log_dict({f"{split}/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ))
+        self.log_dict(
+            {f"{split}/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ), sync_dist=True
+        )
         start_BHA = noise.normal(*future.action_BHA.shape, like=z_BZ)
         predicted_BHA = self.network.decode(z_BZ, batch.observation, start_BHA)
         n = self.prior.normalizer

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -113,7 +114,8 @@ class RolloutEvaluation(pl.Callback):
         """Register the environments, so that a wrong name shows before training.
 
         Raises:
-            RolloutError: a module of ``import_modules`` does not exist, or weights are sharded.
+            RolloutError: a module of ``import_modules`` or an environment does not exist, the
+                module has no such robot, or weights are sharded.
         """
         if isinstance(trainer.strategy, ModelParallelStrategy):
             raise RolloutError(
@@ -126,6 +128,19 @@ class RolloutEvaluation(pl.Callback):
                 importlib.import_module(name)
             except ModuleNotFoundError as error:
                 raise RolloutError(f"import_modules names {name!r}: {error}") from error
+        known = [robot.name for robot in getattr(pl_module, "embodiments", [])]
+        for env_id in self.env_ids:
+            try:
+                gym.spec(env_id)
+            except gym.error.Error as error:
+                raise RolloutError(
+                    f"RolloutEvaluation: env_ids names {env_id!r}: {error}"
+                ) from None
+            if known and (robot := self._robot(env_id)) not in known:
+                raise RolloutError(
+                    f"RolloutEvaluation: environment {env_id!r} is for embodiment {robot!r}, and "
+                    f"the policy knows {known}"
+                )
         self._evaluated_step = -1
 
     def on_train_batch_end(

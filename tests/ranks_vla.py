@@ -46,6 +46,7 @@ class Tell(Log):
         told = {key: [row[f"train/{key}"] for row in self.rows] for key in ("lambda", "loss")}
         weights = [whole(p.detach()).double().abs().sum() for p in module.parameters()]
         told["weights"] = float(sum(weights))
+        told["held out"] = float(trainer.callback_metrics["val/cosine"])
         name = f"rank{trainer.global_rank}of{trainer.world_size}.json"
         (self.folder / name).write_text(json.dumps(told))
         trainer.save_checkpoint(self.folder / f"of{trainer.world_size}.ckpt")
@@ -64,7 +65,9 @@ def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> N
         strategy=ShardedStrategy() if strategy == "sharded" else strategy,
         gradient_clip_val=1.0,
         max_steps=6,
-        limit_val_batches=0,
+        limit_val_batches=2,
+        val_check_interval=6,
+        check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=[Tell(folder)],
         logger=False,

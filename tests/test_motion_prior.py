@@ -1,5 +1,6 @@
 """Stage 1: it learns, reports in the robots' units, resumes exactly and says what is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from actionprior.errors import UserError
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.networks.prior_checkpoint import load_prior
-from tests.synthetic import ToyTrajectories
+from tests.synthetic import ToyTrajectories, ToyVLA
 
 SMALL = PriorArchitecture(width=32, latent_width=16, encoder_depth=1, decoder_depth=2, heads=2)
 
@@ -154,3 +155,36 @@ def test_bad_set_ups_are_told_in_one_sentence(tmp_path: Path) -> None:
         UserError, match=r"training loss (nan|inf) on rank 0.* 11 bad steps in a row"
     ):
         trainer(tmp_path, 50).fit(broken, ToyTrajectories())
+
+
+def test_a_checkpoint_of_another_prior_is_refused(tmp_path: Path) -> None:
+    """Also where each shape fits: statistics and soft tokens would be another robot's."""
+    data, saved = ToyTrajectories(robots="delta"), tmp_path / "delta.ckpt"
+    runner = trainer(tmp_path, 1)
+    runner.fit(module(data), data)
+    runner.save_checkpoint(saved)
+    other = ToyTrajectories(robots="position")
+    told = r"delta\.ckpt was trained on \['panda'\], in this order, and not on \['kuka'\]"
+    for verb in ("fit", "validate", "test"):
+        with pytest.raises(CheckpointError, match=told):
+            getattr(trainer(tmp_path, 2), verb)(module(other), other, ckpt_path=saved)
+    faster = ToyTrajectories(robots="delta")
+    faster.robots = [replace(faster.robots[0], control_hz=20)]
+    with pytest.raises(CheckpointError, match="robot 'panda' differs: control_hz is"):
+        trainer(tmp_path, 2).fit(module(faster), faster, ckpt_path=saved)
+    wider = module(data, architecture=replace(SMALL, width=64))
+    with pytest.raises(CheckpointError, match=r"architecture\.width is 32 there and 64 here"):
+        trainer(tmp_path, 2).fit(wider, data, ckpt_path=saved)
+
+
+def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
+    data = ToyTrajectories()
+    with pytest.raises(UserError, match=r"no length in steps: set trainer\.max_steps"):
+        trainer(tmp_path, -1, max_epochs=-1, max_time="00:00:01:00").fit(module(data), data)
+    with pytest.raises(UserError, match=r"trainer\.precision is bf16-true; expected one of"):
+        trainer(tmp_path, 1, precision="bf16-true").fit(module(data), data)
+    with pytest.raises(UserError, match="width 32 is not a multiple of 5 heads"):
+        module(data, architecture=replace(SMALL, heads=5))
+    seen = ToyVLA()
+    with pytest.raises(UserError, match="takes TrajectoryBatch, and ToyVLA gives VLABatch"):
+        trainer(tmp_path, 1).fit(module(seen), seen)

@@ -20,6 +20,7 @@ from actionprior.networks.trunks import open_clip as open_clip_trunk
 from actionprior.networks.trunks.towers import ClipParts, clip_parts
 from actionprior.vla import VLAModule
 from tests.benchmarks.conftest import needs
+from tests.datasets import write_dataset
 from tests.networks.trunks.conftest import TIMM_TOWER, known
 from tests.networks.trunks.test_hub import save_clip
 
@@ -44,14 +45,34 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
     tested |= {"pretrain_suite.yaml", "finetune_suite.yaml", "cluster.yaml", "sharded.yaml"}
+    tested |= {"vla.yaml"}
     tested |= {"metaworld_pretrain.yaml", "metaworld_finetune.yaml"}
     # tests/commands/test_record.py
     tested |= {"metaworld_record.yaml", "metaworld_record_blind.yaml"}
     # tests/study/test_grid.py, commands/test_study.py
-    kinds = ["", "_small", "_ablation", "_search", "_wordings", "_real", "_real_tuning"]
+    kinds = ["", "_small", "_ablation", "_search", "_wordings", "_long", "_real", "_real_tuning"]
     studies = {f"study{kind}.yaml" for kind in [*kinds, "_metaworld"]}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
     assert {p.stem for p in (RECIPES / "trunks").glob("*.yaml")} == TRUNKS
+
+
+def test_the_second_stage_stacks_on_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a dataset of one's own to a policy, without a recipe of one's own."""
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_dataset(Path("mine"), (20, 18), cameras={"observation.images.front": "image"})
+    main(["describe", "mine", "--name=my_arm", "--out=my_arm.yaml"])
+    quick = ["--data.batch_size=4", "--trainer.accelerator=cpu"]
+    fit = ["fit", "--config=my_arm.yaml", *quick]
+    lightning(tmp_path, *fit, "--trainer.max_steps=2", monkeypatch=monkeypatch)
+    (prior,) = Path("runs").rglob("prior.ckpt")
+    second = [*fit, f"--config={RECIPES / 'vla.yaml'}", *quick, "--trainer.max_steps=2"]
+    second += ["--trainer.val_check_interval=2", f"--model.prior_checkpoint={prior}"]
+    lightning(tmp_path, *second, monkeypatch=monkeypatch)
+    (policy,) = Path("runs").rglob("policy.ckpt")
+    assert [e.name for e in VLAModule.load(policy).embodiments] == ["my_arm"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from actionprior.checkpoint_io import CheckpointError
 from actionprior.errors import UserError
 from actionprior.networks.prior_checkpoint import load_prior
+from actionprior.networks.trunks import SmallTrunk
+from actionprior.sharding import ShardedStrategy, whole
 from actionprior.vla import VLAModule
 from tests.robots import delta_arm
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
@@ -200,6 +202,73 @@ def test_a_checkpoint_stands_alone_and_resumes_bit_equal(tmp_path: Path, stage1:
         VLAModule.load(saved)
 
 
+def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path, stage1: Path) -> None:
+    """Also where each name and shape fits: it would act otherwise than it was trained."""
+    saved, runner = tmp_path / "saved.ckpt", trainer(tmp_path, 1, limit_val_batches=0)
+    runner.fit(vla(stage1, history="off"), ToyVLA())
+    runner.save_checkpoint(saved)
+    told = {
+        "history is 'off' there and 'encoder' here": {},
+        "heads is 2 there and 4 here": {"history": "off", "heads": 4},
+        "prefix_steps is 0 there and 2 here": {"history": "off", "prefix_steps": 2},
+    }
+    for message, settings in told.items():
+        for verb in ("fit", "test"):
+            with pytest.raises(CheckpointError, match=rf"saved\.ckpt is of another .*{message}"):
+                getattr(trainer(tmp_path, 2), verb)(
+                    vla(stage1, **settings), ToyVLA(), ckpt_path=saved
+                )
+    with pytest.raises(CheckpointError, match=r"prior\.ckpt is not of Stage 2; a prior is given"):
+        trainer(tmp_path, 2).fit(vla(stage1), ToyVLA(), ckpt_path=stage1)
+    with pytest.raises(
+        CheckpointError, match=r"saved\.ckpt is of Stage 2, expected one of Stage 1"
+    ):
+        trainer(tmp_path, 2).fit(module(ToyTrajectories()), ToyTrajectories(), ckpt_path=saved)
+    finer = vla(stage1, history="off", integration_steps=3)  # what no weight was trained for
+    trainer(tmp_path, 1).test(finer, ToyVLA(), ckpt_path=saved, verbose=False)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_without_averaging_the_weights_in_training_go_on(
+    tmp_path: Path, stage1: Path, sharded: bool
+) -> None:
+    class Start(Callback):
+        def on_train_start(self, trainer: Trainer, policy: VLAModule) -> None:
+            self.weights = {k: v.clone() for k, v in policy.state_dict().items()}
+
+    saved, start = tmp_path / "saved.ckpt", Start()
+    average = EMAWeightAveraging(decay=0.9, update_starting_at_step=0)
+    options = {"limit_val_batches": 0}
+    trainer(tmp_path, 6, callbacks=[average, StopAt(4, saved)], **options).fit(
+        vla(stage1), ToyVLA()
+    )
+    if sharded:
+        options |= {"devices": 1, "strategy": ShardedStrategy()}
+    with pytest.warns(UserWarning, match=r"saved\.ckpt has averaged weights beside those in train"):
+        trainer(tmp_path, 6, callbacks=[start], **options).fit(
+            vla(stage1), ToyVLA(), ckpt_path=saved, weights_only=True
+        )
+    held = torch.load(saved, weights_only=True)
+    assert start.weights.keys() == held["state_dict"].keys()
+    for name, found in start.weights.items():
+        assert torch.equal(whole(found), held["current_model_state"][name]), name
+    decoder = "network.prior.decoder."
+    assert any(
+        not torch.equal(held["state_dict"][n], v)
+        for n, v in held["current_model_state"].items()
+        if n.startswith(decoder)
+    )
+
+
+def test_a_policy_that_could_not_learn_to_see_is_told_of(tmp_path: Path, stage1: Path) -> None:
+    policy = vla(stage1)
+    policy.network.trunk.blind = True
+    with pytest.warns(UserWarning, match="BrightnessTrunk is frozen with random weights"):
+        run(tmp_path, policy, 1)
+    assert SmallTrunk(freeze=True).blind
+    assert not SmallTrunk().blind
+
+
 def test_new_robots_join_only_when_asked_to(tmp_path: Path, stage1: Path) -> None:
     only_delta = tmp_path / "delta.ckpt"
     data, runner = ToyTrajectories(robots="delta"), trainer(tmp_path, 2)
@@ -262,6 +331,7 @@ def test_ranks_cross_the_edge_where_the_encoder_loses_its_gradient(
         ]
         assert told[0]["lambda"] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
         assert len({rank["weights"] for rank in told}) == 1
+        assert len({rank["held out"] for rank in told}) == 1  # of all ranks' windows
         losses[count] = np.mean([rank["loss"] for rank in told], axis=0)
     # The gradient is the global batch's, whoever has which part of it.
     np.testing.assert_allclose(losses[4], losses[1], rtol=2e-4)

@@ -16,11 +16,9 @@ from actionprior.commands._faults import in_one_sentence
 from actionprior.commands._stop import StopBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
+from actionprior.networks.policy_checkpoint import PRETRAINED_ARGS
 from actionprior.sharded_checkpoint_io import read_either
 from actionprior.vla import VLAModule
-
-PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std", "quick_gelu"}
-"""What a trunk is first loaded from, as its ``init_args()`` leaves it for rebuilding."""
 
 
 class TrainerCLI(LightningCLI):

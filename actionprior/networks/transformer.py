@@ -6,6 +6,8 @@ Axes: B batch, N tokens, W width.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from actionprior.errors import UserError
+
 
 class Attention(nn.Module):
     """Multi-head self-attention with a key mask."""
@@ -14,11 +16,11 @@ class Attention(nn.Module):
         """Create the projections.
 
         Raises:
-            ValueError: ``width`` is not a multiple of ``heads``.
+            UserError: ``width`` is not a multiple of ``heads``.
         """
         super().__init__()
         if width % heads:
-            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+            raise UserError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)

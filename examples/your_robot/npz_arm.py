@@ -1,13 +1,18 @@
 """A robot whose recordings are no LeRobot dataset: one ``.npz`` file an episode.
 
-Copy this file into your own folder, change what differs, and name the class in a recipe
-(``class_path: npz_arm.NpzArm``). It imports ``actionprior`` alone.
+Copy this file into your own folder, change what differs, and name its classes in recipes:
+``npz_arm.NpzArm`` gives trajectories (Stage 1), ``npz_arm.NpzArmSeen`` images and instructions
+with them (Stage 2). It imports ``actionprior`` alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
 
+from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError, EmbodiedDataModule, Frames
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.spans import Spans
@@ -43,6 +48,7 @@ class NpzArm(EmbodiedDataModule):
                     StateGroup("arm", "joints", JOINTS, "position", "rad"),
                     StateGroup("gripper", "joints", ["gripper"], "gripper", "", 7),
                 ],
+                cameras=["image"],
             )
         ]
 
@@ -64,3 +70,50 @@ class NpzArm(EmbodiedDataModule):
             Spans(store.start_E[chosen], store.stop_E[chosen]) for chosen in (~held_out, held_out)
         )
         return Frames(store, train, val)
+
+
+class NpzArmSeen(NpzArm):
+    """The same for Stage 2.
+
+    Args:
+        folder: the files also hold ``image`` (T, rows, columns, 3) uint8, at the size that the
+            trunk takes, and ``task``, the instruction. Images are kept in memory.
+        kwargs: as above.
+    """
+
+    def read_frames(self) -> Frames:
+        """Also the images and instructions, a row a frame."""
+        frames = super().read_frames()
+        episodes = [np.load(f, allow_pickle=False) for f in sorted(self.folder.glob("*.npz"))]
+        self.images = torch.from_numpy(np.concatenate([e["image"] for e in episodes]))
+        self.tasks = [str(e["task"]) for e in episodes for _ in e["action"]]
+        return frames
+
+    def windows(self, training: bool) -> "Seen":
+        """What turns frames into batches."""
+        return Seen(self)
+
+
+class Seen(Dataset[VLABatch]):
+    """Observations with the chunk that followed; gathers whole batches."""
+
+    def __init__(self, data: NpzArmSeen) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.frames.store)
+
+    def __getitems__(self, frames: Sequence[int]) -> VLABatch:
+        """B frames' observations: what is seen and said, the state, the past, and what follows."""
+        data, at = self.data, torch.as_tensor(frames)
+        around = data.frames.store.around(at, data.history_length, data.chunk_length)
+        observation = Observation(
+            images_BCKYX=data.images[at].permute(0, 3, 1, 2)[:, None],  # one camera
+            camera_mask_BC=torch.ones(len(at), 1, dtype=torch.bool),
+            task=[data.tasks[i] for i in frames],
+            state_BS=around.future.state_BHS[:, 0],
+            reference_BA=around.future.reference_BA,
+            history=around.history,
+            embodiment_B=around.future.embodiment_B,
+        )
+        return VLABatch(observation, around.future)

@@ -34,10 +34,12 @@ class Trunk(nn.Module, ABC):
     Attributes:
         width: W, the width of a token.
         lr_scale: learning rate of what came pretrained, relative to the module's; 0: frozen.
+        blind: whether images go through random weights that are not trained.
     """
 
     width: int
     lr_scale: float
+    blind: bool = False
 
     @abstractmethod
     def forward(self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> TrunkTokens:

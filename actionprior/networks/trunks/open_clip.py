@@ -92,6 +92,7 @@ class OpenClipTrunk(TwoTowerTrunk):
                 "quick_gelu": parts.quick_gelu,
             },
         )
+        self.blind = self.image.frozen and not pretrained
 
 
 def _size(tower: nn.Module) -> tuple[int, int]:

@@ -88,6 +88,7 @@ class SmallTrunk(Trunk):
             read_weights(self, weights)
         self.frozen = freeze or lr_scale == 0
         self.lr_scale = 0.0 if self.frozen else lr_scale
+        self.blind = self.frozen and not weights
         self._args = {
             "width": width,
             "image_size": image_size,

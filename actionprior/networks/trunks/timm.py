@@ -106,6 +106,7 @@ class TimmTrunk(TwoTowerTrunk):
                 "quick_gelu": parts.quick_gelu,
             },
         )
+        self.blind = self.image.frozen and not pretrained
 
 
 def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
