@@ -17,9 +17,10 @@ from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkError
+from actionprior.networks.checkpoint_match import require_same_prior
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_checkpoint import STAGE2
-from actionprior.networks.prior_checkpoint import describe_into, require_same_prior
+from actionprior.networks.prior_checkpoint import describe_into
 from actionprior.normalization import Normalizer
 from actionprior.training import FlowNoise, StageModule
 

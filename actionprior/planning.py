@@ -174,6 +174,19 @@ class Planner:
         return self.robot.action_from_unified(chunk_BHA)
 
 
+def require_finite(actions: FloatArray, robot: Embodiment, what: str) -> None:
+    """Refuse actions (..., n_a) that no robot may be told.
+
+    Raises:
+        PolicyError: naming ``what`` they are, and the features that are NaN or infinite.
+    """
+    fine = np.isfinite(actions)
+    if not fine.all():
+        bad = sorted(set(np.nonzero(~fine)[-1].tolist()))
+        names = [robot.action_features[k] for k in bad]
+        raise PolicyError(f"{what} is not finite at {', '.join(names)}")
+
+
 def check_execution(execute_steps: int, delay_steps: int, chunk_length: int) -> None:
     """Refuse a way to execute chunks that no chunk is long enough for.
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actionprior import rotations
 from actionprior.batch import Committed, Observation
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.flow_matching import Integrator
@@ -28,6 +29,7 @@ from actionprior.planning import (
     PolicyError,
     Question,
     check_execution,
+    require_finite,
 )
 
 DEFAULT_EXECUTE_STEPS = 8
@@ -144,19 +146,20 @@ class Policy:
         Args:
             seed: of the flow noise.
         """
-        if self._coming is not None:
-            self._coming.result()  # a plan of the episode before must not run beside ours
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.exception()  # a plan of the episode before must not run beside ours
         self.memory = Memory(seed, self.network.history_length)
         self._queue: deque[FloatArray] = deque()
         self._chunks: deque[tuple[int, FloatArray]] = deque()
-        self._coming = None
         self._step = 0
 
     def predict_chunk(self, observation: Mapping[str, Any]) -> FloatArray:
-        """The next chunk (H, n_a), of which nothing is taken as executed.
+        """The next chunk (H, n_a), of which nothing is taken as executed: see :meth:`remember`.
 
         Raises:
-            PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
+            PolicyError: a missing key, wrong shape or type, or NaN, naming the key; or the chunk is
+                not finite.
         """
         sensed = self.sense(observation)
         return self._chunk(sensed)
@@ -181,7 +184,7 @@ class Policy:
         """Tell what the robot executed in place of the last action, such as a clipped one.
 
         Raises:
-            PolicyError: no action was selected yet, or this one's shape is another.
+            PolicyError: no action was selected yet, or this one's shape is another, or not finite.
         """
         if not self.memory.pairs:
             raise PolicyError("executed() was called before the first select_action()")
@@ -191,7 +194,33 @@ class Policy:
             raise PolicyError(
                 f"the executed action has shape {value.shape}, expected {selected.shape}"
             )
+        require_finite(value, self.robot, "the executed action")
         self.memory.pairs[-1] = Pair(state, value)
+
+    def remember(self, states: FloatArray, actions: FloatArray) -> None:
+        """Tell what a loop of one's own executed since the last :meth:`predict_chunk`.
+
+        Args:
+            states: (k, n_s), oldest first.
+            actions: (k, n_a), executed from these.
+
+        Raises:
+            PolicyError: other shapes, or not finite.
+        """
+        rows = [np.asarray(values, dtype=np.float32) for values in (states, actions)]
+        expected = [
+            (len(rows[0]), len(f)) for f in (self.robot.state_features, self.robot.action_features)
+        ]
+        if [values.shape for values in rows] != expected:
+            raise PolicyError(
+                f"states and actions have shapes {rows[0].shape} and {rows[1].shape}, expected "
+                f"{expected[0]} and {expected[1]}"
+            )
+        require_finite(rows[1], self.robot, "the actions to remember")
+        if not np.isfinite(rows[0]).all():
+            raise PolicyError("the states to remember are not finite")
+        pairs = [Pair(state, action) for state, action in zip(*rows, strict=True)]
+        self.memory.pairs = [*self.memory.history, *pairs]
 
     def sense(self, observation: Mapping[str, Any]) -> Sensed:
         """Check an observation and take from it what the policy sees.
@@ -204,7 +233,11 @@ class Policy:
     # ---- planning -------------------------------------------------------------------------
 
     def _chunk(self, sensed: Sensed) -> FloatArray:
-        chunk: FloatArray = self.planner.answer(self._question(sensed))[0]
+        return self._answer(self._question(sensed))
+
+    def _answer(self, question: Question) -> FloatArray:
+        chunk: FloatArray = self.planner.answer(question)[0]
+        require_finite(chunk, self.robot, "the policy's chunk")
         return chunk
 
     def _question(self, sensed: Sensed, committed: FloatArray | None = None) -> Question:
@@ -215,16 +248,16 @@ class Policy:
 
     def _refill(self, sensed: Sensed) -> None:
         """See that there is an action to execute; with a delay, plan ahead of need."""
-        if not self._queue and self._coming is None:
-            self._queue.extend(self._chunk(sensed)[: self.execute_steps + self.delay_steps])
-        elif self._background and self._coming is None and len(self._queue) == self.delay_steps:
-            question = self._question(sensed, np.stack(self._queue))
-            self._coming = self._background.submit(self.planner.answer, question)
+        last = self.execute_steps + self.delay_steps
         if not self._queue and self._coming is not None:
-            self.late_plans += not self._coming.done()
-            chunk = self._coming.result()[0]
-            self._queue.extend(chunk[self.delay_steps : self.execute_steps + self.delay_steps])
-            self._coming = None
+            coming, self._coming = self._coming, None  # gone even where it failed
+            self.late_plans += not coming.done()
+            self._queue.extend(coming.result()[self.delay_steps : last])
+        if not self._queue:
+            self._queue.extend(self._chunk(sensed)[:last])
+        if self._background and self._coming is None and len(self._queue) == self.delay_steps:
+            question = self._question(sensed, np.stack(self._queue))
+            self._coming = self._background.submit(self._answer, question)
 
     def _ensembled(self, sensed: Sensed, m: float) -> FloatArray:
         if self._step % self.execute_steps == 0:
@@ -236,6 +269,12 @@ class Policy:
         )
         weight_N1 = np.exp(-m * np.arange(len(said_NA), dtype=np.float32))[:, None]
         mean_A = (weight_N1 * said_NA).sum(0) / weight_N1.sum()
+        for start in self.robot.rotation_starts():  # as turns from the newest: vectors wrap at π
+            three = slice(start, start + 3)
+            said_N3, weights = torch.from_numpy(said_NA[:, three]), torch.from_numpy(weight_N1)
+            turn_N3 = rotations.relative_vector(said_N3, said_N3[-1:])
+            turn_3 = (weights * turn_N3).sum(0) / weights.sum()
+            mean_A[three] = rotations.absolute_vector(turn_3, said_N3[-1]).numpy()
         return self.robot.action_from_unified(mean_A)
 
 
@@ -260,19 +299,24 @@ class _InPrecision:
             return self._network.predict_chunk(observation, noise_BHA, committed)
 
 
+def observed_keys(robot: Embodiment) -> list[str]:
+    """What an observation of a robot holds; one without a state is asked for none."""
+    return [*([robot.state_key] if robot.state else []), *robot.cameras, "task"]
+
+
 def sense(observation: Mapping[str, Any], robot: Embodiment) -> Sensed:
     """Check an observation of a robot and take from it what a policy sees.
 
     Raises:
         PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
     """
-    wanted = [robot.state_key, *robot.cameras, "task"]
+    wanted = observed_keys(robot)
     if missing := [key for key in wanted if key not in observation]:
         raise PolicyError(
             f"the observation lacks {', '.join(map(repr, missing))}; "
             f"robot {robot.name!r} needs {wanted}, found {sorted(map(str, observation))}"
         )
-    state = np.asarray(observation[robot.state_key])
+    state = np.asarray(observation.get(robot.state_key, np.zeros(0)))  # of none, where it has none
     count = len(robot.state_features)
     if state.shape != (count,) or not np.issubdtype(state.dtype, np.number):
         raise PolicyError(

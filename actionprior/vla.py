@@ -20,13 +20,9 @@ from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkBend, ChunkError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
+from actionprior.networks.checkpoint_match import require_same_policy
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.networks.policy_checkpoint import (
-    STAGE2,
-    described_trunk,
-    make_trunk,
-    require_same_policy,
-)
+from actionprior.networks.policy_checkpoint import STAGE2, described_trunk, make_trunk
 from actionprior.networks.policy_network import History, PolicyNetwork
 from actionprior.networks.prior_checkpoint import describe_into, starting_prior
 from actionprior.networks.trunks.base import Trunk

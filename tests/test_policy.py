@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ def test_the_seed_and_the_observations_decide() -> None:
     assert not np.allclose(act(policy, 10), act(policy, 10, seed=1))
 
 
+@pytest.mark.parametrize("execute", [5, 3])  # 3: the next is planned as soon as one takes over
 @pytest.mark.parametrize("robot", [delta_arm(), position_arm(), tool_arm()], ids=lambda r: r.name)
-def test_a_delay_holds_what_is_under_way(robot: Any) -> None:
+def test_a_delay_holds_what_is_under_way(robot: Any, execute: int) -> None:
     network = tiny_network([robot], prefix_steps=3)
-    policy = Policy(network, execute_steps=5, delay_steps=3)
+    policy = Policy(network, execute_steps=execute, delay_steps=3)
     chunks: list[np.ndarray] = []
     plain = policy.planner.answer
 
@@ -64,8 +66,10 @@ def test_a_delay_holds_what_is_under_way(robot: Any) -> None:
     assert len(chunks) >= 3
     # A chunk begins with the three actions that the one before still executes, then takes over.
     for k, chunk in enumerate(chunks[1:3], 1):
-        np.testing.assert_allclose(chunk[:3], done[5 * k : 5 * k + 3], atol=2e-5)
-        np.testing.assert_array_equal(chunk[3:8], done[5 * k + 3 : 5 * k + 8])
+        start = execute * k
+        np.testing.assert_allclose(chunk[:3], done[start : start + 3], atol=2e-5)
+        stop = 3 + execute
+        np.testing.assert_array_equal(chunk[3:stop], done[start + 3 : start + stop])
 
 
 def test_a_plan_in_the_background_does_not_change_what_is_done() -> None:
@@ -98,6 +102,88 @@ def test_an_ensemble_is_the_weighted_mean_of_all_that_was_said() -> None:
         said = np.stack([chunks[k][step - k] for k in range(first, step + 1)])
         weight = np.exp(-0.1 * np.arange(len(said)))[:, None]
         np.testing.assert_allclose(done[step], (weight * said).sum(0) / weight.sum(), atol=1e-5)
+
+
+def test_turns_are_averaged_where_their_vectors_wrap() -> None:
+    """A tool that points down: π about x and a little more is told as -π and a little less."""
+    robot = tool_arm()
+    policy = Policy(tiny_network([robot]), execute_steps=1, ensemble=0.0)
+    rolls = [3.13, -3.13, 3.14]
+
+    def said(_: Any) -> np.ndarray:
+        chunk = np.zeros((12, 6), dtype=np.float32)
+        chunk[:, robot.action_features.index("roll")] = rolls.pop(0)
+        return chunk
+
+    policy._chunk = said  # type: ignore[method-assign]  # a spy
+    done = act(policy, 3)[:, robot.action_features.index("roll")]
+    wanted = [3.13, np.pi, (2 * np.pi + 3.14 + 3.13 - 3.13) / 3]
+    np.testing.assert_allclose(np.angle(np.exp(1j * (done - wanted))), 0, atol=1e-3)
+
+
+def test_a_plan_that_fails_in_the_background_is_told_once() -> None:
+    policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
+    plain, failing = policy.planner.answer, threading.Event()
+
+    def answer(question: Any) -> np.ndarray:
+        if failing.is_set():
+            raise RuntimeError("no memory left")
+        return plain(question)
+
+    policy.planner.answer = answer  # type: ignore[method-assign]  # a spy
+    for step in range(4):
+        policy.select_action(observation(ARM, step))
+    failing.set()
+    for step in (4, 5):  # what was under way; the plan fails meanwhile
+        policy.select_action(observation(ARM, step))
+    with pytest.raises(RuntimeError, match="no memory left"):
+        policy.select_action(observation(ARM, 6))
+    failing.clear()
+    assert np.isfinite(policy.select_action(observation(ARM, 6))).all()
+    for step in range(4):
+        policy.select_action(observation(ARM, step))
+    failing.set()
+    policy.select_action(observation(ARM))
+    policy.reset()
+    failing.clear()
+    np.testing.assert_array_equal(act(policy, 10), act(policy, 10))
+
+
+def test_what_is_no_number_is_never_commanded_nor_remembered() -> None:
+    policy = Policy(tiny_network())
+    beyond = observation(ARM) | {ARM.state_key: np.full(8, 3e38, dtype=np.float32)}
+    with pytest.raises(PolicyError, match="the policy's chunk is not finite at joint_1, "):
+        policy.select_action(beyond)
+    action = policy.select_action(observation(ARM))
+    action[2] = np.nan
+    with pytest.raises(PolicyError, match=r"the executed action is not finite at joint_3$"):
+        policy.executed(action)
+
+
+def test_a_loop_of_ones_own_tells_what_it_executed() -> None:
+    ours, own = (Policy(tiny_network(), execute_steps=3) for _ in range(2))
+    done = act(ours, 7)
+    own.reset()
+    for start in (0, 3):
+        chunk = own.predict_chunk(observation(ARM, start))
+        np.testing.assert_array_equal(chunk[:3], done[start : start + 3])
+        states = [observation(ARM, start + k)[ARM.state_key] for k in range(3)]
+        own.remember(np.stack(states), chunk[:3])
+    np.testing.assert_array_equal(own.predict_chunk(observation(ARM, 6))[0], done[6])
+    with pytest.raises(
+        PolicyError, match=r"shapes \(2, 8\) and \(3, 8\), expected \(2, 8\) and \("
+    ):
+        own.remember(np.zeros((2, 8)), np.zeros((3, 8)))
+    with pytest.raises(PolicyError, match="the states to remember are not finite"):
+        own.remember(np.full((1, 8), np.inf), np.zeros((1, 8)))
+
+
+def test_a_robot_without_a_state_is_asked_for_none() -> None:
+    blind = replace(delta_arm(), state=[])
+    policy = Policy(tiny_network([blind]))
+    seen = observation(blind)
+    del seen[blind.state_key]
+    assert policy.select_action(seen).shape == (8,)
 
 
 def test_what_was_really_executed_is_remembered() -> None:

@@ -72,7 +72,7 @@ On a robot that LeRobot drives:
 
 ```bash
 lerobot-rollout --discover_packages_path=actionprior.lerobot --policy.path={where} \\
-  --robot.type=… --task="…"
+  --robot.type=… --fps={robot.control_hz:g} --task="…"
 ```
 
 In a simulator of LeRobot's:

@@ -33,6 +33,7 @@ from actionprior.planning import (
     PolicyError,
     check_execution,
     observe,
+    require_finite,
 )
 from actionprior.policy import DEFAULT_EXECUTE_STEPS, sense
 from actionprior.weights_io import load_weights
@@ -206,7 +207,9 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             memory.instruction = task
         committed = None if under_way is None else list(under_way)
         question = self._planner.ask(self._memories, sensed.states, sensed.images, committed)
-        return self._planner.answer(question)
+        chunk = self._planner.answer(question)
+        require_finite(chunk, self._planner.robot, "the policy's chunk")
+        return chunk
 
     def _under_way(self, left_over: Tensor | None, delay: int) -> FloatArray | None:
         """(B, d, n_a) in the robot's order."""

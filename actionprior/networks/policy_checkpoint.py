@@ -13,7 +13,6 @@ from actionprior.embodiment import Embodiment
 from actionprior.networks import trunks
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.networks.prior_checkpoint import require_same_prior
 from actionprior.networks.trunks.base import Trunk
 
 STAGE2 = "vla"  # a checkpoint's key of the description of all but the prior
@@ -30,16 +29,6 @@ SETTINGS = (
 """Arguments of ``PolicyNetwork`` that are plain numbers and words."""
 PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std", "quick_gelu"}
 """What a trunk is first loaded from, as its ``init_args()`` leaves it for rebuilding."""
-_FREE = {"integration_steps", "integrator"}  # settings that no weight was trained for
-_TRAINING_ARGS = {  # of a trunk: they change nothing that it computes
-    "freeze",
-    "freeze_image",
-    "freeze_text",
-    "lr_scale",
-    "layer_decay",
-    "train_image_blocks",
-    "train_text_blocks",
-}
 
 Description = dict[str, Any]
 
@@ -77,47 +66,6 @@ def describe(checkpoint: dict[str, Any], path: str | Path) -> Description:
         PRIOR: checkpoint[PRIOR],
         "settings": settings,
     }
-
-
-def require_same_policy(
-    network: PolicyNetwork, settings: dict[str, Any], checkpoint: dict[str, Any], path: str | Path
-) -> None:
-    """Refuse a checkpoint whose weights would act otherwise in ``network``.
-
-    Most differences leave no trace in names and shapes of weights: without this a policy that was
-    trained without history acts with one.
-
-    Args:
-        network: that the weights are for.
-        settings: what it was made with.
-        checkpoint: of Stage 2.
-        path: for messages.
-
-    Raises:
-        CheckpointError: it is of Stage 1, or naming what differs.
-    """
-    if STAGE2 not in checkpoint:
-        raise CheckpointError(
-            f"{path} is not of Stage 2; a prior is given as --model.prior_checkpoint"
-        )
-    require_same_prior(network.prior, checkpoint, path)
-    told, trunk = checkpoint[STAGE2], described_trunk(network.trunk)
-    found = [
-        f"{key} is {told['settings'][key]!r} there and {settings[key]!r} here"
-        for key in SETTINGS
-        if key not in _FREE and told["settings"].get(key, settings[key]) != settings[key]
-    ]
-    if told["trunk"]["name"] != trunk["name"]:
-        found.append(f"trunk is {told['trunk']['name']} there and {trunk['name']} here")
-    else:
-        found += [
-            f"trunk.{key} is {value!r} there and {trunk['init_args'][key]!r} here"
-            for key, value in told["trunk"]["init_args"].items()
-            if key not in PRETRAINED_ARGS | _TRAINING_ARGS
-            and value != trunk["init_args"].get(key, value)
-        ]
-    if found:
-        raise CheckpointError(f"{path} is of another policy: {'; '.join(found)}")
 
 
 def described_network(

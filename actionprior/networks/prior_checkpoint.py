@@ -4,7 +4,6 @@ A checkpoint describes its prior in plain data under ``motion_prior``: the archi
 robots are read, never repeated in a recipe.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,30 +70,6 @@ def check_robots(
             )
 
 
-def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Refuse a checkpoint whose weights would mean something else in ``prior``.
-
-    Raises:
-        CheckpointError: of no prior, of other robots or in another order, or of other sizes.
-    """
-    if DESCRIPTION not in checkpoint:
-        raise CheckpointError(_holds_none(checkpoint, path))
-    described = checkpoint[DESCRIPTION]
-    theirs = [Embodiment.from_dict(e) for e in described["embodiments"]]
-    names, wanted = ([e.name for e in robots] for robots in (theirs, prior.embodiments))
-    if names != wanted:
-        raise CheckpointError(f"{path} was trained on {names}, in this order, and not on {wanted}")
-    check_robots(prior, theirs, path, may_join=False)
-    mine = asdict(prior.architecture)
-    differences = [
-        f"architecture.{key} is {value!r} there and {mine[key]!r} here"
-        for key, value in described["architecture"].items()
-        if key in mine and value != mine[key]
-    ]
-    if differences:
-        raise CheckpointError(f"{path} is of another prior: {'; '.join(differences)}")
-
-
 def starting_prior(
     path: str | Path,
     robots: list[Embodiment],
@@ -130,11 +105,12 @@ def starting_prior(
 
 def _described(checkpoint: dict[str, Any], path: str | Path) -> MotionPrior:
     if DESCRIPTION not in checkpoint:
-        raise CheckpointError(_holds_none(checkpoint, path))
+        raise CheckpointError(holds_none(checkpoint, path))
     return MotionPrior.from_description(checkpoint[DESCRIPTION])
 
 
-def _holds_none(checkpoint: dict[str, Any], path: str | Path) -> str:
+def holds_none(checkpoint: dict[str, Any], path: str | Path) -> str:
+    """What is said of a checkpoint without a prior."""
     return (
         f"{path} holds no motion prior (found keys {sorted(checkpoint)[:8]}); "
         "expected a checkpoint of MotionPriorModule or VLAModule"

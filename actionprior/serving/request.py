@@ -10,7 +10,7 @@ import numpy as np
 
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.planning import Memory, Pair, PolicyError
-from actionprior.policy import Sensed, sense
+from actionprior.policy import Sensed, observed_keys, sense
 
 OPTIONAL = ("prompt", "reset", "executed", "states", "committed")
 
@@ -41,7 +41,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
     Raises:
         PolicyError: a missing or an unknown key, wrong shape or type, or NaN, naming the key.
     """
-    observed = {robot.state_key, *robot.cameras, "task"}
+    observed = set(observed_keys(robot))
     if unknown := [key for key in message if key not in observed and key not in OPTIONAL]:
         raise PolicyError(
             f"unknown keys {_short(unknown)}; robot {robot.name!r} has {sorted(observed)}, and "

@@ -8,6 +8,7 @@ chunk of actions or, in a text message, with what is wrong with it. Source of th
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -216,7 +217,7 @@ class PolicyServer:
         self, memory: Memory, message: str | bytes, took: float | None
     ) -> tuple[Memory, str | bytes]:
         """What is remembered from now on, and what to send."""
-        start = time.perf_counter()
+        start, before = time.perf_counter(), replace(memory)
         self.metrics.requests.inc()
         try:
             request = self._read(message)
@@ -229,7 +230,7 @@ class PolicyServer:
             logger.exception("an answer failed")
             kind, told = "internal", _INTERNAL
         self.metrics.errors.labels(kind).inc()
-        return memory, told
+        return before, told  # as if the message had not come
 
     def _read(self, message: str | bytes) -> Request:
         if isinstance(message, str):

@@ -83,7 +83,7 @@ def test_the_card_says_what_a_user_needs(checkpoint: Path, tmp_path: Path) -> No
     assert "12.5 %" not in card.text  # of another step of the run
     assert "| arm (joint delta) | rad | `joint_1`, `joint_2`" in card.text
     assert "Cameras: `observation.images.front`" in card.text
-    for way in ("Policy.load", "lerobot-rollout", "lerobot-eval"):
+    for way in ("Policy.load", "lerobot-rollout", "--fps=10", "lerobot-eval"):
         assert way in card.text
 
 

@@ -66,17 +66,18 @@ def through_lerobot(
         )
 
 
-@pytest.mark.parametrize("delay", [0, 2])
+@pytest.mark.parametrize(("execute", "delay"), [(5, 0), (5, 2), (4, 4)])
 @pytest.mark.parametrize("robot", [delta_arm(), position_arm(), tool_arm()], ids=lambda r: r.name)
 def test_three_ways_to_load_give_the_same_actions(
-    robot: Embodiment, delay: int, tmp_path: Path
+    robot: Embodiment, execute: int, delay: int, tmp_path: Path
 ) -> None:
     network = tiny_network([robot], prefix_steps=delay)
     seen = [[observation(robot, 100 * row + t) for row in range(3)] for t in range(20)]
-    saved(plugin(network, execute_steps=5, delay_steps=delay), tmp_path)
+    saved(plugin(network, execute_steps=execute, delay_steps=delay), tmp_path)
     done = through_lerobot(tmp_path, seen, seed=40)
-    for policy in (Policy(network, execute_steps=5, delay_steps=delay), Policy.load(tmp_path)):
-        assert (policy.execute_steps, policy.delay_steps) == (5, delay)
+    ours = Policy(network, execute_steps=execute, delay_steps=delay)
+    for policy in (ours, Policy.load(tmp_path)):
+        assert (policy.execute_steps, policy.delay_steps) == (execute, delay)
         for row in range(3):
             policy.reset(40 + row)
             expected = np.stack([policy.select_action(o[row]) for o in seen])

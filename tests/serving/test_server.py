@@ -249,6 +249,31 @@ def test_a_failing_policy_tells_no_traceback(caplog: pytest.LogCaptureFixture) -
     assert "secret of the machine" in caplog.text
 
 
+def test_of_a_message_that_fails_nothing_is_remembered() -> None:
+    """So that a client may send it again."""
+    policy, failing = Policy(tiny_network()), threading.Event()
+    plain = policy.planner.answer
+
+    def answer(question: Any) -> np.ndarray:
+        if failing.is_set():
+            raise RuntimeError("for a moment")
+        return plain(question)
+
+    policy.planner.answer = answer  # type: ignore[method-assign]  # a spy
+    done = {"executed": np.zeros((2, 8)), "states": np.ones((2, 8))}
+    with serving(policy) as server:
+        steady, again = join(server), join(server)
+        for client in (steady, again):
+            client.actions(observation(ARM) | {"reset": 5})
+        failing.set()
+        for message in (observation(ARM, 1) | done, observation(ARM, 1) | {"reset": 9}):
+            with pytest.raises(RuntimeError, match="the policy failed on this observation"):
+                again.infer(message)
+        failing.clear()
+        expected, found = (c.actions(observation(ARM, 1) | done) for c in (steady, again))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_what_is_no_number_is_never_commanded() -> None:
     policy = Policy(tiny_network())
     policy.network.prior.decoder.requires_grad_(False)
