@@ -126,6 +126,12 @@ class Embodiment:
         turns = [g for g in self.action if g.representation in ROTATIONS]
         return [self.action_slots(g).start for g in turns]
 
+    def angle_mask(self) -> BoolArray:
+        """(37,) True where actions are relative to an ``angle_sincos``: the shorter way round."""
+        around = {g.name for g in self.state if g.representation == "angle_sincos"}
+        angles = [g for g in self.action if g.relative_to in around]
+        return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in angles])
+
     # ---- robot vectors <-> unified vectors ------------------------------------------------
 
     def action_to_unified(self, action: FloatArray) -> FloatArray:
@@ -295,6 +301,11 @@ class Embodiment:
                         f"expected one of {list(known)}"
                     )
                 check_rotation(where, group)
+                if group.representation == "angle_sincos" and group.unit != "rad":
+                    raise EmbodimentError(
+                        f"{where}: angle_sincos needs unit 'rad', found {group.unit!r}; degrees go "
+                        "as 'position'"
+                    )
         for action in self.action:
             if action.relative_to:
                 self._check_reference(action)

@@ -1,8 +1,8 @@
 """Per-embodiment normalisation of actions and states, and the relative form actions are learnt in.
 
 Position-like actions are learnt relative to the window's first state (orientations as the turn
-from it), deltas as their running sum along the window: an error made at one step does not add up
-over the next ones.
+from it, joints that are told by sine and cosine the shorter way round), deltas as their running
+sum along the window: an error made at one step does not add up over the next ones.
 The normaliser is part of the motion prior, so its statistics travel inside every checkpoint.
 
 Axes: B batch, H steps, A = 37 action slots, S = 74 state slots, E embodiments.
@@ -47,6 +47,7 @@ class Normalizer(nn.Module):
     action_mask_EA: Tensor
     state_mask_ES: Tensor
     delta_mask_EA: Tensor
+    angle_mask_EA: Tensor
     rotation_start_EA: Tensor  # True at the first of a rotation vector's three slots
     action_center: Tensor  # (E, H, A)
     action_scale: Tensor  # (E, H, A), what ``normalize_action`` divides by
@@ -74,6 +75,7 @@ class Normalizer(nn.Module):
             ("action_mask_EA", ACTION_WIDTH),
             ("delta_mask_EA", ACTION_WIDTH),
             ("rotation_start_EA", ACTION_WIDTH),
+            ("angle_mask_EA", ACTION_WIDTH),
             ("state_mask_ES", STATE_WIDTH),
         ):
             # Follows from the embodiments, hence not stored twice.
@@ -92,6 +94,7 @@ class Normalizer(nn.Module):
             self.action_mask_EA[row] = torch.from_numpy(embodiment.action_mask())
             self.delta_mask_EA[row] = torch.from_numpy(embodiment.delta_mask())
             self.rotation_start_EA[row, embodiment.rotation_starts()] = True
+            self.angle_mask_EA[row] = torch.from_numpy(embodiment.angle_mask())
             self.state_mask_ES[row] = torch.from_numpy(embodiment.state_mask())
 
     # ---- masks ----------------------------------------------------------------------------
@@ -112,7 +115,9 @@ class Normalizer(nn.Module):
             action_BHA,
             trajectory.reference_BA,
             trajectory.embodiment_B,
-            action_BHA - trajectory.reference_BA[:, None, :],
+            self._shorter(
+                action_BHA - trajectory.reference_BA[:, None, :], trajectory.embodiment_B
+            ),
         )
         delta_B1A = self.delta_mask_EA[trajectory.embodiment_B][:, None, :]
         summed_BHA = torch.where(delta_B1A, action_BHA.cumsum(dim=1), relative_BHA)
@@ -121,7 +126,10 @@ class Normalizer(nn.Module):
     def absolute_action(
         self, relative_BHA: Tensor, reference_BA: Tensor, embodiment_B: Tensor
     ) -> Tensor:
-        """Inverse of ``relative_action``: what the robot is commanded, (B, H, A)."""
+        """Inverse of ``relative_action``: what the robot is commanded, (B, H, A).
+
+        An angle that goes on through ±π goes beyond it, and does not turn back a whole turn.
+        """
         first_B1A = torch.zeros_like(relative_BHA[:, :1])
         steps_BHA = torch.diff(relative_BHA, dim=1, prepend=first_B1A)
         delta_B1A = self.delta_mask_EA[embodiment_B][:, None, :]
@@ -134,6 +142,12 @@ class Normalizer(nn.Module):
         )
         action_BHA = torch.where(delta_B1A, steps_BHA, moved_BHA)
         return torch.where(self.action_mask_EA[embodiment_B][:, None, :], action_BHA, 0.0)
+
+    def _shorter(self, way_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
+        """Angles of more than half a turn as the other way round."""
+        angle_B1A = self.angle_mask_EA[embodiment_B][:, None, :]
+        over_BHA = angle_B1A & (way_BHA.abs() > torch.pi)
+        return torch.where(over_BHA, rotations.wrapped(way_BHA), way_BHA)
 
     def _turns(
         self,

@@ -267,13 +267,17 @@ class Policy:
         said_NA = self.robot.action_to_unified(
             np.stack([chunk[self._step - start] for start, chunk in self._chunks])
         )
-        weight_N1 = np.exp(-m * np.arange(len(said_NA), dtype=np.float32))[:, None]
-        mean_A = (weight_N1 * said_NA).sum(0) / weight_N1.sum()
+        weight_N = np.exp(-m * np.arange(len(said_NA), dtype=np.float32))
+        weight_N1 = (weight_N / weight_N.sum())[:, None]
+        mean_A = (weight_N1 * said_NA).sum(0)
+        newest_A, angles = said_NA[-1], self.robot.angle_mask()
+        way_NA = rotations.wrapped(torch.from_numpy(said_NA - newest_A)).numpy()
+        mean_A[angles] = (newest_A + (weight_N1 * way_NA).sum(0))[angles]
         for start in self.robot.rotation_starts():  # as turns from the newest: vectors wrap at π
-            three = slice(start, start + 3)
-            said_N3, weights = torch.from_numpy(said_NA[:, three]), torch.from_numpy(weight_N1)
+            three = slice(start, start + rotations.VECTOR_WIDTH)
+            said_N3 = torch.from_numpy(said_NA[:, three])
             turn_N3 = rotations.relative_vector(said_N3, said_N3[-1:])
-            turn_3 = (weights * turn_N3).sum(0) / weights.sum()
+            turn_3 = (torch.from_numpy(weight_N1) * turn_N3).sum(0)
             mean_A[three] = rotations.absolute_vector(turn_3, said_N3[-1]).numpy()
         return self.robot.action_from_unified(mean_A)
 

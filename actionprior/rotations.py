@@ -12,10 +12,13 @@ import re
 from functools import cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 VECTOR_WIDTH = 3
+_SHORTEST = 1e-6  # what is shorter says no direction
 _WIDTHS = {
     "quaternion_xyzw": 4,
     "quaternion_wxyz": 4,
@@ -69,6 +72,19 @@ def to_quaternion(values: Tensor, encoding: str) -> Tensor:
     return quaternion
 
 
+def no_turn(values_Nk: npt.NDArray[np.float32], encoding: str) -> npt.NDArray[np.bool_]:
+    """Which rows (N, k) say no orientation: a quaternion, or a column of a matrix, of length 0.
+
+    Also two columns along one line. Every rotation vector and every Euler angle is one.
+    """
+    if encoding.startswith("rotation_6d"):
+        values_Nk = np.cross(values_Nk[:, :3], values_Nk[:, 3:])
+    elif not encoding.startswith("quaternion"):
+        return np.zeros(len(values_Nk), dtype=np.bool_)
+    none_N: npt.NDArray[np.bool_] = np.linalg.norm(values_Nk, axis=1) < _SHORTEST
+    return none_N
+
+
 def from_quaternion(quaternion: Tensor, encoding: str) -> Tensor:
     """Inverse of ``to_quaternion``; of the two quaternions of a rotation the one with w ≥ 0."""
     values: Tensor
@@ -86,6 +102,11 @@ def from_quaternion(quaternion: Tensor, encoding: str) -> Tensor:
     else:
         values = _roma().unitquat_to_euler(encoding.removeprefix("euler_"), quaternion)
     return values
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """The same angles [rad] within [-π, π)."""
+    return (angle + torch.pi) % (2 * torch.pi) - torch.pi
 
 
 def relative_vector(vector: Tensor, reference: Tensor) -> Tensor:

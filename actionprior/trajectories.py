@@ -342,6 +342,12 @@ def _travel(store: TrajectoryStore, robot: Embodiment, frames_B: Tensor, length:
         action_BHA[..., three] = rotations.relative_vector(
             action_BHA[..., three], action_BHA[:, :1, three]
         )
+    angles = torch.from_numpy(robot.angle_mask())
+    way_BHA = action_BHA - action_BHA[:, :1]
+    jumps_BHA = angles & (way_BHA.abs() > torch.pi)
+    action_BHA = torch.where(
+        angles, torch.where(jumps_BHA, rotations.wrapped(way_BHA), way_BHA), action_BHA
+    )
     values = torch.cat([action_BHA, batch.state_BHS], dim=-1)
     spread = values.amax(1) - values.amin(1)
     spread[:, :ACTION_WIDTH] = spread[:, :ACTION_WIDTH].maximum(sums_BHA.abs().amax(1))

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from actionprior.data import DataError
+from actionprior.permutation import IntArray
 from data_modules.lerobot_columns import Columns
 from data_modules.lerobot_source import fingerprint
 from data_modules.published import listing, published_at
@@ -18,10 +19,11 @@ Size = tuple[int, int]
 
 
 class VideoPart(NamedTuple):
-    """The path or URL that holds an episode's video, and when the episode starts in it [s]."""
+    """The path or URL that holds an episode's video, and where the episode is in it."""
 
     source: str
-    start: float
+    start: float  # [s]
+    seconds: float | None  # that it takes there; None: it is not told
 
 
 class CameraFiles:
@@ -55,14 +57,39 @@ class CameraFiles:
         feature = self.columns.info["features"][camera]
         shape = tuple(int(n) for n in feature["shape"])
         names = feature.get("names")
-        channels_first = bool(names) and str(names[0]).startswith("channel")
+        colours = (1, 3, 4)
+        channels_first = (bool(names) and str(names[0]).startswith("channel")) or (
+            shape[0] in colours and shape[-1] not in colours
+        )
         return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
 
     def video(self, episode: int, camera: str) -> VideoPart:
         """Where an episode's video is."""
         row = self.columns.episodes[episode]
-        start = 0.0 if self._old else float(row[f"videos/{camera}/from_timestamp"])
-        return VideoPart(f"{self._home}/{self._video_place(episode, camera)}", start)
+        source = f"{self._home}/{self._video_place(episode, camera)}"
+        if self._old:
+            return VideoPart(source, 0.0, None)
+        start = float(row[f"videos/{camera}/from_timestamp"])
+        stop = row.get(f"videos/{camera}/to_timestamp")
+        return VideoPart(source, start, None if stop is None else float(stop) - start)
+
+    def video_times(self, episode: int, camera: str, rows: IntArray) -> list[float]:
+        """When the images of an episode's rows are shown in its video [s].
+
+        By the timestamps; but 1 / fps apart where the dataset is said to be (``trust_fps``), or
+        where the episode takes as long in the video as its number of frames does and not as long
+        as its timestamps: such a video has been written frame by frame.
+        """
+        part, fps = self.video(episode, camera), float(self.columns.info["fps"])
+        first, count = int(self.columns.starts_E[episode]), int(self.columns.lengths_E[episode])
+        stamped = float(self.columns.timestamp_N[first + count - 1]) + 1 / fps
+        by_rate = self.columns.trust_fps or (
+            part.seconds is not None
+            and abs(stamped - part.seconds) > abs(count / fps - part.seconds) + 0.5 / fps
+        )
+        times = rows / fps if by_rate else self.columns.timestamp_N[first + rows]
+        found: list[float] = (part.start + times).tolist()
+        return found
 
     def data_file(self, episode: int) -> str:
         """The path or URL of the parquet file that an episode's frames are in."""

@@ -7,8 +7,10 @@ once, at the size that training uses, into one array a camera that later runs ma
 import io
 import logging
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 MOST_OPEN = 8192
 """Files that a process maps at once; systems allow some 65,000 maps."""
+_readers: "WeakSet[CachedFrameImages]" = WeakSet()
+"""All of this process: each mapped file takes a descriptor of it."""
 
 
 class FrameImages:
@@ -64,9 +68,8 @@ class FrameImages:
             DataError: they cannot be decoded.
         """
         if self.files.is_video(camera):
-            source, start = self.files.video(episode, camera)
-            first = int(self.columns.starts_E[episode])
-            times = (start + self.columns.timestamp_N[first + rows]).tolist()
+            source = self.files.video(episode, camera).source
+            times = self.files.video_times(episode, camera, rows)
             # As far as half a frame: the nearest one is then unambiguous.
             tolerance = 0.5 / float(self.columns.info["fps"])
             chunks = decode_video(source, times, tolerance, self.decoder)
@@ -122,9 +125,13 @@ class CachedFrameImages(FrameImages):
         super().__init__(files, size, decoder)
         self.cache = cache
         name = f"{files.columns.root.resolve().name}-{size[0]}x{size[1]}-{decoder}"
+        if any(map(files.is_video, files.cameras)):  # which image a frame has: by ``video_times``
+            name += "-by_rate" if files.columns.trust_fps else "-2"
         # Decoders differ in how they turn a video's colours into RGB: no folder mixes them.
         self.folder = cache.folder / f"{name}-{files.fingerprint()[:16]}"
         self._open: dict[tuple[int, str], CachedImages | None] = {}
+        self._most_open = _most_open()
+        _readers.add(self)
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
         """One image, uint8 (3, Y, X), from the cache if it is there and undamaged."""
@@ -160,14 +167,37 @@ class CachedFrameImages(FrameImages):
     def _cached(self, episode: int, camera: str) -> CachedImages | None:
         key = (episode, camera)
         if key not in self._open:
-            if len(self._open) >= MOST_OPEN:
-                del self._open[next(iter(self._open))]
+            if sum(len(reader._open) for reader in _readers) >= self._most_open:
+                fullest = max(_readers, key=lambda reader: len(reader._open))
+                del fullest._open[next(iter(fullest._open))]
             self._open[key] = self.cache.open(self.path(*key), self.shape(episode))
         return self._open[key]
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled as its content; workers map the files again.
         return {**self.__dict__, "_open": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _readers.add(self)
+
+
+def _most_open() -> int:
+    """Files that this process may map, with descriptors left for all else; the limit is raised.
+
+    Many systems let a process open 1,024 files unless it asks for more.
+    """
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return MOST_OPEN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_OPEN if hard == resource.RLIM_INFINITY else min(2 * MOST_OPEN, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return MOST_OPEN if soft == resource.RLIM_INFINITY else min(MOST_OPEN, soft // 2)
 
 
 class Wanted(NamedTuple):

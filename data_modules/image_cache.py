@@ -57,11 +57,20 @@ class ImageCache:
             return False
 
     def open(self, path: Path, shape: Shape) -> "CachedImages | None":
-        """Map a file; None where there is none, or none that is whole."""
+        """Map a file; None where there is none, or none that is whole.
+
+        Raises:
+            DataError: it cannot be opened.
+        """
         try:
             found = CachedImages(path, shape) if self.has(path, shape) else None
-        except OSError:  # it made room for another one just now
+        except FileNotFoundError:  # it made room for another one just now
             return None
+        except OSError as error:
+            raise DataError(
+                f"{path}: the decoded images cannot be opened ({error}); `ulimit -n` says how many "
+                "files a process may open"
+            ) from error
         if found is not None:
             with suppress(OSError):  # a cache of others, read only
                 os.utime(path)

@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from actionprior.column_store import Column, StoreWriter
 from actionprior.data import DataError
-from actionprior.embodiment import Embodiment
+from actionprior.embodiment import ROTATIONS, Embodiment
 from actionprior.permutation import IntArray
 from actionprior.resampling import resample
+from actionprior.rotations import no_turn
 from data_modules.lerobot_source import feature_names, read_episodes, read_info
 from data_modules.lerobot_store import kept, stored
 
+AT_ONCE = 1 << 20
+"""Rows whose orientations are checked at once."""
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
 
@@ -39,7 +42,7 @@ class LeRobotEmbodiment(Embodiment):
         video_urls: where the videos of ``roots`` are, in their order, if not there: folders that
             fsspec reads and that hold ``videos`` (s3://bucket/set, hf://datasets/me/set@v3.0).
         trust_fps: say so to use a dataset whose timestamps contradict its frame rate: its
-            frames are then taken to be 1 / fps apart.
+            frames are then taken to be 1 / fps apart, in its videos, too.
         how_to_get: told to a user who lacks one of ``roots``.
     """
 
@@ -65,6 +68,7 @@ class Columns:
         timestamp_N: float64 (N,), seconds from the episode's start, mapped from disk.
         source: the dataset as it was recorded, where these frames are resampled from it.
         source_row_N: int64 (N,), the row of its episode whose image each frame shows.
+        trust_fps: whether frames are 1 / fps apart whatever the timestamps say.
     """
 
     root: Path
@@ -77,6 +81,7 @@ class Columns:
     timestamp_N: Column
     source: "Columns | None" = None
     source_row_N: Column | None = None
+    trust_fps: bool = False
 
     @cached_property
     def stops_E(self) -> IntArray:
@@ -146,12 +151,14 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         task_N=columns["task"],
         tasks=store.about["tasks"],
         timestamp_N=columns["timestamp"],
+        trust_fps=robot.trust_fps,
     )
     for name, key, entries, features in (
         ("action", robot.action_key, actions, robot.action_features),
         ("state", robot.state_key, states, robot.state_features),
     ):
         _check_finite(result, key, store.about["not_finite"][name], entries, features)
+    _check_turns(result, robot)
     rate_E = columns["rate"][:]
     if robot.resample:
         return resampled(result, rate_E, robot)
@@ -173,7 +180,8 @@ def resampled(
     if fps == robot.control_hz and (robot.trust_fps or not (off_E > FPS_TOLERANCE * fps).any()):
         return columns
     groups = [asdict(g) for g in robot.action], [asdict(g) for g in robot.state]
-    name = f"resampled {robot.control_hz} {robot.trust_fps} {groups}"
+    keys = f"{robot.action_key} {robot.state_key}"
+    name = f"resampled {robot.control_hz} {robot.trust_fps} {keys} {groups}"
     columns_of = kept(columns.root, name, lambda store: _resample(columns, robot, store)).columns
     return replace(
         columns,
@@ -229,6 +237,11 @@ def _choose(
     names, width = feature_names(feature), int(np.prod(feature["shape"]))
     if len(names) != width:
         raise DataError(f"{root}: {key!r} has {len(names)} names for {width} entries")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"{root}: {key!r} has the feature name {twice[0]!r} twice; give each its own in "
+            "meta/info.json"
+        )
     if unknown := [name for name in wanted if name not in names]:
         raise DataError(f"{root}: {key!r} has no feature {unknown[0]!r}; it has {names}")
     if left := [name for name in names if name not in wanted and name not in ignored]:
@@ -257,6 +270,33 @@ def _check_finite(
                 episode=episode,
                 frame=row,
             )
+
+
+def _check_turns(columns: Columns, robot: LeRobotEmbodiment) -> None:
+    """Refuse what says no orientation, such as the zeros before a first pose has come."""
+    for key, vectors_Nd, groups in (
+        (robot.action_key, columns.action_Na, robot.action),
+        (robot.state_key, columns.state_Ns, robot.state),
+    ):
+        start = 0
+        for group in groups:
+            entries = np.arange(start, start + len(group.features))
+            start += len(group.features)
+            if group.representation not in ROTATIONS:
+                continue
+            for first in range(0, len(vectors_Nd), AT_ONCE):
+                values_Nd = vectors_Nd[first : first + AT_ONCE][:, entries]
+                bad_N = no_turn(values_Nd, group.encoding)
+                if bad_N.any():
+                    episode, row = columns.episode_at(first + int(bad_N.argmax()))
+                    raise DataError(
+                        f"{columns.root}: {key!r} group {group.name!r} is no orientation at frame "
+                        f"{row} of episode {episode}: {values_Nd[bad_N.argmax()].tolist()} as "
+                        f"{group.encoding}",
+                        feature=f"{key} {group.name}",
+                        episode=episode,
+                        frame=row,
+                    )
 
 
 def _check_timestamps(

@@ -6,6 +6,7 @@ what Stage 1 needs is read here with pyarrow, and what is wrong is refused in on
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
     """Changes with the dataset: its info; names, sizes and times of the files in ``folders``."""
     digest = hashlib.sha256((root / "meta" / "info.json").read_bytes())
     for folder in folders:
-        for path in sorted(p for p in (root / folder).rglob("*") if p.is_file()):
+        # Links are followed as reading follows them; Path.rglob does not.
+        walk = os.walk(root / folder, followlinks=True)
+        for path in sorted(Path(place) / file for place, _, files in walk for file in files):
             stat = path.stat()
             told = f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n"
             digest.update(told.encode())
@@ -62,24 +65,34 @@ def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
 
 
 def feature_names(feature: dict[str, Any]) -> list[str]:
-    """Names of a vector's entries; "0", "1", … where the dataset gives none."""
-    names = feature.get("names")
+    """Names of a vector's entries; "0", "1", … where the dataset gives none, or one for all.
+
+    Names that two parts of a vector share are told apart by the parts' own: ``left.j0``.
+    """
+    names, width = feature.get("names"), int(np.prod(feature["shape"]))
     if isinstance(names, dict) and all(isinstance(v, int) for v in names.values()):
         return sorted(names, key=lambda name: int(names[name]))
-    flat = list(_flatten(names)) if names else []
-    return flat or [str(i) for i in range(int(np.prod(feature["shape"])))]
+    parts = list(_flatten(names, "")) if names else []
+    flat = [name for _, name in parts]
+    if len(set(flat)) < len(flat):
+        flat = [f"{part}{name}" for part, name in parts]
+    return flat if flat and (len(flat) > 1 or width == 1) else [str(i) for i in range(width)]
 
 
-def _flatten(names: Any) -> Iterable[str]:  # noqa: ANN401  any nesting of lists and dicts
+def _flatten(names: Any, part: str) -> Iterable[tuple[str, str]]:  # noqa: ANN401  any nesting of lists and dicts
+    """Each name with the keys that lead to it."""
     if isinstance(names, str):
-        yield names
+        yield part, names
+    elif isinstance(names, dict):
+        for key, inner in names.items():
+            yield from _flatten(inner, f"{part}{key}.")
     else:
-        for part in names.values() if isinstance(names, dict) else names:
-            yield from _flatten(part)
+        for inner in names:
+            yield from _flatten(inner, part)
 
 
-def read_tasks(root: Path, info: dict[str, Any]) -> list[str]:
-    """The instructions, by their index.
+def read_tasks(root: Path, info: dict[str, Any]) -> dict[int, str]:
+    """The instructions, by the index that frames name them with; ascending.
 
     Raises:
         DataError: the table is missing or damaged.
@@ -92,7 +105,8 @@ def read_tasks(root: Path, info: dict[str, Any]) -> list[str]:
         raise DataError(f"{root}: has no meta/{path.name}")
     try:
         table = pd.read_json(path, lines=True).set_index("task") if old else pd.read_parquet(path)
-        return [str(task) for task in table.sort_values("task_index").index]
+        table = table.sort_values("task_index")
+        return {int(n): str(t) for n, t in zip(table["task_index"], table.index, strict=True)}
     except Exception as error:
         raise DataError(f"{root}: the metadata cannot be read ({path.name}: {error})") from error
 

@@ -59,7 +59,8 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     """
     return kept(
         root,
-        f"{action_key} {state_key}",
+        # Of formats whose tasks may have gaps: before, they were taken by their place.
+        f"{action_key} {state_key}" + (" tasks by index" if _old(info) else ""),
         lambda store: _extract(root, info, action_key, state_key, store),
     )
 
@@ -116,20 +117,34 @@ def _extract(
             count = len(rows["task_index"])
             episode_N = np.searchsorted(stops_E, np.arange(first, first + count), side="right")
             check_order(root, first, rows["episode_index"], number_E[episode_N])
-            if rows["task_index"].max() >= len(tasks) or rows["task_index"].min() < 0:
-                raise DataError(
-                    f"{root}: a frame has a task_index that its table of tasks does not name"
-                )
+            task_N = _tasks(root, np.array([*tasks]), rows["task_index"], rows["episode_index"])
             columns = {name: _vectors(root, info, key, rows[key]) for name, key in keys.items()}
             for name, values_ND in columns.items():
                 _note_not_finite(not_finite[name], values_ND, first)
             columns["timestamp"] = rows["timestamp"].astype(np.float64)
-            columns["task"] = rows["task_index"].astype(np.int64)
+            columns["task"] = task_N
             clock.note(episode_N, columns["timestamp"])
             store.append(columns)
             first += count
     store.append({"length": lengths_E, "rate": clock.rates(lengths_E)})
-    store.about |= {"tasks": tasks, "not_finite": not_finite}
+    store.about |= {"tasks": [*tasks.values()], "not_finite": not_finite}
+
+
+def _old(info: dict[str, Any]) -> bool:
+    return str(info["codebase_version"]).startswith("v2.")
+
+
+def _tasks(root: Path, known_T: IntArray, index_N: AnyArray, episode_N: AnyArray) -> IntArray:
+    """The place of each frame's task in the table, whose indices are ``known_T``."""
+    place_N = np.minimum(np.searchsorted(known_T, index_N), max(0, len(known_T) - 1))
+    wrong_N = known_T[place_N] != index_N if len(known_T) else np.ones(len(index_N), dtype=bool)
+    if wrong_N.any():
+        first = int(wrong_N.argmax())
+        raise DataError(
+            f"{root}: a frame of episode {episode_N[first]} has task_index {index_N[first]}, which "
+            f"the table of tasks in meta does not name; it names {known_T[:20].tolist()}"
+        )
+    return place_N.astype(np.int64)
 
 
 def _vectors(root: Path, info: dict[str, Any], key: str, values_ND: AnyArray) -> AnyArray:

@@ -164,6 +164,38 @@ def test_servo_ticks_are_recognised() -> None:
     assert "unit" not in found(recording, robot(unit="ticks"))
 
 
+def test_a_gripper_may_count_in_whole_numbers() -> None:
+    recording = clean()
+    recording.action_Na[:, 3] *= 255
+    recording.state_Ns[:, 3] *= 255
+    assert "unit" not in found(recording)
+
+
+def test_a_tool_that_points_straight_down_is_fine_and_zeros_are_not() -> None:
+    """A turn by π about an axis is the same as about its opposite."""
+    turn = ["qx", "qy", "qz", "qw"]
+    arm = Embodiment(
+        name="tool",
+        control_hz=10,
+        action=[
+            ActionGroup(
+                "turn", "right_arm", turn, "end_effector_rotation", "rad", 3,
+                relative_to="turn", encoding="quaternion_xyzw",
+            )
+        ],
+        state=[
+            StateGroup(
+                "turn", "end_effector", turn, "rotation_quaternion", "rad", 3, "quaternion_xyzw"
+            )
+        ],
+    )  # fmt: skip
+    down = np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (60, 1))
+    assert found(Recording(down, down, np.array([60])), arm)["round_trip"].level == "note"
+    down[0] = 0
+    told = found(Recording(down, down, np.array([60])), arm)["round_trip"]
+    assert told.level == "error"
+
+
 def test_small_angles_in_degrees_betray_themselves_by_their_speed() -> None:
     recording = clean()
     recording.state_Ns[:, :3] *= 10

@@ -109,6 +109,10 @@ TURN = ActionGroup(
             {"state": [replace(POSE, representation="angle_sincos")]},
             "needs 14 entries from offset 0, but 'joints' has 8",
         ),
+        (
+            {"state": [replace(POSE, slot="body", representation="angle_sincos", unit="deg")]},
+            "angle_sincos needs unit 'rad', found 'deg'",
+        ),
     ],
 )
 def test_bad_specs_are_refused_by_name(changes: dict[str, object], message: str) -> None:

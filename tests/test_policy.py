@@ -121,6 +121,16 @@ def test_turns_are_averaged_where_their_vectors_wrap() -> None:
     np.testing.assert_allclose(np.angle(np.exp(1j * (done - wanted))), 0, atol=1e-3)
 
 
+def test_angles_are_averaged_the_shorter_way_round() -> None:
+    robot = position_arm()
+    policy = Policy(tiny_network([robot]), execute_steps=1, ensemble=0.0)
+    said = [3.15, 3.15 - 2 * np.pi + 0.02]  # the robot tells its angle within ±π meanwhile
+    policy._chunk = lambda _: np.full((12, 6), said.pop(0), dtype=np.float32)  # type: ignore[method-assign]  # a spy
+    done = act(policy, 2)
+    np.testing.assert_allclose(done[0], 3.15, atol=1e-5)
+    np.testing.assert_allclose(done[1], 3.15 - 2 * np.pi + 0.01, atol=1e-5)
+
+
 def test_a_plan_that_fails_in_the_background_is_told_once() -> None:
     policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
     plain, failing = policy.planner.answer, threading.Event()

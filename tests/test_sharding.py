@@ -20,6 +20,7 @@ from actionprior.sharding import ShardedStrategy
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 from tests.test_motion_prior import StopAt, module, trainer
+from tests.test_vla import Start
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,6 +112,24 @@ def test_a_sharded_run_goes_on_from_a_file_that_was_not(tmp_path: Path) -> None:
     found, expected = (read_checkpoint(tmp_path / f"{n}.ckpt") for n in ("resumed", "whole"))
     for key, value in expected["state_dict"].items():
         torch.testing.assert_close(found["state_dict"][key], value, rtol=0, atol=1e-5)
+
+
+def test_of_a_file_with_averages_the_weights_in_training_go_on(tmp_path: Path) -> None:
+    data, saved, start = (
+        ToyTrajectories(episodes=6, batch_size=16),
+        tmp_path / "saved.ckpt",
+        Start(),
+    )
+    average = EMAWeightAveraging(decay=0.9, update_starting_at_step=0)
+    stop = [average, StopAt(3, saved)]
+    trainer(tmp_path, 6, limit_val_batches=0, callbacks=stop).fit(module(data), data)
+    resumed = one_process(tmp_path, 6, limit_val_batches=0, callbacks=[start])
+    with pytest.warns(UserWarning, match=r"saved\.ckpt has averaged weights beside those in train"):
+        resumed.fit(module(data), data, ckpt_path=saved, weights_only=True)
+    held = torch.load(saved, weights_only=True)
+    assert start.weights.keys() == held["current_model_state"].keys()
+    for name, found in start.weights.items():
+        assert torch.equal(found, held["current_model_state"][name]), name
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:

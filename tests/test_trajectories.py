@@ -1,3 +1,4 @@
+import math
 import time
 
 import numpy as np
@@ -207,3 +208,18 @@ def test_gather_is_fast() -> None:
         store.future(frames, 15)
     frames_a_second = 20 * 256 * 15 / (time.perf_counter() - start)
     assert frames_a_second > 100_000  # about 2 million on an idle core
+
+
+def test_a_turn_through_pi_is_no_jump() -> None:
+    arm, steps = position_arm(), 40
+    still = np.zeros((steps, 6), dtype=np.float32)
+    turning = still.copy()
+    turning[:, 0] = (math.pi - 0.1 + 0.005 * np.arange(steps) + math.pi) % (2 * math.pi) - math.pi
+    fast = still.copy()
+    fast[:, 0] = np.linspace(0, 2, steps)
+    recordings = [
+        (0, Recording(values, values, np.array([steps]))) for values in (turning, fast, fast)
+    ]
+    store = TrajectoryStore([arm], recordings)
+    across = torch.tensor([16])  # 0.05 rad, through π
+    assert not moving(store, torch.cat([across, torch.arange(40, 120)]), 10, 0.5)[0]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from actionprior import rotations
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
@@ -23,9 +24,19 @@ def check_round_trip(subject: Subject) -> Iterator[Finding]:
     relative_BHA = normalizer.unnormalize_action(normal_BHA, batch.embodiment_B)
     action_BHA = normalizer.absolute_action(relative_BHA, batch.reference_BA, batch.embodiment_B)
     mask_BHA = normalizer.action_mask(batch)
-    wrong = float((action_BHA - batch.action_BHA).abs()[mask_BHA].max())
+    off_BHA = action_BHA - batch.action_BHA
+    angles = torch.from_numpy(subject.robot.angle_mask())
+    off_BHA = torch.where(
+        angles, rotations.wrapped(off_BHA), off_BHA
+    )  # a whole turn is no other angle
+    for start in subject.robot.rotation_starts():  # nor is π about an axis and about its opposite
+        three = slice(start, start + rotations.VECTOR_WIDTH)
+        off_BHA[..., three] = rotations.relative_vector(
+            action_BHA[..., three], batch.action_BHA[..., three]
+        )
+    wrong = float(off_BHA.abs()[mask_BHA].max())
     scale = float(batch.action_BHA.abs()[mask_BHA].max())
-    level: Level = "error" if wrong > 1e-3 * max(scale, CONSTANT) else "note"
+    level: Level = "note" if wrong <= 1e-3 * max(scale, CONSTANT) else "error"  # NaN is one
     slots = int(subject.robot.action_mask().sum()), int(subject.robot.state_mask().sum())
     yield subject.say(
         level,

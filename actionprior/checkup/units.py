@@ -26,8 +26,7 @@ ODD_SCALE = 5.0
 def check_units(subject: Subject) -> Iterator[Finding]:
     """Values that the unit forbids, and actions on another scale than their state."""
     for part in (*subject.actions, *subject.states):
-        if part.group.representation != "angle_sincos" or part.group.unit == "rad":
-            yield from _size(subject, part)
+        yield from _size(subject, part)
     for pair in subject.pairs:
         yield from _scale(subject, pair)
 
@@ -37,7 +36,8 @@ def _size(subject: Subject, part: Part) -> Iterator[Finding]:
     frame, entry = np.unravel_index(int(values_ND.argmax()), values_ND.shape)
     largest, name = float(values_ND[frame, entry]), f"{part.kind} {part.group.features[entry]}"
     known = unit in LARGEST
-    if _ticks(part.values_ND) and unit not in ("ticks", "steps"):
+    counts = unit in ("ticks", "steps") or part.group.representation == "gripper"
+    if _ticks(part.values_ND) and not counts:
         yield subject.say(
             "error",
             "unit",

@@ -187,9 +187,14 @@ class PolicyNetwork(nn.Module):
         """
         relative_BHA = self.decode(self.latent(observation), observation, noise_BHA, committed)
         robots_B = self.robot_of_prior(observation.embodiment_B)
-        return self.prior.normalizer.absolute_action(
-            relative_BHA, observation.reference_BA, robots_B
-        )
+        normalizer = self.prior.normalizer
+        action_BHA = normalizer.absolute_action(relative_BHA, observation.reference_BA, robots_B)
+        if committed is None:
+            return action_BHA
+        # To the last bit, and on the same turn of an angle.
+        step_H = torch.arange(action_BHA.shape[1], device=action_BHA.device)
+        held_BH1 = (step_H < committed.steps_B[:, None])[..., None]
+        return torch.where(held_BH1, committed.action_BHA, action_BHA)
 
 
 class _Seen(NamedTuple):

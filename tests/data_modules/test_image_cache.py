@@ -1,6 +1,7 @@
 """The cache of decoded images: its bound, and what can go wrong."""
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,18 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         DataError, match=r"cannot be kept there .*set cache_gb to the room there is"
     ):
         write(ImageCache(tmp_path / "file" / "cache"), 0)
+
+
+def test_too_many_open_files_are_told(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path)
+    write(cache, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = len(os.listdir("/proc/self/fd")) + 4
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    held: list[object] = []
+    try:
+        with pytest.raises(DataError, match=r"npy: the decoded images cannot be opened .*ulimit"):
+            held.extend(cache.open(at(cache, 0), SHAPE) for _ in range(most))
+        assert None not in held
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from actionprior.data import DataError
+from actionprior.embodiment import StateGroup
 from data_modules.lerobot_columns import read_columns
 from data_modules.lerobot_source import feature_names
 from data_modules.lerobot_store import cache_folder
-from tests.datasets import arm
+from tests.datasets import arm, write_dataset
 
 Spoil = Callable[[Path], None]
 
@@ -112,6 +114,10 @@ REFUSALS: dict[str, tuple[Spoil, str]] = {
     "no action": (
         lambda r: edit_info(features={})(r),
         r"has no 'action'; it has \[\]",
+    ),
+    "name twice": (
+        edit_feature("action", names=["j1", "grip", "grip"]),
+        "'action' has the feature name 'grip' twice",
     ),
     "nan": (
         edit_value("action", 14, 1, float("nan")),
@@ -234,3 +240,55 @@ def test_feature_names_in_all_their_spellings(names: object) -> None:
 
 def test_nameless_features_are_numbered() -> None:
     assert feature_names({"shape": [3], "names": None}) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"),
+    [
+        ({"shape": [3], "names": ["state"]}, ["0", "1", "2"]),  # one label for the whole vector
+        ({"shape": [1], "names": ["grip"]}, ["grip"]),
+        (
+            {"shape": [4], "names": {"left": ["j0", "j1"], "right": ["j0", "j1"]}},
+            ["left.j0", "left.j1", "right.j0", "right.j1"],
+        ),
+    ],
+)
+def test_names_that_are_none_or_not_one_alone(
+    feature: dict[str, object], expected: list[str]
+) -> None:
+    assert feature_names(feature) == expected
+
+
+def test_other_vectors_resampled_are_kept_apart(plain: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(plain, tmp_path / "two"))
+    path = root / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    info["features"]["action_rel"] = info["features"]["action"]
+    path.write_text(json.dumps(info))
+    edit_table(lambda t: t.append_column("action_rel", t["observation.state"]))(root)
+    slow = arm(control_hz=5, resample=True)
+    first = read_columns(root, slow)
+    second = read_columns(root, replace(slow, action_key="action_rel"))
+    np.testing.assert_array_equal(second.action_Na[:], first.state_Ns[:])
+
+
+def test_zeros_are_no_orientation(tmp_path: Path) -> None:
+    names = ["qx", "qy", "qz", "qw"]
+    rows = np.tile(np.array([0, 0, 0, 1], dtype=np.float32), (28, 1))
+    root = write_dataset(tmp_path / "turns")
+    edit_feature("observation.state", names=names, shape=[4])(root)
+
+    def change(table: pa.Table) -> pa.Table:
+        index = table.schema.get_field_index("observation.state")
+        return table.set_column(index, "observation.state", pa.array(rows.tolist()))
+
+    robot = arm()
+    robot.action[0] = replace(robot.action[0], relative_to="")
+    turn = StateGroup("turn", "end_effector", names, "rotation_quaternion", "rad")
+    robot.state = [replace(turn, encoding="quaternion_xyzw")]
+    edit_table(change)(root)
+    assert read_columns(root, robot).state_Ns[:].shape == (28, 4)
+    rows[14] = 0
+    edit_table(change)(root)
+    with pytest.raises(DataError, match=r"group 'turn' is no orientation at frame 2 of episode 1"):
+        read_columns(root, robot)

@@ -24,7 +24,7 @@ from data_modules import lerobot_source
 from data_modules.lerobot_columns import read_columns
 from data_modules.lerobot_source import read_tasks
 from data_modules.lerobot_store import cache_folder
-from tests.datasets import arm, write_dataset
+from tests.datasets import arm, write_dataset, write_v21
 
 # A server that has imported everything once: a process forked from it starts in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -287,3 +287,41 @@ def test_many_short_datasets_can_be_open_at_once(tmp_path: Path) -> None:
     roots = [write_dataset(tmp_path / f"d{i}", (3,), seed=i) for i in range(3)]
     opened = [read_columns(r, arm()) for r in roots]
     assert len({float(c.action_Na[:].sum()) for c in opened}) == 3
+
+
+def test_a_linked_folder_counts_as_the_datasets_own(root: Path, tmp_path: Path) -> None:
+    chunk = next((root / "data").iterdir())
+    elsewhere = Path(shutil.move(chunk, tmp_path / "elsewhere"))
+    chunk.symlink_to(elsewhere)
+    before = read_columns(root, arm()).action_Na[:]
+    (path,) = elsewhere.glob("*.parquet")
+    table = pq.read_table(path)
+    moved = pa.array((np.array(table["action"].to_pylist(), np.float32) + 5).tolist())
+    index = table.schema.get_field_index("action")
+    pq.write_table(table.set_column(index, "action", moved), path)
+    np.testing.assert_allclose(read_columns(root, arm()).action_Na[:], before + 5, atol=1e-5)
+
+
+def test_tasks_of_v21_are_known_by_their_index(split: Path, tmp_path: Path) -> None:
+    root = write_v21(split, tmp_path / "old")
+    lines = [{"task_index": i, "task": t} for i, t in ((0, "push"), (1, "lift"), (7, "stack"))]
+
+    def name(lines: list[dict[str, object]]) -> None:
+        (root / "meta" / "tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def renumber(old: int, new: int) -> None:
+        for path in (root / "data").rglob("*.parquet"):
+            table = pq.read_table(path)
+            numbers = table["task_index"].to_numpy().copy()
+            numbers[numbers == old] = new
+            place = table.schema.get_field_index("task_index")
+            pq.write_table(table.set_column(place, "task_index", pa.array(numbers)), path)
+
+    renumber(1, 7)
+    name([lines[2], lines[0]])
+    assert read_columns(root, arm()).tasks_E == ["push", "stack", "push"]
+    name(lines[:2])
+    with pytest.raises(
+        DataError, match=r"frame of episode 1 has task_index 7, .*it names \[0, 1\]"
+    ):
+        read_columns(root, arm())

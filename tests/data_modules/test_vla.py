@@ -1,17 +1,22 @@
 """Stage 2 data: what a policy sees equals what lerobot decodes, also through the cache."""
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
-from data_modules.frame_images import FrameImages
+from data_modules.camera_files import CameraFiles
+from data_modules.frame_images import FrameImages, _most_open
+from data_modules.lerobot_columns import LeRobotEmbodiment, read_columns
 from tests.data_modules.test_video_decoding import decoders
 from tests.datasets import CAMERAS, arm, write_dataset
 
@@ -291,3 +296,44 @@ def test_a_damaged_cache_gives_no_wrong_sample(
     assert "episode_000001.npy: image 6 is damaged; the episode is decoded anew" in caplog.text
     module(seen, **options)
     assert calls == [0, 1, 1]
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_video_written_frame_by_frame_goes_by_its_rate(trust: bool, tmp_path: Path) -> None:
+    """Its rows are its frames, whatever a slower clock says of them."""
+    root = write_dataset(tmp_path / "slow", (30, 30), cameras={FRONT: "video"})
+    straight = reader(root, arm(cameras=(FRONT,)))
+    path = next((root / "data").glob("*/*.parquet"))
+    table = pq.read_table(path)
+    times = pa.array(table["timestamp"].to_numpy() * 1.08, pa.float32())
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("timestamp"), "timestamp", times), path
+    )
+    slow = reader(root, arm(cameras=(FRONT,), trust_fps=trust, resample=not trust))
+    for row in (0, 10, 29):  # by the clock the last one would be of the second episode
+        np.testing.assert_array_equal(slow.read(0, row, FRONT), straight.read(0, row, FRONT))
+
+
+def reader(root: Path, robot: LeRobotEmbodiment) -> FrameImages:
+    files = CameraFiles(read_columns(root, robot).recorded, [FRONT])
+    return FrameImages(files, files.size(FRONT), "pyav")
+
+
+@pytest.mark.parametrize("names", [None, ["c", "h", "w"], ["channels", "height", "width"]])
+def test_channels_may_come_first(names: list[str] | None, seen: Path) -> None:
+    columns = read_columns(seen, arm(cameras=(FRONT,)))
+    files = CameraFiles(columns, [FRONT])
+    assert files.size(FRONT) == (32, 48)
+    columns.info["features"][FRONT] |= {"shape": [3, 32, 48], "names": names}
+    assert files.size(FRONT) == (32, 48)
+
+
+def test_as_many_files_are_mapped_as_the_system_lets() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        most = _most_open()
+        assert most <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        assert most > 128 or hard <= 256  # the limit was raised
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
