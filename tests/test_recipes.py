@@ -50,7 +50,7 @@ def test_every_recipe_is_tested_here() -> None:
     # tests/commands/test_record.py
     tested |= {"metaworld_record.yaml", "metaworld_record_blind.yaml"}
     # tests/study/test_grid.py, commands/test_study.py
-    kinds = ["", "_small", "_ablation", "_search", "_wordings", "_long", "_real", "_real_tuning"]
+    kinds = ["", "_small", "_ablation", "_search", "_wordings", "_real", "_real_tuning"]
     studies = {f"study{kind}.yaml" for kind in [*kinds, "_metaworld"]}
     assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
     assert {p.stem for p in (RECIPES / "trunks").glob("*.yaml")} == TRUNKS

@@ -10,6 +10,8 @@ HEAD = """\
 # Written by `lightning describe` from the names in meta/info.json: a guess, to be checked.
 #   lightning doctor --config {file}      what is wrong with the recordings, or with this
 #   lightning fit --config {file}         learn to move
+#   lightning fit --config {file} --config recipes/vla.yaml --model.prior_checkpoint PRIOR.ckpt
+#                                         learn to see and act, where there are cameras
 model:
   class_path: actionprior.MotionPriorModule
   init_args:
