@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import gymnasium as gym
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -25,6 +24,7 @@ from actionprior.rollout import (
     RolloutResult,
     rollout,
 )
+from actionprior.rollout.robot_env import find_spec
 from actionprior.rollout.run import Vectorization
 from callbacks.rollout_report import log_scalars, log_videos, print_table, write_files
 
@@ -130,12 +130,7 @@ class RolloutEvaluation(pl.Callback):
                 raise RolloutError(f"import_modules names {name!r}: {error}") from error
         known = [robot.name for robot in getattr(pl_module, "embodiments", [])]
         for env_id in self.env_ids:
-            try:
-                gym.spec(env_id)
-            except gym.error.Error as error:
-                raise RolloutError(
-                    f"RolloutEvaluation: env_ids names {env_id!r}: {error}"
-                ) from None
+            find_spec(env_id)
             if known and (robot := self._robot(env_id)) not in known:
                 raise RolloutError(
                     f"RolloutEvaluation: environment {env_id!r} is for embodiment {robot!r}, and "
