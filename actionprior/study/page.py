@@ -162,7 +162,7 @@ def _counts(results: Results, cells: int) -> str:
         len({(r.arm, r.part, r.seed, r.demonstrations, r.steps) for r in rows})
         for rows in (table, results.table)
     )
-    part = f"; {done - counted} wait for their run's other parts and count nowhere below"
+    part = f"; not counted below for want of their run's other parts: {done - counted}"
     trained = len({r.cell for r in table})
     seeds = sorted({r.seed for r in table})
     once = {(r.cell, r.step, r.task): r.rollouts for r in table}

@@ -73,7 +73,7 @@ def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
     write_page(Results(study, begun), [], [], tmp_path / "page.md", "study.yaml", 108)
     text = (tmp_path / "page.md").read_text()
     assert "90 of 108 cells are finished" in text
-    assert "18 wait for their run's other parts and count nowhere below" in text
+    assert "not counted below for want of their run's other parts: 18." in text
     write_page(of_both, [], [], tmp_path / "both.md", "study.yaml", 108)
     tables = [
         (tmp_path / f"{name}.md").read_text().partition("## ")[2] for name in ("page", "both")
