@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from actionprior.data import DataError
 from actionprior.permutation import IntArray
 from data_modules.lerobot_columns import Columns
-from data_modules.lerobot_source import fingerprint
+from data_modules.lerobot_source import fingerprint, is_old
 from data_modules.published import listing, published_at
 
 Size = tuple[int, int]
@@ -46,7 +46,7 @@ class CameraFiles:
         self.columns = columns
         self.cameras = cameras
         self.url = url.rstrip("/") if url and any(map(self.is_video, cameras)) else None
-        self._old = str(columns.info["codebase_version"]).startswith("v2.")
+        self._old = is_old(columns.info)
 
     def is_video(self, camera: str) -> bool:
         """Whether a camera's images are in videos; otherwise they are in the data files."""

@@ -18,11 +18,9 @@ from actionprior.embodiment import ROTATIONS, Embodiment
 from actionprior.permutation import IntArray
 from actionprior.resampling import resample
 from actionprior.rotations import no_turn
-from data_modules.lerobot_source import feature_names, read_episodes, read_info
+from data_modules.lerobot_source import AT_ONCE, feature_names, read_episodes, read_info
 from data_modules.lerobot_store import kept, stored
 
-AT_ONCE = 1 << 20
-"""Rows whose orientations are checked at once."""
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
 

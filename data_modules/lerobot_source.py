@@ -51,6 +51,11 @@ def read_info(root: Path) -> dict[str, Any]:
     return info
 
 
+def is_old(info: dict[str, Any]) -> bool:
+    """Whether a dataset is of format v2.1."""
+    return str(info["codebase_version"]).startswith("v2.")
+
+
 def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
     """Changes with the dataset: its info; names, sizes and times of the files in ``folders``."""
     digest = hashlib.sha256((root / "meta" / "info.json").read_bytes())
@@ -58,6 +63,8 @@ def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
         # Links are followed as reading follows them; Path.rglob does not.
         walk = os.walk(root / folder, followlinks=True)
         for path in sorted(Path(place) / file for place, _, files in walk for file in files):
+            if not path.is_file():  # a link to nothing
+                continue
             stat = path.stat()
             told = f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n"
             digest.update(told.encode())
@@ -99,7 +106,7 @@ def read_tasks(root: Path, info: dict[str, Any]) -> dict[int, str]:
     """
     import pandas as pd
 
-    old = str(info["codebase_version"]).startswith("v2.")
+    old = is_old(info)
     path = root / "meta" / ("tasks.jsonl" if old else "tasks.parquet")
     if not path.is_file():
         raise DataError(f"{root}: has no meta/{path.name}")
@@ -120,7 +127,7 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
     import pyarrow.parquet as pq
 
     try:
-        if str(info["codebase_version"]).startswith("v2."):
+        if is_old(info):
             path = root / "meta" / "episodes.jsonl"
             if not path.is_file():
                 raise DataError(f"{root}: has no episode table meta/episodes.jsonl")

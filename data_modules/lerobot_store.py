@@ -30,6 +30,7 @@ from data_modules.lerobot_source import (
     check_order,
     data_files,
     fingerprint,
+    is_old,
     read_episodes,
     read_rows,
     read_tasks,
@@ -60,7 +61,7 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     return kept(
         root,
         # Of formats whose tasks may have gaps: before, they were taken by their place.
-        f"{action_key} {state_key}" + (" tasks by index" if _old(info) else ""),
+        f"{action_key} {state_key}" + (" tasks by index" if is_old(info) else ""),
         lambda store: _extract(root, info, action_key, state_key, store),
     )
 
@@ -128,10 +129,6 @@ def _extract(
             first += count
     store.append({"length": lengths_E, "rate": clock.rates(lengths_E)})
     store.about |= {"tasks": [*tasks.values()], "not_finite": not_finite}
-
-
-def _old(info: dict[str, Any]) -> bool:
-    return str(info["codebase_version"]).startswith("v2.")
 
 
 def _tasks(root: Path, known_T: IntArray, index_N: AnyArray, episode_N: AnyArray) -> IntArray:

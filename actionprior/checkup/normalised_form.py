@@ -26,10 +26,9 @@ def check_round_trip(subject: Subject) -> Iterator[Finding]:
     mask_BHA = normalizer.action_mask(batch)
     off_BHA = action_BHA - batch.action_BHA
     angles = torch.from_numpy(subject.robot.angle_mask())
-    off_BHA = torch.where(
-        angles, rotations.wrapped(off_BHA), off_BHA
-    )  # a whole turn is no other angle
-    for start in subject.robot.rotation_starts():  # nor is π about an axis and about its opposite
+    # A whole turn is no other angle, nor is π about an axis another turn than about its opposite.
+    off_BHA = torch.where(angles, rotations.wrapped(off_BHA), off_BHA)
+    for start in subject.robot.rotation_starts():
         three = slice(start, start + rotations.VECTOR_WIDTH)
         off_BHA[..., three] = rotations.relative_vector(
             action_BHA[..., three], batch.action_BHA[..., three]

@@ -147,9 +147,9 @@ class Results:
                 result[seed] = Curve(np.array(seconds), np.array(rates))
         return result
 
-    def curve_rollouts(self, role: str, budget: Budget) -> int:
-        """Rollouts along a role's runs, all seeds together."""
-        return sum(row.rollouts for row in self.rows(role, budget))
+    def curve_rollouts(self, role: str, budget: Budget, seeds: Sequence[int]) -> int:
+        """Rollouts along a role's runs, these seeds together."""
+        return sum(row.rollouts for row in self.rows(role, budget) if row.seed in seeds)
 
 
 def _run(row: Row) -> tuple[object, ...]:

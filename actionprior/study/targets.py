@@ -172,7 +172,7 @@ def _equal_compute(results: Results) -> Found:
     lead_SK = 100 * np.array(leads)
     worst = int(lead_SK.mean(0).argmin())
     estimate = statistics.mean(lead_SK[:, worst])
-    rollouts = results.curve_rollouts("no_prior", budget) + results.curve_rollouts("prior", budget)
+    rollouts = sum(results.curve_rollouts(role, budget, seeds) for role in ("no_prior", "prior"))
     return Found(estimate, len(seeds), rollouts, estimate.value > 0, f"{budget}; at its worst time")
 
 

@@ -293,6 +293,7 @@ def test_a_linked_folder_counts_as_the_datasets_own(root: Path, tmp_path: Path) 
     chunk = next((root / "data").iterdir())
     elsewhere = Path(shutil.move(chunk, tmp_path / "elsewhere"))
     chunk.symlink_to(elsewhere)
+    (root / "data" / "lost.txt").symlink_to(tmp_path / "nowhere")  # no file of the dataset's
     before = read_columns(root, arm()).action_Na[:]
     (path,) = elsewhere.glob("*.parquet")
     table = pq.read_table(path)

@@ -104,6 +104,7 @@ def test_a_seed_without_a_curve_takes_no_lead_from_the_others(tmp_path: Path) ->
         for found in (kept, [r for r in rows if not r.task or r.step == r.steps])
     )
     assert some.seeds == 2
+    assert some.rollouts == 2 * 2 * 3 * (9 * 20 + 60)  # arms, seeds, tasks
     assert some.value is not None
     assert "success was not measured along the runs" in none.note
 
