@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types bench bench-data bench-policy bench-serve bench-train faults clean
+.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-policy bench-serve bench-train faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: install  ## style, format and the floors of the imports
 
 types: install  ## mypy, strict
 	$(BIN)/mypy
+
+docs: install  ## build the documentation into build/docs; a broken link fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## measure how long a re-plan takes
 	$(BIN)/lightning bench
