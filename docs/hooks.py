@@ -92,12 +92,19 @@ def module_text(module: str) -> str:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Add the API pages to the navigation, one section per package."""
+    """Add to the navigation the pages that mkdocs.yml does not name, and those of the API."""
+    nav: list[Any] = list(config.nav or [])
+    named = str(nav)
+    others = [
+        p.name for p in sorted(Path(config.docs_dir).glob("*.md")) if f"'{p.name}'" not in named
+    ]
+    if others:
+        nav.append({"More": others})
     sections: dict[str, list[dict[str, str]]] = {}
     for module in public_modules():
         sections.setdefault(module.partition(".")[0], []).append({module: api_page(module)})
-    nav: list[Any] = config.nav or []
-    config.nav = [*nav, {"API reference": [{name: pages} for name, pages in sections.items()]}]
+    nav.append({"API reference": [{name: pages} for name, pages in sections.items()]})
+    config.nav = nav
     return config
 
 
