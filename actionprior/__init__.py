@@ -3,8 +3,9 @@
 The names below load on first use, so that ``import actionprior`` costs nothing.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from actionprior.lazy import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -16,16 +17,14 @@ if TYPE_CHECKING:
     from actionprior.policy import Policy
     from actionprior.vla import VLAModule
 else:
-    _HOMES = {
-        "ActionGroup": "embodiment",
-        "Embodiment": "embodiment",
-        "MotionPriorModule": "motion_prior",
-        "Policy": "policy",
-        "StateGroup": "embodiment",
-        "VLAModule": "vla",
-    }
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "ActionGroup": "embodiment",
+            "Embodiment": "embodiment",
+            "MotionPriorModule": "motion_prior",
+            "Policy": "policy",
+            "StateGroup": "embodiment",
+            "VLAModule": "vla",
+        },
+    )

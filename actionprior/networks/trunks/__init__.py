@@ -3,8 +3,9 @@
 Each is imported when it is asked for: open_clip and timm take seconds to load.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from actionprior.lazy import lazy_exports
 
 __all__ = ["OpenClipTrunk", "SmallTrunk", "TimmTrunk"]
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from actionprior.networks.trunks.small import SmallTrunk
     from actionprior.networks.trunks.timm import TimmTrunk
 else:
-    _HOMES = {"OpenClipTrunk": "open_clip", "SmallTrunk": "small", "TimmTrunk": "timm"}
-
-    def __getattr__(name: str) -> type:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = lazy_exports(
+        __name__, {"OpenClipTrunk": "open_clip", "SmallTrunk": "small", "TimmTrunk": "timm"}
+    )
