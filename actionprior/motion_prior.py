@@ -11,16 +11,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.match import require_same_prior
+from actionprior.checkpoints.policy import STAGE2
+from actionprior.checkpoints.prior import describe_into
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkError
-from actionprior.networks.checkpoint_match import require_same_prior
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.networks.policy_checkpoint import STAGE2
-from actionprior.networks.prior_checkpoint import describe_into
 from actionprior.normalization import Normalizer
 from actionprior.training import FlowNoise, StageModule
 

@@ -31,12 +31,12 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from actionprior.checkpoint_formats import migrate
-from actionprior.checkpoint_io import CheckpointError, read_local, require_lightning
+from actionprior.checkpoints.formats import migrate
+from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
+from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
+from actionprior.checkpoints.shards import my_rows, together
 from actionprior.errors import UserError
 from actionprior.layers import repeated_layers
-from actionprior.sharded_checkpoint_io import ShardedCheckpoint, save_sharded
-from actionprior.shards import my_rows, together
 
 TRAINED = "current_model_state"  # Lightning's key of the weights behind the averages
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
-from actionprior.checkpoint_formats import migrate
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.checkpoints.formats import migrate
+from actionprior.checkpoints.match import require_same_policy
+from actionprior.checkpoints.policy import STAGE2, described_trunk, make_trunk
+from actionprior.checkpoints.prior import describe_into, starting_prior
+from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkBend, ChunkError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
-from actionprior.networks.checkpoint_match import require_same_policy
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.networks.policy_checkpoint import STAGE2, described_trunk, make_trunk
 from actionprior.networks.policy_network import History, PolicyNetwork
-from actionprior.networks.prior_checkpoint import describe_into, starting_prior
 from actionprior.networks.trunks.base import Trunk
 from actionprior.training import FlowNoise, StageModule
 

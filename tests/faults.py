@@ -25,13 +25,13 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.distributed import destroy_process_group
 
 from actionprior import cli
-from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
-from actionprior.checkpoint_io import read_checkpoint
-from actionprior.commands import _resume
+from actionprior.checkpoints import resume
+from actionprior.checkpoints.atomic import AtomicCheckpointIO
+from actionprior.checkpoints.folder import CONFIG, OURS, WEIGHTS, read_config, write_folder
+from actionprior.checkpoints.reading import read_checkpoint
+from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.errors import UserError
-from actionprior.networks.policy_folder import CONFIG, OURS, WEIGHTS, read_config, write_folder
 from actionprior.networks.trunks import SmallTrunk
-from actionprior.sharded_checkpoint_io import ShardedCheckpoint, save_sharded
 from actionprior.vla import VLAModule
 from actionprior.weights_io import load_weights, save_weights
 from tests.killed_saves import alone, tree
@@ -122,7 +122,7 @@ def run(stage: int, folder: Path, fault: Callable[[], None] | None) -> None:
             Rows(str(folder / "rows")),
         ],
     )
-    last = _resume.newest([folder], stage)
+    last = resume.newest([folder], stage)
     trainer.fit(model, data, ckpt_path=last, weights_only=True if last else None)
 
 

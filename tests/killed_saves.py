@@ -10,7 +10,7 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-from actionprior.sharded_checkpoint_io import save_sharded
+from actionprior.checkpoints.sharded import save_sharded
 
 STEPS = ("fsync", "mkdir", "rename", "replace", "unlink", "rmdir")
 

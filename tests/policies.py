@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from actionprior.checkpoints.policy import SETTINGS
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.networks.policy_checkpoint import SETTINGS
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.vla import VLAModule

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from actionprior import sharded_checkpoint_io
+from actionprior.checkpoints import sharded
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.sharding import ShardedStrategy
 from tests.synthetic import ToyTrajectories
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
     train(folder, "wide_shards", False, "one_shards3.ckpt")
     train(folder, "wide_file", False, "one_file3.ckpt")
     if int(os.environ["LOCAL_RANK"]) == 1:  # before its shard is flushed
-        sharded_checkpoint_io.sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        sharded.sync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
     train(folder, "killed", True)
 
 

@@ -15,7 +15,7 @@ import yaml
 
 import actionprior.commands
 from actionprior import cli
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 
 LIGHTNING = Path(sys.executable).with_name("lightning")
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.policy import Policy
 from actionprior.sharding import ShardedStrategy

@@ -8,11 +8,11 @@ import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.prior import load_prior
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
-from actionprior.networks.prior_checkpoint import load_prior
 from tests.synthetic import ToyTrajectories, ToyVLA
 
 SMALL = PriorArchitecture(width=32, latent_width=16, encoder_depth=1, decoder_depth=2, heads=2)

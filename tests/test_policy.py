@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from actionprior.checkpoint_io import CheckpointError
-from actionprior.networks.policy_folder import write_folder
+from actionprior.checkpoints.folder import write_folder
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.planning import PolicyError
 from actionprior.policy import Policy

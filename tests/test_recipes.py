@@ -13,8 +13,8 @@ import timm
 import yaml
 from safetensors.torch import save_file
 
+from actionprior.checkpoints.prior import load_prior
 from actionprior.cli import main
-from actionprior.networks.prior_checkpoint import load_prior
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.networks.trunks import open_clip as open_clip_trunk
 from actionprior.networks.trunks.towers import ClipParts, clip_parts

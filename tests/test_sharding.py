@@ -14,7 +14,7 @@ from lightning.pytorch import strategies
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import distributed
 
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.errors import UserError
 from actionprior.sharding import ShardedStrategy
 from actionprior.vla import VLAModule

@@ -11,9 +11,9 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.prior import load_prior
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
-from actionprior.networks.prior_checkpoint import load_prior
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.sharding import whole
 from actionprior.vla import VLAModule

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import torch
 
 from actionprior.batch import TrajectoryBatch, VLABatch
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.policy import STAGE2
+from actionprior.checkpoints.prior import check_robots, load_prior
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.errors import UserError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths
 from actionprior.networks.motion_prior import MotionPrior
-from actionprior.networks.policy_checkpoint import STAGE2
-from actionprior.networks.prior_checkpoint import check_robots, load_prior
 from actionprior.training import FlowNoise
 from actionprior.vla import VLAModule
 

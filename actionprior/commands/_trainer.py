@@ -9,15 +9,15 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
-from actionprior.checkpoint_io import CheckpointError
-from actionprior.commands import _resume
+from actionprior.checkpoints import resume
+from actionprior.checkpoints.atomic import AtomicCheckpointIO
+from actionprior.checkpoints.policy import PRETRAINED_ARGS
+from actionprior.checkpoints.reading import CheckpointError
+from actionprior.checkpoints.sharded import read_either
 from actionprior.commands._faults import in_one_sentence
 from actionprior.commands._stop import StopBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
-from actionprior.networks.policy_checkpoint import PRETRAINED_ARGS
-from actionprior.sharded_checkpoint_io import read_either
 from actionprior.vla import VLAModule
 
 
@@ -51,7 +51,7 @@ class TrainerCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
-        if config.get("ckpt_path") == _resume.LAST:
+        if config.get("ckpt_path") == resume.LAST:
             config["ckpt_path"] = self._last(config)
         # A Stage-2 checkpoint stands alone: prior and trunk come out of it, not of the files
         # that the recipe still names and that may be gone.
@@ -71,7 +71,7 @@ class TrainerCLI(LightningCLI):
         module, _, name = config.model.class_path.rpartition(".")
         model = getattr(import_module(module), name)  # parsing has imported it
         stage = 2 if issubclass(model, VLAModule) else int(issubclass(model, MotionPriorModule))
-        path = _resume.newest(_resume.folders(config.trainer), stage)
+        path = resume.newest(resume.folders(config.trainer), stage)
         if path is None and self.subcommand != "fit":
             raise CheckpointError(
                 f"there is no checkpoint to {self.subcommand}; name one with --ckpt_path"

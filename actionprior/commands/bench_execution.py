@@ -93,7 +93,7 @@ def bench_execution(
     Raises:
         UserError: no environment, or as loading the policy and rolling it out.
     """
-    from actionprior.networks.policy_folder import load_policy_network
+    from actionprior.checkpoints.folder import load_policy_network
     from actionprior.planning import check_execution
 
     torch.set_num_threads(1)

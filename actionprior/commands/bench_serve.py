@@ -46,7 +46,7 @@ def measure_serving(repeats: int, clients: int, threads: int) -> dict[str, Any]:
         raise UserError("repeats, clients and threads are expected to be 1 or more")
     import torch
 
-    from actionprior.networks.policy_folder import write_folder
+    from actionprior.checkpoints.folder import write_folder
     from actionprior.policy import Policy
 
     torch.set_num_threads(threads)

@@ -16,9 +16,9 @@ def consolidate(folder: Path, file: Path) -> None:
         CheckpointError: ``folder`` is damaged or not one of shards, or the disk is full.
         UserError: ``file`` is a folder or lies in ``folder``.
     """
-    from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
+    from actionprior.checkpoints.atomic import AtomicCheckpointIO
+    from actionprior.checkpoints.sharded import ShardedCheckpoint
     from actionprior.errors import UserError
-    from actionprior.sharded_checkpoint_io import ShardedCheckpoint
 
     checkpoint = ShardedCheckpoint(folder)
     if file.is_dir() or file.resolve().is_relative_to(folder.resolve()):

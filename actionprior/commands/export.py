@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config
 from actionprior.errors import UserError
-from actionprior.networks.policy_folder import CONFIG, WEIGHTS, read_config
 
 FILES = {
     CONFIG,
@@ -53,7 +53,8 @@ def export(
     Raises:
         UserError: a checkpoint, robot, number of steps or folder that cannot be used.
     """
-    from actionprior.checkpoint_io import read_checkpoint
+    from actionprior.checkpoints.policy import network_of
+    from actionprior.checkpoints.reading import read_checkpoint
     from actionprior.commands._model_card import (
         Facts,
         find_evaluations,
@@ -64,7 +65,6 @@ def export(
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
     from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
-    from actionprior.networks.policy_checkpoint import network_of
     from actionprior.planning import Planner
     from actionprior.staging import appears_whole
 

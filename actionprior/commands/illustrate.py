@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoints.prior import starting_prior
 from actionprior.commands._recipe import data_parser, embodied_data
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
@@ -27,7 +28,6 @@ from actionprior.envs.recording import CAMERA_KEY
 from actionprior.errors import UserError
 from actionprior.motion_prior import check_lengths
 from actionprior.networks.motion_prior import MotionPrior
-from actionprior.networks.prior_checkpoint import starting_prior
 from actionprior.rollout import ObservationMap, rollout
 from actionprior.study.illustrations import PlayedScene, draw_trajectories, draw_z_map
 from actionprior.study.latents import MOTIONS, LatentMap, embed, motion_types

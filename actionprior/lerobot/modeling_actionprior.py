@@ -17,13 +17,13 @@ from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
+from actionprior.checkpoints.folder import OURS, check_digest, check_format, write_folder
+from actionprior.checkpoints.policy import described_network, fill
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, FloatArray
 from actionprior.errors import UserError
 from actionprior.flow_matching import sample_time
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.training import dataset_names, new_network
-from actionprior.networks.policy_checkpoint import described_network, fill
-from actionprior.networks.policy_folder import OURS, check_digest, check_format, write_folder
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.planning import (
     Images,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from actionprior import cli
-from actionprior.checkpoint_io import read_checkpoint
-from actionprior.sharded_checkpoint_io import ShardedCheckpoint
+from actionprior.checkpoints.reading import read_checkpoint
+from actionprior.checkpoints.sharded import ShardedCheckpoint
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk
 from tests.test_cli import refused

@@ -13,7 +13,7 @@ import lightning  # noqa: F401  before a test captures the stream that its log g
 import pytest
 
 from actionprior import cli
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.commands._faults import in_one_sentence
 from actionprior.errors import UserError
 from tests.test_cli import LIGHTNING, checkpoint_of, folder, refused  # noqa: F401  a fixture

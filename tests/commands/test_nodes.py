@@ -16,7 +16,7 @@ import torch
 import yaml
 from lightning import Callback, Trainer
 
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.training import FlowNoise
 from tests import hosts, slurm

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from actionprior.checkpoints.folder import write_folder
 from actionprior.cli import main
-from actionprior.networks.policy_folder import write_folder
 from actionprior.policy import Policy
 from tests.policies import observation, tiny_network
 from tests.robots import delta_arm, position_arm

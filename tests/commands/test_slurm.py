@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning import Callback, Trainer
 
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 from tests import slurm
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actionprior.checkpoint_io import read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.rollout.inference.rtc import supports_rtc_inference
 from torch.utils.data import default_collate
 
-from actionprior.checkpoint_formats import FormatError
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.formats import FormatError
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig

@@ -24,7 +24,7 @@ import msgpack
 import numpy as np
 from websockets.asyncio.client import connect
 
-from actionprior.networks.policy_folder import write_folder
+from actionprior.checkpoints.folder import write_folder
 from actionprior.policy import Policy
 from tests.policies import observation, tiny_network
 from tests.robots import delta_arm

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from actionprior.networks.policy_checkpoint import load_network
+from actionprior.checkpoints.policy import load_network
 from actionprior.networks.trunks.lora import LowRank
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk

@@ -16,7 +16,7 @@ from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils._pytree import tree_leaves
 
-from actionprior.checkpoint_io import CheckpointError, read_local, require_lightning
+from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from actionprior.checkpoint_formats import FORMAT, FormatError
-from actionprior.checkpoint_io import INDEX, CheckpointError
-from actionprior.networks.policy_checkpoint import (
+from actionprior.checkpoints.formats import FORMAT, FormatError
+from actionprior.checkpoints.policy import (
     PRIOR,
     SETTINGS,
     Description,
@@ -21,6 +20,7 @@ from actionprior.networks.policy_checkpoint import (
     described_trunk,
     load_network,
 )
+from actionprior.checkpoints.reading import INDEX, CheckpointError
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
 from actionprior.weights_io import load_weights, save_weights

@@ -20,15 +20,15 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path
 
-from actionprior.atomic_checkpoint_io import AtomicCheckpointIO
-from actionprior.checkpoint_formats import FormatError
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
-from actionprior.commands import _resume
+from actionprior.checkpoints import resume
+from actionprior.checkpoints.atomic import AtomicCheckpointIO
+from actionprior.checkpoints.formats import FormatError
+from actionprior.checkpoints.prior import load_prior
+from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
+from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.commands.consolidate import consolidate
 from actionprior.errors import UserError
-from actionprior.networks.prior_checkpoint import load_prior
 from actionprior.policy import Policy
-from actionprior.sharded_checkpoint_io import ShardedCheckpoint, save_sharded
 from actionprior.sharding import ShardedStrategy
 from tests.damage import damaged
 from tests.killed_saves import alone, tree
@@ -102,7 +102,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(
         run = tmp_path / str(kill_at)
         whole = [ShardedCheckpoint(path).whole() for path in run.glob("*.ckpt")]
         found.append(max(checkpoint["global_step"] for checkpoint in whole))
-        newest = _resume.newest([run], 0)
+        newest = resume.newest([run], 0)
         assert newest is not None
         assert ShardedCheckpoint(newest).outline()["global_step"] == found[-1]
         told = capsys.readouterr().err
@@ -247,7 +247,7 @@ def test_last_goes_on_from_the_newest_whole_folder(
     (tmp_path / "run/torn.ckpt/rest.pt").unlink()
     (tmp_path / "run/bare.ckpt/index.json").unlink()
     (tmp_path / "run/.0a1b.part").mkdir()
-    found = _resume.newest([tmp_path / "run"], 0)
+    found = resume.newest([tmp_path / "run"], 0)
     assert found == tmp_path / "run/whole.ckpt"
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == f"last: going on from {found}, step 1"

@@ -7,11 +7,11 @@ robots are read, never repeated in a recipe.
 from pathlib import Path
 from typing import Any
 
-from actionprior.checkpoint_formats import mark
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.formats import mark
+from actionprior.checkpoints.reading import CheckpointError
+from actionprior.checkpoints.sharded import read_either
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior
-from actionprior.sharded_checkpoint_io import read_either
 
 DESCRIPTION = "motion_prior"  # the checkpoint's key of ``MotionPrior.describe()``
 

@@ -26,16 +26,23 @@ from torch.utils._pytree import (
     tree_map_with_path,
 )
 
-from actionprior.atomic_checkpoint_io import disk_faults_told, put_in_place, sync
-from actionprior.checkpoint_formats import FORMAT, KEY, migrate
-from actionprior.checkpoint_io import (
+from actionprior.checkpoints.atomic import disk_faults_told, put_in_place, sync
+from actionprior.checkpoints.formats import FORMAT, KEY, migrate
+from actionprior.checkpoints.reading import (
     INDEX,
     CheckpointError,
     read_checkpoint,
     read_local,
     require_lightning,
 )
-from actionprior.shards import as_dtensor, of_all, opened_rows, share, together, write_rows
+from actionprior.checkpoints.shards import (
+    as_dtensor,
+    of_all,
+    opened_rows,
+    share,
+    together,
+    write_rows,
+)
 
 REST = "rest.pt"
 _NAMES = re.compile(r"rest\.pt|shard-\d+-of-\d+\.safetensors")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionprior.checkpoint_formats import FORMAT, KEY, FormatError, migrate
-from actionprior.checkpoint_io import read_checkpoint
-from actionprior.networks.policy_checkpoint import load_network
-from actionprior.networks.prior_checkpoint import load_prior
+from actionprior.checkpoints.formats import FORMAT, KEY, FormatError, migrate
+from actionprior.checkpoints.policy import load_network
+from actionprior.checkpoints.prior import load_prior
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk, ToyVLA
 from tests.test_motion_prior import SMALL, trainer

@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 
 _STARTS = "first_rows"  # key of a file's metadata

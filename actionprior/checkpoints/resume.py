@@ -9,11 +9,11 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from actionprior.checkpoint_io import CheckpointError
+from actionprior.checkpoints.policy import STAGE2
+from actionprior.checkpoints.prior import DESCRIPTION
+from actionprior.checkpoints.reading import CheckpointError
+from actionprior.checkpoints.sharded import ShardedCheckpoint, read_either
 from actionprior.errors import UserError
-from actionprior.networks.policy_checkpoint import STAGE2
-from actionprior.networks.prior_checkpoint import DESCRIPTION
-from actionprior.sharded_checkpoint_io import ShardedCheckpoint, read_either
 
 LAST = "last"
 

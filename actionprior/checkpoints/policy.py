@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.networks import trunks
 from actionprior.networks.motion_prior import MotionPrior

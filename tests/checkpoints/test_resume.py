@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionprior.commands import _resume
+from actionprior.checkpoints import resume
 from tests.synthetic import ToyTrajectories
 from tests.test_cli import checkpoint_of, cli, folder  # noqa: F401  a fixture
 from tests.test_motion_prior import module, trainer
@@ -50,7 +50,7 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
     torch.save({"state_dict": {}}, tmp_path / "other/foreign.ckpt")
     (tmp_path / "run/last.ckpt").symlink_to("gone.ckpt")
     (tmp_path / "run/sharded.ckpt").mkdir()
-    found = _resume.newest([tmp_path / "run", tmp_path / "other", tmp_path / "absent"], 1)
+    found = resume.newest([tmp_path / "run", tmp_path / "other", tmp_path / "absent"], 1)
     assert found == tmp_path / "run/whole.ckpt"
     told = capsys.readouterr().err
     lines = told.splitlines()
@@ -70,7 +70,7 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
     assert "77.part was left by a save that was cut short" in told
     assert lines[-1] == f"last: going on from {found}, step 2"
     assert "old.ckpt" not in told
-    assert _resume.newest([tmp_path / "other"], 1) is None
+    assert resume.newest([tmp_path / "other"], 1) is None
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"last: no whole checkpoint of this model under {tmp_path / 'other'}: starting afresh"
     )

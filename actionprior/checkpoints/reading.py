@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from actionprior.checkpoint_formats import migrate
+from actionprior.checkpoints.formats import migrate
 from actionprior.errors import UserError
 
 INDEX = "index.json"  # what a folder of shards has, and is one by

@@ -4,17 +4,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from actionprior.checkpoint_io import CheckpointError
-from actionprior.embodiment import Embodiment
-from actionprior.networks.motion_prior import MotionPrior
-from actionprior.networks.policy_checkpoint import (
+from actionprior.checkpoints.policy import (
     PRETRAINED_ARGS,
     SETTINGS,
     STAGE2,
     described_trunk,
 )
+from actionprior.checkpoints.prior import DESCRIPTION, check_robots, holds_none
+from actionprior.checkpoints.reading import CheckpointError
+from actionprior.embodiment import Embodiment
+from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.networks.prior_checkpoint import DESCRIPTION, check_robots, holds_none
 
 _FREE = {"integration_steps", "integrator"}  # settings that no weight was trained for
 _TRAINING_ARGS = {  # of a trunk: they change nothing that it computes

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionprior.atomic_checkpoint_io import AsyncAtomicCheckpointIO, AtomicCheckpointIO
-from actionprior.checkpoint_io import CheckpointError, read_checkpoint
+from actionprior.checkpoints.atomic import AsyncAtomicCheckpointIO, AtomicCheckpointIO
+from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from tests.damage import damaged
 
 LIGHTNING = {"state_dict": {"w": torch.arange(4.0)}, "pytorch-lightning_version": "2.6.6"}

@@ -1,0 +1,1 @@
+"""Checkpoints of both stages: reading, writing, checking and exported policies."""
