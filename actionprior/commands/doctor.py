@@ -25,7 +25,7 @@ def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
     Prints a table; writes ``doctor.json``, ``report.html`` and a picture of each dataset to
     ``out``. Data that training would refuse are a finding each, and do not hide the others.
     """
-    from actionprior.commands._doctor_report import draw, print_table, write_html
+    from actionprior.checkup.report import draw, print_table, write_html
 
     out.mkdir(parents=True, exist_ok=True)
     findings, sources = _sources(data)

@@ -14,7 +14,7 @@ import pytest
 
 from actionprior import cli
 from actionprior.checkpoints.reading import read_checkpoint
-from actionprior.commands._faults import in_one_sentence
+from actionprior.commands._run_faults import in_one_sentence
 from actionprior.errors import UserError
 from tests.test_cli import LIGHTNING, checkpoint_of, folder, refused  # noqa: F401  a fixture
 
