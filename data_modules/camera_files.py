@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from actionprior.data import DataError
-from actionprior.permutation import IntArray
+from actionprior.data.pseudo_random import IntArray
 from data_modules.lerobot_columns import Columns
 from data_modules.lerobot_source import fingerprint, is_old
 from data_modules.published import listing, published_at

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from actionprior.data import DataError
-from actionprior.permutation import IntArray
+from actionprior.data.pseudo_random import IntArray
 from data_modules.camera_files import CameraFiles, Size
 from data_modules.image_cache import (
     CachedImages,

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actionprior.column_store import Column, StoreWriter
 from actionprior.data import DataError
+from actionprior.data.column_store import Column, StoreWriter
+from actionprior.data.pseudo_random import IntArray
+from actionprior.data.resampling import resample
 from actionprior.embodiment import ROTATIONS, Embodiment
-from actionprior.permutation import IntArray
-from actionprior.resampling import resample
 from actionprior.rotations import no_turn
 from data_modules.lerobot_source import AT_ONCE, feature_names, read_episodes, read_info
 from data_modules.lerobot_store import kept, stored
@@ -36,7 +36,7 @@ class LeRobotEmbodiment(Embodiment):
         repo_ids: datasets on the Hugging Face hub, each ``user/name`` or ``user/name@revision``
             (see ``lerobot_hub``), downloaded without videos for Stage 1.
         resample: bring datasets of another frame rate, or whose timestamps contradict it, to
-            ``control_hz`` (``actionprior/resampling.py``); by the timestamps.
+            ``control_hz`` (``actionprior/data/resampling.py``); by the timestamps.
         video_urls: where the videos of ``roots`` are, in their order, if not there: folders that
             fsspec reads and that hold ``videos`` (s3://bucket/set, hf://datasets/me/set@v3.0).
         trust_fps: say so to use a dataset whose timestamps contradict its frame rate: its

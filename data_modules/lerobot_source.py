@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.data import DataError
-from actionprior.permutation import IntArray
+from actionprior.data.pseudo_random import IntArray
 
 AnyArray = npt.NDArray[Any]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from actionprior.column_store import (
+from actionprior.data import DataError
+from actionprior.data.column_store import (
     FORMAT,
     Store,
     StoreError,
@@ -22,8 +23,7 @@ from actionprior.column_store import (
     open_store,
     write_store,
 )
-from actionprior.data import DataError
-from actionprior.permutation import IntArray
+from actionprior.data.pseudo_random import IntArray
 from data_modules.lerobot_source import (
     AnyArray,
     check_episodes,

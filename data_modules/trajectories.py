@@ -20,16 +20,16 @@ from actionprior.data import (
     Frames,
     Source,
 )
-from actionprior.embodiment import Embodiment
-from actionprior.sampling import epoch_counts
-from actionprior.spans import Spans
-from actionprior.trajectories import (
+from actionprior.data.frame_ranges import Spans
+from actionprior.data.sampling import epoch_counts
+from actionprior.data.store import (
     Recording,
     TrajectoryStore,
     TrajectoryWindows,
     moving,
     split_episodes,
 )
+from actionprior.embodiment import Embodiment
 from data_modules.camera_files import CameraFiles, image_keys
 from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
 from data_modules.lerobot_hub import locate

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError, Frames
-from actionprior.trajectories import TrajectoryStore
+from actionprior.data.store import TrajectoryStore
 from data_modules.augmentation import augment
 from data_modules.camera_files import CameraFiles, Size
 from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache

@@ -7,10 +7,10 @@ import torch
 
 from actionprior.batch import Observation, TrajectoryBatch, VLABatch
 from actionprior.data import EmbodiedDataModule, Frames
+from actionprior.data.frame_ranges import Spans
+from actionprior.data.store import Recording, TrajectoryStore
 from actionprior.embodiment import Embodiment
 from actionprior.networks.trunks.base import Trunk, TrunkTokens
-from actionprior.spans import Spans
-from actionprior.trajectories import Recording, TrajectoryStore
 from tests.robots import delta_arm, position_arm
 
 

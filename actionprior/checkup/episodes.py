@@ -11,7 +11,7 @@ import torch
 
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
-from actionprior.trajectories import moving
+from actionprior.data.store import moving
 
 MANY = 0.5
 STILL = 0.9  # share of an episode's chunks

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from actionprior.checkup import LEVELS, Finding
+from actionprior.data.store import Recording
 from actionprior.embodiment import Embodiment
-from actionprior.trajectories import Recording
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 DRAWN = 3  # episodes

@@ -10,9 +10,9 @@ import numpy as np
 
 from actionprior.checkup.finding import Finding, Level
 from actionprior.data import Contents
+from actionprior.data.store import TrajectoryStore
 from actionprior.embodiment import ActionGroup, Embodiment, FloatArray, StateGroup
 from actionprior.feature_groups import split_groups
-from actionprior.trajectories import TrajectoryStore
 
 ARMS = ("joint_position", "end_effector_position", "gripper")
 

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError, EmbodiedDataModule, Frames
+from actionprior.data.frame_ranges import Spans
+from actionprior.data.store import Recording, TrajectoryStore
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
-from actionprior.spans import Spans
-from actionprior.trajectories import Recording, TrajectoryStore
 
 JOINTS = [f"joint_{i}" for i in range(1, 7)]
 

@@ -7,8 +7,8 @@ import pytest
 
 from actionprior.checkup import Camera, Finding, Subject, check_images, check_polarities, examine
 from actionprior.data import Contents, DataError
+from actionprior.data.store import Recording
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
-from actionprior.trajectories import Recording
 
 JOINTS = ["j1", "j2", "j3"]
 

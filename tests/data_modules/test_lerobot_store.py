@@ -18,8 +18,8 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
-from actionprior.column_store import StoreError
 from actionprior.data import DataError
+from actionprior.data.column_store import StoreError
 from data_modules import lerobot_source
 from data_modules.lerobot_columns import read_columns
 from data_modules.lerobot_source import read_tasks

@@ -179,7 +179,7 @@ def test_the_doctor_sees_the_black_camera_and_the_rate_and_the_ticks() -> None:
 
     from actionprior.checkup import Camera, Subject, check_images, examine
     from actionprior.data import Contents
-    from actionprior.trajectories import Recording
+    from actionprior.data.store import Recording
 
     folder = SOURCE / "so101_bimanual_cloth" / "dataset"
     tables = [pq.read_table(p) for p in sorted(folder.glob("data/*/*.parquet"))[:5]]

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.column_store import Column
+from actionprior.data.column_store import Column
+from actionprior.data.frame_ranges import Spans
+from actionprior.data.sampling import EpochOrder, ShardedBatches
+from actionprior.data.store import Recording, TrajectoryStore, TrajectoryWindows
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
-from actionprior.sampling import EpochOrder, ShardedBatches
-from actionprior.spans import Spans
-from actionprior.trajectories import Recording, TrajectoryStore, TrajectoryWindows
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 LISTED = 20  # episodes of a batch and recording that a message lists

@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 
 from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
-from actionprior.chunk_noise import ChunkNoise
-from actionprior.column_store import Column, consecutive
+from actionprior.data.column_store import Column, consecutive
+from actionprior.data.control_noise import ChunkNoise
+from actionprior.data.frame_ranges import Stops
+from actionprior.data.pseudo_random import IntArray, mix
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
-from actionprior.permutation import IntArray, mix
-from actionprior.spans import Stops
 
 NOISE_SAMPLE = 4096
 """Windows of a robot, evenly spaced, that give noise its scale."""

@@ -4,9 +4,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
+from actionprior.data.frame_ranges import Spans
+from actionprior.data.sampling import EpochOrder, ShardedBatches, epoch_counts
 from actionprior.errors import UserError
-from actionprior.sampling import EpochOrder, ShardedBatches, epoch_counts
-from actionprior.spans import Spans
 
 
 def order(*sizes: int, **options) -> EpochOrder:

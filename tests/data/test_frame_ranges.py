@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionprior.spans import Spans, Stops
+from actionprior.data.frame_ranges import Spans, Stops
 
 
 def spans(*pairs: tuple[int, int]) -> Spans:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from actionprior.data.frame_ranges import Spans
+from actionprior.data.pseudo_random import IntArray, mix, permute
 from actionprior.errors import UserError
-from actionprior.permutation import IntArray, mix, permute
-from actionprior.spans import Spans
 
 _AT_ONCE = 65536
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from actionprior import rotations
+from actionprior.data.resampling import resample
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
-from actionprior.resampling import resample
 
 ROTATION = "quaternion_wxyz"
 

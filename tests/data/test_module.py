@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import DataError
-from actionprior.spans import Spans
+from actionprior.data.frame_ranges import Spans
 from tests.synthetic import ToyTrajectories
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionprior.permutation import mix, permute
+from actionprior.data.pseudo_random import mix, permute
 
 KEYS = st.integers(0, 2**63 - 1)
 

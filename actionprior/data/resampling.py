@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from actionprior import rotations
+from actionprior.data.pseudo_random import IntArray
 from actionprior.embodiment import (
     DELTAS,
     ROTATIONS,
@@ -19,7 +20,6 @@ from actionprior.embodiment import (
     StateGroup,
 )
 from actionprior.feature_groups import split_groups
-from actionprior.permutation import IntArray
 
 Doubles = npt.NDArray[np.float64]
 Seconds = Doubles

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.permutation import mix
+from actionprior.data.pseudo_random import mix
 
 
 class ChunkNoise:

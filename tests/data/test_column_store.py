@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from actionprior.column_store import BLOCK, StoreError, open_store, write_store
+from actionprior.data.column_store import BLOCK, StoreError, open_store, write_store
 
 ROWS = 16 * BLOCK + 100
 
@@ -194,7 +194,7 @@ def test_columns_that_have_changed_places_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actionprior.column_store.FORMAT", 99)
+    monkeypatch.setattr("actionprior.data.column_store.FORMAT", 99)
     with pytest.raises(StoreError, match="is of format 3, expected 99"):
         open_store(folder)
 
@@ -203,7 +203,7 @@ READ = """
 import re, resource, sys
 from pathlib import Path
 import numpy as np
-from actionprior.column_store import open_store
+from actionprior.data.column_store import open_store
 used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 limit = used + (16 << 20)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from actionprior.normalization import Normalizer
-from actionprior.trajectories import (
+from actionprior.data.store import (
     Recording,
     TrajectoryStore,
     TrajectoryWindows,
     moving,
     split_episodes,
 )
+from actionprior.normalization import Normalizer
 from tests.robots import delta_arm, position_arm
 
 LENGTHS = {0: [9, 1, 4], 1: [6, 20]}
