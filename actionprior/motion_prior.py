@@ -17,11 +17,11 @@ from actionprior.checkpoints.prior import describe_into
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.metrics import ChunkError
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.normalization import Normalizer
 from actionprior.training import FlowNoise, StageModule
 
 BASELINES = ("copy_last", "untrained")

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actionprior import rotations
 from actionprior.batch import Committed, Observation
 from actionprior.checkpoints.folder import load_policy_network
-from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.embodiment import Embodiment, FloatArray, rotations
 from actionprior.flow_matching import Integrator
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk

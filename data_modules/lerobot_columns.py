@@ -17,7 +17,7 @@ from actionprior.data.column_store import Column, StoreWriter
 from actionprior.data.pseudo_random import IntArray
 from actionprior.data.resampling import resample
 from actionprior.embodiment import ROTATIONS, Embodiment
-from actionprior.rotations import no_turn
+from actionprior.embodiment.rotations import no_turn
 from data_modules.lerobot_source import AT_ONCE, feature_names, read_episodes, read_info
 from data_modules.lerobot_store import kept, stored
 

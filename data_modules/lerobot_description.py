@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actionprior.embodiment.feature_groups import ACTION_SLOTS, STATE_SLOTS
 from actionprior.errors import UserError
-from actionprior.feature_groups import ACTION_SLOTS, STATE_SLOTS
 from data_modules.lerobot_columns import LeRobotEmbodiment
 from data_modules.lerobot_hub import locate
 from data_modules.lerobot_source import feature_names, read_info

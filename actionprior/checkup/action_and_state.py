@@ -11,7 +11,7 @@ import numpy.typing as npt
 from actionprior.checkup.finding import Finding
 from actionprior.checkup.subject import Pair, Subject
 from actionprior.embodiment import FloatArray
-from actionprior.normalization import CONSTANT
+from actionprior.embodiment.normalization import CONSTANT
 
 MOSTLY = 0.99
 JUMP = 0.2  # of the widest 1-99 % range in a group

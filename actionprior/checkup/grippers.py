@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from actionprior.checkup.finding import Finding
 from actionprior.checkup.subject import Pair, Subject
-from actionprior.normalization import CONSTANT
+from actionprior.embodiment.normalization import CONSTANT
 
 AGAINST = -0.5  # correlation below which action and state run in opposite directions
 AN_END = 0.3  # share of the range that counts as one end

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from actionprior import rotations
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.normalization import CONSTANT, Normalizer
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, rotations
+from actionprior.embodiment.normalization import CONSTANT, Normalizer
 
 WINDOWS = 4096
 

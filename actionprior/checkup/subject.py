@@ -12,7 +12,7 @@ from actionprior.checkup.finding import Finding, Level
 from actionprior.data import Contents
 from actionprior.data.store import TrajectoryStore
 from actionprior.embodiment import ActionGroup, Embodiment, FloatArray, StateGroup
-from actionprior.feature_groups import split_groups
+from actionprior.embodiment.feature_groups import split_groups
 
 ARMS = ("joint_position", "end_effector_position", "gripper")
 

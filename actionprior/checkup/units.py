@@ -11,7 +11,7 @@ import numpy.typing as npt
 from actionprior.checkup.finding import Finding
 from actionprior.checkup.subject import Pair, Part, Subject
 from actionprior.embodiment import FloatArray
-from actionprior.normalization import CONSTANT
+from actionprior.embodiment.normalization import CONSTANT
 
 LARGEST = {"rad": 4 * np.pi, "m": 10.0}  # what a unit's values can hardly exceed
 FASTEST = {"rad": 4 * np.pi, "m": 5.0}  # a second

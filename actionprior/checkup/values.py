@@ -6,7 +6,7 @@ import numpy as np
 
 from actionprior.checkup.finding import Finding
 from actionprior.checkup.subject import Part, Subject
-from actionprior.normalization import CONSTANT, RELATIVE_FLOOR
+from actionprior.embodiment.normalization import CONSTANT, RELATIVE_FLOOR
 
 FAR = 5.0  # an outlier lies this many 1-99 % ranges beyond them
 SATURATED = 0.05  # share of frames at exactly the highest or the lowest value

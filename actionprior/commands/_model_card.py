@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.feature_groups import ActionGroup, StateGroup
 from actionprior.errors import UserError
-from actionprior.feature_groups import ActionGroup, StateGroup
 from actionprior.networks.policy_network import PolicyNetwork
 
 TAGS = ["robotics", "lerobot", "actionprior", "vision-language-action"]

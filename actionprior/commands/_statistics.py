@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from actionprior.feature_groups import ROTATIONS, ActionGroup, StateGroup
+from actionprior.embodiment.feature_groups import ROTATIONS, ActionGroup, StateGroup
 from actionprior.networks.policy_network import PolicyNetwork
 
 STATISTICS = {"mean": "mean", "std": "std", "q01": "1 %", "q99": "99 %"}

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from actionprior import rotations
 from actionprior.data.pseudo_random import IntArray
 from actionprior.embodiment import (
     DELTAS,
@@ -18,8 +17,9 @@ from actionprior.embodiment import (
     Embodiment,
     FloatArray,
     StateGroup,
+    rotations,
 )
-from actionprior.feature_groups import split_groups
+from actionprior.embodiment.feature_groups import split_groups
 
 Doubles = npt.NDArray[np.float64]
 Seconds = Doubles

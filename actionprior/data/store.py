@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
 from actionprior.data.column_store import Column, consecutive
 from actionprior.data.control_noise import ChunkNoise
 from actionprior.data.frame_ranges import Stops
 from actionprior.data.pseudo_random import IntArray, mix
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray, rotations
 
 NOISE_SAMPLE = 4096
 """Windows of a robot, evenly spaced, that give noise its scale."""

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from actionprior.batch import Committed, TrajectoryBatch
 from actionprior.embodiment import STATE_WIDTH, Embodiment
+from actionprior.embodiment.normalization import Law, Normalizer
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, integrate, path_sample
 from actionprior.networks.action_decoder import ActionDecoder
 from actionprior.networks.trajectory_encoder import Inputs, TrajectoryEncoder
-from actionprior.normalization import Law, Normalizer
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from actionprior import rotations
-from actionprior.embodiment import DELTAS, ROTATIONS, Embodiment, FloatArray
+from actionprior.embodiment import DELTAS, ROTATIONS, Embodiment, FloatArray, rotations
 
 Frame = npt.NDArray[np.uint8]
 

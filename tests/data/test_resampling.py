@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from actionprior import rotations
 from actionprior.data.resampling import resample
-from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
+from actionprior.embodiment import ActionGroup, Embodiment, StateGroup, rotations
 
 ROTATION = "quaternion_wxyz"
 

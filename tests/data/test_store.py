@@ -12,7 +12,7 @@ from actionprior.data.store import (
     moving,
     split_episodes,
 )
-from actionprior.normalization import Normalizer
+from actionprior.embodiment.normalization import Normalizer
 from tests.robots import delta_arm, position_arm
 
 LENGTHS = {0: [9, 1, 4], 1: [6, 20]}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from actionprior import rotations
+from actionprior.embodiment import rotations
 from actionprior.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from actionprior.normalization import MissingStatisticsError, Normalizer
-from actionprior.rotations import wrapped
+from actionprior.embodiment.normalization import MissingStatisticsError, Normalizer
+from actionprior.embodiment.rotations import wrapped
 from tests.robots import delta_arm, position_arm, tool_arm, windows
 
 ROBOTS = [delta_arm(), position_arm()]

@@ -9,8 +9,8 @@ from typing import Any, Self, get_args
 import numpy as np
 import torch
 
-from actionprior import rotations
-from actionprior.feature_groups import (
+from actionprior.embodiment import rotations
+from actionprior.embodiment.feature_groups import (
     ACTION_SLOTS,
     ACTION_WIDTH,
     DELTAS,

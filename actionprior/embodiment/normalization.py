@@ -14,9 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from actionprior import rotations
 from actionprior.batch import TrajectoryBatch
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, rotations
 from actionprior.errors import UserError
 
 Law = Literal["quantile", "mean_std"]

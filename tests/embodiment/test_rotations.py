@@ -6,7 +6,7 @@ import pytest
 import roma
 import torch
 
-from actionprior import rotations
+from actionprior.embodiment import rotations
 
 ENCODINGS = [
     "quaternion_xyzw",

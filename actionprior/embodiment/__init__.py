@@ -1,0 +1,37 @@
+"""A robot's features, how they are represented, rotated and normalised.
+
+The names below load on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from actionprior.lazy import lazy_exports
+
+__all__ = [
+    "ACTION_WIDTH",
+    "DELTAS",
+    "ROTATIONS",
+    "STATE_WIDTH",
+    "ActionGroup",
+    "BoolArray",
+    "Embodiment",
+    "EmbodimentError",
+    "FloatArray",
+    "StateGroup",
+]
+
+if TYPE_CHECKING:
+    from actionprior.embodiment.embodiment import (
+        ACTION_WIDTH,
+        DELTAS,
+        ROTATIONS,
+        STATE_WIDTH,
+        ActionGroup,
+        BoolArray,
+        Embodiment,
+        EmbodimentError,
+        FloatArray,
+        StateGroup,
+    )
+else:
+    __getattr__ = lazy_exports(__name__, dict.fromkeys(__all__, "embodiment"))
