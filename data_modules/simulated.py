@@ -40,10 +40,10 @@ class Demonstrations:
         wordings: str = "one",
     ) -> None:
         from actionprior.envs import env_id
+        from actionprior.envs.arms.robots import check_control_mode, find_robot
         from actionprior.envs.embodiments import suite_embodiment
         from actionprior.envs.experts import check_human
         from actionprior.envs.recording import VERSION
-        from actionprior.envs.robots import check_control_mode, find_robot
         from actionprior.envs.tasks import check_wordings
 
         try:

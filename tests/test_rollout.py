@@ -16,7 +16,7 @@ from actionprior.batch import Observation
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.envs.embodiments import suite_embodiment
 from actionprior.envs.recording import CAMERA_KEY
-from actionprior.envs.world import World
+from actionprior.envs.scene.world import World
 from actionprior.errors import UserError
 from actionprior.rollout import (
     RENDER,

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actionprior.envs import ENV_IDS
-from actionprior.envs.arm import base_turn
+from actionprior.envs.arms.arm import base_turn
+from actionprior.envs.arms.robots import find_robot
 from actionprior.envs.grounding import GroundingSamples, grounding_samples
-from actionprior.envs.robots import find_robot
+from actionprior.envs.scene.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.envs.tasks import TASKS, Wordings, check_wordings
-from actionprior.envs.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.errors import UserError
 from actionprior.networks.trunks.film_cnn import STRIDE, Seen
 from actionprior.networks.trunks.small import SmallTrunk

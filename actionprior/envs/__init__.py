@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from actionprior.envs.robots import find_robot
+from actionprior.envs.arms.robots import find_robot
 from actionprior.envs.tasks import TASKS
 from actionprior.errors import UserError
 

@@ -1,8 +1,7 @@
 """The suite's robots as embodiments: which of their features goes to which slot."""
 
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
-from actionprior.envs.recording import CAMERA_KEY
-from actionprior.envs.robots import (
+from actionprior.envs.arms.robots import (
     SIDES,
     ControlMode,
     Robot,
@@ -10,6 +9,7 @@ from actionprior.envs.robots import (
     check_control_mode,
     find_robot,
 )
+from actionprior.envs.recording import CAMERA_KEY
 
 
 def suite_embodiment(

@@ -9,17 +9,19 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from actionprior.envs.arm import Arm
-from actionprior.envs.control import Control
-from actionprior.envs.kinematics import Array, Chain
-from actionprior.envs.robots import (
+from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.control import Control
+from actionprior.envs.arms.kinematics import Array, Chain
+from actionprior.envs.arms.robots import (
     ControlMode,
     Robot,
     Station,
     check_control_mode,
     find_robot,
 )
-from actionprior.envs.scene import Scene
+from actionprior.envs.arms.urdf import JAW_OPENING
+from actionprior.envs.scene.scene import Scene
+from actionprior.envs.scene.world import World
 from actionprior.envs.tasks import (
     Hand,
     Snapshot,
@@ -28,8 +30,6 @@ from actionprior.envs.tasks import (
     check_wordings,
     make_task,
 )
-from actionprior.envs.urdf import JAW_OPENING
-from actionprior.envs.world import World
 from actionprior.errors import UserError
 
 RENDER_SIZE = 256

@@ -17,14 +17,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from actionprior.envs.arms.kinematics import Array, Pose, rotation_matrix, solve_ik
+from actionprior.envs.arms.urdf import TOOL_RADIUS
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts.plan import jaw_depth
-from actionprior.envs.kinematics import Array, Pose, rotation_matrix, solve_ik
-from actionprior.envs.scene import SHAPES, WORKSPACE, Scene, Thing
+from actionprior.envs.scene.scene import SHAPES, WORKSPACE, Scene, Thing
+from actionprior.envs.scene.world import CAMERA_EYE, World
 from actionprior.envs.stages import Stage, draw_stage, move
 from actionprior.envs.tasks import Wordings, check_wordings
-from actionprior.envs.urdf import TOOL_RADIUS
-from actionprior.envs.world import CAMERA_EYE, World
 from actionprior.errors import UserError
 
 _HELD = 0.25

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from actionprior.embodiment import FloatArray
-from actionprior.envs.arm import base_turn
+from actionprior.envs.arms.arm import base_turn
+from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.arms.robots import Robot, Station
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.kinematics import Array
-from actionprior.envs.robots import Robot, Station
 
 
 class TipPath(NamedTuple):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import gymnasium as gym
 
+from actionprior.envs.arms.robots import ControlMode
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert, check_human
-from actionprior.envs.robots import ControlMode
 from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
 from actionprior.recording import (

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actionprior.envs.bullet import Triple
-from actionprior.envs.drawer import TRAVEL
+from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.experts.drawer import OPEN
 from actionprior.envs.experts.long_horizon import sort_place
-from actionprior.envs.kinematics import Array
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.bullet import Triple
+from actionprior.envs.scene.drawer_body import TRAVEL
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import OnceEach, OpenDrawer, Recall, Sort, Stack, Task
 from actionprior.errors import UserError
 

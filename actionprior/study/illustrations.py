@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actionprior.envs.kinematics import Array
+from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.paths import TipPath
-from actionprior.envs.scene import SHAPES, Scene
+from actionprior.envs.scene.scene import SHAPES, Scene
 from actionprior.study.drawing import GREY, NONE, PRIOR, Figure, save, style
 from actionprior.study.latents import MOTIONS, NEIGHBOURS, Embedded, IntArray, LatentMap
 

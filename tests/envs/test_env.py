@@ -9,9 +9,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from actionprior.envs import ENV_IDS, EVALUATION_SEED, SHORT_ENV_IDS, env_id
+from actionprior.envs.arms.robots import CONTROL_MODES, MAX_JOINT_SPEED, PANDA, find_robot
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.robots import CONTROL_MODES, MAX_JOINT_SPEED, PANDA, find_robot
 from actionprior.envs.tasks import TASKS
 from actionprior.errors import UserError
 

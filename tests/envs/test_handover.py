@@ -3,12 +3,12 @@ import itertools
 import numpy as np
 import pytest
 
-from actionprior.envs.arm import Arm
+from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.kinematics import Pose, solve_ik
+from actionprior.envs.arms.robots import DUO
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.kinematics import Pose, solve_ik
-from actionprior.envs.robots import DUO
-from actionprior.envs.scene import WORKSPACE
+from actionprior.envs.scene.scene import WORKSPACE
 
 
 def test_the_arms_of_a_station_move_by_their_own_part_of_the_action():

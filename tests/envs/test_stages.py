@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from actionprior.envs.drawer import FLOOR, TRAVEL
+from actionprior.envs.scene.drawer_body import FLOOR, TRAVEL
 from actionprior.envs.stages import draw_stage
 from actionprior.envs.tasks import make_task
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from actionprior.envs.drawer import TRAVEL
 from actionprior.envs.experts.plan import Aim, Plan, Put, funnel, retreat
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.drawer_body import TRAVEL
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.errors import UserError
 

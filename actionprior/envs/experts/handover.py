@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from actionprior.envs.arms.kinematics import TOOL_DOWN, Array
 from actionprior.envs.experts.plan import Aim, Plan, funnel
-from actionprior.envs.kinematics import TOOL_DOWN, Array
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import Hand, Snapshot
 
 _LEFT, _RIGHT = 0, 1

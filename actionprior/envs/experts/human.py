@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
+from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.experts.plan import Aim
-from actionprior.envs.kinematics import Array
 from actionprior.errors import UserError
 
 _PACE = (-0.05, 0.30)

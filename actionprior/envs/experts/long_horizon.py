@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
+from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.experts.plan import Aim, Plan, Put, retreat
-from actionprior.envs.kinematics import Array
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.envs.tasks.long_horizon import is_home
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from actionprior.envs.experts.plan import Aim, Plan, funnel, retreat
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.envs.tasks.memory import return_spot, touched
 

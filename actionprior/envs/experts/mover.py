@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from actionprior.envs.arm import Arm
+from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.kinematics import TOOL_DOWN, Array, Pose, rotation_matrix, solve_ik
 from actionprior.envs.experts.human import Human
 from actionprior.envs.experts.plan import Aim
-from actionprior.envs.kinematics import TOOL_DOWN, Array, Pose, rotation_matrix, solve_ik
 
 _HZ = 10
 """The rate that the numbers below are for; at another one they are scaled to the same speeds."""

@@ -8,8 +8,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from actionprior.envs.kinematics import Array
-from actionprior.envs.scene import Scene, Thing
+from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.scene.scene import Scene, Thing
 from actionprior.envs.tasks import Snapshot
 
 HOVER = 0.10

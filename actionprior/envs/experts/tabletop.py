@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from actionprior.envs.arms.urdf import TOOL_RADIUS
 from actionprior.envs.experts.plan import Aim, Plan, Put, funnel, grasp, retreat
-from actionprior.envs.scene import SHAPES, Scene
+from actionprior.envs.scene.scene import SHAPES, Scene
 from actionprior.envs.tasks import REACH_HEIGHT, Snapshot
-from actionprior.envs.urdf import TOOL_RADIUS
 
 
 class ReachPlan(Plan):

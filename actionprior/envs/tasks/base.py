@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from actionprior.envs.kinematics import Array
-from actionprior.envs.robots import Robot, Station
-from actionprior.envs.scene import Scene, draw_scene
+from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.arms.robots import Robot, Station
+from actionprior.envs.scene.scene import Scene, draw_scene
 from actionprior.errors import UserError
 
 type Wordings = Literal["one", "train", "held_out"]

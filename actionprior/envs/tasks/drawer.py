@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from actionprior.envs.drawer import INNER, Drawer
-from actionprior.envs.scene import WORKSPACE, Scene, draw_scene
+from actionprior.envs.scene.drawer_body import INNER, Drawer
+from actionprior.envs.scene.scene import WORKSPACE, Scene, draw_scene
 from actionprior.envs.tasks.base import Snapshot, Task, rests
 
 _DRAWER_X = 0.05

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks.base import Snapshot, Task, on_goal_pad, rests
 
 _SIDE = 0.10

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from actionprior.envs.kinematics import Array
-from actionprior.envs.scene import COLORS, SHAPES, Pad, Scene, Thing, draw_scene, scatter
+from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.scene.scene import COLORS, SHAPES, Pad, Scene, Thing, draw_scene, scatter
 from actionprior.envs.tasks.base import Snapshot, Task, rests
 
 STACK_TOLERANCE = 0.02

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from actionprior.envs.kinematics import Array
-from actionprior.envs.scene import Lamp, Scene, draw_scene
+from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.scene.scene import Lamp, Scene, draw_scene
 from actionprior.envs.tasks.base import Snapshot, Task
 from actionprior.envs.tasks.tabletop import Place
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from actionprior.envs.scene import Scene
+from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks.base import Snapshot, Task, on_goal_pad, rests
 
 REACH_HEIGHT = 0.03

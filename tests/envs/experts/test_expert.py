@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
+from actionprior.envs.arms.robots import CONTROL_MODES
 from actionprior.envs.check_experts import main, run_episode
 from actionprior.envs.experts import Expert
 from actionprior.envs.recording import SETTLE_SECONDS
-from actionprior.envs.robots import CONTROL_MODES
 from actionprior.errors import UserError
 
 pytestmark = pytest.mark.slow  # whole episodes in the simulator

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from actionprior.envs.drawer import INNER, TRAVEL, Drawer
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.scene import SHAPES, Scene, Thing
+from actionprior.envs.scene.drawer_body import INNER, TRAVEL, Drawer
+from actionprior.envs.scene.scene import SHAPES, Scene, Thing
 from actionprior.envs.tasks import OpenDrawer, Snapshot
 
 SCENE = Scene(

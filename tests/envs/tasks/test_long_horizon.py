@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from actionprior.envs.scene import SHAPES, Pad, Scene, Thing
+from actionprior.envs.scene.scene import SHAPES, Pad, Scene, Thing
 from actionprior.envs.tasks import Snapshot, Sort, Stack
 
 CUBES = Scene(

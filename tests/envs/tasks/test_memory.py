@@ -3,7 +3,7 @@ import pytest
 
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.scene import COLORS, Scene, Thing
+from actionprior.envs.scene.scene import COLORS, Scene, Thing
 from actionprior.envs.tasks import CUE_SECONDS, OnceEach, Snapshot
 from actionprior.envs.tasks.memory import return_spot
 

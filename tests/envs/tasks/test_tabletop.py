@@ -6,7 +6,7 @@ import pytest
 
 from actionprior.envs import ENV_IDS
 from actionprior.envs.experts import Expert
-from actionprior.envs.scene import COLORS, PAD_SIZE, SHAPES, Pad, Scene, Thing, draw_scene
+from actionprior.envs.scene.scene import COLORS, PAD_SIZE, SHAPES, Pad, Scene, Thing, draw_scene
 from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach, Snapshot
 from actionprior.errors import UserError
 

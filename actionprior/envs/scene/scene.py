@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actionprior.envs.drawer import Drawer
+from actionprior.envs.scene.drawer_body import Drawer
 from actionprior.errors import UserError
 
 COLORS: dict[str, tuple[float, float, float]] = {

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actionprior.envs.control import Control, make_control
-from actionprior.envs.kinematics import Array, Chain, Pose, rotation_matrix, solve_ik
-from actionprior.envs.robots import ControlMode, Robot
-from actionprior.envs.urdf import load_chain
+from actionprior.envs.arms.control import Control, make_control
+from actionprior.envs.arms.kinematics import Array, Chain, Pose, rotation_matrix, solve_ik
+from actionprior.envs.arms.robots import ControlMode, Robot
+from actionprior.envs.arms.urdf import load_chain
 from actionprior.errors import UserError
 
 _START_LEAN = (0.12, 0.12, 0.4)

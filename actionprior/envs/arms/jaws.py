@@ -8,9 +8,9 @@ commanded wider than the object they hold.
 
 from __future__ import annotations
 
-from actionprior.envs.bullet import Bullet
-from actionprior.envs.gripper import Gripper
-from actionprior.envs.urdf import JAW_OPENING
+from actionprior.envs.arms.gripper import Gripper
+from actionprior.envs.arms.urdf import JAW_OPENING
+from actionprior.envs.scene.bullet import Bullet
 
 _SPEED = 0.25
 """How fast the opening changes [m/s]."""

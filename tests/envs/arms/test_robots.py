@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from actionprior.envs.arm import Arm
-from actionprior.envs.robots import (
+from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.robots import (
     CONTROL_MODES,
     DUO,
     KUKA,
@@ -16,7 +16,7 @@ from actionprior.envs.robots import (
     Station,
     find_robot,
 )
-from actionprior.envs.urdf import light_urdf, load_chain
+from actionprior.envs.arms.urdf import light_urdf, load_chain
 from actionprior.errors import UserError
 
 

@@ -7,9 +7,9 @@ seal, no pressure, no delay.
 
 from __future__ import annotations
 
-from actionprior.envs.bullet import Bullet
-from actionprior.envs.gripper import Gripper
-from actionprior.envs.urdf import TOOL_LENGTH
+from actionprior.envs.arms.gripper import Gripper
+from actionprior.envs.arms.urdf import TOOL_LENGTH
+from actionprior.envs.scene.bullet import Bullet
 
 _REACH = 0.008
 """Largest distance at which the cup catches an object [m]."""

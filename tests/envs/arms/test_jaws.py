@@ -3,7 +3,7 @@ import pytest
 
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
-from actionprior.envs.scene import SHAPES
+from actionprior.envs.scene.scene import SHAPES
 
 
 def opening(env, command, steps):

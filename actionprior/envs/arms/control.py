@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from actionprior.envs.kinematics import (
+from actionprior.envs.arms.kinematics import (
     Array,
     Chain,
     Pose,
@@ -18,7 +18,7 @@ from actionprior.envs.kinematics import (
     rotation_vector,
     solve_ik,
 )
-from actionprior.envs.robots import (
+from actionprior.envs.arms.robots import (
     MAX_JOINT_SPEED,
     MAX_TIP_SPEED,
     MAX_TIP_TURN,

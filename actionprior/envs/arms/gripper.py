@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from actionprior.envs.bullet import Bullet, Triple
+from actionprior.envs.scene.bullet import Bullet, Triple
 
 _FORCE = 60.0
 """Largest force of a hold [N]."""

@@ -14,7 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actionprior.envs.bullet import (
+from actionprior.envs.arms.gripper import Gripper
+from actionprior.envs.arms.jaws import Jaws
+from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.arms.robots import PHYSICS_HZ, Robot, Station
+from actionprior.envs.arms.urdf import PRISM_FILE, light_urdf
+from actionprior.envs.arms.vacuum import Vacuum
+from actionprior.envs.scene.bullet import (
     LAMP_DARK,
     Bullet,
     Triple,
@@ -23,15 +29,9 @@ from actionprior.envs.bullet import (
     make_table,
     make_thing,
 )
-from actionprior.envs.drawer import drawer_urdf
-from actionprior.envs.gripper import Gripper
-from actionprior.envs.jaws import Jaws
-from actionprior.envs.kinematics import Array
-from actionprior.envs.meshes import prism_obj
-from actionprior.envs.robots import PHYSICS_HZ, Robot, Station
-from actionprior.envs.scene import COLORS, Scene
-from actionprior.envs.urdf import PRISM_FILE, light_urdf
-from actionprior.envs.vacuum import Vacuum
+from actionprior.envs.scene.drawer_body import drawer_urdf
+from actionprior.envs.scene.meshes import prism_obj
+from actionprior.envs.scene.scene import COLORS, Scene
 
 CAMERA_EYE = (0.50, 0.0, 0.64)
 """Where the camera stands: opposite the robot, so that the arm seldom hides an object [m]."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from actionprior.envs.scene import COLORS, SHAPES, Pad, Thing
-from actionprior.envs.urdf import data_path
+from actionprior.envs.arms.urdf import data_path
+from actionprior.envs.scene.scene import COLORS, SHAPES, Pad, Thing
 
 _OBJECT_MASS = 0.1
 _TABLE_MIDDLE = (0.02, 0.0, -0.02)

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from actionprior.envs.kinematics import Array, Chain
-from actionprior.envs.robots import Robot
+from actionprior.envs.arms.kinematics import Array, Chain
+from actionprior.envs.arms.robots import Robot
 from actionprior.errors import UserError
 
 TOOL_LENGTH = 0.12

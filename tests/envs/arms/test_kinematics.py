@@ -4,19 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionprior.envs.arm import Arm
-from actionprior.envs.bullet import Bullet
-from actionprior.envs.kinematics import (
+from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.kinematics import (
     TOOL_DOWN,
     Pose,
     rotation_matrix,
     rotation_vector,
     solve_ik,
 )
-from actionprior.envs.meshes import prism_obj
-from actionprior.envs.robots import DUO, ROBOTS, UR5E
-from actionprior.envs.scene import WORKSPACE
-from actionprior.envs.urdf import PRISM_FILE, TOOL_LENGTH, light_urdf, load_chain
+from actionprior.envs.arms.robots import DUO, ROBOTS, UR5E
+from actionprior.envs.arms.urdf import PRISM_FILE, TOOL_LENGTH, light_urdf, load_chain
+from actionprior.envs.scene.bullet import Bullet
+from actionprior.envs.scene.meshes import prism_obj
+from actionprior.envs.scene.scene import WORKSPACE
 
 NAMES = sorted(ROBOTS)
 ARMS = [*ROBOTS.values(), *DUO.arms]

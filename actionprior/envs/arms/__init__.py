@@ -1,0 +1,1 @@
+"""The arms of the suite: kinematics, control and grippers."""

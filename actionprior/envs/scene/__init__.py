@@ -1,0 +1,1 @@
+"""What stands on the table: the simulated world, its objects and the drawer."""
