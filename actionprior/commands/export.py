@@ -55,13 +55,13 @@ def export(
     """
     from actionprior.checkpoints.policy import network_of
     from actionprior.checkpoints.reading import read_checkpoint
-    from actionprior.commands._model_card import (
+    from actionprior.export.model_card import (
         Facts,
         find_evaluations,
         model_card,
         read_evaluation,
     )
-    from actionprior.commands._statistics import readable_statistics
+    from actionprior.export.statistics import readable_statistics
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
     from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
@@ -103,7 +103,7 @@ def export(
         (folder / "statistics.json").write_text(statistics + "\n", "utf-8")
         (folder / "README.md").write_text(model_card(network, facts), "utf-8")
         if onnx_image_size:
-            from actionprior.onnx_export import export_onnx
+            from actionprior.export.onnx import export_onnx
 
             export_onnx(network, folder, network.embodiments.index(robot), task, onnx_image_size)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from actionprior.onnx_export import ACT, SEE, export_onnx
+from actionprior.export.onnx import ACT, SEE, export_onnx
 from actionprior.planning import Planner
 from actionprior.policy import Policy
 from tests.policies import observation, tiny_network

@@ -1,0 +1,1 @@
+"""What ``lightning export`` writes beside the weights."""
