@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprior.errors import UserError
-from actionprior.staging import appears_whole
+from actionprior.files.folders import appears_whole
 
 SEEDS_PER_RECORDING = 1_000_000
 BLOCKS = 900

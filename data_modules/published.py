@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actionprior.data import DataError
-from actionprior.staging import appears_whole
+from actionprior.files.folders import appears_whole
 from data_modules.lerobot_store import cache_folder
 
 _log = logging.getLogger(__name__)

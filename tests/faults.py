@@ -31,9 +31,9 @@ from actionprior.checkpoints.folder import CONFIG, OURS, WEIGHTS, read_config, w
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.errors import UserError
+from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.vla import VLAModule
-from actionprior.weights_io import load_weights, save_weights
 from tests.killed_saves import alone, tree
 from tests.policies import tiny_network
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA

@@ -21,9 +21,9 @@ from actionprior.checkpoints.policy import (
     load_network,
 )
 from actionprior.checkpoints.reading import INDEX, CheckpointError
+from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
-from actionprior.weights_io import load_weights, save_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

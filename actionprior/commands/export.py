@@ -62,11 +62,11 @@ def export(
         read_evaluation,
     )
     from actionprior.export.statistics import readable_statistics
+    from actionprior.files.folders import appears_whole
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
     from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
     from actionprior.planning import Planner
-    from actionprior.staging import appears_whole
 
     _check_target(out, checkpoint, overwrite)
     if onnx_image_size and not task:

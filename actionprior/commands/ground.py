@@ -26,9 +26,9 @@ from actionprior.envs.grounding import GroundingSamples, grounding_samples
 from actionprior.envs.scene.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.envs.tasks import TASKS, Wordings, check_wordings
 from actionprior.errors import UserError
+from actionprior.files.weights import save_weights
 from actionprior.networks.trunks.film_cnn import STRIDE, Seen
 from actionprior.networks.trunks.small import SmallTrunk
-from actionprior.weights_io import save_weights
 
 _MOST_HELD_OUT = 2000
 _LEARNING_RATE = 3e-3

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.errors import UserError
-from actionprior.staging import appears_whole
+from actionprior.files.folders import appears_whole
 
 FORMAT = 3
 """Goes up when what a store holds changes; stores of another format are made anew."""

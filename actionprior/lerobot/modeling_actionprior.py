@@ -21,6 +21,7 @@ from actionprior.checkpoints.folder import OURS, check_digest, check_format, wri
 from actionprior.checkpoints.policy import described_network, fill
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, FloatArray
 from actionprior.errors import UserError
+from actionprior.files.weights import load_weights
 from actionprior.flow_matching import sample_time
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.training import dataset_names, new_network
@@ -36,7 +37,6 @@ from actionprior.planning import (
     require_finite,
 )
 from actionprior.policy import DEFAULT_EXECUTE_STEPS, sense
-from actionprior.weights_io import load_weights
 
 Batch = dict[str, Any]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError
-from actionprior.weights_io import load_weights
+from actionprior.files.weights import load_weights
 
 
 class TrunkTokens(NamedTuple):

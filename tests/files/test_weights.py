@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from actionprior.weights_io import WeightsError, load_weights, save_weights
+from actionprior.files.weights import WeightsError, load_weights, save_weights
 from tests.damage import damaged
 
 WEIGHTS = {
