@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from actionprior.envs import ENV_IDS
 from actionprior.envs.arms.arm import base_turn
 from actionprior.envs.arms.robots import find_robot
-from actionprior.envs.grounding import GroundingSamples, grounding_samples
 from actionprior.envs.scene.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.envs.tasks import TASKS, Wordings, check_wordings
 from actionprior.errors import UserError
 from actionprior.files.weights import save_weights
+from actionprior.grounding.samples import GroundingSamples, grounding_samples
 from actionprior.networks.trunks.film_cnn import STRIDE, Seen
 from actionprior.networks.trunks.small import SmallTrunk
 

@@ -5,11 +5,11 @@ import pytest
 from actionprior.envs import SHORT_ENV_IDS
 from actionprior.envs.arms.arm import Arm
 from actionprior.envs.arms.robots import ROBOTS
-from actionprior.envs.grounding import grounding_samples
 from actionprior.envs.scene.scene import COLORS, WORKSPACE
 from actionprior.envs.scene.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.envs.tasks import Push, Reach
 from actionprior.errors import UserError
+from actionprior.grounding.samples import grounding_samples
 
 SIZE = 64
 

@@ -23,9 +23,9 @@ from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts.plan import jaw_depth
 from actionprior.envs.scene.scene import SHAPES, WORKSPACE, Scene, Thing
 from actionprior.envs.scene.world import CAMERA_EYE, World
-from actionprior.envs.stages import Stage, draw_stage, move
 from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
+from actionprior.grounding.scene_stages import Stage, draw_stage, move
 
 _HELD = 0.25
 """Share of samples with an object on the suction cup."""
@@ -48,7 +48,7 @@ class GroundingSamples(NamedTuple):
             that the camera sees it in front of. One small image hardly tells the two apart, and
             the robot knows what its cup holds.
         goal_xyz: (N, 3) float32, where it is to go [m]: centre of its pad, of the cube below, and
-            so on (see :func:`~actionprior.envs.stages.draw_stage`); the target's where the task
+            so on (see :func:`~actionprior.grounding.scene_stages.draw_stage`); the target's where the task
             asks for no place, and NaN where the image does not tell it.
     """
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from actionprior.envs.scene.drawer_body import FLOOR, TRAVEL
-from actionprior.envs.stages import draw_stage
 from actionprior.envs.tasks import make_task
+from actionprior.grounding.scene_stages import draw_stage
 
 
 def stages(task, count=60):

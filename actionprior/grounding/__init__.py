@@ -1,0 +1,1 @@
+"""The warm-up of the small trunk on object places."""
