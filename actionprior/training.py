@@ -17,8 +17,8 @@ from actionprior.bad_steps import BadSteps
 from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
+from actionprior.networks.device import sent
 from actionprior.sharding import ShardedStrategy, go_on_from_trained, shard, whole
-from actionprior.transfer import sent
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}

@@ -13,10 +13,10 @@ from actionprior.batch import Committed, Observation, TrajectoryBatch
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator
+from actionprior.networks.device import sent
 from actionprior.networks.fusion import Fusion, HistoryMLP
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.trunks.base import Trunk
-from actionprior.transfer import sent
 
 History = Literal["off", "encoder", "mlp"]
 

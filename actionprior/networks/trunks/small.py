@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError
+from actionprior.networks.device import sent
 from actionprior.networks.trunks.base import (
     Trunk,
     TrunkTokens,
@@ -22,8 +23,7 @@ from actionprior.networks.trunks.base import (
 )
 from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, Seen
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
-from actionprior.networks.trunks.words import TextEncoder
-from actionprior.transfer import sent
+from actionprior.networks.trunks.word_encoder import TextEncoder
 
 _PERIODS = (1.0, 0.5, 0.25)
 _PLACE_FEATURES = 3 * (1 + 2 * len(_PERIODS))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from actionprior.transfer import sent
+from actionprior.networks.device import sent
 
 
 class TextFeatures(NamedTuple):

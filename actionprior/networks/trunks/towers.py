@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from actionprior.errors import UserError
+from actionprior.networks.device import sent
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
 from actionprior.networks.trunks.messages import in_brief, near_matches
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
-from actionprior.transfer import sent
 
 _HUB_CONFIG = "open_clip_config.json"
 _HUB_WEIGHTS = (

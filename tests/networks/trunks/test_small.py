@@ -10,7 +10,7 @@ from torch import Tensor
 from actionprior.errors import UserError
 from actionprior.networks.trunks.film_cnn import Seen
 from actionprior.networks.trunks.small import SmallTrunk, place_features
-from actionprior.networks.trunks.words import MAX_WORDS, tokenize
+from actionprior.networks.trunks.word_encoder import MAX_WORDS, tokenize
 
 ONE = torch.ones(2, 1, dtype=torch.bool)
 

@@ -9,9 +9,9 @@ import zlib
 import torch
 from torch import Tensor, nn
 
+from actionprior.networks.device import sent
 from actionprior.networks.transformer import Block
 from actionprior.networks.trunks.text_cache import TextFeatures
-from actionprior.transfer import sent
 
 MAX_WORDS = 31
 """Words of an instruction that are read; what follows is left out."""
