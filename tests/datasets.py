@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from actionprior.embodiment import ActionGroup, StateGroup
-from actionprior.recording import scheduled_as_before
+from actionprior.recording.lerobot_writer import scheduled_as_before
 from data_modules.lerobot_columns import LeRobotEmbodiment
 
 STATE = ["j1", "j2", "grip"]

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from actionprior.errors import UserError
-from actionprior.recording import Recording, Task, check_recording, write_demonstrations
+from actionprior.recording.lerobot_writer import (
+    Recording,
+    Task,
+    check_recording,
+    write_demonstrations,
+)
+from actionprior.recording.scripted import ScriptedTask, whole_body
 from actionprior.rollout import ObservationMap
 from actionprior.rollout.robot_env import find_spec, make_env
-from actionprior.scripted import ScriptedTask, whole_body
 
 
 def record(

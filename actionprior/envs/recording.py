@@ -13,7 +13,7 @@ from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert, check_human
 from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
-from actionprior.recording import (
+from actionprior.recording.lerobot_writer import (
     Demonstration,
     Features,
     Frame,

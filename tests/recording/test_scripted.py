@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from actionprior.errors import UserError
+from actionprior.recording.scripted import ScriptedTask, whole_body
 from actionprior.rollout import RENDER, ObservationMap
-from actionprior.scripted import ScriptedTask, whole_body
 from tests import experts
 from tests.point_env import CAMERA, STEP, VECTOR
 

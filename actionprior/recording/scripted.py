@@ -11,7 +11,7 @@ from gymnasium.spaces import Box
 
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
-from actionprior.recording import Demonstration, Features, Frame
+from actionprior.recording.lerobot_writer import Demonstration, Features, Frame
 from actionprior.rollout import ObservationMap, RolloutError
 from actionprior.rollout.fit import find_space
 from actionprior.rollout.robot_env import RobotEnv, RobotObservation

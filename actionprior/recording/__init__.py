@@ -1,0 +1,1 @@
+"""Demonstrations of scripted experts, written as LeRobot datasets."""
