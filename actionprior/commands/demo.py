@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from actionprior.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprior.commands._jobs import Jobs
+    from actionprior.study.jobs import Jobs
 
 PRETRAIN, FINETUNE = "recipes/pretrain.yaml", "recipes/finetune.yaml"
 ARMS: dict[str, list[str]] = {
@@ -83,7 +83,7 @@ def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) 
         UserError: unknown preset, or the recipes are not there.
     """
     from actionprior.commands._demo_report import Run, report
-    from actionprior.commands._jobs import Jobs
+    from actionprior.study.jobs import Jobs
 
     if preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; expected one of {sorted(PRESETS)}")

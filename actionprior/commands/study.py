@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from actionprior.errors import UserError
 
 if TYPE_CHECKING:
-    from actionprior.commands._study_runs import Runs
     from actionprior.study.grid import Grid
     from actionprior.study.plan import Study
+    from actionprior.study.runs import Runs
     from actionprior.study.table import Row
     from actionprior.study.targets import Finding
 
@@ -56,10 +56,10 @@ def study(
         UserError: the study file is wrong, a run failed, or two of prepare, cells, cell and
             report are asked for.
     """
-    from actionprior.commands._study_runs import Runs
-    from actionprior.study.finished import assemble
+    from actionprior.study.finished_cells import assemble
     from actionprior.study.grid import make_grid
     from actionprior.study.plan import Study
+    from actionprior.study.runs import Runs
     from actionprior.study.table import read_table
 
     if prepare + cells + report + (cell >= 0) > 1:
@@ -105,12 +105,12 @@ def _cores() -> int:
 
 def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, config: str) -> None:
     """Write table, figures and page; print the targets and the ``RESULT`` line."""
-    from actionprior.study.budgets import Results
-    from actionprior.study.errors import as_plain as plain_error
-    from actionprior.study.errors import group_errors
+    from actionprior.study.arm_summaries import as_plain, summaries
     from actionprior.study.figures import draw_all
+    from actionprior.study.group_errors import as_plain as plain_error
+    from actionprior.study.group_errors import group_errors
     from actionprior.study.page import write_page
-    from actionprior.study.summary import as_plain, summaries
+    from actionprior.study.results import Results
     from actionprior.study.table import write_table
     from actionprior.study.targets import findings
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actionprior.study import statistics
-from actionprior.study.budgets import Budget, Results
 from actionprior.study.drawing import GREY, LINES, Figure, save, style
-from actionprior.study.errors import Group, along, at_end, feature_groups
+from actionprior.study.group_errors import Group, along, at_end, feature_groups
+from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprior.study.budgets import Budget, Results
+from actionprior.study.arm_summaries import at_budget, busiest, success_of
 from actionprior.study.drawing import GREY, LINES, NONE, PRIOR, Figure, save, style
 from actionprior.study.error_figures import draw_errors
+from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
-from actionprior.study.summary import at_budget, busiest, success_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actionprior.envs.arms.kinematics import Array
-from actionprior.envs.paths import TipPath
 from actionprior.envs.scene.scene import SHAPES, Scene
 from actionprior.study.drawing import GREY, NONE, PRIOR, Figure, save, style
 from actionprior.study.latents import MOTIONS, NEIGHBOURS, Embedded, IntArray, LatentMap
+from actionprior.study.tip_paths import TipPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

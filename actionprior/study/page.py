@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from actionprior.study.budgets import Budget, Results
+from actionprior.study.arm_summaries import Summary, seconds_of, summaries
 from actionprior.study.drawing import Figure
-from actionprior.study.errors import GroupError, group_errors
+from actionprior.study.group_errors import GroupError, group_errors
 from actionprior.study.illustrations import illustrations_in
+from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
-from actionprior.study.summary import Summary, seconds_of, summaries
 from actionprior.study.table import by_seed, select
 from actionprior.study.targets import Finding
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from actionprior.study import statistics
-from actionprior.study.budgets import Budget, Results
 from actionprior.study.plan import Study
+from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 from actionprior.study.table import Paired, Table, by_seed, paired
 

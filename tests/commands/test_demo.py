@@ -11,8 +11,8 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from actionprior.commands._demo_report import Run, report
-from actionprior.commands._jobs import Jobs
 from actionprior.errors import UserError
+from actionprior.study.jobs import Jobs
 
 PROJECT = Path(__file__).parents[2]
 KEYS = {

@@ -18,11 +18,11 @@ import yaml
 from filelock import FileLock
 
 from actionprior.cli import main
-from actionprior.commands._jobs import Jobs
-from actionprior.commands._study_runs import Runs
 from actionprior.errors import UserError
 from actionprior.study.grid import make_grid
+from actionprior.study.jobs import Jobs
 from actionprior.study.plan import Study
+from actionprior.study.runs import Runs
 from actionprior.study.table import Row, read_table
 
 PROJECT = Path(__file__).parents[2]
@@ -201,8 +201,8 @@ def test_who_waits_for_anothers_run_can_be_ended(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
 from functools import partial
-from actionprior.commands._jobs import Jobs
-from actionprior.commands._study_runs import Runs
+from actionprior.study.jobs import Jobs
+from actionprior.study.runs import Runs
 from actionprior.study.grid import Grid
 
 out = Path({str(tmp_path)!r})

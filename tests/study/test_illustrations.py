@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actionprior.study.budgets import Results
 from actionprior.study.illustrations import PlayedScene, draw_trajectories, illustrations_in
 from actionprior.study.page import write_page
+from actionprior.study.results import Results
 from actionprior.study.targets import findings
 from tests.study import made_up
 
@@ -35,7 +35,7 @@ def test_the_page_shows_the_illustrations_that_there_are(tmp_path: Path) -> None
 @pytest.mark.parametrize("env_id", ["actionprior/DuoHandover-v0", "actionprior/PandaDrawer-v0"])
 def test_two_arms_and_scenes_without_pads_are_drawn(tmp_path: Path, env_id: str) -> None:
     pytest.importorskip("pybullet")
-    from actionprior.envs.paths import expert_path
+    from actionprior.study.tip_paths import expert_path
 
     env = gymnasium.make(env_id, images=False).unwrapped
     expert = expert_path(env, 0)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from actionprior.study.budgets import Budget, Results
+from actionprior.study.arm_summaries import seconds_of, summaries
 from actionprior.study.figures import draw_all
 from actionprior.study.page import told, write_page
 from actionprior.study.recipe import StudyError
-from actionprior.study.summary import seconds_of, summaries
+from actionprior.study.results import Budget, Results
 from actionprior.study.table import by_seed, paired, read_table, select, write_table
 from actionprior.study.targets import findings
 from tests.study import made_up

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("pybullet")
 
 import actionprior.envs  # noqa: F401  registers them
-from actionprior.envs.paths import expert_path, table_tips
+from actionprior.study.tip_paths import expert_path, table_tips
 
 
 @pytest.mark.parametrize("env_id", ["actionprior/KukaPlace-v0", "actionprior/DuoHandover-v0"])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from actionprior.study.finished import Finished, assemble, finished_file, rows_of
+from actionprior.study.finished_cells import Finished, assemble, finished_file, rows_of
 from actionprior.study.grid import make_grid
-from actionprior.study.measured import Curve, measure, seconds_a_step, stage1_seconds
 from actionprior.study.recipe import StudyError
+from actionprior.study.run_outputs import Curve, measure, seconds_a_step, stage1_seconds
 from tests.study.test_grid import study
 
 RECIPE = {

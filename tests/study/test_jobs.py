@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actionprior.commands._jobs import Jobs
 from actionprior.errors import UserError
+from actionprior.study.jobs import Jobs
 
 
 def test_a_command_that_fails_is_named_with_its_last_line(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_task_waits_for_what_it_needs_and_for_nothing_else(tmp_path: Path) -> 
 def test_sigterm_ends_the_commands_too(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from actionprior.commands._jobs import Jobs
+from actionprior.study.jobs import Jobs
 with Jobs(Path({str(tmp_path)!r})) as jobs:
     jobs.start("long", ["ground", "--steps=1000000", "--samples=64", "--processes=1"])
     jobs.wait()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actionprior.study import statistics
-from actionprior.study.budgets import Budget, Results
+from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 
 

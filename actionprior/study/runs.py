@@ -14,13 +14,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 import actionprior
-from actionprior.commands._jobs import Jobs
 from actionprior.errors import UserError
-from actionprior.study.finished import Finished, finished_file
+from actionprior.study.finished_cells import Finished, finished_file
 from actionprior.study.grid import Cell, Grid, Prior
-from actionprior.study.measured import measure, stage1_seconds
+from actionprior.study.jobs import Jobs
 from actionprior.study.plan import Study
 from actionprior.study.recipe import Recipe, changed, identity
+from actionprior.study.run_outputs import measure, stage1_seconds
 from actionprior.study.table import write_json
 
 QUIET = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from actionprior.commands.study import write_report
-from actionprior.study.budgets import Budget, Results
 from actionprior.study.error_figures import draw_errors
-from actionprior.study.errors import Group, as_plain, feature_groups, group_errors
 from actionprior.study.grid import Grid
+from actionprior.study.group_errors import Group, as_plain, feature_groups, group_errors
+from actionprior.study.results import Budget, Results
 from actionprior.study.table import read_table, select
 from actionprior.study.targets import findings
 from tests.study import made_up

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actionprior.study import budgets, statistics
-from actionprior.study.budgets import Budget, Results
+from actionprior.study import statistics
+from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 from actionprior.study.table import Paired, Row, paired
 
@@ -67,7 +67,7 @@ def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float
     by_seed: dict[int, list[Row]] = {}
     for row in results.ends(arm, budget):
         by_seed.setdefault(row.seed, []).append(row)
-    known = [budgets.seconds_of(rows) for rows in by_seed.values()]
+    known = [results.seconds_of(rows) for rows in by_seed.values()]
     if not known:
         return float("nan"), float("nan")
     one, two = np.mean(known, axis=0).tolist()

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from actionprior.study.grid import Cell, Grid
-from actionprior.study.measured import Measured, Measurement
 from actionprior.study.plan import Study
 from actionprior.study.recipe import Recipe
+from actionprior.study.run_outputs import Measured, Measurement
 from actionprior.study.table import Row, Table, select, write_json
 
 
