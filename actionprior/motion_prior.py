@@ -20,9 +20,9 @@ from actionprior.embodiment import Embodiment
 from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
-from actionprior.metrics import ChunkError
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.training import FlowNoise, StageModule
+from actionprior.training.metrics import ChunkError
+from actionprior.training.stage import FlowNoise, StageModule
 
 BASELINES = ("copy_last", "untrained")
 EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch.utils.checkpoint import checkpoint
 
-from actionprior.layers import repeated_layers
+from actionprior.training.layers import repeated_layers
 
 
 class CheckpointActivations(Callback):

@@ -10,7 +10,7 @@ from torch import nn
 
 from actionprior.checkpoints import sharded
 from actionprior.motion_prior import MotionPriorModule
-from actionprior.sharding import ShardedStrategy
+from actionprior.training.sharding import ShardedStrategy
 from tests.synthetic import ToyTrajectories
 from tests.test_motion_prior import StopAt, module, trainer
 

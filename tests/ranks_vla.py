@@ -9,8 +9,8 @@ from lightning import Trainer
 from torch import Tensor
 
 from actionprior.flow_matching import TimeLaw
-from actionprior.sharding import ShardedStrategy, whole
-from actionprior.training import FlowNoise
+from actionprior.training.sharding import ShardedStrategy, whole
+from actionprior.training.stage import FlowNoise
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk, ToyVLA
 from tests.test_vla import Log

@@ -15,7 +15,7 @@ from torch import distributed
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.policy import Policy
-from actionprior.sharding import ShardedStrategy
+from actionprior.training.sharding import ShardedStrategy
 from actionprior.vla import VLAModule
 from callbacks import CheckpointActivations, CompileLayers
 from tests.callbacks.point_module import PointModule, evaluation

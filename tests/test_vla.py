@@ -15,7 +15,7 @@ from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 from actionprior.networks.trunks import SmallTrunk
-from actionprior.sharding import whole
+from actionprior.training.sharding import whole
 from actionprior.vla import VLAModule
 from tests.robots import delta_arm
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning import LightningModule, Trainer
 
-from actionprior.commands._stop import StopBetweenSteps
+from actionprior.training.stop import StopBetweenSteps
 from tests.synthetic import ToyTrajectories
 from tests.test_motion_prior import module, trainer
 from tests.test_training import Spoil

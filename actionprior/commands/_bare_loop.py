@@ -9,7 +9,7 @@ import torch
 from actionprior.commands._bench_runs import MadeUp, Run, now
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
-from actionprior.training import FlowNoise
+from actionprior.training.stage import FlowNoise
 
 SIGMA = 0.05
 

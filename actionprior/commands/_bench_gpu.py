@@ -24,11 +24,11 @@ from actionprior.commands._bench_runs import (
 from actionprior.commands._step_costs import Machine, Part, costs
 from actionprior.commands._timing import median_seconds
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.layers import repeated_layers
 from actionprior.networks.action_decoder import ActionDecoder
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.networks.trunks.base import Trunk
-from actionprior.training import StageModule
+from actionprior.training.layers import repeated_layers
+from actionprior.training.stage import StageModule
 from actionprior.vla import VLAModule
 
 

@@ -16,7 +16,7 @@ from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.errors import UserError
 from actionprior.motion_prior import EVALUATION_KEY, check_lengths
 from actionprior.networks.motion_prior import MotionPrior
-from actionprior.training import FlowNoise
+from actionprior.training.stage import FlowNoise
 from actionprior.vla import VLAModule
 
 Windows = TrajectoryBatch | VLABatch

@@ -45,7 +45,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     from actionprior.commands._bench_runs import MadeUp, Run, trainer
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
-    from actionprior.sharding import ShardedStrategy
+    from actionprior.training.sharding import ShardedStrategy
 
     class Count(Callback):
         """Counts in the last of three steps."""

@@ -15,9 +15,9 @@ from actionprior.checkpoints.policy import PRETRAINED_ARGS
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_either
 from actionprior.commands._run_faults import in_one_sentence
-from actionprior.commands._stop import StopBetweenSteps
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
+from actionprior.training.stop import StopBetweenSteps
 from actionprior.vla import VLAModule
 
 

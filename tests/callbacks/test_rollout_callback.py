@@ -19,7 +19,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from actionprior.rollout import RolloutError
-from actionprior.sharding import ShardedStrategy
+from actionprior.training.sharding import ShardedStrategy
 from tests.callbacks.point_module import PointModule, evaluation
 
 SCALARS = (

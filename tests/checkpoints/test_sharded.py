@@ -29,7 +29,7 @@ from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.commands.consolidate import consolidate
 from actionprior.errors import UserError
 from actionprior.policy import Policy
-from actionprior.sharding import ShardedStrategy
+from actionprior.training.sharding import ShardedStrategy
 from tests.damage import damaged
 from tests.killed_saves import alone, tree
 from tests.ranks_sharded import stage1, train

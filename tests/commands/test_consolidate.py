@@ -14,7 +14,7 @@ from tests.test_cli import refused
 from tests.test_sharding import group_of_this_test  # noqa: F401  a fixture
 
 SHARDED = [
-    "--trainer.strategy=actionprior.sharding.ShardedStrategy",
+    "--trainer.strategy=actionprior.training.sharding.ShardedStrategy",
     "--trainer.strategy.sharded_checkpoints=true",
 ]
 SHORT = [

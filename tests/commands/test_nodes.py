@@ -18,7 +18,7 @@ from lightning import Callback, Trainer
 
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.motion_prior import MotionPriorModule
-from actionprior.training import FlowNoise
+from actionprior.training.stage import FlowNoise
 from tests import hosts, slurm
 from tests.faults import equal
 from tests.hosts import Host

@@ -36,7 +36,7 @@ from actionprior.checkpoints.reading import CheckpointError, read_local, require
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.checkpoints.shards import my_rows, together
 from actionprior.errors import UserError
-from actionprior.layers import repeated_layers
+from actionprior.training.layers import repeated_layers
 
 TRAINED = "current_model_state"  # Lightning's key of the weights behind the averages
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")

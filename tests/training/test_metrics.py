@@ -1,6 +1,6 @@
 import torch
 
-from actionprior.metrics import ChunkBend
+from actionprior.training.metrics import ChunkBend
 from tests.robots import position_arm
 
 

@@ -13,12 +13,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
-from actionprior.bad_steps import BadSteps
 from actionprior.data import EmbodiedDataModule
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
 from actionprior.networks.device import sent
-from actionprior.sharding import ShardedStrategy, go_on_from_trained, shard, whole
+from actionprior.training.bad_steps import BadSteps
+from actionprior.training.sharding import ShardedStrategy, go_on_from_trained, shard, whole
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}
@@ -130,7 +130,7 @@ class StageModule(LightningModule):
         elif isinstance(strategy, OTHER_SHARDING):
             raise UserError(
                 f"{type(strategy).__name__} shards the weights, which {type(self).__name__} does "
-                "not support; use actionprior.sharding.ShardedStrategy (FSDP2) or DDPStrategy"
+                "not support; use actionprior.training.sharding.ShardedStrategy (FSDP2) or DDPStrategy"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

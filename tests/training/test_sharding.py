@@ -16,7 +16,7 @@ from torch import distributed
 
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.errors import UserError
-from actionprior.sharding import ShardedStrategy
+from actionprior.training.sharding import ShardedStrategy
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 from tests.test_motion_prior import StopAt, module, trainer

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from actionprior.layers import repeated_layers
+from actionprior.training.layers import repeated_layers
 
 
 def test_the_layers_are_those_of_the_outermost_stacks() -> None:

@@ -1,0 +1,1 @@
+"""What both LightningModules share, and how training is sharded and stopped."""
