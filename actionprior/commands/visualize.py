@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 
 from actionprior.batch import VLABatch
-from actionprior.commands._episode_pictures import Drawing
-from actionprior.commands._predictions import Predictor, load_predictor
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.rollout.results import Frame
+from actionprior.visualization.episode import Drawing
+from actionprior.visualization.predictions import Predictor, load_predictor
 
 
 class Stretch(NamedTuple):
@@ -51,11 +51,11 @@ def visualize(
         UserError: an unknown robot or episode, a checkpoint of other robots or of another stage
             than the data, or the Rerun SDK is missing.
     """
-    from actionprior.commands import _episode_pictures, _rerun
+    from actionprior.visualization import episode, rerun
     from data_modules import LeRobotVLA
 
     if rerun:
-        _rerun.require()
+        rerun.require()
     if isinstance(data, LeRobotVLA):
         data.cache_images = False  # only the drawn episodes are decoded
     names = [e.name for e in data.embodiments]
@@ -70,13 +70,13 @@ def visualize(
         drawing = _drawing(data, stretch, predictor)
         path = out / f"{name}-episode-{stretch.number}"
         out.mkdir(parents=True, exist_ok=True)
-        _episode_pictures.draw(drawing, path.with_suffix(".png"))
+        episode.draw(drawing, path.with_suffix(".png"))
         written.append(path.with_suffix(".png"))
         if drawing.cameras:
-            _episode_pictures.film(drawing, path.with_suffix(".mp4"))
+            episode.film(drawing, path.with_suffix(".mp4"))
             written.append(path.with_suffix(".mp4"))
         if rerun:
-            _rerun.write(drawing, path.with_suffix(".rrd"))
+            rerun.write(drawing, path.with_suffix(".rrd"))
             written.append(path.with_suffix(".rrd"))
     return written
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprior.commands._episode_pictures import Drawing
 from actionprior.errors import UserError
+from actionprior.visualization.episode import Drawing
 
 
 def require() -> None:

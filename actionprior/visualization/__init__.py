@@ -1,0 +1,1 @@
+"""Pictures, films and Rerun recordings of episodes."""
