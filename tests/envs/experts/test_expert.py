@@ -4,10 +4,10 @@ import pytest
 
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
 from actionprior.envs.arms.robots import CONTROL_MODES
-from actionprior.envs.check_experts import main, run_episode
 from actionprior.envs.experts import Expert
 from actionprior.envs.recording import SETTLE_SECONDS
 from actionprior.errors import UserError
+from bench.experts import main, run_episode
 
 pytestmark = pytest.mark.slow  # whole episodes in the simulator
 

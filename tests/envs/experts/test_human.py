@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
-from actionprior.envs.check_experts import run_episode
 from actionprior.envs.experts import Expert
 from actionprior.errors import UserError
+from bench.experts import run_episode
 
 pytestmark = pytest.mark.slow  # whole episodes in the simulator
 

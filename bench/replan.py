@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from actionprior.commands._timing import median_seconds
+from bench.timing import median_seconds
 
 
 def bench(repeats: int = 7, threads: int = 1) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from typing import Any
 
-from actionprior.commands._step_costs import BYTES, Part, state_bytes, traffic_bytes
+from bench.step_costs import BYTES, Part, state_bytes, traffic_bytes
 
 
 def measured_over_formula(processes: int, sharded: bool) -> dict[str, float]:
@@ -42,10 +42,10 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     from torch.distributed.tensor import DTensor
     from torch.profiler import ProfilerActivity, profile
 
-    from actionprior.commands._bench_runs import MadeUp, Run, trainer
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
     from actionprior.training.sharding import ShardedStrategy
+    from bench.short_runs import MadeUp, Run, trainer
 
     class Count(Callback):
         """Counts in the last of three steps."""

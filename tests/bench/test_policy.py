@@ -5,15 +5,15 @@ import json
 import pytest
 
 from actionprior.cli import main
-from actionprior.commands import bench_policy
+from bench import policy
 
 
 @pytest.mark.slow
 def test_it_measures_ours_beside_lerobots(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_policy, "_siglip_trunk", bench_policy._small_trunk)
-    monkeypatch.setattr("actionprior.commands._lerobot_policies.NAMES", ("act",))
+    monkeypatch.setattr(policy, "_siglip_trunk", policy._small_trunk)
+    monkeypatch.setattr("bench.lerobot_policies.NAMES", ("act",))
     main(["bench-policy", "--repeats", "1", "--control_seconds", "0.5", "--threads", "1"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert told["small"]["decoder_share"] > 0

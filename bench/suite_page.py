@@ -1,4 +1,4 @@
-"""Describe and draw the tasks: ``python -m actionprior.envs.suite_page --out docs/suite.md``."""
+"""Describe and draw the tasks: ``python -m bench.suite_page --out docs/suite.md``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprior.envs import SUITE, env_id
-from actionprior.envs.check_experts import Outcome, run_episode
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
+from bench.experts import Outcome, run_episode
 
 _HEAD = """\
 # The suite: thirteen tasks of five robots
 
-Written by `python -m actionprior.envs.suite_page --out docs/suite.md`: each task at the start, in
+Written by `python -m bench.suite_page --out docs/suite.md`: each task at the start, in
 the middle and at the end of an episode of its scripted expert, and how often that expert succeeds.
 The other ids (each robot with each task that its gripper can do) are in the [README](../README.md).
 """

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from actionprior.cli import main
-from actionprior.commands._bench_gpu import Sizes, bench_gpu
-from actionprior.commands._bench_runs import Run
 from actionprior.networks.trunks import SmallTrunk
+from bench.gpu import Sizes, bench_gpu
+from bench.short_runs import Run
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from actionprior.cli import main
-from actionprior.commands import bench_execution
 from actionprior.envs.embodiments import suite_embodiment
+from bench import execution
 from tests.policies import tiny_network, write_checkpoint
 
 
@@ -15,7 +15,7 @@ from tests.policies import tiny_network, write_checkpoint
 def test_a_page_and_a_result_of_every_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_execution, "SETTINGS", [("euler", 1), ("rk4", 8)])
+    monkeypatch.setattr(execution, "SETTINGS", [("euler", 1), ("rk4", 8)])
     policy = write_checkpoint(tiny_network([suite_embodiment("panda")]), tmp_path / "policy.ckpt")
     page = tmp_path / "page.md"
     words = ["--env_ids", "[actionprior/PandaReach-v0]", "--rollouts", "2", "--delays", "[2]"]

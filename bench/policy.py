@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from actionprior.commands._timing import median_seconds
-from actionprior.commands.bench_serve import measure_serving
+from bench.serve import measure_serving
+from bench.timing import median_seconds
 
 if TYPE_CHECKING:
     from actionprior.embodiment import Embodiment
@@ -62,7 +62,7 @@ def bench_policy(
 
 
 def _lerobot(image: "np.ndarray[Any, Any]", repeats: int) -> dict[str, float]:
-    from actionprior.commands._lerobot_policies import calls
+    from bench.lerobot_policies import calls
 
     seconds = {}
     with torch.no_grad():

@@ -10,8 +10,15 @@ import torch
 from lightning import Callback
 from torch import Tensor, nn
 
-from actionprior.commands._bare_loop import bare_loop, prior_module
-from actionprior.commands._bench_runs import (
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
+from actionprior.networks.action_decoder import ActionDecoder
+from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.networks.trunks.base import Trunk
+from actionprior.training.layers import repeated_layers
+from actionprior.training.stage import StageModule
+from actionprior.vla import VLAModule
+from bench.bare_loop import bare_loop, prior_module
+from bench.short_runs import (
     Clock,
     MadeUp,
     MadeUpSeen,
@@ -21,15 +28,8 @@ from actionprior.commands._bench_runs import (
     peak,
     trainer,
 )
-from actionprior.commands._step_costs import Machine, Part, costs
-from actionprior.commands._timing import median_seconds
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.networks.action_decoder import ActionDecoder
-from actionprior.networks.motion_prior import PriorArchitecture
-from actionprior.networks.trunks.base import Trunk
-from actionprior.training.layers import repeated_layers
-from actionprior.training.stage import StageModule
-from actionprior.vla import VLAModule
+from bench.step_costs import Machine, Part, costs
+from bench.timing import median_seconds
 
 
 class Sizes(NamedTuple):
@@ -136,7 +136,7 @@ def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
 
 def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
     """Training steps of π0's expert and of a decoder with as many parameters, chunks alone."""
-    from actionprior.commands._lerobot_policies import pi0_expert, pi0_expert_velocity
+    from bench.lerobot_policies import pi0_expert, pi0_expert_velocity
 
     a, device = PriorArchitecture(**sizes.prior), sizes.stage1.device
     try:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import Committed, Observation
-from actionprior.commands._timing import median_seconds
 from actionprior.errors import UserError
+from bench.timing import median_seconds
 
 if TYPE_CHECKING:
     from actionprior.networks.policy_network import PolicyNetwork

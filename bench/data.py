@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from actionprior.commands._timing import median_seconds
 from actionprior.data.column_store import open_store, write_store
 from actionprior.data.frame_ranges import Spans
 from actionprior.data.pseudo_random import IntArray
@@ -23,6 +22,7 @@ from actionprior.data.sampling import EpochOrder
 from actionprior.data.store import Around, Recording, TrajectoryStore
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
+from bench.timing import median_seconds
 from data_modules import LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
 STEPS = 15  # of the chunk, and of the history before it

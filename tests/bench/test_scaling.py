@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from actionprior.cli import main
-from actionprior.commands._step_costs import Machine, Part, costs, state_bytes, traffic_bytes
-from actionprior.commands.scaling import MARK
+from bench.scaling import MARK
+from bench.step_costs import Machine, Part, costs, state_bytes, traffic_bytes
 
 PARTS = [Part(1e9, 100, 10, 1000), Part(5e8, 100, 10, 1000, trained=False)]
 

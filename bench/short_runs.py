@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionprior.batch import Observation, VLABatch
-from actionprior.commands._timing import median_seconds
 from actionprior.data import EmbodiedDataModule, Frames
 from actionprior.data.frame_ranges import Spans
 from actionprior.data.store import Recording, TrajectoryStore
 from actionprior.embodiment import Embodiment
+from bench.timing import median_seconds
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actionprior.commands._scaling_check import measured_over_formula
-from actionprior.commands._step_costs import Costs, Machine, Part, costs
+from bench.scaling_check import measured_over_formula
+from bench.step_costs import Costs, Machine, Part, costs
 
 HORIZON, SOFT_TOKENS, DRAWS = 15, 2, 4
 SEEN = 2 * 196 + 32  # tokens of two cameras and an instruction

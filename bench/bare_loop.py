@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import torch
 
-from actionprior.commands._bench_runs import MadeUp, Run, now
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.training.stage import FlowNoise
+from bench.short_runs import MadeUp, Run, now
 
 SIGMA = 0.05
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from actionprior.commands._bare_loop import bare_loop, prior_module
-from actionprior.commands._bench_gpu import bench_gpu
-from actionprior.commands._bench_runs import Clock, MadeUp, Products, Run, peak, trainer
+from bench.bare_loop import bare_loop, prior_module
+from bench.gpu import bench_gpu
+from bench.short_runs import Clock, MadeUp, Products, Run, peak, trainer
 
 
 def bench_train(

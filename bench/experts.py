@@ -1,4 +1,4 @@
-"""Measure the scripted experts: ``python -m actionprior.envs.check_experts --seeds 200``."""
+"""Measure the scripted experts: ``python -m bench.experts --seeds 200``."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actionprior.envs import SUITE, suite_page
+from actionprior.envs import SUITE
 from actionprior.envs.env import RENDER_SIZE
+from bench import suite_page
 
 
 def test_every_task_is_told_and_shown(

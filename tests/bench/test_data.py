@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from actionprior.cli import main
-from actionprior.commands.bench_data import bench_data
 from actionprior.errors import UserError
+from bench.data import bench_data
 
 pytest.importorskip("pybullet")
 

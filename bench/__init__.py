@@ -1,0 +1,1 @@
+"""Benchmarks and pages of this repository; not part of the installed package."""
