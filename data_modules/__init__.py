@@ -18,8 +18,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from data_modules.augmentation import CropColourBlur
-    from data_modules.lerobot_columns import LeRobotEmbodiment
+    from data_modules.images.augmentation import CropColourBlur
+    from data_modules.lerobot.columns import LeRobotEmbodiment
     from data_modules.simulated import SimulatedSuite, SimulatedTrajectories, SimulatedVLA
     from data_modules.trajectories import LeRobotTrajectories
     from data_modules.vla import LeRobotVLA

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from actionprior.data import DataError
-from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.lerobot.columns import LeRobotEmbodiment
 from data_modules.trajectories import LeRobotTrajectories
 from data_modules.vla import LeRobotVLA
 

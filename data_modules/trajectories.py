@@ -30,11 +30,11 @@ from actionprior.data.store import (
     split_episodes,
 )
 from actionprior.embodiment import Embodiment
-from data_modules.camera_files import CameraFiles, image_keys
-from data_modules.lerobot_columns import Columns, LeRobotEmbodiment, read_columns
-from data_modules.lerobot_hub import locate
-from data_modules.lerobot_source import read_info
-from data_modules.published import is_url, local_folder
+from data_modules.images.camera_files import CameraFiles, image_keys
+from data_modules.lerobot.columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.lerobot.hub import locate
+from data_modules.lerobot.remote import is_url, local_folder
+from data_modules.lerobot.source import read_info
 
 
 class Episode(NamedTuple):

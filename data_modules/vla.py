@@ -14,15 +14,15 @@ from torch.utils.data import Dataset
 from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError, Frames
 from actionprior.data.store import TrajectoryStore
-from data_modules.augmentation import augment
-from data_modules.camera_files import CameraFiles, Size
-from data_modules.frame_images import CachedFrameImages, FrameImages, Wanted, fill_cache
-from data_modules.image_cache import ImageArray, ImageCache
-from data_modules.lerobot_columns import Columns, LeRobotEmbodiment
-from data_modules.lerobot_store import cache_folder
-from data_modules.published import copy_folder, hub_url, is_url, published_at
+from data_modules.images.augmentation import augment
+from data_modules.images.cache import ImageArray, ImageCache
+from data_modules.images.camera_files import CameraFiles, Size
+from data_modules.images.frames import CachedFrameImages, FrameImages, Wanted, fill_cache
+from data_modules.images.video import choose_decoder
+from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
+from data_modules.lerobot.remote import copy_folder, hub_url, is_url, published_at
+from data_modules.lerobot.store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
-from data_modules.video_decoding import choose_decoder
 
 
 class Place(NamedTuple):

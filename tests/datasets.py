@@ -8,7 +8,7 @@ import numpy as np
 
 from actionprior.embodiment import ActionGroup, StateGroup
 from actionprior.recording.lerobot_writer import scheduled_as_before
-from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.lerobot.columns import LeRobotEmbodiment
 
 STATE = ["j1", "j2", "grip"]
 ACTION = ["j1", "j2", "grip"]

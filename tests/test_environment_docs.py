@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from actionprior.rollout import ObservationMap
-from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.lerobot.columns import LeRobotEmbodiment
 from tests.benchmarks.conftest import jitter, needs  # noqa: F401  a fixture
 
 PAGE = Path(__file__).parents[1] / "docs/environments.md"

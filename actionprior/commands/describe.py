@@ -51,7 +51,7 @@ def main(args: list[str]) -> None:
     """Run the verb: ``lightning describe DATASET [--name NAME] [--out FILE]``."""
     from jsonargparse import ArgumentParser
 
-    from data_modules.lerobot_description import describe
+    from data_modules.lerobot.description import describe
 
     parser = ArgumentParser(prog="lightning describe")
     parser.add_argument("dataset", type=str, help="a folder, a URL, or user/name on the hub")

@@ -86,7 +86,7 @@ def export(
     )
     if dataset:
         from actionprior.lerobot.training import dataset_names
-        from data_modules.lerobot_source import read_info
+        from data_modules.lerobot.source import read_info
 
         features = read_info(Path(dataset))["features"]
         config.describe_robot(robot, *dataset_names(features, robot))

@@ -24,7 +24,7 @@ def dataset_names(features: dict[str, Any], robot: Embodiment) -> Names:
     Raises:
         UserError: the dataset has no such vector.
     """
-    from data_modules.lerobot_source import feature_names
+    from data_modules.lerobot.source import feature_names
 
     wanted = [robot.action_key, *([robot.state_key] if robot.state else [])]
     if missing := [key for key in wanted if key not in features]:
@@ -46,8 +46,8 @@ def new_network(root: str, chunk_length: int) -> PolicyNetwork:
     Raises:
         UserError: the names do not tell where the features go, or the data are damaged.
     """
-    from data_modules.lerobot_columns import LeRobotEmbodiment
-    from data_modules.lerobot_description import describe
+    from data_modules.lerobot.columns import LeRobotEmbodiment
+    from data_modules.lerobot.description import describe
     from data_modules.trajectories import LeRobotTrajectories
 
     recorded = LeRobotEmbodiment.from_dict(describe(root))

@@ -9,7 +9,7 @@ import yaml
 
 from actionprior.cli import main
 from data_modules import LeRobotTrajectories
-from data_modules.lerobot_columns import LeRobotEmbodiment
+from data_modules.lerobot.columns import LeRobotEmbodiment
 from data_modules.vla import LeRobotVLA
 from tests import point_env  # noqa: F401  registers
 from tests.benchmarks.conftest import needs

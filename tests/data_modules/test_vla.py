@@ -14,9 +14,9 @@ import torch
 from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
-from data_modules.camera_files import CameraFiles
-from data_modules.frame_images import FrameImages, _most_open
-from data_modules.lerobot_columns import LeRobotEmbodiment, read_columns
+from data_modules.images.camera_files import CameraFiles
+from data_modules.images.frames import FrameImages, _most_open
+from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
 from tests.data_modules.test_video_decoding import decoders
 from tests.datasets import CAMERAS, arm, write_dataset
 

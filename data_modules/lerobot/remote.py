@@ -15,7 +15,7 @@ from typing import Any
 
 from actionprior.data import DataError
 from actionprior.files.folders import appears_whole
-from data_modules.lerobot_store import cache_folder
+from data_modules.lerobot.store import cache_folder
 
 _log = logging.getLogger(__name__)
 

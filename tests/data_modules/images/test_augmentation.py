@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError
 from data_modules import CropColourBlur, LeRobotVLA
-from data_modules.augmentation import augment
+from data_modules.images.augmentation import augment
 from tests.datasets import CAMERAS, arm
 from tests.test_data import Stop
 

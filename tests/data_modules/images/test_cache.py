@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actionprior.data import DataError
-from data_modules.image_cache import ImageCache, Outcome, Shape, file_size
+from data_modules.images.cache import ImageCache, Outcome, Shape, file_size
 
 SHAPE = (4, 3, 6, 8)
 SIZE = file_size(SHAPE)

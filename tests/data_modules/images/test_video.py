@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actionprior.data import DataError
-from data_modules.video_decoding import CHUNK, choose_decoder, decode_video
+from data_modules.images.video import CHUNK, choose_decoder, decode_video
 from tests.datasets import CAMERAS
 
 

@@ -18,8 +18,8 @@ from actionprior.data.pseudo_random import IntArray
 from actionprior.data.resampling import resample
 from actionprior.embodiment import ROTATIONS, Embodiment
 from actionprior.embodiment.rotations import no_turn
-from data_modules.lerobot_source import AT_ONCE, feature_names, read_episodes, read_info
-from data_modules.lerobot_store import kept, stored
+from data_modules.lerobot.source import AT_ONCE, feature_names, read_episodes, read_info
+from data_modules.lerobot.store import kept, stored
 
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""

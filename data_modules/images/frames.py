@@ -19,8 +19,7 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
-from data_modules.camera_files import CameraFiles, Size
-from data_modules.image_cache import (
+from data_modules.images.cache import (
     CachedImages,
     ImageArray,
     ImageCache,
@@ -28,7 +27,8 @@ from data_modules.image_cache import (
     Shape,
     file_size,
 )
-from data_modules.video_decoding import CHUNK, close_decoders, decode_video
+from data_modules.images.camera_files import CameraFiles, Size
+from data_modules.images.video import CHUNK, close_decoders, decode_video
 
 _log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ import pytest
 
 from actionprior.data import DataError
 from actionprior.data.column_store import StoreError
-from data_modules import lerobot_source
-from data_modules.lerobot_columns import read_columns
-from data_modules.lerobot_source import read_tasks
-from data_modules.lerobot_store import cache_folder
+from data_modules.lerobot import source
+from data_modules.lerobot.columns import read_columns
+from data_modules.lerobot.source import read_tasks
+from data_modules.lerobot.store import cache_folder
 from tests.datasets import arm, write_dataset, write_v21
 
 # A server that has imported everything once: a process forked from it starts in milliseconds.
@@ -57,7 +57,7 @@ def test_a_dataset_is_extracted_once(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = read_columns(root, arm())
-    monkeypatch.setattr("data_modules.lerobot_store.read_rows", None)  # would fail
+    monkeypatch.setattr("data_modules.lerobot.store.read_rows", None)  # would fail
     again = read_columns(root, arm())
     np.testing.assert_array_equal(again.action_Na[:], first.action_Na[:])
     assert len(stores(cache)) == 1
@@ -84,7 +84,7 @@ def test_a_source_that_changes_while_it_is_read_is_told(
         return read_tasks(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_modules.lerobot_store.read_tasks", recorded_meanwhile)
+        patch.setattr("data_modules.lerobot.store.read_tasks", recorded_meanwhile)
         with pytest.raises(DataError, match="has changed while it was read; run again"):
             read_columns(root, arm())
     assert stores(cache) == []
@@ -150,7 +150,7 @@ def test_a_dataset_read_in_parts_gives_the_same_store(
     read_columns(root, arm())
     whole = content(cache)
     shutil.rmtree(cache)
-    monkeypatch.setattr("data_modules.lerobot_source.AT_ONCE", 3)
+    monkeypatch.setattr("data_modules.lerobot.source.AT_ONCE", 3)
     read_columns(root, arm())
     assert content(cache) == whole
 
@@ -158,7 +158,7 @@ def test_a_dataset_read_in_parts_gives_the_same_store(
 def extract(root: Path, cache: Path, said: Connection, limit: int = 0) -> None:
     """What a process of its own does: told to go, it reads the dataset and says what it found."""
     os.environ["ACTIONPRIOR_CACHE"] = str(cache)
-    lerobot_source.AT_ONCE = 1  # many writes, many points to be killed at
+    source.AT_ONCE = 1  # many writes, many points to be killed at
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     said.send("ready")

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from actionprior.embodiment.feature_groups import ACTION_SLOTS, STATE_SLOTS
 from actionprior.errors import UserError
-from data_modules.lerobot_columns import LeRobotEmbodiment
-from data_modules.lerobot_hub import locate
-from data_modules.lerobot_source import feature_names, read_info
-from data_modules.published import is_url, local_folder
+from data_modules.lerobot.columns import LeRobotEmbodiment
+from data_modules.lerobot.hub import locate
+from data_modules.lerobot.remote import is_url, local_folder
+from data_modules.lerobot.source import feature_names, read_info
 
 SIDES = {"left": r"left|(^|_)l_|(^|_)arm1(_|$)", "right": r"right|(^|_)r_|(^|_)arm2(_|$)"}
 KINDS = {

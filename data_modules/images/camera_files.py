@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
-from data_modules.lerobot_columns import Columns
-from data_modules.lerobot_source import fingerprint, is_old
-from data_modules.published import listing, published_at
+from data_modules.lerobot.columns import Columns
+from data_modules.lerobot.remote import listing, published_at
+from data_modules.lerobot.source import fingerprint, is_old
 
 Size = tuple[int, int]
 

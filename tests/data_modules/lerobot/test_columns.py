@@ -13,9 +13,9 @@ import pytest
 
 from actionprior.data import DataError
 from actionprior.embodiment import StateGroup
-from data_modules.lerobot_columns import read_columns
-from data_modules.lerobot_source import feature_names
-from data_modules.lerobot_store import cache_folder
+from data_modules.lerobot.columns import read_columns
+from data_modules.lerobot.source import feature_names
+from data_modules.lerobot.store import cache_folder
 from tests.datasets import arm, write_dataset
 
 Spoil = Callable[[Path], None]

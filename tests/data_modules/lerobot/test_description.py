@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actionprior.errors import UserError
-from data_modules.lerobot_description import describe
+from data_modules.lerobot.description import describe
 
 
 @pytest.fixture(autouse=True)

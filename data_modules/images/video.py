@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from actionprior.data import DataError
-from data_modules.lerobot_source import AnyArray
+from data_modules.lerobot.source import AnyArray
 
 DECODERS = ("torchcodec", "pyav")
 CHUNK = 64

@@ -24,7 +24,7 @@ from actionprior.data.column_store import (
     write_store,
 )
 from actionprior.data.pseudo_random import IntArray
-from data_modules.lerobot_source import (
+from data_modules.lerobot.source import (
     AnyArray,
     check_episodes,
     check_order,

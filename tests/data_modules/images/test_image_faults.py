@@ -18,7 +18,7 @@ import pytest
 from tqdm import tqdm
 
 from actionprior.data import DataError
-from data_modules.frame_images import FrameImages
+from data_modules.images.frames import FrameImages
 from tests.data_modules.test_vla import everything, module
 from tests.datasets import CAMERAS, write_dataset
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
-from data_modules.frame_images import FrameImages
-from data_modules.lerobot_hub import locate
-from data_modules.published import hub_url
+from data_modules.images.frames import FrameImages
+from data_modules.lerobot.hub import locate
+from data_modules.lerobot.remote import hub_url
 from tests.data_modules.test_video_decoding import decoders
 from tests.data_modules.test_vla import everything
 from tests.datasets import CAMERAS, arm

@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from actionprior.data import DataError
-from data_modules.lerobot_columns import read_columns
-from data_modules.lerobot_hub import locate
-from data_modules.lerobot_store import cache_folder
+from data_modules.lerobot.columns import read_columns
+from data_modules.lerobot.hub import locate
+from data_modules.lerobot.store import cache_folder
 from tests.datasets import arm, write_dataset
 
 

@@ -1,0 +1,1 @@
+"""Camera images of LeRobot datasets: where they are, decoding, caching, augmentation."""
