@@ -16,11 +16,7 @@ from torch import Tensor
 
 from actionprior.batch import Committed, Observation
 from actionprior.checkpoints.folder import load_policy_network
-from actionprior.embodiment import Embodiment, FloatArray, rotations
-from actionprior.flow_matching import Integrator
-from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.networks.trunks.base import Trunk
-from actionprior.planning import (
+from actionprior.chunk_planner import (
     Images,
     Memory,
     Pair,
@@ -30,6 +26,10 @@ from actionprior.planning import (
     check_execution,
     require_finite,
 )
+from actionprior.embodiment import Embodiment, FloatArray, rotations
+from actionprior.flow_matching import Integrator
+from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks.base import Trunk
 
 DEFAULT_EXECUTE_STEPS = 8
 

@@ -13,8 +13,8 @@ from actionprior.errors import UserError
 from bench.timing import median_seconds
 
 if TYPE_CHECKING:
+    from actionprior.chunk_planner import ChunkPolicy
     from actionprior.networks.policy_network import PolicyNetwork
-    from actionprior.planning import ChunkPolicy
 
 SETTINGS = [
     *(("euler", steps) for steps in (1, 2, 3, 5, 10)),
@@ -94,7 +94,7 @@ def bench_execution(
         UserError: no environment, or as loading the policy and rolling it out.
     """
     from actionprior.checkpoints.folder import load_policy_network
-    from actionprior.planning import check_execution
+    from actionprior.chunk_planner import check_execution
 
     torch.set_num_threads(1)
     if not env_ids:

@@ -14,8 +14,8 @@ import torch
 
 from actionprior.checkpoints.folder import write_folder
 from actionprior.checkpoints.reading import CheckpointError
+from actionprior.chunk_planner import PolicyError
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.planning import PolicyError
 from actionprior.policy import Policy
 from tests.policies import observation, tiny_network
 from tests.robots import delta_arm, position_arm, tool_arm

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
-from actionprior.benchmarks.packages import BenchmarkError, benchmark
+from actionprior.benchmarks.optional_import import BenchmarkError, benchmark
 from actionprior.benchmarks.tasks import ALOHA_TASKS
 
 Observation = dict[str, NDArray[Any]]

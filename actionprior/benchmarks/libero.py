@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
-from actionprior.benchmarks.packages import BenchmarkError, benchmark
+from actionprior.benchmarks.optional_import import BenchmarkError, benchmark
 
 SETTLE_STEPS = 10
 """With the gripper open, after each reset: objects of the initial states hang above the table."""

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
-from actionprior.benchmarks.packages import BenchmarkError, benchmark
+from actionprior.benchmarks.optional_import import BenchmarkError, benchmark
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 
 COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")

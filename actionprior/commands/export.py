@@ -55,6 +55,7 @@ def export(
     """
     from actionprior.checkpoints.policy import network_of
     from actionprior.checkpoints.reading import read_checkpoint
+    from actionprior.chunk_planner import Planner
     from actionprior.export.model_card import (
         Facts,
         find_evaluations,
@@ -66,7 +67,6 @@ def export(
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
     from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
-    from actionprior.planning import Planner
 
     _check_target(out, checkpoint, overwrite)
     if onnx_image_size and not task:

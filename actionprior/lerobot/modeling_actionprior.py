@@ -19,14 +19,7 @@ from torch import Tensor
 from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.checkpoints.folder import OURS, check_digest, check_format, write_folder
 from actionprior.checkpoints.policy import described_network, fill
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, FloatArray
-from actionprior.errors import UserError
-from actionprior.files.weights import load_weights
-from actionprior.flow_matching import sample_time
-from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
-from actionprior.lerobot.training import dataset_names, new_network
-from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.planning import (
+from actionprior.chunk_planner import (
     Images,
     Memory,
     Pair,
@@ -36,6 +29,13 @@ from actionprior.planning import (
     observe,
     require_finite,
 )
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, FloatArray
+from actionprior.errors import UserError
+from actionprior.files.weights import load_weights
+from actionprior.flow_matching import sample_time
+from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
+from actionprior.lerobot.training import dataset_names, new_network
+from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import DEFAULT_EXECUTE_STEPS, sense
 
 Batch = dict[str, Any]

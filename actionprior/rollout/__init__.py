@@ -1,6 +1,6 @@
 """Rollouts of a chunk policy in any Gymnasium environment, without Lightning."""
 
-from actionprior.planning import ChunkPolicy
+from actionprior.chunk_planner import ChunkPolicy
 from actionprior.rollout.fit import RENDER, ObservationMap, RolloutError
 from actionprior.rollout.results import EpisodeResult, RolloutResult, jerk, wilson_interval
 from actionprior.rollout.run import DEFAULT_SEED, rollout

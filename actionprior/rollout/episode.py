@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from actionprior.chunk_planner import Memory
 from actionprior.embodiment import Embodiment, FloatArray
-from actionprior.planning import Memory
 from actionprior.rollout.results import EpisodeResult, Frame, jerk
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from actionprior.chunk_planner import ChunkPolicy, Images, Pair, Planner, check_execution
 from actionprior.embodiment import FloatArray
-from actionprior.planning import ChunkPolicy, Images, Pair, Planner, check_execution
 from actionprior.rollout.episode import RunningEpisode
 from actionprior.rollout.fit import ObservationMap, RolloutError
 from actionprior.rollout.results import RolloutResult

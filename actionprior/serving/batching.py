@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from actionprior.chunk_planner import Memory, Planner, PolicyError
 from actionprior.embodiment import FloatArray
-from actionprior.planning import Memory, Planner, PolicyError
 from actionprior.policy import Sensed
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from actionprior.chunk_planner import Memory, Pair, PolicyError
 from actionprior.embodiment import Embodiment, FloatArray
-from actionprior.planning import Memory, Pair, PolicyError
 from actionprior.policy import Sensed, observed_keys, sense
 
 OPTIONAL = ("prompt", "reset", "executed", "states", "committed")

@@ -20,8 +20,8 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from actionprior import __version__
+from actionprior.chunk_planner import Memory, PolicyError
 from actionprior.errors import UserError
-from actionprior.planning import Memory, PolicyError
 from actionprior.policy import Policy
 from actionprior.serving.batching import Batcher
 from actionprior.serving.connection import BoundedConnection, TokenBucket

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from actionprior.benchmarks.packages import BenchmarkError
+from actionprior.benchmarks.optional_import import BenchmarkError
 from tests.benchmarks.conftest import needs
 
 pytestmark = [needs("gym_aloha", "aloha"), pytest.mark.slow]

@@ -11,7 +11,7 @@ import yaml
 
 from actionprior.benchmarks import METAWORLD_IDS
 from actionprior.benchmarks.metaworld import Expert
-from actionprior.benchmarks.packages import BenchmarkError
+from actionprior.benchmarks.optional_import import BenchmarkError
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 from actionprior.embodiment import Embodiment
 from actionprior.rollout import RENDER, ObservationMap

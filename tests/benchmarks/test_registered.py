@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 
 from actionprior.benchmarks import ALOHA_IDS, LIBERO_IDS, METAWORLD_IDS
-from actionprior.benchmarks.packages import BenchmarkError, benchmark
+from actionprior.benchmarks.optional_import import BenchmarkError, benchmark
 
 
 def test_every_task_has_an_id_of_its_own() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from actionprior.chunk_planner import Planner
 from actionprior.export.onnx import ACT, SEE, export_onnx
-from actionprior.planning import Planner
 from actionprior.policy import Policy
 from tests.policies import observation, tiny_network
 from tests.robots import delta_arm, position_arm

@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 
 from actionprior.checkpoints.formats import FormatError
 from actionprior.checkpoints.reading import CheckpointError
+from actionprior.chunk_planner import PolicyError
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.files.weights import WeightsError
@@ -25,7 +26,6 @@ from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
 from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.planning import PolicyError
 from actionprior.policy import Policy
 from tests.datasets import arm, write_dataset
 from tests.policies import lerobot_batch, observation, tiny_network

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actionprior.planning import Memory, Pair, Question
+from actionprior.chunk_planner import Memory, Pair, Question
 from actionprior.policy import Policy
 from actionprior.serving.batching import Answer, Batcher
 from tests.policies import observation, tiny_network

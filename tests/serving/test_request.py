@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actionprior.planning import Memory, PolicyError
+from actionprior.chunk_planner import Memory, PolicyError
 from actionprior.serving.request import read_request, remember
 from tests.policies import observation
 from tests.robots import delta_arm
