@@ -46,20 +46,20 @@ docs: install  ## build the documentation into build/docs; a broken link fails i
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## measure how long a re-plan takes
-	$(BIN)/lightning bench
+	$(BIN)/python -m bench.replan
 
 bench-data: install  ## measure how fast data reach the models, at small and at large size
-	$(BIN)/lightning bench-data
+	$(BIN)/python -m bench.data
 
 bench-policy: install  ## measure chunk latency beside LeRobot's policies, and the control rate
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
-	$(BIN)/lightning bench-policy
+	$(BIN)/python -m bench.policy
 
 bench-serve: install  ## measure what serving a policy adds to a re-plan, and many clients at once
-	$(BIN)/lightning bench-serve
+	$(BIN)/python -m bench.serve
 
 bench-train: install  ## measure what Lightning adds to a training step, and two processes of DDP
-	$(BIN)/lightning bench-train
+	$(BIN)/python -m bench.train
 
 faults: install  ## kill, signal and damage tiny runs of both stages, and count what survives
 	$(BIN)/python -m tests.faults

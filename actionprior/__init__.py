@@ -9,21 +9,34 @@ from actionprior.lazy import lazy_exports
 
 __version__ = "0.1.0"
 
-__all__ = ["ActionGroup", "Embodiment", "MotionPriorModule", "Policy", "StateGroup", "VLAModule"]
+__all__ = [
+    "ActionGroup",
+    "AsyncAtomicCheckpointIO",
+    "Embodiment",
+    "MotionPriorModule",
+    "Policy",
+    "ShardedStrategy",
+    "StateGroup",
+    "VLAModule",
+]
 
 if TYPE_CHECKING:
+    from actionprior.checkpoints.atomic import AsyncAtomicCheckpointIO
     from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.policy import Policy
+    from actionprior.training.sharding import ShardedStrategy
     from actionprior.vla import VLAModule
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
             "ActionGroup": "embodiment",
+            "AsyncAtomicCheckpointIO": "checkpoints.atomic",
             "Embodiment": "embodiment",
             "MotionPriorModule": "motion_prior",
             "Policy": "policy",
+            "ShardedStrategy": "training.sharding",
             "StateGroup": "embodiment",
             "VLAModule": "vla",
         },

@@ -8,6 +8,8 @@ verb's dash is an underscore in the file's name.
 import ast
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -40,13 +42,25 @@ def main(args: list[str] | None = None) -> None:
     if words[0] == "--version":
         print(f"actionprior {__version__}")
         return
-    try:
+    with exit_on_user_error():
         _dispatch(words, args)
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Print a ``UserError`` as one sentence on stderr and exit with code 2.
+
+    Raises:
+        SystemExit: in place of the error, unless the environment variable ``ACTIONPRIOR_DEBUG``
+            is set, which shows the traceback.
+    """
+    try:
+        yield
     except Exception as error:
-        told = _user_error(error)
-        if told is None or os.environ.get("ACTIONPRIOR_DEBUG"):
+        user_error = _user_error(error)
+        if user_error is None or os.environ.get("ACTIONPRIOR_DEBUG"):
             raise
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {user_error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -3,11 +3,10 @@
 Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
@@ -15,17 +14,20 @@ from actionprior.checkpoints.match import require_same_prior
 from actionprior.checkpoints.policy import STAGE2
 from actionprior.checkpoints.prior import describe_into
 from actionprior.checkpoints.reading import CheckpointError
-from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment
-from actionprior.embodiment.normalization import Normalizer
-from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.training.metrics import ChunkError
-from actionprior.training.stage import FlowNoise, StageModule
+from actionprior.training.stage import (
+    EVALUATION_KEY,
+    FlowNoise,
+    StageModule,
+    check_lengths,
+    embodied,
+    fit_statistics,
+)
 
 BASELINES = ("copy_last", "untrained")
-EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
 
 
 class MotionPriorModule(StageModule):
@@ -234,40 +236,3 @@ def held_out_table(metrics: Mapping[str, Tensor]) -> str:
         f"{title:>14}" for title in ("prior", *BASELINES)
     )
     return "\n".join([head, *lines]) if lines else ""
-
-
-def embodied(module: StageModule) -> EmbodiedDataModule:
-    """The trainer's DataModule.
-
-    Raises:
-        UserError: it is not an ``EmbodiedDataModule``.
-    """
-    data = getattr(module.trainer, "datamodule", None)
-    if not isinstance(data, EmbodiedDataModule):
-        raise UserError(
-            f"{type(module).__name__} needs an EmbodiedDataModule, found {type(data).__name__}; "
-            "subclass actionprior.data.EmbodiedDataModule"
-        )
-    return data
-
-
-def fit_statistics(
-    module: StageModule, normalizer: Normalizer, sample: Callable[[], TrajectoryBatch]
-) -> None:
-    """Before training, fit the robots that have no statistics yet."""
-    if module.trainer.state.fn == TrainerFn.FITTING and normalizer.missing:
-        normalizer.fit(sample())
-
-
-def check_lengths(architecture: PriorArchitecture, data: EmbodiedDataModule) -> None:
-    """Refuse windows that do not fit the architecture.
-
-    Raises:
-        UserError: naming both lengths.
-    """
-    for name in ("chunk_length", "history_length"):
-        found, wanted = getattr(data, name), getattr(architecture, name)
-        if found != wanted:
-            raise UserError(
-                f"the data's {name} is {found} but the model's is {wanted}; set both alike"
-            )

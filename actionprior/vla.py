@@ -21,12 +21,18 @@ from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
-from actionprior.motion_prior import EVALUATION_KEY, check_lengths, embodied, fit_statistics
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import History, PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
 from actionprior.training.metrics import ChunkBend, ChunkError
-from actionprior.training.stage import FlowNoise, StageModule
+from actionprior.training.stage import (
+    EVALUATION_KEY,
+    FlowNoise,
+    StageModule,
+    check_lengths,
+    embodied,
+    fit_statistics,
+)
 
 
 class VLAModule(StageModule):

@@ -1,4 +1,4 @@
-"""Stage 1 in PyTorch alone, which ``lightning bench-train`` holds Lightning's steps against."""
+"""Stage 1 in PyTorch alone, which ``python -m bench.train`` holds Lightning's steps against."""
 
 from collections.abc import Iterator
 from itertools import count, islice

@@ -22,6 +22,7 @@ from actionprior.data.sampling import EpochOrder
 from actionprior.data.store import Around, Recording, TrajectoryStore
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
+from bench.command_line import run
 from bench.timing import median_seconds
 from data_modules import LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
@@ -276,8 +277,10 @@ def _waiting(work: Path, episodes: int, steps: int = 60) -> dict[str, float]:
     return {"data_wait_share": round(waited / (waited + sum(taken["run_training_batch"])), 4)}
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`bench_data` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`bench_data` for its options."""
+    run(bench_data, "data", args)
 
-    auto_cli(bench_data, args=args, prog="lightning bench-data")
+
+if __name__ == "__main__":
+    main()

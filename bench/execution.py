@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actionprior.batch import Committed, Observation
 from actionprior.errors import UserError
+from bench.command_line import run
 from bench.timing import median_seconds
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _write(
 
     text = [
         "# How chunks are integrated and executed",
-        f"Written by `lightning bench-execution`: {scenes}, the same scenes and noise in all rows.",
+        f"Written by `python -m bench.execution`: {scenes}, the same scenes and noise in all rows.",
         "Distance: mean absolute distance to chunks integrated finely (rk4, 32 steps), in percent "
         "of each action's half span (1 % to 99 %). Milliseconds are of this machine, and rough. "
         f"Steps executed of a chunk: {execute_steps}.",
@@ -234,8 +235,10 @@ def _write(
     page.write_text("\n\n".join(text) + "\n", "utf-8")
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`bench_execution` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`bench_execution` for its options."""
+    run(bench_execution, "execution", args)
 
-    auto_cli(bench_execution, args=args, prog="lightning bench-execution", as_positional=False)
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Training steps of both stages at the paper's size, for ``lightning bench-train`` on a GPU."""
+"""Training steps of both stages at the paper's size, for ``python -m bench.train`` on a GPU."""
 
 import gc
 import tempfile
@@ -74,7 +74,7 @@ def bench_gpu(sizes: Sizes = PAPER) -> dict[str, Any]:
 
     Each as it is and with compiled layers, under Lightning; Stage 1 also in a bare loop; and a
     decoder beside π0's action expert of equal size. ``activations_over_said`` compares with the
-    formula of ``lightning scaling``.
+    formula of ``python -m bench.scaling``.
     """
     device = sizes.stage1.device
     told: dict[str, Any] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bench.command_line import run
 from bench.serve import measure_serving
 from bench.timing import median_seconds
 
@@ -215,8 +216,10 @@ def _control(image: "np.ndarray[Any, Any]", seconds: float, device: str) -> dict
     }
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`bench_policy` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`bench_policy` for its options."""
+    run(bench_policy, "policy", args)
 
-    auto_cli(bench_policy, args=args, prog="lightning bench-policy")
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import json
 
 import torch
 
+from bench.command_line import run
 from bench.timing import median_seconds
 
 
@@ -64,8 +65,10 @@ def _replan(repeats: int) -> dict[str, float]:
     }
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`bench` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`bench` for its options."""
+    run(bench, "replan", args)
 
-    auto_cli(bench, args=args, prog="lightning bench")
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.command_line import run
 from bench.scaling_check import measured_over_formula
 from bench.step_costs import Costs, Machine, Part, costs
 
@@ -57,7 +58,7 @@ def scaling(page: str = "", processes: tuple[int, ...] = (2, 4), batch: int = 32
     print("RESULT " + json.dumps(result), flush=True)
 
 
-MARK = "<!-- what follows is written by `lightning scaling --page` -->"
+MARK = "<!-- what follows is written by `python -m bench.scaling --page` -->"
 GPUS = (8, 64, 512)
 
 
@@ -137,8 +138,10 @@ def _check_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`scaling` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`scaling` for its options."""
+    run(scaling, "scaling", args)
 
-    auto_cli(scaling, args=args, prog="lightning scaling")
+
+if __name__ == "__main__":
+    main()

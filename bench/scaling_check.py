@@ -1,4 +1,4 @@
-"""What processes of a training keep and send, measured, for ``lightning scaling``."""
+"""What processes of a training keep and send, measured, for ``python -m bench.scaling``."""
 
 import math
 import multiprocessing

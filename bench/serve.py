@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actionprior.errors import UserError
+from bench.command_line import run
 
 if TYPE_CHECKING:
     from actionprior.networks.policy_network import PolicyNetwork
@@ -167,8 +168,10 @@ async def _many_clients(url: str, clients: int, repeats: int) -> dict[str, float
     }
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`bench_serve` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`bench_serve` for its options."""
+    run(bench_serve, "serve", args)
 
-    auto_cli(bench_serve, args=args, prog="lightning bench-serve")
+
+if __name__ == "__main__":
+    main()

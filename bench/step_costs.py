@@ -10,7 +10,7 @@ from typing import NamedTuple
 BYTES = 4  # of a weight, a gradient or a moment: all are kept in 32 bits
 HALF = 2  # of an activation under bf16-mixed
 # Of what one layer keeps, a token and width, attention fused. In the source 34; under autocast what
-# passes from layer to layer stays in 32 bits, and `lightning bench-train` found 1.29 times as much.
+# passes from layer to layer stays in 32 bits, and `python -m bench.train` found 1.29 times as much.
 KEPT = 44
 
 
@@ -29,7 +29,7 @@ class Part:
 class Machine:
     """What a GPU does in a second: an H100 in nodes of eight."""
 
-    operations: float = 2.2e14  # as `lightning bench-train` found for Stage 1; the rest is assumed
+    operations: float = 2.2e14  # as `python -m bench.train` found for Stage 1; the rest is assumed
     inside: float = 2e11  # bytes that a GPU sends to others of its node
     between: float = 5e10  # bytes that a GPU sends to other nodes
     node: int = 8

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bench.bare_loop import bare_loop, prior_module
+from bench.command_line import run
 from bench.gpu import bench_gpu
 from bench.short_runs import Clock, MadeUp, Products, Run, peak, trainer
 
@@ -150,8 +151,10 @@ def _one_of_two(
     told.put(clock.seconds)
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: see :func:`bench_train` for its options."""
-    from jsonargparse import auto_cli
+def main(args: list[str] | None = None) -> None:
+    """Run the benchmark: see :func:`bench_train` for its options."""
+    run(bench_train, "train", args)
 
-    auto_cli(bench_train, args=args, prog="lightning bench-train")
+
+if __name__ == "__main__":
+    main()

@@ -165,7 +165,6 @@ STAGE2 = str(Path(__file__).parent.parent / "recipes/finetune.yaml")
     [
         ["export", "--out", "exported", "--ckpt_path"],
         ["serve", "--ckpt_path"],
-        ["bench-execution", "--env_ids=[actionprior/PandaReach-v0]", "--ckpt_path"],
         ["visualize", "--config", STAGE2, "--ckpt_path"],
         ["illustrate", "--out", "pictures", "--config", STAGE2, "--policy"],
         ["fit", "--config", STAGE2, "--model.trunk.weights=", "--model.prior_checkpoint"],

@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from actionprior.training.stop import StopBetweenSteps
 from tests.synthetic import ToyTrajectories
 from tests.test_motion_prior import module, trainer
-from tests.test_training import Spoil
+from tests.training.test_stage import Spoil
 
 
 class Fault(Spoil):

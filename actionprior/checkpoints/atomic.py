@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, override
-from uuid import uuid4
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -17,6 +16,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils._pytree import tree_leaves
 
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
+from actionprior.files.atomic import put_in_place
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
@@ -128,34 +128,6 @@ def disk_faults_told(content: object, path: str | Path) -> Iterator[None]:
             f"checkpoint {path} cannot be saved: {reason.strerror} "
             f"({_room(content, path)}); what was saved before is kept"
         ) from error
-
-
-def put_in_place(new: Path, target: Path) -> None:
-    """Give ``new``, which is flushed, the name ``target``, also where one of them is a folder.
-
-    What had the name goes aside before and is removed after, since a folder cannot be replaced at
-    once; a kill between leaves it under a name that is a checkpoint's, too.
-    """
-    aside = None
-    if target.is_dir() or (new.is_dir() and target.exists()):
-        aside = target.rename(target.with_name(f".{uuid4().hex[:8]}.ckpt"))
-    new.replace(target)
-    sync(target.parent)
-    if aside is not None:
-        old = aside.rename(aside.with_suffix(".part"))  # half of it is no checkpoint
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink()
-
-
-def sync(path: Path) -> None:
-    """Let a file's content, or a folder's list of names, reach the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

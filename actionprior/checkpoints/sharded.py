@@ -26,7 +26,7 @@ from torch.utils._pytree import (
     tree_map_with_path,
 )
 
-from actionprior.checkpoints.atomic import disk_faults_told, put_in_place, sync
+from actionprior.checkpoints.atomic import disk_faults_told
 from actionprior.checkpoints.formats import FORMAT, KEY, migrate
 from actionprior.checkpoints.reading import (
     INDEX,
@@ -43,6 +43,7 @@ from actionprior.checkpoints.shards import (
     together,
     write_rows,
 )
+from actionprior.files.atomic import put_in_place, sync
 
 REST = "rest.pt"
 _NAMES = re.compile(r"rest\.pt|shard-\d+-of-\d+\.safetensors")

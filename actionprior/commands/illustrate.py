@@ -25,12 +25,12 @@ from actionprior.envs import ENV_IDS, EVALUATION_SEED
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.recording import CAMERA_KEY
 from actionprior.errors import UserError
-from actionprior.motion_prior import check_lengths
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.rollout import ObservationMap, rollout
 from actionprior.study.illustrations import PlayedScene, draw_trajectories, draw_z_map
 from actionprior.study.latents import MOTIONS, LatentMap, embed, motion_types
 from actionprior.study.tip_paths import TipPath, expert_path, table_tips
+from actionprior.training.stage import check_lengths
 from actionprior.vla import VLAModule
 
 CONTROL_SEED = 0

@@ -48,8 +48,8 @@ class GroundingSamples(NamedTuple):
             that the camera sees it in front of. One small image hardly tells the two apart, and
             the robot knows what its cup holds.
         goal_xyz: (N, 3) float32, where it is to go [m]: centre of its pad, of the cube below, and
-            so on (see :func:`~actionprior.grounding.scene_stages.draw_stage`); the target's where the task
-            asks for no place, and NaN where the image does not tell it.
+            so on (see :func:`~actionprior.grounding.scene_stages.draw_stage`); the target's if the
+            task asks for no place, and NaN if the image does not show it.
     """
 
     images: NDArray[np.uint8]

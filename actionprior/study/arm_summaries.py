@@ -6,6 +6,7 @@ import numpy as np
 
 from actionprior.study import statistics
 from actionprior.study.results import Budget, Results
+from actionprior.study.results import seconds_of as seconds_of_rows
 from actionprior.study.statistics import Estimate
 from actionprior.study.table import Paired, Row, paired
 
@@ -67,7 +68,7 @@ def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float
     by_seed: dict[int, list[Row]] = {}
     for row in results.ends(arm, budget):
         by_seed.setdefault(row.seed, []).append(row)
-    known = [results.seconds_of(rows) for rows in by_seed.values()]
+    known = [seconds_of_rows(rows) for rows in by_seed.values()]
     if not known:
         return float("nan"), float("nan")
     one, two = np.mean(known, axis=0).tolist()

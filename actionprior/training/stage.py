@@ -2,25 +2,30 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
+from actionprior.batch import TrajectoryBatch
 from actionprior.data import EmbodiedDataModule
+from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
 from actionprior.networks.device import sent
+from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.training.bad_steps import BadSteps
 from actionprior.training.sharding import ShardedStrategy, go_on_from_trained, shard, whole
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
 PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}
 BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
@@ -130,7 +135,7 @@ class StageModule(LightningModule):
         elif isinstance(strategy, OTHER_SHARDING):
             raise UserError(
                 f"{type(strategy).__name__} shards the weights, which {type(self).__name__} does "
-                "not support; use actionprior.training.sharding.ShardedStrategy (FSDP2) or DDPStrategy"
+                "not support; use actionprior.ShardedStrategy (FSDP2) or DDPStrategy"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -290,3 +295,40 @@ class StageModule(LightningModule):
         if not causes:
             causes = ["the gradient is not finite", *(text for _, text in found)]
         return f"step {self.global_step} of epoch {self.current_epoch}: {'; '.join(causes)}"
+
+
+def embodied(module: StageModule) -> EmbodiedDataModule:
+    """The trainer's DataModule.
+
+    Raises:
+        UserError: it is not an ``EmbodiedDataModule``.
+    """
+    data = getattr(module.trainer, "datamodule", None)
+    if not isinstance(data, EmbodiedDataModule):
+        raise UserError(
+            f"{type(module).__name__} needs an EmbodiedDataModule, found {type(data).__name__}; "
+            "subclass actionprior.data.EmbodiedDataModule"
+        )
+    return data
+
+
+def fit_statistics(
+    module: StageModule, normalizer: Normalizer, sample: Callable[[], TrajectoryBatch]
+) -> None:
+    """Before training, fit the robots that have no statistics yet."""
+    if module.trainer.state.fn == TrainerFn.FITTING and normalizer.missing:
+        normalizer.fit(sample())
+
+
+def check_lengths(architecture: PriorArchitecture, data: EmbodiedDataModule) -> None:
+    """Refuse windows that do not fit the architecture.
+
+    Raises:
+        UserError: naming both lengths.
+    """
+    for name in ("chunk_length", "history_length"):
+        found, wanted = getattr(data, name), getattr(architecture, name)
+        if found != wanted:
+            raise UserError(
+                f"the data's {name} is {found} but the model's is {wanted}; set both alike"
+            )

@@ -14,9 +14,8 @@ from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.errors import UserError
-from actionprior.motion_prior import EVALUATION_KEY, check_lengths
 from actionprior.networks.motion_prior import MotionPrior
-from actionprior.training.stage import FlowNoise
+from actionprior.training.stage import EVALUATION_KEY, FlowNoise, check_lengths
 from actionprior.vla import VLAModule
 
 Windows = TrajectoryBatch | VLABatch

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from actionprior.cli import main
 from actionprior.errors import UserError
-from bench.data import bench_data
+from bench.data import bench_data, main
 
 pytest.importorskip("pybullet")
 
@@ -17,7 +16,7 @@ def test_it_ends_with_its_ratios_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     sizes = ["--batch_size=64", "--frames=1000000", "--episodes=8"]
-    main(["bench-data", "--repeats=1", f"--folder={tmp_path}", *sizes])
+    main(["--repeats=1", f"--folder={tmp_path}", *sizes])
     line = capsys.readouterr().out.strip().splitlines()[-1]
     result = json.loads(line.removeprefix("RESULT "))
     for key in (

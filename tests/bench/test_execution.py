@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from actionprior.cli import main
 from actionprior.envs.embodiments import suite_embodiment
 from bench import execution
+from bench.execution import main
 from tests.policies import tiny_network, write_checkpoint
 
 
@@ -19,7 +19,7 @@ def test_a_page_and_a_result_of_every_way(
     policy = write_checkpoint(tiny_network([suite_embodiment("panda")]), tmp_path / "policy.ckpt")
     page = tmp_path / "page.md"
     words = ["--env_ids", "[actionprior/PandaReach-v0]", "--rollouts", "2", "--delays", "[2]"]
-    main(["bench-execution", "--ckpt_path", str(policy), *words, "--page", str(page)])
+    main(["--ckpt_path", str(policy), *words, "--page", str(page)])
     told = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     rough, fine = told["integration"]
     assert (rough["decoder_calls"], fine["decoder_calls"]) == (1, 32)
@@ -31,5 +31,5 @@ def test_a_page_and_a_result_of_every_way(
 
 def test_no_environment_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["bench-execution", "--ckpt_path", str(tmp_path), "--env_ids", "[]"])
+        main(["--ckpt_path", str(tmp_path), "--env_ids", "[]"])
     assert "env_ids is empty" in capsys.readouterr().err

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from actionprior.cli import main
 from bench import policy
+from bench.policy import main
 
 
 @pytest.mark.slow
@@ -14,7 +14,7 @@ def test_it_measures_ours_beside_lerobots(
 ) -> None:
     monkeypatch.setattr(policy, "_siglip_trunk", policy._small_trunk)
     monkeypatch.setattr("bench.lerobot_policies.NAMES", ("act",))
-    main(["bench-policy", "--repeats", "1", "--control_seconds", "0.5", "--threads", "1"])
+    main(["--repeats", "1", "--control_seconds", "0.5", "--threads", "1"])
     told = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert told["small"]["decoder_share"] > 0
     assert told["small"]["without_cache_over_with"] > 0

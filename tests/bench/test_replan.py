@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from actionprior.cli import main
+from bench.replan import main
 
 
 def test_it_ends_with_its_ratios(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["bench", "--repeats=1"])
+    main(["--repeats=1"])
     line = capsys.readouterr().out.strip().splitlines()[-1]
     result = json.loads(line.removeprefix("RESULT "))
     assert result["decoder_share"] > 0

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from actionprior.cli import main
-from bench.scaling import MARK
+from bench.scaling import MARK, main
 from bench.step_costs import Machine, Part, costs, state_bytes, traffic_bytes
 
 PARTS = [Part(1e9, 100, 10, 1000), Part(5e8, 100, 10, 1000, trained=False)]
@@ -32,7 +31,7 @@ def test_recomputing_costs_arithmetic_and_saves_memory() -> None:
 def test_the_page_keeps_its_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"What it says.\n{MARK}\nold tables\n")
-    main(["scaling", f"--page={page}", "--processes=[]"])
+    main([f"--page={page}", "--processes=[]"])
     assert page.read_text().startswith(f"What it says.\n{MARK}\n\n**Stage 1**")
     assert "old tables" not in page.read_text()
     assert capsys.readouterr().out.splitlines()[-1] == "RESULT {}"
@@ -40,7 +39,7 @@ def test_the_page_keeps_its_text(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_processes_keep_and_send_what_the_formulas_say(capfd: pytest.CaptureFixture[str]) -> None:
-    main(["scaling", "--processes=[2]"])
+    main(["--processes=[2]"])
     result = json.loads(capfd.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result.keys() == {"ddp_2", "fsdp2_2"}
     for found in result.values():

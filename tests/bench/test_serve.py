@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from actionprior.cli import main
+from bench.serve import main
 
 
 @pytest.mark.slow
 def test_it_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["bench-serve", "--repeats=2", "--clients=3"])
+    main(["--repeats=2", "--clients=3"])
     line = capsys.readouterr().out.strip().splitlines()[-1]
     result = json.loads(line.removeprefix("RESULT "))
     assert result["served_ms"] > result["beside_the_policy_ms"] > 0

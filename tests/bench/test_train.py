@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from actionprior.cli import main
 from actionprior.networks.trunks import SmallTrunk
 from bench.gpu import Sizes, bench_gpu
 from bench.short_runs import Run
+from bench.train import main
 
 
 @pytest.mark.slow
 def test_both_ways_end_with_the_same_loss(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--width=32", "--depth=1", "--batch_size=16"]
-    main(["bench-train", "--steps=4", "--rounds=1", *sizes])
+    main(["--steps=4", "--rounds=1", *sizes])
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result["largest_difference_of_losses"] < 1e-5
     assert result["samples_per_s"] > 0

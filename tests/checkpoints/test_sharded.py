@@ -35,7 +35,7 @@ from tests.killed_saves import alone, tree
 from tests.ranks_sharded import stage1, train
 from tests.synthetic import ToyTrajectories
 from tests.test_motion_prior import module, trainer
-from tests.test_sharding import ROOT, group_of_this_test  # noqa: F401  a fixture
+from tests.training.test_sharding import ROOT, group_of_this_test  # noqa: F401  a fixture
 
 
 def same(found: object, expected: object) -> None:

@@ -11,10 +11,10 @@ from actionprior.checkpoints.sharded import ShardedCheckpoint
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk
 from tests.test_cli import refused
-from tests.test_sharding import group_of_this_test  # noqa: F401  a fixture
+from tests.training.test_sharding import group_of_this_test  # noqa: F401  a fixture
 
 SHARDED = [
-    "--trainer.strategy=actionprior.training.sharding.ShardedStrategy",
+    "--trainer.strategy=actionprior.ShardedStrategy",
     "--trainer.strategy.sharded_checkpoints=true",
 ]
 SHORT = [

@@ -11,7 +11,7 @@ import torch
 from httpx import ConnectError
 from huggingface_hub import HfApi, ModelCard
 
-from actionprior.checkpoints import folder
+from actionprior.checkpoints import folder as policy_folder
 from actionprior.cli import main
 from actionprior.commands.export import FILES, GRAPHS
 from actionprior.networks.policy_network import PolicyNetwork
@@ -173,7 +173,7 @@ def test_an_export_that_breaks_off_leaves_what_was(
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(folder, "save_weights", full)
+    monkeypatch.setattr(policy_folder, "save_weights", full)
     with pytest.raises(OSError, match="no space"):
         exported(checkpoint, out, "--execute_steps", "2")
     with pytest.raises(OSError, match="no space"):

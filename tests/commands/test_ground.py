@@ -12,7 +12,7 @@ from actionprior.networks.trunks.small import SmallTrunk
 
 pytest.importorskip("pybullet")
 
-from actionprior.commands.ground import ground, main
+from actionprior.grounding.warm_up import ground, main
 
 FEW = {"samples": 24, "batch_size": 8, "image_size": 32, "processes": 1}
 

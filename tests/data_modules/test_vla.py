@@ -17,7 +17,7 @@ from data_modules import LeRobotVLA
 from data_modules.images.camera_files import CameraFiles
 from data_modules.images.frames import FrameImages, _most_open
 from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
-from tests.data_modules.test_video_decoding import decoders
+from tests.data_modules.images.test_video import decoders
 from tests.datasets import CAMERAS, arm, write_dataset
 
 FRONT, WRIST = CAMERAS

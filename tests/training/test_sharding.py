@@ -22,7 +22,7 @@ from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 from tests.test_motion_prior import StopAt, module, trainer
 from tests.test_vla import Start
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

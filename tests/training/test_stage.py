@@ -138,7 +138,7 @@ def test_impossible_bounds_are_refused(settings: dict[str, float], message: str)
 def test_all_ranks_drop_the_step_that_is_bad_on_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.two_ranks", "nan", str(tmp_path)]
     run = subprocess.run(
-        command, check=True, timeout=200, cwd=Path(__file__).parents[1], text=True, stderr=-1
+        command, check=True, timeout=200, cwd=Path(__file__).parents[2], text=True, stderr=-1
     )
     told = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
     assert told[0] == told[1]
