@@ -16,7 +16,7 @@ from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
 from actionprior.checkpoints.formats import migrate
 from actionprior.checkpoints.match import require_same_policy
 from actionprior.checkpoints.policy import STAGE2, described_trunk, make_trunk
-from actionprior.checkpoints.prior import describe_into, starting_prior
+from actionprior.checkpoints.prior import describe_into, load_starting_prior
 from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
@@ -143,7 +143,7 @@ class VLAModule(StageModule):
             )
         robots = [Embodiment.from_dict(e) for e in embodiments]
         if prior_checkpoint:
-            prior = starting_prior(
+            prior = load_starting_prior(
                 prior_checkpoint,
                 robots,
                 use_prior=use_prior,
@@ -201,7 +201,9 @@ class VLAModule(StageModule):
         data = embodied(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(
-            self, self.prior.normalizer, lambda: self.network.of_prior(data.statistics_sample())
+            self,
+            self.prior.normalizer,
+            lambda: self.network.to_prior_rows(data.statistics_sample()),
         )
         super().configure_model()
 
@@ -270,7 +272,7 @@ class VLAModule(StageModule):
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
         self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
         latents = self.network.latents(batch.observation)
-        future = self.network.of_prior(batch.future)
+        future = self.network.to_prior_rows(batch.future)
         branches = 1 if self.network.history == "off" else 2
         z_BZ = torch.cat(latents[-branches:])
         futures = TrajectoryBatch(*(t.repeat(branches, *[1] * (t.dim() - 1)) for t in future))
@@ -312,7 +314,7 @@ class VLAModule(StageModule):
         shape = trajectory.action_BHA.shape[1:]
         r_B = noise.time(count, self.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *shape, like=z_BZ)
-        known_B = noise.whole(count, prefix_steps, like=z_BZ) if prefix_steps else None
+        known_B = noise.integers(count, prefix_steps, like=z_BZ) if prefix_steps else None
         return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.over_ranks)
 
     # ---- evaluation -----------------------------------------------------------------------
@@ -350,7 +352,10 @@ class VLAModule(StageModule):
 
     def _evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
-        future, z_BZ = self.network.of_prior(batch.future), self.network.latent(batch.observation)
+        future, z_BZ = (
+            self.network.to_prior_rows(batch.future),
+            self.network.latent(batch.observation),
+        )
         target_BZ = self.prior.encode(future)
         similarity_BB = z_BZ @ target_BZ.T
         hits_B = similarity_BB.argmax(1) == torch.arange(len(z_BZ), device=z_BZ.device)

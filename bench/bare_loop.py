@@ -9,19 +9,21 @@ import torch
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.training.stage import FlowNoise
-from bench.short_runs import MadeUp, Run, now
+from bench.short_runs import Run, SyntheticTrajectories, now
 
 SIGMA = 0.05
 
 
-def prior_module(size: dict[str, Any], data: MadeUp) -> MotionPriorModule:
+def prior_module(size: dict[str, Any], data: SyntheticTrajectories) -> MotionPriorModule:
     """A Stage-1 module of a size, always with the same weights."""
     torch.manual_seed(0)
     robots = [robot.to_dict() for robot in data.embodiments]
     return MotionPriorModule(robots, PriorArchitecture(**size), latent_noise=SIGMA)
 
 
-def bare_loop(module: MotionPriorModule, data: MadeUp, run: Run) -> tuple[float, float]:
+def bare_loop(
+    module: MotionPriorModule, data: SyntheticTrajectories, run: Run
+) -> tuple[float, float]:
     """Seconds a step of the same training without Lightning, and its last loss."""
     module.to(run.device).train()
     matrices = [p for p in module.parameters() if p.dim() > 1]
@@ -55,7 +57,7 @@ def bare_loop(module: MotionPriorModule, data: MadeUp, run: Run) -> tuple[float,
     return (now(run.device) - began) / run.steps, float(loss.detach())
 
 
-def _batches(data: MadeUp) -> Iterator[tuple[int, Any]]:
+def _batches(data: SyntheticTrajectories) -> Iterator[tuple[int, Any]]:
     """Batches of one epoch after the other, with their number in it."""
     loader = data.train_dataloader()
     for epoch in count():

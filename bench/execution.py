@@ -37,7 +37,7 @@ class Row(NamedTuple):
     rollouts: int
 
 
-class Kept:
+class RecordedChunks:
     """The policy, which notes what it was asked."""
 
     def __init__(self, network: "PolicyNetwork") -> None:
@@ -55,7 +55,7 @@ class Kept:
         return self.network.predict_chunk(observation, noise_BHA, committed)
 
 
-class NotHeld(Kept):
+class UnheldChunks(RecordedChunks):
     """The policy, which is not told what is under way: a delay without real-time chunking."""
 
     def predict_chunk(
@@ -106,7 +106,9 @@ def bench_execution(
     slower = max([execute_steps, *(delays or [])])
     check_execution(slower, max(delays or [0]), network.chunk_length)
 
-    def measured(name: str, policy: "Kept", calls: int, steps: int, delay: int = 0) -> Row:
+    def measured(
+        name: str, policy: "RecordedChunks", calls: int, steps: int, delay: int = 0
+    ) -> Row:
         done, count = _successes(policy, env_ids, robot, rollouts, steps, delay, seed)
         error, chunk_ms = _against(reference, network, asked)
         row = Row(name, calls, chunk_ms, error, done, count)
@@ -118,13 +120,18 @@ def bench_execution(
     for method, steps in SETTINGS:
         network.integrator, network.integration_steps = method, steps  # type: ignore[assignment]  # a literal
         calls = CALLS[method] * steps
-        integration.append(measured(f"{method}, {steps}", Kept(network), calls, execute_steps))
+        integration.append(
+            measured(f"{method}, {steps}", RecordedChunks(network), calls, execute_steps)
+        )
     network.integrator, network.integration_steps = "euler", 10
     execution = []
     if delays:
-        execution.append(measured("none", Kept(network), 10, slower))
+        execution.append(measured("none", RecordedChunks(network), 10, slower))
     for delay in delays or []:
-        for name, policy in (("held", Kept(network)), ("not held", NotHeld(network))):
+        for name, policy in (
+            ("held", RecordedChunks(network)),
+            ("not held", UnheldChunks(network)),
+        ):
             execution.append(measured(f"{delay}, {name}", policy, 10, slower, delay))
     if page:
         scenes = f"{len(env_ids)} tasks, {rollouts} scenes each"
@@ -168,7 +175,7 @@ def _reference(
     network: "PolicyNetwork", env_ids: Sequence[str], robot: str, execute_steps: int, seed: int
 ) -> tuple[list[tuple[Observation, Tensor]], list[Tensor]]:
     """What the policy is asked in a few scenes, and its chunks integrated finely."""
-    kept = Kept(network)
+    kept = RecordedChunks(network)
     _successes(kept, env_ids, robot, 2, execute_steps, 0, seed)
     told: Any = network.integrator, network.integration_steps
     network.integrator, network.integration_steps = "rk4", 32

@@ -20,10 +20,10 @@ from actionprior.vla import VLAModule
 from bench.bare_loop import bare_loop, prior_module
 from bench.short_runs import (
     Clock,
-    MadeUp,
-    MadeUpSeen,
     Products,
     Run,
+    SyntheticTrajectories,
+    SyntheticVLA,
     now,
     peak,
     trainer,
@@ -97,7 +97,7 @@ def bench_gpu(sizes: Sizes = PAPER) -> dict[str, Any]:
 
 
 def _stage1(sizes: Sizes, matmul: float) -> dict[str, Any]:
-    run, data = sizes.stage1, MadeUp(batch_size=sizes.stage1.batch_size)
+    run, data = sizes.stage1, SyntheticTrajectories(batch_size=sizes.stage1.batch_size)
     module = prior_module(sizes.prior, data)
     told: dict[str, Any] = {"million_parameters": _millions(module)}
     told["eager"], flops = _fit(module, data, run, matmul)
@@ -118,7 +118,7 @@ def _stage1(sizes: Sizes, matmul: float) -> dict[str, Any]:
 
 def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
     run = sizes.stage2
-    data = MadeUpSeen(batch_size=run.batch_size, pixels=sizes.pixels)
+    data = SyntheticVLA(batch_size=run.batch_size, pixels=sizes.pixels)
     module = VLAModule(
         [robot.to_dict() for robot in data.embodiments],
         sizes.trunk(),
@@ -203,7 +203,7 @@ def _step(model: nn.Module, velocity: Callable[[], Tensor], device: str) -> Call
 
 
 def _fit(
-    module: StageModule, data: MadeUp, run: Run, matmul: float, flops: int = 0
+    module: StageModule, data: SyntheticTrajectories, run: Run, matmul: float, flops: int = 0
 ) -> tuple[dict[str, Any], int]:
     """Train under Lightning; what was measured, and the operations of a batch if not given."""
     clock, products = Clock(run), Products()

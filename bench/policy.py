@@ -152,7 +152,7 @@ def _parts(
             lambda: waited(network.predict_chunk(seen, noise_BHA)),
             lambda: waited(not_cached()),
             lambda: waited(network.decode(z_BZ, seen, noise_BHA)),
-            lambda: waited(network.prior.encode(network.of_prior(seen.history))),
+            lambda: waited(network.prior.encode(network.to_prior_rows(seen.history))),
             lambda: waited(network.latent(seen)),
             lambda: waited(network.latent(without)),
         )

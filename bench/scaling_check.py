@@ -45,7 +45,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
     from actionprior.training.sharding import ShardedStrategy
-    from bench.short_runs import MadeUp, Run, trainer
+    from bench.short_runs import Run, SyntheticTrajectories, trainer
 
     class Count(Callback):
         """Counts in the last of three steps."""
@@ -81,7 +81,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     run = Run(batch_size=8, steps=3, device="cpu", precision="32-true", warm=0)
-    data = MadeUp(batch_size=run.batch_size)
+    data = SyntheticTrajectories(batch_size=run.batch_size)
     module = MotionPriorModule(
         [robot.to_dict() for robot in data.embodiments], PriorArchitecture(width=96)
     )

@@ -37,7 +37,7 @@ class Run:
         return self.warm + self.steps
 
 
-class MadeUp(EmbodiedDataModule):
+class SyntheticTrajectories(EmbodiedDataModule):
     """Windows of a random walk of one arm, in memory."""
 
     @property
@@ -60,7 +60,7 @@ class MadeUp(EmbodiedDataModule):
         return Frames(store, Spans.where(everything), Spans.where(~everything))
 
 
-class MadeUpSeen(MadeUp):
+class SyntheticVLA(SyntheticTrajectories):
     """The same with noise for two cameras, the same in each batch, and four instructions."""
 
     def __init__(self, pixels: int = 224, **options: Any) -> None:  # noqa: ANN401  EmbodiedDataModule's
@@ -73,7 +73,7 @@ class MadeUpSeen(MadeUp):
 
 
 class _Seen(Dataset[VLABatch]):
-    def __init__(self, data: MadeUpSeen) -> None:
+    def __init__(self, data: SyntheticVLA) -> None:
         self.store, self.data = data.frames.store, data
         shape = (data.batch_size, 2, 3, data.pixels, data.pixels)
         self.images_BCKYX = torch.randint(256, shape, dtype=torch.uint8)

@@ -15,7 +15,7 @@ import torch
 from bench.bare_loop import bare_loop, prior_module
 from bench.command_line import run
 from bench.gpu import bench_gpu
-from bench.short_runs import Clock, MadeUp, Products, Run, peak, trainer
+from bench.short_runs import Clock, Products, Run, SyntheticTrajectories, peak, trainer
 
 
 def bench_train(
@@ -81,10 +81,10 @@ def _on_cpu(size: dict[str, Any], run: Run, rounds: int) -> dict[str, Any]:
 
 def _overhead(size: dict[str, Any], run: Run) -> dict[str, float]:
     """One run under Lightning beside one in a bare loop."""
-    clock, products, data = Clock(run), Products(), MadeUp(batch_size=run.batch_size)
+    clock, products, data = Clock(run), Products(), SyntheticTrajectories(batch_size=run.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer(run, folder, [clock, products], devices=1).fit(prior_module(size, data), data)
-    data = MadeUp(batch_size=run.batch_size)
+    data = SyntheticTrajectories(batch_size=run.batch_size)
     data.setup("fit")
     module = prior_module(size, data)
     module.prior.normalizer.fit(data.statistics_sample())
@@ -145,7 +145,7 @@ def _one_of_two(
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
         options = {"devices": 2, "strategy": "ddp"}
-    clock, data = Clock(run, barrier), MadeUp(batch_size=run.batch_size)
+    clock, data = Clock(run, barrier), SyntheticTrajectories(batch_size=run.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer(run, folder, [clock], **options).fit(prior_module(size, data), data)
     told.put(clock.seconds)

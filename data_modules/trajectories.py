@@ -191,7 +191,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         """One dataset's columns; Stage 2 checks its cameras, too."""
         return read_columns(root, robot)
 
-    def left_out(self, dataset: int) -> set[int]:
+    def excluded_episodes(self, dataset: int) -> set[int]:
         """Episodes of a dataset that are not used; in Stage 2 their videos may be missing."""
         return set()
 
@@ -276,7 +276,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         chosen = []
         seen: Counter[int] = Counter()  # a robot's episodes so far
         for dataset, (robot, columns) in enumerate(datasets):
-            left_out = self.left_out(dataset)
+            left_out = self.excluded_episodes(dataset)
             count = len(columns.lengths_E)
             validates = {
                 number - seen[robot]

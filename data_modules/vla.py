@@ -17,7 +17,7 @@ from actionprior.data.store import TrajectoryStore
 from data_modules.images.augmentation import augment
 from data_modules.images.cache import ImageArray, ImageCache
 from data_modules.images.camera_files import CameraFiles, Size
-from data_modules.images.frames import CachedFrameImages, FrameImages, Wanted, fill_cache
+from data_modules.images.frames import CachedFrameImages, FrameImages, FrameToDecode, fill_cache
 from data_modules.images.video import choose_decoder
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot.remote import copy_folder, hub_url, is_url, published_at
@@ -270,7 +270,7 @@ class LeRobotVLA(LeRobotTrajectories):
         self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, published)))
         return columns
 
-    def left_out(self, dataset: int) -> set[int]:
+    def excluded_episodes(self, dataset: int) -> set[int]:
         """Episodes without a video, where the user said that they are to be left out."""
         if not self.skip_missing_videos:
             return set()
@@ -308,7 +308,7 @@ class LeRobotVLA(LeRobotTrajectories):
         fill_cache(
             cache,
             [
-                Wanted(images, episode, camera)
+                FrameToDecode(images, episode, camera)
                 for images, episodes_used in zip(cached, used.values(), strict=True)
                 for episode in episodes_used
                 for camera in images.cameras

@@ -328,7 +328,10 @@ def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count
             (f"exported {CONFIG}", exported / CONFIG, described),
             (f"exported {WEIGHTS}", exported / WEIGHTS, lambda: load_weights(exported / WEIGHTS)),
             ("trunk's weights", trunk, lambda: load_weights(trunk)),
-            *((f"shards' {f.name}", f, ShardedCheckpoint(shards).whole) for f in shards.iterdir()),
+            *(
+                (f"shards' {f.name}", f, ShardedCheckpoint(shards).full_checkpoint)
+                for f in shards.iterdir()
+            ),
         )
         for count in damage(name, file, read, flips, cuts, rng)
     ]

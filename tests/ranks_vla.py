@@ -9,7 +9,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from actionprior.flow_matching import TimeLaw
-from actionprior.training.sharding import ShardedStrategy, whole
+from actionprior.training.sharding import ShardedStrategy, full_tensor
 from actionprior.training.stage import FlowNoise
 from actionprior.vla import VLAModule
 from tests.synthetic import BrightnessTrunk, ToyVLA
@@ -44,7 +44,7 @@ class Tell(Log):
 
     def on_train_end(self, trainer: Trainer, module: VLAModule) -> None:
         told = {key: [row[f"train/{key}"] for row in self.rows] for key in ("lambda", "loss")}
-        weights = [whole(p.detach()).double().abs().sum() for p in module.parameters()]
+        weights = [full_tensor(p.detach()).double().abs().sum() for p in module.parameters()]
         told["weights"] = float(sum(weights))
         told["held out"] = float(trainer.callback_metrics["val/cosine"])
         name = f"rank{trainer.global_rank}of{trainer.world_size}.json"

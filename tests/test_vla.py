@@ -15,7 +15,7 @@ from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 from actionprior.networks.trunks import SmallTrunk
-from actionprior.training.sharding import whole
+from actionprior.training.sharding import full_tensor
 from actionprior.vla import VLAModule
 from tests.robots import delta_arm
 from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
@@ -53,7 +53,7 @@ class Start(Callback):
     """Keeps the weights that training starts from."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.weights = {k: whole(v).clone() for k, v in module.state_dict().items()}
+        self.weights = {k: full_tensor(v).clone() for k, v in module.state_dict().items()}
 
 
 def run(folder: Path, policy: VLAModule, steps: int = 6, data: ToyVLA | None = None) -> Log:

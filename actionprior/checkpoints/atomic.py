@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils._pytree import tree_leaves
 
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
-from actionprior.files.atomic import put_in_place
+from actionprior.files.atomic import atomic_replace
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
@@ -53,7 +53,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            put_in_place(part, target)
+            atomic_replace(part, target)
         finally:
             part.unlink(missing_ok=True)
 

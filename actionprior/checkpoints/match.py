@@ -10,7 +10,7 @@ from actionprior.checkpoints.policy import (
     STAGE2,
     described_trunk,
 )
-from actionprior.checkpoints.prior import DESCRIPTION, check_robots, holds_none
+from actionprior.checkpoints.prior import DESCRIPTION, check_robots, missing_prior_message
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior
@@ -35,7 +35,7 @@ def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str
         CheckpointError: of no prior, of other robots or in another order, or of other sizes.
     """
     if DESCRIPTION not in checkpoint:
-        raise CheckpointError(holds_none(checkpoint, path))
+        raise CheckpointError(missing_prior_message(checkpoint, path))
     described = checkpoint[DESCRIPTION]
     theirs = [Embodiment.from_dict(e) for e in described["embodiments"]]
     names, wanted = ([e.name for e in robots] for robots in (theirs, prior.embodiments))

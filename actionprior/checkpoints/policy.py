@@ -68,7 +68,7 @@ def describe(checkpoint: dict[str, Any], path: str | Path) -> Description:
     }
 
 
-def described_network(
+def build_network(
     description: Description, path: str | Path, trunk: Trunk | None = None
 ) -> PolicyNetwork:
     """The described network with fresh weights; arguments as of ``build``.
@@ -119,7 +119,7 @@ def build(
     Raises:
         CheckpointError: an unknown trunk, or weights that are not as described.
     """
-    network = described_network(description, path, trunk)
+    network = build_network(description, path, trunk)
     fill(network, weights, path)
     network.trunk.merge()
     return network.eval()
@@ -131,10 +131,10 @@ def load_network(path: str | Path, trunk: Trunk | None = None) -> PolicyNetwork:
     Raises:
         CheckpointError: missing, damaged, of another module, or as ``build``.
     """
-    return network_of(read_checkpoint(path), path, trunk)
+    return network_from_checkpoint(read_checkpoint(path), path, trunk)
 
 
-def network_of(
+def network_from_checkpoint(
     checkpoint: dict[str, Any], path: str | Path, trunk: Trunk | None = None
 ) -> PolicyNetwork:
     """The network of a Stage-2 checkpoint that was read; see ``load_network``."""

@@ -70,7 +70,7 @@ def check_robots(
             )
 
 
-def starting_prior(
+def load_starting_prior(
     path: str | Path,
     robots: list[Embodiment],
     *,
@@ -105,11 +105,11 @@ def starting_prior(
 
 def _described(checkpoint: dict[str, Any], path: str | Path) -> MotionPrior:
     if DESCRIPTION not in checkpoint:
-        raise CheckpointError(holds_none(checkpoint, path))
+        raise CheckpointError(missing_prior_message(checkpoint, path))
     return MotionPrior.from_description(checkpoint[DESCRIPTION])
 
 
-def holds_none(checkpoint: dict[str, Any], path: str | Path) -> str:
+def missing_prior_message(checkpoint: dict[str, Any], path: str | Path) -> str:
     """What is said of a checkpoint without a prior."""
     return (
         f"{path} holds no motion prior (found keys {sorted(checkpoint)[:8]}); "

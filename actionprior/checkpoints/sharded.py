@@ -36,14 +36,14 @@ from actionprior.checkpoints.reading import (
     require_lightning,
 )
 from actionprior.checkpoints.shards import (
+    all_gather,
     as_dtensor,
-    of_all,
+    on_all_ranks,
     opened_rows,
     share,
-    together,
     write_rows,
 )
-from actionprior.files.atomic import put_in_place, sync
+from actionprior.files.atomic import atomic_replace, sync
 
 REST = "rest.pt"
 _NAMES = re.compile(r"rest\.pt|shard-\d+-of-\d+\.safetensors")
@@ -69,12 +69,12 @@ def save_sharded(checkpoint: dict[str, Any], path: str | Path) -> None:
     """
     target = Path(path)
     new = target.with_name(f".{uuid4().hex[:8]}.part")
-    target, new = of_all((target, new))[0]
+    target, new = all_gather((target, new))[0]
     first = distributed.get_rank() == 0
     try:
-        written = together(lambda: _write_mine(checkpoint, new, target))
+        written = on_all_ranks(lambda: _write_mine(checkpoint, new, target))
         files = {name: file for of_rank in written for name, file in of_rank.items()}
-        together(lambda: _finish(new, files, target) if first else None)
+        on_all_ranks(lambda: _finish(new, files, target) if first else None)
     finally:
         shutil.rmtree(new, ignore_errors=True)  # by each: where the disk is not shared, it has one
 
@@ -112,7 +112,7 @@ def _finish(folder: Path, files: dict[str, Written], target: Path) -> None:
         (folder / INDEX).write_text(json.dumps(index, indent=1), "utf-8")
         sync(folder / INDEX)
         sync(folder)
-        put_in_place(folder, target)
+        atomic_replace(folder, target)
 
 
 class ShardedCheckpoint:
@@ -147,7 +147,7 @@ class ShardedCheckpoint:
         migrate(rest, self.path)
         return rest
 
-    def whole(self, moments: bool = True) -> dict[str, Any]:
+    def full_checkpoint(self, moments: bool = True) -> dict[str, Any]:
         """The checkpoint with whole tensors on the CPU, every file of it verified.
 
         Args:
@@ -236,7 +236,7 @@ def read_either(path: str | Path, weights: bool = True) -> dict[str, Any]:
     if not Path(path).is_dir():
         return read_checkpoint(path)
     folder = ShardedCheckpoint(path)
-    return folder.whole(moments=False) if weights else folder.outline()
+    return folder.full_checkpoint(moments=False) if weights else folder.outline()
 
 
 def _outline(leaf: object) -> object:

@@ -19,7 +19,7 @@ from actionprior.errors import UserError
 _STARTS = "first_rows"  # key of a file's metadata
 
 
-def together[T](step: Callable[[], T]) -> list[T]:
+def on_all_ranks[T](step: Callable[[], T]) -> list[T]:
     """What ``step`` gives on each process, by rank.
 
     Raises:
@@ -31,7 +31,7 @@ def together[T](step: Callable[[], T]) -> list[T]:
         mine.append(step())
     except (OSError, RuntimeError, ValueError) as error:
         fault = error
-    found = of_all((mine, fault and (str(fault) or type(fault).__name__)))
+    found = all_gather((mine, fault and (str(fault) or type(fault).__name__)))
     if fault is not None:
         raise fault
     for rank, (_, told) in enumerate(found):
@@ -40,7 +40,7 @@ def together[T](step: Callable[[], T]) -> list[T]:
     return [result for results, _ in found for result in results]
 
 
-def of_all[T](mine: T) -> list[T]:
+def all_gather[T](mine: T) -> list[T]:
     """``mine`` of each process, by rank; plain data."""
     found = [mine] * distributed.get_world_size()
     distributed.all_gather_object(found, mine)

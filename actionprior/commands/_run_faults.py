@@ -33,7 +33,7 @@ _RULES = {
 """What torch says, and what it means: torch raises all of them as ``RuntimeError``."""
 
 
-def in_one_sentence(error: BaseException) -> UserError | None:
+def as_user_error(error: BaseException) -> UserError | None:
     """What a fault of the surroundings means; None: it is none, or is told already."""
     chain: list[BaseException] = []
     reason: BaseException | None = error

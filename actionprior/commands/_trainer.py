@@ -14,7 +14,7 @@ from actionprior.checkpoints.atomic import AtomicCheckpointIO
 from actionprior.checkpoints.policy import PRETRAINED_ARGS
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_either
-from actionprior.commands._run_faults import in_one_sentence
+from actionprior.commands._run_faults import as_user_error
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.training.stop import StopBetweenSteps
@@ -116,7 +116,7 @@ def main(args: list[str] | None) -> TrainerCLI:
     try:
         return _run(args)
     except Exception as error:
-        if (told := in_one_sentence(error)) is not None:
+        if (told := as_user_error(error)) is not None:
             raise told from error
         raise
 

@@ -23,7 +23,7 @@ def consolidate(folder: Path, file: Path) -> None:
     checkpoint = ShardedCheckpoint(folder)
     if file.is_dir() or file.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{file} is a folder or lies in {folder}; choose another file")
-    AtomicCheckpointIO().save_checkpoint(checkpoint.whole(), file)
+    AtomicCheckpointIO().save_checkpoint(checkpoint.full_checkpoint(), file)
 
 
 def main(args: list[str]) -> None:

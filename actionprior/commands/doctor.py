@@ -89,7 +89,7 @@ def _as_a_whole(
                 Camera(name, partial(images.read, camera=name), sizes[name])
                 for name in images.cameras
             ]
-            yield from check_images(subject, cameras, data.left_out(dataset))
+            yield from check_images(subject, cameras, data.excluded_episodes(dataset))
 
 
 def main(args: list[str]) -> None:

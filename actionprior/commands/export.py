@@ -53,7 +53,7 @@ def export(
     Raises:
         UserError: a checkpoint, robot, number of steps or folder that cannot be used.
     """
-    from actionprior.checkpoints.policy import network_of
+    from actionprior.checkpoints.policy import network_from_checkpoint
     from actionprior.checkpoints.reading import read_checkpoint
     from actionprior.chunk_planner import Planner
     from actionprior.export.model_card import (
@@ -63,7 +63,7 @@ def export(
         read_evaluation,
     )
     from actionprior.export.statistics import readable_statistics
-    from actionprior.files.folders import appears_whole
+    from actionprior.files.folders import atomic_folder
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
     from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
@@ -72,7 +72,10 @@ def export(
     if onnx_image_size and not task:
         raise UserError("an ONNX graph is of one instruction; give it as --task")
     contents = read_checkpoint(checkpoint)
-    network, step = network_of(contents, checkpoint), int(contents.get("global_step", 0))
+    network, step = (
+        network_from_checkpoint(contents, checkpoint),
+        int(contents.get("global_step", 0)),
+    )
     network.prior.normalizer.require_fitted()
     robot = Planner(network, embodiment).robot
     told = {"embodiment": robot.name, "execute_steps": execute_steps, "delay_steps": delay_steps}
@@ -94,7 +97,7 @@ def export(
     found = [read_evaluation(evaluation)] if evaluation else find_evaluations(checkpoint, step)
     steps = policy.execute_steps, policy.delay_steps
     facts = Facts(robot, *steps, checkpoint.name, step, license, repo_id, found)
-    with appears_whole(out) as folder:
+    with atomic_folder(out) as folder:
         for processor in make_actionprior_pre_post_processors(config):
             processor.save_pretrained(folder)
         config.device = None  # whoever loads it has one of their own

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.checkpoints.prior import starting_prior
+from actionprior.checkpoints.prior import load_starting_prior
 from actionprior.commands._recipe import data_parser, embodied_data
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
@@ -51,10 +51,10 @@ def map_latents(data: EmbodiedDataModule, prior: str, chunks: int = 1500) -> Lat
             the robots' states do not tell what a chunk does.
     """
     robots = data.embodiments
-    trained = starting_prior(prior, robots)
+    trained = load_starting_prior(prior, robots)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(CONTROL_SEED)
-        untrained = starting_prior(prior, robots, use_prior=False)
+        untrained = load_starting_prior(prior, robots, use_prior=False)
     check_lengths(trained.architecture, data)
     data.prepare_data()
     data.setup("fit")

@@ -51,11 +51,12 @@ def visualize(
         UserError: an unknown robot or episode, a checkpoint of other robots or of another stage
             than the data, or the Rerun SDK is missing.
     """
-    from actionprior.visualization import episode, rerun
+    from actionprior.visualization.episode import draw, film
+    from actionprior.visualization.rerun import require_rerun, write_rerun
     from data_modules import LeRobotVLA
 
     if rerun:
-        rerun.require()
+        require_rerun()
     if isinstance(data, LeRobotVLA):
         data.cache_images = False  # only the drawn episodes are decoded
     names = [e.name for e in data.embodiments]
@@ -70,13 +71,13 @@ def visualize(
         drawing = _drawing(data, stretch, predictor)
         path = out / f"{name}-episode-{stretch.number}"
         out.mkdir(parents=True, exist_ok=True)
-        episode.draw(drawing, path.with_suffix(".png"))
+        draw(drawing, path.with_suffix(".png"))
         written.append(path.with_suffix(".png"))
         if drawing.cameras:
-            episode.film(drawing, path.with_suffix(".mp4"))
+            film(drawing, path.with_suffix(".mp4"))
             written.append(path.with_suffix(".mp4"))
         if rerun:
-            rerun.write(drawing, path.with_suffix(".rrd"))
+            write_rerun(drawing, path.with_suffix(".rrd"))
             written.append(path.with_suffix(".rrd"))
     return written
 

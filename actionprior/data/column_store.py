@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.errors import UserError
-from actionprior.files.folders import appears_whole
+from actionprior.files.folders import atomic_folder
 
 FORMAT = 3
 """Goes up when what a store holds changes; stores of another format are made anew."""
@@ -253,7 +253,7 @@ def write_store(folder: Path) -> Iterator[StoreWriter]:
     Raises:
         OSError: the disk is full or not writable; nothing is left behind then.
     """
-    with appears_whole(folder) as building, ExitStack() as stack:
+    with atomic_folder(folder) as building, ExitStack() as stack:
         building.mkdir()
         writer = StoreWriter(building, stack)
         yield writer

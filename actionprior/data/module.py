@@ -243,7 +243,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         if self.trainer is not None:
             done, uneven = divmod(frames, self._global_batch())
             self._uneven = (state_dict["epoch"], uneven)
-            cast(Any, self.trainer).callbacks.append(_CountAnew(done))
+            cast(Any, self.trainer).callbacks.append(_RescaleProgress(done))
         # Lightning looks for a stateful loader only; this module keeps the position itself.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
@@ -330,7 +330,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         )
 
 
-class _CountAnew(Callback):
+class _RescaleProgress(Callback):
     """Tells a resumed run how many batches of today's size the windows seen in its epoch are.
 
     Lightning goes on counting in batches of the run before; with another global batch it would

@@ -114,7 +114,7 @@ class Normalizer(nn.Module):
             action_BHA,
             trajectory.reference_BA,
             trajectory.embodiment_B,
-            self._shorter(
+            self._wrap_angle(
                 action_BHA - trajectory.reference_BA[:, None, :], trajectory.embodiment_B
             ),
         )
@@ -142,7 +142,7 @@ class Normalizer(nn.Module):
         action_BHA = torch.where(delta_B1A, steps_BHA, moved_BHA)
         return torch.where(self.action_mask_EA[embodiment_B][:, None, :], action_BHA, 0.0)
 
-    def _shorter(self, way_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
+    def _wrap_angle(self, way_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
         """Angles of more than half a turn as the other way round."""
         angle_B1A = self.angle_mask_EA[embodiment_B][:, None, :]
         over_BHA = angle_B1A & (way_BHA.abs() > torch.pi)

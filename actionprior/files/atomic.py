@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import uuid4
 
 
-def put_in_place(new: Path, target: Path) -> None:
+def atomic_replace(new: Path, target: Path) -> None:
     """Give ``new``, which is flushed, the name ``target``, also where one of them is a folder.
 
     What had the name goes aside before and is removed after, since a folder cannot be replaced at

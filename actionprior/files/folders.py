@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def appears_whole(root: Path) -> Iterator[Path]:
+def atomic_folder(root: Path) -> Iterator[Path]:
     """Give a path to write a folder at, hidden beside ``root``; rename it to ``root`` at the end.
 
     If the block raises, or the process is killed, nothing stands at ``root`` that did not before.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.checkpoints.folder import OURS, check_digest, check_format, write_folder
-from actionprior.checkpoints.policy import described_network, fill
+from actionprior.checkpoints.policy import build_network, fill
 from actionprior.chunk_planner import (
     Images,
     Memory,
@@ -286,7 +286,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         memories = [Memory(0, n.history_length, task) for task in sensed.tasks]
         where = self._planner.robot, self._planner.index, self._device
         seen = observe(memories, sensed.states, sensed.images, *where)
-        future = n.of_prior(self._future(batch, seen))
+        future = n.to_prior_rows(self._future(batch, seen))
         count = self.config.noise_repeats * len(memories)
         r_B = sample_time(count).to(self._device)
         noise_BHA = torch.randn(count, n.chunk_length, ACTION_WIDTH, device=self._device)
@@ -339,7 +339,7 @@ def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  
     if config.actionprior:
         check_format(config.actionprior, "config.json")
         check_digest(config.actionprior, "config.json")
-        return described_network(config.actionprior, "config.json")
+        return build_network(config.actionprior, "config.json")
     if dataset_meta is None:
         raise UserError("there is nothing to act with: give --policy.path, or train on a dataset")
     return new_network(str(dataset_meta.root), config.chunk_size)

@@ -13,7 +13,7 @@ from actionprior.batch import Committed, Observation, TrajectoryBatch
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator
-from actionprior.networks.device import sent
+from actionprior.networks.device import to_device
 from actionprior.networks.fusion import Fusion, HistoryMLP
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.trunks.base import Trunk
@@ -95,13 +95,13 @@ class PolicyNetwork(nn.Module):
 
     # ---- robots ---------------------------------------------------------------------------
 
-    def of_prior(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
+    def to_prior_rows(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
         """Robots counted as the prior counts them, rather than as the data does."""
         return trajectory._replace(embodiment_B=self.robot_of_prior(trajectory.embodiment_B))
 
     def robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
         """Rows of the prior's robots."""
-        return sent(self.rows, embodiment_B.device)[embodiment_B]
+        return to_device(self.rows, embodiment_B.device)[embodiment_B]
 
     # ---- seeing ---------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class PolicyNetwork(nn.Module):
         dataset_BPW = self.prior.dataset_EPW[robots_B]
         normalize = self.prior.normalizer.normalize_state
         state_BS = normalize(observation.state_BS[:, None], robots_B)[:, 0]
-        history = self.of_prior(observation.history)
+        history = self.to_prior_rows(observation.history)
         any_B = history.step_mask_BH.any(dim=1)
         if self.history == "off":
             history_BZ = dataset_BPW.new_zeros(len(any_B), self.prior.architecture.latent_width)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionprior.errors import UserError
-from actionprior.files.folders import appears_whole
+from actionprior.files.folders import atomic_folder
 
 SEEDS_PER_RECORDING = 1_000_000
 BLOCKS = 900
@@ -141,7 +141,7 @@ def write_demonstrations(
         UserError: an expert fails more often than it succeeds.
     """
     check_recording(root, episodes_per_task, seed, overwrite=True)
-    with appears_whole(root) as building, _quiet_datasets():
+    with atomic_folder(root) as building, _quiet_datasets():
         dataset = _create(features, root.name, building, use_videos)
         next_seed = first_seed = seed * SEEDS_PER_RECORDING
         frame_count = 0

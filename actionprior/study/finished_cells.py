@@ -66,7 +66,7 @@ def rows_of(study: Study, cell: Cell, finished: Finished) -> list[Row]:
             initial_loss=told.initial_loss,
             initial_grad_norm=told.initial_grad_norm,
             stage1_seconds=finished.stage1_seconds if uses_prior(cell.recipe) else 0.0,
-            stage2_seconds=m.step * told.seconds_a_step,
+            stage2_seconds=m.step * told.seconds_per_step,
             revision=finished.revision,
             configuration=json.dumps(configuration, sort_keys=True),
         )

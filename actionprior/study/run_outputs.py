@@ -47,7 +47,7 @@ class Measured(NamedTuple):
 
     initial_loss: float
     initial_grad_norm: float
-    seconds_a_step: float
+    seconds_per_step: float
     measurements: list[Measurement]
 
 
@@ -80,7 +80,7 @@ def measure(folder: Path, recipe: Recipe) -> Measured:
     return Measured(
         mean(loss.values[:FIRST]),
         mean(norm.values[:FIRST]) if norm.values else math.nan,
-        seconds_a_step(loss),
+        seconds_per_step(loss),
         found,
     )
 
@@ -88,10 +88,10 @@ def measure(folder: Path, recipe: Recipe) -> Measured:
 def stage1_seconds(folder: Path, steps: int) -> float:
     """Training time [s] of a Stage-1 run of so many steps; NaN where it logged too little."""
     curves = read_curves(folder / "lightning_logs" / "version_0")
-    return steps * seconds_a_step(curves["train/loss"])
+    return steps * seconds_per_step(curves["train/loss"])
 
 
-def seconds_a_step(curve: Curve) -> float:
+def seconds_per_step(curve: Curve) -> float:
     """Median wall-clock time of a step [s]: pauses for validation and rollouts do not count."""
     pairs = zip(curve.steps, curve.times_s, strict=True)
     points = sorted(pairs)

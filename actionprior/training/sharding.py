@@ -34,7 +34,7 @@ from torch.optim import Optimizer
 from actionprior.checkpoints.formats import migrate
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
-from actionprior.checkpoints.shards import my_rows, together
+from actionprior.checkpoints.shards import my_rows, on_all_ranks
 from actionprior.errors import UserError
 from actionprior.training.layers import repeated_layers
 
@@ -116,10 +116,10 @@ class ShardedStrategy(ModelParallelStrategy):
         """
         path, mesh = Path(self.broadcast(checkpoint_path)), self.device_mesh["data_parallel"]
         checkpoint: dict[str, Any] = {}
-        together(lambda: self._verify(path))
-        together(lambda: checkpoint.update(_read(path, mesh)))
+        on_all_ranks(lambda: self._verify(path))
+        on_all_ranks(lambda: checkpoint.update(_read(path, mesh)))
         assert self.lightning_module is not None
-        go_on_from_trained(self.lightning_module, checkpoint, path)
+        resume_from_raw_weights(self.lightning_module, checkpoint, path)
         weights, states = (checkpoint.pop(key, {}) for key in ("state_dict", "optimizer_states"))
         assert self.model is not None
         for name, held in get_model_state_dict(self.model).items():
@@ -204,7 +204,9 @@ def shard(module: LightningModule, mesh: DeviceMesh) -> None:
         register_fsdp_forward_method(module, name)
 
 
-def go_on_from_trained(module: LightningModule, checkpoint: dict[str, Any], path: object) -> None:
+def resume_from_raw_weights(
+    module: LightningModule, checkpoint: dict[str, Any], path: object
+) -> None:
     """Where this run averages no weights, train those on that a checkpoint has beside averages.
 
     Lightning's ``WeightAveraging`` saves the averages as the weights, which moments and schedule
@@ -220,6 +222,6 @@ def go_on_from_trained(module: LightningModule, checkpoint: dict[str, Any], path
         checkpoint["state_dict"] = checkpoint.pop(TRAINED)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor of which this process may hold a shard; all processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -19,10 +19,15 @@ from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
-from actionprior.networks.device import sent
+from actionprior.networks.device import to_device
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.training.bad_steps import BadSteps
-from actionprior.training.sharding import ShardedStrategy, go_on_from_trained, shard, whole
+from actionprior.training.sharding import (
+    ShardedStrategy,
+    full_tensor,
+    resume_from_raw_weights,
+    shard,
+)
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
@@ -47,15 +52,15 @@ class FlowNoise:
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
         """Standard normal noise on the device of ``like``."""
-        return sent(torch.randn(*shape, generator=self.generator), like.device)
+        return to_device(torch.randn(*shape, generator=self.generator), like.device)
 
-    def whole(self, count: int, most: int, like: Tensor) -> Tensor:
+    def integers(self, count: int, most: int, like: Tensor) -> Tensor:
         """Whole numbers 0 to ``most`` (count,), all as likely, on the device of ``like``."""
-        return sent(torch.randint(most + 1, (count,), generator=self.generator), like.device)
+        return to_device(torch.randint(most + 1, (count,), generator=self.generator), like.device)
 
     def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
         """Stratified flow times (count,) on the device of ``like``."""
-        return sent(sample_time(count, law, generator=self.generator), like.device)
+        return to_device(sample_time(count, law, generator=self.generator), like.device)
 
 
 class StageModule(LightningModule):
@@ -186,7 +191,7 @@ class StageModule(LightningModule):
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self._norm = get_total_norm(gradients)
-        norm = whole(self._norm)
+        norm = full_tensor(self._norm)
         batches, self._since_step = self._since_step, []
         bad = not torch.isfinite(norm)  # the same on every rank: gradients are averaged by now
         exceeded = self.bad_steps.count(bad)
@@ -235,7 +240,7 @@ class StageModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting, and with the weights in training."""
         if self._trainer is not None:
-            go_on_from_trained(self, checkpoint, self.checkpoint_path)
+            resume_from_raw_weights(self, checkpoint, self.checkpoint_path)
         if BAD_STEPS in checkpoint:  # not before 0.3
             self.bad_steps.load_state_dict(checkpoint[BAD_STEPS])
 

@@ -9,7 +9,7 @@ from actionprior.errors import UserError
 from actionprior.visualization.episode import Drawing
 
 
-def require() -> None:
+def require_rerun() -> None:
     """Refuse at once where the SDK is missing.
 
     Raises:
@@ -19,7 +19,7 @@ def require() -> None:
         raise UserError("--rerun needs the Rerun SDK: pip install 'actionprior[rerun]'")
 
 
-def write(drawing: Drawing, path: Path) -> None:
+def write_rerun(drawing: Drawing, path: Path) -> None:
     """Actions, predictions and images on a timeline of seconds, as an ``.rrd`` file."""
     import rerun as rr
 

@@ -200,7 +200,7 @@ def _most_open() -> int:
     return MOST_OPEN if soft == resource.RLIM_INFINITY else min(MOST_OPEN, soft // 2)
 
 
-class Wanted(NamedTuple):
+class FrameToDecode(NamedTuple):
     """An episode of a camera that a run uses."""
 
     images: CachedFrameImages
@@ -218,7 +218,7 @@ class Wanted(NamedTuple):
         return file_size(self.images.shape(self.episode))
 
 
-def fill_cache(cache: ImageCache, wanted: list[Wanted]) -> None:
+def fill_cache(cache: ImageCache, wanted: list[FrameToDecode]) -> None:
     """Decode what the cache lacks, as far as its bound lets it; the rest is told, once.
 
     Raises:
@@ -232,8 +232,8 @@ def fill_cache(cache: ImageCache, wanted: list[Wanted]) -> None:
         if not cache.has(path, item.images.shape(item.episode))
     }
     room = cache.room(by_path.keys() - missing.keys())
-    fitting: list[Wanted] = []
-    lacking: list[Wanted] = []
+    fitting: list[FrameToDecode] = []
+    lacking: list[FrameToDecode] = []
     for item in missing.values():
         if item.bytes <= room:
             fitting.append(item)
@@ -250,7 +250,7 @@ def fill_cache(cache: ImageCache, wanted: list[Wanted]) -> None:
         )
 
 
-def _decode(items: list[Wanted], keep: Collection[Path]) -> list[Wanted]:
+def _decode(items: list[FrameToDecode], keep: Collection[Path]) -> list[FrameToDecode]:
     """Fill the cache; gives those that other processes have left no room for."""
     if not items:
         return []

@@ -19,7 +19,7 @@ from actionprior.data.resampling import resample
 from actionprior.embodiment import ROTATIONS, Embodiment
 from actionprior.embodiment.rotations import no_turn
 from data_modules.lerobot.source import AT_ONCE, feature_names, read_episodes, read_info
-from data_modules.lerobot.store import kept, stored
+from data_modules.lerobot.store import open_cached_store, open_dataset_store
 
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
@@ -138,7 +138,7 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         _check_rate(root, info, robot)
     actions = _choose(root, info, robot.action_key, robot.action_features, robot.ignored)
     states = _choose(root, info, robot.state_key, robot.state_features, robot.ignored)
-    store = stored(root, info, robot.action_key, robot.state_key)
+    store = open_dataset_store(root, info, robot.action_key, robot.state_key)
     columns = store.columns
     result = Columns(
         root=root,
@@ -180,7 +180,9 @@ def resampled(
     groups = [asdict(g) for g in robot.action], [asdict(g) for g in robot.state]
     keys = f"{robot.action_key} {robot.state_key}"
     name = f"resampled {robot.control_hz} {robot.trust_fps} {keys} {groups}"
-    columns_of = kept(columns.root, name, lambda store: _resample(columns, robot, store)).columns
+    columns_of = open_cached_store(
+        columns.root, name, lambda store: _resample(columns, robot, store)
+    ).columns
     return replace(
         columns,
         action_Na=columns_of["action"],

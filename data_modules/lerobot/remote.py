@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actionprior.data import DataError
-from actionprior.files.folders import appears_whole
+from actionprior.files.folders import atomic_folder
 from data_modules.lerobot.store import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def local_copy(url: str) -> Path:
                 _log.warning("%s; its copy %s is used as it is", error, root)
                 return root
             if there.get("files") != files:
-                with appears_whole(root) as building:
+                with atomic_folder(root) as building:
                     _copy(url, list(files), building)
                     (building / SOURCE).write_text(
                         json.dumps({"url": url.rstrip("/"), "files": files})

@@ -45,7 +45,7 @@ def cache_folder(kind: str, chosen: str | None = None) -> Path:
     return Path(base).expanduser() / kind
 
 
-def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) -> Store:
+def open_dataset_store(root: Path, info: dict[str, Any], action_key: str, state_key: str) -> Store:
     """The dataset's store, extracted first where there is none, or none that is whole.
 
     Columns: ``action`` (N, n_a), ``state`` (N, n_s) float32; ``timestamp`` float64 (N,); ``task``
@@ -58,7 +58,7 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     Raises:
         DataError: the dataset cannot be read, or the store cannot be written.
     """
-    return kept(
+    return open_cached_store(
         root,
         # Of formats whose tasks may have gaps: before, they were taken by their place.
         f"{action_key} {state_key}" + (" tasks by index" if is_old(info) else ""),
@@ -66,7 +66,7 @@ def stored(root: Path, info: dict[str, Any], action_key: str, state_key: str) ->
     )
 
 
-def kept(root: Path, name: str, make: Callable[[StoreWriter], None]) -> Store:
+def open_cached_store(root: Path, name: str, make: Callable[[StoreWriter], None]) -> Store:
     """What ``make`` makes of the dataset at ``root``, made once and kept under ``name``.
 
     Several processes may ask at once: one makes it, the others wait. It is made anew when the

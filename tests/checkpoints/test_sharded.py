@@ -73,8 +73,10 @@ def test_two_ranks_save_and_go_on_as_with_one_file(tmp_path: Path) -> None:
     for step in (3, 6):
         consolidate(tmp_path / f"shards{step}.ckpt", tmp_path / "whole.ckpt")
         same(*(read_checkpoint(tmp_path / f"{n}.ckpt") for n in ("whole", f"file{step}")))
-    whole = ShardedCheckpoint(tmp_path / "shards6.ckpt").whole()
-    same(ShardedCheckpoint(tmp_path / "again6.ckpt").whole(), whole)  # resumed on two ranks
+    whole = ShardedCheckpoint(tmp_path / "shards6.ckpt").full_checkpoint()
+    same(
+        ShardedCheckpoint(tmp_path / "again6.ckpt").full_checkpoint(), whole
+    )  # resumed on two ranks
     weights = [read_checkpoint(tmp_path / f"wide_{n}6.ckpt") for n in ("shards", "file")]
     same(*weights)  # begun on one rank
 
@@ -89,7 +91,7 @@ def test_two_ranks_save_and_go_on_as_with_one_file(tmp_path: Path) -> None:
 
     (tmp_path / "shards6.ckpt/shard-1-of-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"shard-1-of-2\.safetensors is missing"):
-        ShardedCheckpoint(tmp_path / "shards6.ckpt").whole()
+        ShardedCheckpoint(tmp_path / "shards6.ckpt").full_checkpoint()
 
 
 @pytest.mark.slow
@@ -100,7 +102,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(
     found = []
     for kill_at in range(len(list(tmp_path.iterdir()))):
         run = tmp_path / str(kill_at)
-        whole = [ShardedCheckpoint(path).whole() for path in run.glob("*.ckpt")]
+        whole = [ShardedCheckpoint(path).full_checkpoint() for path in run.glob("*.ckpt")]
         found.append(max(checkpoint["global_step"] for checkpoint in whole))
         newest = resume.newest([run], 0)
         assert newest is not None
@@ -115,18 +117,18 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(
 
 
 def test_any_damage_of_any_file_is_told(folder: Path) -> None:
-    ShardedCheckpoint(folder).whole()
+    ShardedCheckpoint(folder).full_checkpoint()
     for file in folder.iterdir():
         whole = file.read_bytes()
         for content in damaged(whole, flips=150, cuts=15):
             file.write_bytes(content)
             with pytest.raises(UserError, match=r"a\.ckpt"):
-                ShardedCheckpoint(folder).whole()
+                ShardedCheckpoint(folder).full_checkpoint()
         file.unlink()
         with pytest.raises(CheckpointError, match=file.name):
-            ShardedCheckpoint(folder).whole()
+            ShardedCheckpoint(folder).full_checkpoint()
         file.write_bytes(whole)
-    ShardedCheckpoint(folder).whole()
+    ShardedCheckpoint(folder).full_checkpoint()
 
 
 def forge(folder: Path, name: str, content: bytes) -> None:
@@ -159,7 +161,7 @@ def test_what_a_foe_writes_is_not_run(folder: Path, tmp_path: Path) -> None:
             content = (folder / "made").read_bytes()
         forge(folder, name, content)
         with pytest.raises(UserError, match=match):
-            ShardedCheckpoint(folder).whole()
+            ShardedCheckpoint(folder).full_checkpoint()
         for file, whole in kept.items():
             file.write_bytes(whole)
 
@@ -232,7 +234,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_saved(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
-    assert ShardedCheckpoint(folder).whole()["global_step"] == 1
+    assert ShardedCheckpoint(folder).full_checkpoint()["global_step"] == 1
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -286,5 +288,5 @@ def test_only_the_best_are_kept(tmp_path: Path) -> None:
     folders = list((tmp_path / "kept").iterdir())
     assert {str(path) for path in folders} == {*kept.best_k_models, kept.last_model_path}
     assert len(folders) == 3
-    steps = [ShardedCheckpoint(path).whole()["global_step"] for path in folders]
+    steps = [ShardedCheckpoint(path).full_checkpoint()["global_step"] for path in folders]
     assert max(steps) == 5

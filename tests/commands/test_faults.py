@@ -14,7 +14,7 @@ import pytest
 
 from actionprior import cli
 from actionprior.checkpoints.reading import read_checkpoint
-from actionprior.commands._run_faults import in_one_sentence
+from actionprior.commands._run_faults import as_user_error
 from actionprior.errors import UserError
 from tests.test_cli import LIGHTNING, checkpoint_of, folder, refused  # noqa: F401  a fixture
 
@@ -149,12 +149,12 @@ def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:  # noqa:
 def test_what_torch_says_is_put_in_one_sentence(said: str, meant: str) -> None:
     error = ValueError("around it")
     error.__cause__ = RuntimeError(said)
-    assert meant in str(in_one_sentence(error))
+    assert meant in str(as_user_error(error))
 
 
 def test_a_bug_and_what_is_told_already_are_left_alone() -> None:
-    assert in_one_sentence(RuntimeError("Caught KeyError in DataLoader worker process 0.")) is None
-    assert in_one_sentence(FileNotFoundError(errno.ENOENT, "no such file", "x")) is None
+    assert as_user_error(RuntimeError("Caught KeyError in DataLoader worker process 0.")) is None
+    assert as_user_error(FileNotFoundError(errno.ENOENT, "no such file", "x")) is None
     told = UserError("told")
     told.__cause__ = OSError(errno.ENOSPC, "full", "x")
-    assert in_one_sentence(told) is None
+    assert as_user_error(told) is None

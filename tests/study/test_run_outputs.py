@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from actionprior.study.finished_cells import Finished, assemble, finished_file, rows_of
 from actionprior.study.grid import make_grid
 from actionprior.study.recipe import StudyError
-from actionprior.study.run_outputs import Curve, measure, seconds_a_step, stage1_seconds
+from actionprior.study.run_outputs import Curve, measure, seconds_per_step, stage1_seconds
 from tests.study.test_grid import study
 
 RECIPE = {
@@ -62,7 +62,7 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     fake_run(tmp_path)
     found = measure(tmp_path, RECIPE)
     assert (found.initial_loss, found.initial_grad_norm) == (4, 8)
-    assert found.seconds_a_step == pytest.approx(2)
+    assert found.seconds_per_step == pytest.approx(2)
     assert stage1_seconds(tmp_path, 30) == pytest.approx(60)
     kinds = [(m.step, m.task, m.robot, m.outcomes) for m in found.measurements if not m.group]
     assert kinds == [
@@ -111,7 +111,7 @@ def test_a_run_without_its_end_is_refused(tmp_path: Path) -> None:
         writer.add_scalar("train/loss_pred", 1.0, 0)
     with pytest.raises(StudyError, match="holds no rollouts"):
         measure(tmp_path, RECIPE)
-    assert math.isnan(seconds_a_step(Curve([1], [1.0], [0.0])))
+    assert math.isnan(seconds_per_step(Curve([1], [1.0], [0.0])))
 
 
 def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Path) -> None:

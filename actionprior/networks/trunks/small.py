@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError
-from actionprior.networks.device import sent
+from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import (
     Trunk,
     TrunkTokens,
@@ -159,6 +159,6 @@ class SmallTrunk(Trunk):
 
 def place_features(place: Tensor) -> Tensor:
     """Coordinates (..., 3) [m] as themselves and as sines and cosines, (..., 21)."""
-    period = sent(torch.tensor(_PERIODS), place.device)
+    period = to_device(torch.tensor(_PERIODS), place.device)
     angle = (2 * math.pi * place[..., None] / period).flatten(-2)
     return torch.cat([place / 0.2, angle.sin(), angle.cos()], dim=-1)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from actionprior.networks.device import sent
+from actionprior.networks.device import to_device
 
 
 class TextFeatures(NamedTuple):
@@ -59,7 +59,7 @@ class TextCache(nn.Module):
                 self._kept[text] = row[valid]
         rows = [self._kept[text] for text in distinct]
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        length = sent(torch.tensor([len(row) for row in rows]), tokens.device)
+        length = to_device(torch.tensor([len(row) for row in rows]), tokens.device)
         mask = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         return self._rows(TextFeatures(tokens, mask), distinct, task)
 
@@ -68,7 +68,7 @@ class TextCache(nn.Module):
         if len(distinct) == len(task):
             return features
         row_of = {text: row for row, text in enumerate(distinct)}
-        index_B = sent(torch.tensor([row_of[t] for t in task]), features.mask_BL.device)
+        index_B = to_device(torch.tensor([row_of[t] for t in task]), features.mask_BL.device)
         return TextFeatures(features.tokens_BLW[index_B], features.mask_BL[index_B])
 
     def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  as torch has it

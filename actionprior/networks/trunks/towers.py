@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from actionprior.errors import UserError
-from actionprior.networks.device import sent
+from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
 from actionprior.networks.trunks.messages import in_brief, near_matches
@@ -161,7 +161,7 @@ class TextTower(nn.Module):
         last_B1 = ((ids_BL != self._padding) * position_L).amax(dim=1, keepdim=True)
         mask_BL = (position_L <= last_B1)[:, : int(last_B1.max()) + 1]
         device = next(self.tower.parameters()).device
-        ids_BL = sent(ids_BL, device)
+        ids_BL = to_device(ids_BL, device)
         output = cast(Any, self.tower).forward_intermediates(
             ids_BL,
             indices=1,
@@ -170,7 +170,7 @@ class TextTower(nn.Module):
             output_fmt="NLC",
         )
         tokens_BLW: Tensor = output["text_intermediates"][-1][:, : mask_BL.shape[1]]
-        return TextFeatures(tokens_BLW, sent(mask_BL, device))
+        return TextFeatures(tokens_BLW, to_device(mask_BL, device))
 
 
 def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:

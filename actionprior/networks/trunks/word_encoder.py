@@ -9,7 +9,7 @@ import zlib
 import torch
 from torch import Tensor, nn
 
-from actionprior.networks.device import sent
+from actionprior.networks.device import to_device
 from actionprior.networks.transformer import Block
 from actionprior.networks.trunks.text_cache import TextFeatures
 
@@ -56,7 +56,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, tasks: list[str]) -> TextFeatures:
         """Encode B instructions; position 0 sums each up, and padding changes no other token."""
-        ids_BL = sent(tokenize(tasks, self.buckets), self.position.device)
+        ids_BL = to_device(tokenize(tasks, self.buckets), self.position.device)
         mask_BL = ids_BL != _PAD
         x_BLW = self.embedding(ids_BL) + self.position[: ids_BL.shape[1]]
         for block in self.blocks:
