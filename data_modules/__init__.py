@@ -27,8 +27,8 @@ else:
     __getattr__ = lazy_exports(
         __name__,
         {
-            "CropColourBlur": "augmentation",
-            "LeRobotEmbodiment": "lerobot_columns",
+            "CropColourBlur": "images.augmentation",
+            "LeRobotEmbodiment": "lerobot.columns",
             "LeRobotTrajectories": "trajectories",
             "LeRobotVLA": "vla",
             "SimulatedSuite": "simulated",

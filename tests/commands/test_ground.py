@@ -12,7 +12,8 @@ from actionprior.networks.trunks.small import SmallTrunk
 
 pytest.importorskip("pybullet")
 
-from actionprior.grounding.warm_up import ground, main
+from actionprior.commands.ground import main
+from actionprior.grounding.warm_up import ground
 
 FEW = {"samples": 24, "batch_size": 8, "image_size": 32, "processes": 1}
 
