@@ -11,6 +11,8 @@ from actionprior.study.recipe import Recipe
 from actionprior.study.run_outputs import Measured, Measurement
 from actionprior.study.table import Row, Table, select, write_json
 
+_SECONDS = "seconds_a_step"  # key of ``Measured.seconds_per_step`` in files; 0.1.0 wrote it so
+
 
 class Finished(NamedTuple):
     """A cell's outcome; in a file that appears as a whole when the cell is finished."""
@@ -22,6 +24,7 @@ class Finished(NamedTuple):
     def write(self, path: Path) -> None:
         """As JSON, atomically."""
         measured = self.measured._asdict()
+        measured[_SECONDS] = measured.pop("seconds_per_step")
         measured["measurements"] = [m._asdict() for m in self.measured.measurements]
         write_json(self._asdict() | {"measured": measured}, path)
 
@@ -30,6 +33,7 @@ class Finished(NamedTuple):
         """What :meth:`write` wrote."""
         plain: dict[str, Any] = json.loads(path.read_text("utf-8"))
         measured = plain["measured"]
+        measured["seconds_per_step"] = measured.pop(_SECONDS)
         measured["measurements"] = [Measurement(**m) for m in measured["measurements"]]
         return cls(**(plain | {"measured": Measured(**measured)}))
 
