@@ -29,7 +29,9 @@ BANNED = {
     "of which none": r"\bof which (none|no|all)\b",
     "as it is": r"\bas (it|they) (is|are)\b(?! (written|read|used|called|in|on))",
     "likewise": r"\blikewise\b",
-    "a … a …, for per": r"\ban? (file|line|row|run|core|robot|column|panel|process|thread|worker) an? \w+",
+    "a … a …, for per": (
+        r"\ban? (file|line|row|run|core|robot|column|panel|process|thread|worker) an? \w+"
+    ),
     "one's, nobody's": r"\b(one's|nobody's|ours|theirs)\b",
 }
 

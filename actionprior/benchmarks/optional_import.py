@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, missing_extra
 
 
 class BenchmarkError(UserError):
@@ -23,6 +23,4 @@ def benchmark(module: str, extra: str) -> Any:  # noqa: ANN401  they are untyped
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise BenchmarkError(
-            f"{error.name} is not installed; `pip install 'actionprior[{extra}]'` brings it"
-        ) from error
+        raise BenchmarkError(missing_extra(error.name or module, extra)) from error

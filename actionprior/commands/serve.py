@@ -5,7 +5,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Any, Literal
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, missing_extra
 
 if TYPE_CHECKING:
     from actionprior.serving import PolicyServer
@@ -59,7 +59,7 @@ def serve(
     try:
         from actionprior.serving import PolicyServer
     except ModuleNotFoundError as error:
-        raise UserError(f"serving needs {error.name!r}: pip install 'actionprior[serve]'") from None
+        raise UserError(missing_extra(error.name or "websockets", "serve")) from None
     import torch
 
     from actionprior.policy import Policy

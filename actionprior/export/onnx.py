@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.errors import UserError
+from actionprior.errors import UserError, missing_extra
 from actionprior.networks.policy_network import PolicyNetwork
 
 SEE, ACT = "see.onnx", "act.onnx"
@@ -94,7 +94,7 @@ def export_onnx(
     try:
         import onnxscript  # noqa: F401  # what torch.onnx writes with
     except ModuleNotFoundError as error:
-        raise OnnxError(f"{error}; install the extra: pip install 'actionprior[onnx]'") from error
+        raise OnnxError(missing_extra(error.name or "onnxscript", "onnx")) from error
     network = network.eval().cpu()
     network.trunk(*_views(network, robot, image_size), [task])  # its words are read once, and kept
     rows = network.prior.architecture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, missing_extra
 from actionprior.visualization.episode import Drawing
 
 
@@ -16,7 +16,7 @@ def require_rerun() -> None:
         UserError: says how to install it.
     """
     if importlib.util.find_spec("rerun") is None:
-        raise UserError("--rerun needs the Rerun SDK: pip install 'actionprior[rerun]'")
+        raise UserError(f"--rerun needs the Rerun SDK; {missing_extra('rerun', 'rerun')}")
 
 
 def write_rerun(drawing: Drawing, path: Path) -> None:

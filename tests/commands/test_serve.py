@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from actionprior.checkpoints.folder import write_folder
 from actionprior.cli import main
+from actionprior.errors import missing_extra
 from actionprior.policy import Policy
 from tests.policies import observation, tiny_network
 from tests.robots import delta_arm, position_arm
@@ -87,5 +88,5 @@ def test_a_missing_library_is_named(
     monkeypatch.setitem(sys.modules, "msgpack", None)
     with pytest.raises(SystemExit):
         main(["serve", f"--ckpt_path={folder}"])
-    told = "error: serving needs 'msgpack': pip install 'actionprior[serve]'\n"
+    told = f"error: {missing_extra('msgpack', 'serve')}\n"
     assert capsys.readouterr().err == told

@@ -158,7 +158,7 @@ def test_a_checkpoint_of_another_robot_is_refused(capsys: pytest.CaptureFixture[
 @pytest.mark.skipif(importlib.util.find_spec("rerun") is not None, reason="rerun-sdk is installed")
 def test_a_missing_rerun_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "--config=prior.yaml", "--rerun")
-    assert "pip install 'actionprior[rerun]'" in told
+    assert "pip install -e '.[rerun]'" in told
 
 
 def test_a_rerun_recording_is_written() -> None:

@@ -280,5 +280,5 @@ def test_bad_actions_are_told_in_one_sentence(action):
 
 def test_a_missing_simulator_is_told_in_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "pybullet_data", None)
-    with pytest.raises(UserError, match=r"pip install 'actionprior\[sim\]'"):
+    with pytest.raises(UserError, match=r"need PyBullet; .* pip install -e '\.\[sim\]'"):
         gym.make("actionprior/PandaReach-v0")

@@ -17,7 +17,7 @@ import numpy as np
 
 from actionprior.envs.arms.kinematics import Array, Chain
 from actionprior.envs.arms.robots import Robot
-from actionprior.errors import UserError
+from actionprior.errors import UserError, missing_extra
 
 TOOL_LENGTH = 0.12
 """From flange to the tip of the suction cup, or to the middle between the fingertips [m]."""
@@ -42,7 +42,7 @@ def data_path() -> Path:
         module = importlib.import_module("pybullet_data")
     except ModuleNotFoundError as error:
         raise UserError(
-            "The simulated robots need PyBullet: install it with `pip install 'actionprior[sim]'`."
+            f"the simulated robots need PyBullet; {missing_extra('pybullet', 'sim')}"
         ) from error
     return Path(module.getDataPath())
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, missing_extra
 from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
@@ -132,7 +132,7 @@ class TextTower(nn.Module):
         except ImportError as error:
             raise UserError(
                 f"the tokeniser of open_clip model {model} needs {error.name}; "
-                "install it, e.g. with pip install 'actionprior[siglip]'"
+                f"{missing_extra(error.name or 'transformers', 'siglip')}"
             ) from error
         except Exception as error:  # no network, nothing in the cache, a damaged file
             raise UserError(
