@@ -224,18 +224,19 @@ def _write(
     text = [
         "# How chunks are integrated and executed",
         f"Written by `python -m bench.execution`: {scenes}, the same scenes and noise in all rows.",
-        "Distance: mean absolute distance to chunks integrated finely (rk4, 32 steps), in percent "
-        "of each action's half span (1 % to 99 %). Milliseconds are of this machine, and rough. "
-        f"Steps executed of a chunk: {execute_steps}.",
+        f"Of each chunk {execute_steps} steps are executed. The distance is the mean absolute "
+        "distance to finely integrated chunks (rk4, 32 steps), in percent of each action's half "
+        "span (1 % to 99 %). Milliseconds are those of one machine, and rough.",
         table(integration, "integrator, steps"),
     ]
     if execution:
         text += [
             "## A plan takes time",
-            "The world goes on for so many steps while a chunk is planned. Held: the actions under "
-            "way are given to the policy and its chunk goes on from them (real-time chunking). Not "
-            "held: it takes over without having known of them. Steps executed of a chunk: "
-            f"{slower}.",
+            "Here the world continues for some steps while a chunk is planned, and of each chunk "
+            f"{slower} steps are executed.",
+            "- **Held:** the policy gets the actions under way, and its chunk continues them "
+            "(real-time chunking).\n"
+            "- **Not held:** its chunk takes over without knowing them.",
             table(execution, "delay [steps]"),
         ]
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def scaling(page: str = "", processes: tuple[int, ...] = (2, 4), batch: int = 32
     Args:
         page: also write the tables there, as Markdown.
         processes: numbers of them to compare with; none: only the tables.
-        batch: samples a GPU and step, of Stage 2.
+        batch: Samples per GPU and step in Stage 2.
     """
     result: dict[str, Any] = {}
     for sharded in (False, True):
@@ -68,9 +68,9 @@ def _row(*cells: object) -> str:
 
 def _stage1_table() -> list[str]:
     lines = [
-        "**Stage 1**, encoder and decoder of 0.6 B each, batch 2048 in all, DDP:",
+        "**Stage 1**, encoder and decoder of 0.6 B each, global batch 2048, DDP:",
         "",
-        _row("GPUs", "state a GPU", "activations", "compute a step", "traffic a step", "longest"),
+        _row("GPUs", "state per GPU", "activations", "compute per step", "traffic per step", "longest"),
         _row(*["---"] * 6),
     ]
     for processes in GPUS:
@@ -81,9 +81,9 @@ def _stage1_table() -> list[str]:
 
 def _stage2_table(batch: int) -> list[str]:
     lines = [
-        f"**Stage 2**, all of it trained, {batch} samples a GPU, layers recomputed:",
+        f"**Stage 2**, everything trained, {batch} samples per GPU, layers recomputed:",
         "",
-        _row("trunk", "GPUs", "", "state a GPU", "activations", "compute", "traffic", "longest"),
+        _row("trunk", "GPUs", "", "state per GPU", "activations", "compute", "traffic", "longest"),
         _row(*["---"] * 8),
     ]
     for name, trunk in TRUNKS.items():
@@ -110,8 +110,8 @@ FRAME_BYTES = {"numbers (76 B)": 76, "video (2 KB)": 2e3, "frames at 224 px (150
 
 def _data_table(batch: int) -> list[str]:
     lines = [
-        "**Data**: what a set takes on disk, and how long one pass of Stage 2 over it takes on 512 "
-        "GPUs with a trunk of 1 B:",
+        "**Data**: size of a dataset on disk, and time of one pass of Stage 2 over it on 512 GPUs "
+        "with a trunk of 1 B:",
         "",
         _row("frames", *FRAME_BYTES, "one pass"),
         _row(*["---"] * (len(FRAME_BYTES) + 2)),
@@ -121,13 +121,14 @@ def _data_table(batch: int) -> list[str]:
     for power in (9, 10, 11):
         sizes = [f"{10**power * size / 1e12:,.2f} TB" for size in FRAME_BYTES.values()]
         lines.append(_row(f"10^{power}", *sizes, f"{10**power / rate / 3600:,.1f} h"))
-    lines += ["", f"These 512 GPUs take {rate:,.0f} samples a second, {rate / 512:,.0f} each."]
+    lines += ["", f"These 512 GPUs process {rate:,.0f} samples per second, {rate / 512:,.0f} each."]
     return lines
 
 
 def _check_table(result: dict[str, Any]) -> list[str]:
     lines = [
-        "**The formulas, checked** on a prior of 0.8 M parameters (gloo, CPU): measured over said",
+        "**The formulas, checked** on a prior of 0.8 M parameters (gloo, CPU): measured value over "
+        "formula",
         "",
         _row("", "processes", "weights, gradients, moments", "bytes sent"),
         _row(*["---"] * 4),
