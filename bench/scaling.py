@@ -70,7 +70,14 @@ def _stage1_table() -> list[str]:
     lines = [
         "**Stage 1**, encoder and decoder of 0.6 B each, global batch 2048, DDP:",
         "",
-        _row("GPUs", "state per GPU", "activations", "compute per step", "traffic per step", "longest"),
+        _row(
+            "GPUs",
+            "state per GPU",
+            "activations",
+            "compute per step",
+            "traffic per step",
+            "longest",
+        ),
         _row(*["---"] * 6),
     ]
     for processes in GPUS:
