@@ -20,6 +20,8 @@ import hypothesis
 import pytest
 import torch
 
+from tests.helpers.command_line import folder  # noqa: F401  a fixture of many tests
+
 torch.set_num_threads(1)
 # Laws are tried on the same examples in each run; a slow machine is no fault.
 hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, max_examples=60)

@@ -34,10 +34,10 @@ from actionprior.errors import UserError
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.vla import VLAModule
-from tests.killed_saves import alone, tree
-from tests.policies import tiny_network
-from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
-from tests.test_motion_prior import SMALL, module
+from tests.helpers.killed_saves import alone, tree
+from tests.helpers.policies import tiny_network
+from tests.helpers.stage1_runs import SMALL, module
+from tests.helpers.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 
 STEPS = 24  # two epochs
 EVERY = 2  # steps between checkpoints
@@ -257,7 +257,7 @@ def command(place: Path, sent: list[dict[str, Any]], environment: dict[str, str]
             "init_args": {"architecture": {"width": 32, "latent_width": 16, "heads": 2}},
         },
         "data": {
-            "class_path": "tests.synthetic.ToyTrajectories",
+            "class_path": "tests.helpers.synthetic.ToyTrajectories",
             "init_args": {"episodes": 6},
         },
         "trainer": {

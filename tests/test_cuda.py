@@ -18,10 +18,10 @@ from actionprior.policy import Policy
 from actionprior.training.sharding import ShardedStrategy
 from actionprior.vla import VLAModule
 from callbacks import CheckpointActivations, CompileLayers
-from tests.callbacks.point_module import PointModule, evaluation
-from tests.policies import observation, tiny_network
-from tests.synthetic import ToyTrajectories, ToyVLA
-from tests.test_motion_prior import SMALL, StopAt, module, trainer
+from tests.helpers.point_module import PointModule, evaluation
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.stage1_runs import SMALL, StopAt, module, trainer
+from tests.helpers.synthetic import ToyTrajectories, ToyVLA
 
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(

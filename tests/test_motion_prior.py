@@ -5,53 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning import LightningDataModule
 
 from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
-from actionprior.motion_prior import MotionPriorModule
-from actionprior.networks.motion_prior import PriorArchitecture
-from tests.synthetic import ToyTrajectories, ToyVLA
-
-SMALL = PriorArchitecture(width=32, latent_width=16, encoder_depth=1, decoder_depth=2, heads=2)
-
-
-def module(data: ToyTrajectories, **kwargs: object) -> MotionPriorModule:
-    torch.manual_seed(0)
-    robots = [e.to_dict() for e in data.embodiments]
-    settings = {"architecture": SMALL, "warmup_steps": 5, "learning_rate": 3e-3, **kwargs}
-    return MotionPriorModule(robots, **settings)
-
-
-def trainer(folder: Path, steps: int, **kwargs: object) -> Trainer:
-    settings = {
-        "max_steps": steps,
-        "logger": False,
-        "log_every_n_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "use_distributed_sampler": False,
-        "accelerator": "cpu",
-        "num_sanity_val_steps": 0,
-        "default_root_dir": folder,
-        **kwargs,
-    }
-    return Trainer(**settings)
-
-
-class StopAt(Callback):
-    """Ends a run in the middle of an epoch, its schedule still spanning the whole run."""
-
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
-            trainer.should_stop = True
+from tests.helpers.stage1_runs import SMALL, StopAt, module, trainer
+from tests.helpers.synthetic import ToyTrajectories, ToyVLA
 
 
 def test_mixed_precision_clips_gradients(tmp_path: Path) -> None:

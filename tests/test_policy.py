@@ -17,8 +17,8 @@ from actionprior.checkpoints.reading import CheckpointError
 from actionprior.chunk_planner import PolicyError
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
-from tests.policies import observation, tiny_network
-from tests.robots import delta_arm, position_arm, tool_arm
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.robots import delta_arm, position_arm, tool_arm
 
 ARM = delta_arm()
 

@@ -19,10 +19,9 @@ from actionprior.networks.trunks import SmallTrunk
 from actionprior.networks.trunks import open_clip as open_clip_trunk
 from actionprior.networks.trunks.towers import ClipParts, clip_parts
 from actionprior.vla import VLAModule
-from tests.benchmarks.conftest import needs
-from tests.datasets import write_dataset
-from tests.networks.trunks.conftest import TIMM_TOWER, known
-from tests.networks.trunks.test_hub import save_clip
+from tests.helpers.clip_models import TIMM_TOWER, known, save_clip
+from tests.helpers.datasets import write_dataset
+from tests.helpers.environments import needs
 
 PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
@@ -161,7 +160,7 @@ def test_the_cluster_recipes_run_on_two_processes_of_torchrun(
 ) -> None:
     lightning = str(Path(sys.executable).with_name("lightning"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    words = ["--data=tests.synthetic.ToyTrajectories", "--trainer.fast_dev_run=2"]
+    words = ["--data=tests.helpers.synthetic.ToyTrajectories", "--trainer.fast_dev_run=2"]
     words += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--ckpt_path=last"]
     run = subprocess.run(
         [*torchrun, "--nproc-per-node=2", lightning, "fit", *CLUSTER, *stacked, *words],

@@ -27,8 +27,8 @@ from actionprior.rollout import (
     wilson_interval,
 )
 from actionprior.rollout.video import write_mp4
-from tests import point_env
-from tests.point_env import STEP, VECTOR, Policy, Solver, Wanderer, point_robot, roll
+from tests.helpers import point_env
+from tests.helpers.point_env import STEP, VECTOR, Policy, Solver, Wanderer, point_robot, roll
 
 
 def told(result: RolloutResult) -> list[tuple[Any, ...]]:

@@ -11,8 +11,8 @@ from actionprior.batch import Observation
 from actionprior.embodiment import ActionGroup, StateGroup
 from actionprior.errors import UserError
 from actionprior.rollout import ObservationMap
-from tests import point_env
-from tests.point_env import CAMERA, VECTOR, Policy, Solver, point_robot, roll
+from tests.helpers import point_env
+from tests.helpers.point_env import CAMERA, VECTOR, Policy, Solver, point_robot, roll
 
 
 def refused(match: str, policy: Policy | None = None, **changes: Any) -> None:

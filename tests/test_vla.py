@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 from actionprior.networks.trunks import SmallTrunk
-from actionprior.training.sharding import full_tensor
 from actionprior.vla import VLAModule
-from tests.robots import delta_arm
-from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
-from tests.test_motion_prior import SMALL, StopAt, module, trainer
+from tests.helpers.robots import delta_arm
+from tests.helpers.stage1_runs import SMALL, StopAt, module, trainer
+from tests.helpers.stage2_runs import Log, Start
+from tests.helpers.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +36,6 @@ def vla(prior: Path | str, data: ToyVLA | None = None, **kwargs: object) -> VLAM
     robots = [e.to_dict() for e in (data or ToyVLA()).embodiments]
     settings = {"width": 32, "heads": 2, "warmup_steps": 5, "noise_repeats": 2, **kwargs}
     return VLAModule(robots, BrightnessTrunk(), str(prior), **settings)
-
-
-class Log(Callback):
-    """Keeps what every training step logged."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        self.rows.append({k: float(v) for k, v in trainer.callback_metrics.items()})
-
-
-class Start(Callback):
-    """Keeps the weights that training starts from."""
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.weights = {k: full_tensor(v).clone() for k, v in module.state_dict().items()}
 
 
 def run(folder: Path, policy: VLAModule, steps: int = 6, data: ToyVLA | None = None) -> Log:
@@ -319,7 +301,7 @@ def test_ranks_cross_the_edge_where_the_encoder_loses_its_gradient(
     tmp_path: Path, stage1: Path, history: str
 ) -> None:
     words = [str(stage1), history, str(tmp_path), "ddp_fork", "4", "2", "1"]
-    command = [sys.executable, "-m", "tests.ranks_vla", *words]
+    command = [sys.executable, "-m", "tests.helpers.ranks_vla", *words]
     subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[1])
     losses = {}
     for count in (4, 2, 1):

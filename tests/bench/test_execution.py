@@ -8,7 +8,7 @@ import pytest
 from actionprior.envs.embodiments import suite_embodiment
 from bench import execution
 from bench.execution import main
-from tests.policies import tiny_network, write_checkpoint
+from tests.helpers.policies import tiny_network, write_checkpoint
 
 
 @pytest.mark.slow

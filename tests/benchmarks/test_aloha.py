@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from actionprior.benchmarks.optional_import import BenchmarkError
-from tests.benchmarks.conftest import needs
+from tests.helpers.environments import needs
 
 pytestmark = [needs("gym_aloha", "aloha"), pytest.mark.slow]
 

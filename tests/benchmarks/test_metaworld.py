@@ -15,7 +15,7 @@ from actionprior.benchmarks.optional_import import BenchmarkError
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 from actionprior.embodiment import Embodiment
 from actionprior.rollout import RENDER, ObservationMap
-from tests.benchmarks.conftest import needs
+from tests.helpers.environments import needs
 
 pytestmark = needs("metaworld", "metaworld")
 

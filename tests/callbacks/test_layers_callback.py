@@ -11,8 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
 from callbacks import CheckpointActivations, CompileLayers
-from tests.synthetic import ToyTrajectories
-from tests.test_motion_prior import module, trainer
+from tests.helpers.stage1_runs import module, trainer
+from tests.helpers.synthetic import ToyTrajectories
 
 DEEP = PriorArchitecture(width=32, latent_width=16, encoder_depth=4, decoder_depth=4, heads=2)
 

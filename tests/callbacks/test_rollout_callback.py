@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from actionprior.rollout import RolloutError
 from actionprior.training.sharding import ShardedStrategy
-from tests.callbacks.point_module import PointModule, evaluation
+from tests.helpers.point_module import PointModule, evaluation
 
 SCALARS = (
     "success_rate",
@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_share_the_episodes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.callbacks.two_ranks", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.rollout_ranks", str(tmp_path)]
     subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[2])
     told = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert told[0] == told[1]

@@ -10,8 +10,8 @@ from actionprior.checkpoints.policy import load_network
 from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.vla import VLAModule
-from tests.synthetic import BrightnessTrunk, ToyVLA
-from tests.test_motion_prior import SMALL, trainer
+from tests.helpers.stage1_runs import SMALL, trainer
+from tests.helpers.synthetic import BrightnessTrunk, ToyVLA
 
 
 def old_checkpoint(folder: Path) -> tuple[VLAModule, Path]:

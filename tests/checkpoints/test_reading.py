@@ -13,7 +13,7 @@ import torch
 
 from actionprior.checkpoints.atomic import AsyncAtomicCheckpointIO, AtomicCheckpointIO
 from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
-from tests.damage import damaged
+from tests.helpers.damage import damaged
 
 LIGHTNING = {"state_dict": {"w": torch.arange(4.0)}, "pytorch-lightning_version": "2.6.6"}
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from actionprior import cli
 from actionprior.checkpoints import resume
-from tests.synthetic import ToyTrajectories
-from tests.test_cli import checkpoint_of, cli, folder  # noqa: F401  a fixture
-from tests.test_motion_prior import module, trainer
+from tests.helpers.command_line import checkpoint_of
+from tests.helpers.stage1_runs import module, trainer
+from tests.helpers.synthetic import ToyTrajectories
 
 
 def aged(path: Path, age: int) -> Path:
@@ -77,7 +78,7 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
 
 
 def test_the_command_goes_on_from_the_newest_whole_checkpoint(
-    folder: Path,  # noqa: F811  pytest's fixture
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["fit", "--config", "recipe.yaml", "--ckpt_path", "last"]

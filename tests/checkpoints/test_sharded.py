@@ -30,12 +30,12 @@ from actionprior.commands.consolidate import consolidate
 from actionprior.errors import UserError
 from actionprior.policy import Policy
 from actionprior.training.sharding import ShardedStrategy
-from tests.damage import damaged
-from tests.killed_saves import alone, tree
-from tests.ranks_sharded import stage1, train
-from tests.synthetic import ToyTrajectories
-from tests.test_motion_prior import module, trainer
-from tests.training.test_sharding import ROOT, group_of_this_test  # noqa: F401  a fixture
+from tests.helpers.damage import damaged
+from tests.helpers.killed_saves import alone, tree
+from tests.helpers.process_group import ROOT, group_of_this_test  # noqa: F401  a fixture
+from tests.helpers.ranks_sharded import stage1, train
+from tests.helpers.stage1_runs import module, trainer
+from tests.helpers.synthetic import ToyTrajectories
 
 
 def same(found: object, expected: object) -> None:
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 def test_two_ranks_save_and_go_on_as_with_one_file(tmp_path: Path) -> None:
     train(tmp_path, "one_shards", True, ranks=1)
     train(tmp_path, "one_file", False, ranks=1)
-    command = [sys.executable, "-m", "tests.ranks_sharded", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.ranks_sharded", str(tmp_path)]
     run = subprocess.run(command, timeout=200, cwd=ROOT, check=False)
     assert run.returncode != 0  # at last a rank is killed while it saves
     assert not list(tmp_path.glob("killed*"))
@@ -98,7 +98,9 @@ def test_two_ranks_save_and_go_on_as_with_one_file(tmp_path: Path) -> None:
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    subprocess.run([sys.executable, "-m", "tests.killed_saves", tmp_path], check=True, cwd=ROOT)
+    subprocess.run(
+        [sys.executable, "-m", "tests.helpers.killed_saves", tmp_path], check=True, cwd=ROOT
+    )
     found = []
     for kill_at in range(len(list(tmp_path.iterdir()))):
         run = tmp_path / str(kill_at)

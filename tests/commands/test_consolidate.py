@@ -9,9 +9,9 @@ from actionprior import cli
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.checkpoints.sharded import ShardedCheckpoint
 from actionprior.vla import VLAModule
-from tests.synthetic import BrightnessTrunk
-from tests.test_cli import refused
-from tests.training.test_sharding import group_of_this_test  # noqa: F401  a fixture
+from tests.helpers.command_line import refused
+from tests.helpers.process_group import group_of_this_test  # noqa: F401  a fixture
+from tests.helpers.synthetic import BrightnessTrunk
 
 SHARDED = [
     "--trainer.strategy=actionprior.ShardedStrategy",
@@ -30,16 +30,16 @@ SHORT = [
 STAGE1 = [
     "--model=actionprior.MotionPriorModule",
     "--model.architecture={width: 32, latent_width: 16, heads: 2}",
-    "--data=tests.synthetic.ToyTrajectories",
+    "--data=tests.helpers.synthetic.ToyTrajectories",
     "--trainer.callbacks.dirpath=one",
 ]
 STAGE2 = [
     "--model=actionprior.VLAModule",
-    "--model.trunk=tests.synthetic.BrightnessTrunk",
+    "--model.trunk=tests.helpers.synthetic.BrightnessTrunk",
     "--model.width=32",
     "--model.history=off",
     "--model.prior_checkpoint=one/step=2.ckpt",
-    "--data=tests.synthetic.ToyVLA",
+    "--data=tests.helpers.synthetic.ToyVLA",
     "--trainer.callbacks.dirpath=two",
 ]
 

@@ -7,7 +7,7 @@ import yaml
 
 from actionprior.cli import main
 from actionprior.commands.describe import recipe
-from tests.datasets import write_dataset
+from tests.helpers.datasets import write_dataset
 
 
 @pytest.fixture(autouse=True)

@@ -13,38 +13,8 @@ import yaml
 from PIL import Image
 
 from actionprior.cli import main
-from tests.datasets import write_dataset, write_v21
-
-ROBOT = {
-    "name": "arm",
-    "control_hz": 10,
-    "action": [
-        {
-            "name": "arm",
-            "slot": "joints",
-            "features": ["j1", "j2"],
-            "unit": "rad",
-            "relative_to": "arm",
-        },
-        {
-            "name": "gripper",
-            "slot": "joints",
-            "features": ["grip"],
-            "representation": "gripper",
-            "offset": 7,
-        },
-    ],
-    "state": [
-        {"name": "arm", "slot": "joints", "features": ["j1", "j2"], "unit": "rad"},
-        {
-            "name": "gripper",
-            "slot": "joints",
-            "features": ["grip"],
-            "representation": "gripper",
-            "offset": 7,
-        },
-    ],
-}
+from tests.helpers.datasets import write_dataset, write_v21
+from tests.helpers.recipes import ROBOT
 
 
 @pytest.fixture

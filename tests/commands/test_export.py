@@ -16,9 +16,9 @@ from actionprior.cli import main
 from actionprior.commands.export import FILES, GRAPHS
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
-from tests.datasets import arm, write_dataset
-from tests.policies import observation, tiny_network, write_checkpoint
-from tests.robots import delta_arm, position_arm, tool_arm
+from tests.helpers.datasets import arm, write_dataset
+from tests.helpers.policies import observation, tiny_network, write_checkpoint
+from tests.helpers.robots import delta_arm, position_arm, tool_arm
 
 
 @pytest.fixture

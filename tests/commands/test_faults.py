@@ -16,7 +16,7 @@ from actionprior import cli
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.commands._run_faults import as_user_error
 from actionprior.errors import UserError
-from tests.test_cli import LIGHTNING, checkpoint_of, folder, refused  # noqa: F401  a fixture
+from tests.helpers.command_line import LIGHTNING, refused
 
 FIT = ["fit", "--config", "recipe.yaml"]
 FAULTS = """
@@ -53,7 +53,7 @@ class Model(toy.Model):
 
 
 def test_a_killed_loader_process_is_told(
-    folder: Path,  # noqa: F811  pytest's fixture
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "mylab" / "faults.py").write_text(FAULTS)
@@ -63,7 +63,7 @@ def test_a_killed_loader_process_is_told(
 
 
 def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
-    folder: Path,  # noqa: F811  pytest's fixture
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(
-    folder: Path,  # noqa: F811  pytest's fixture
+    folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_run_folder_that_cannot_be_written_is_told(
 
 
 @pytest.mark.slow
-def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:  # noqa: F811  pytest's fixture
+def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:
     (folder / "mylab" / "faults.py").write_text(FAULTS)
     words = ["--model=mylab.faults.Model", "--trainer.devices=2", "--trainer.strategy=ddp"]
     began = time.monotonic()

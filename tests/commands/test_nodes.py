@@ -19,11 +19,11 @@ from lightning import Callback, Trainer
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.training.stage import FlowNoise
-from tests import hosts, slurm
 from tests.faults import equal
-from tests.hosts import Host
-from tests.ranks_vla import OneDraw
-from tests.synthetic import ToyTrajectories
+from tests.helpers import hosts, slurm
+from tests.helpers.hosts import Host
+from tests.helpers.ranks_vla import OneDraw
+from tests.helpers.synthetic import ToyTrajectories
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/cluster.md"

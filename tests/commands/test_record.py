@@ -11,9 +11,9 @@ from actionprior.cli import main
 from data_modules import LeRobotTrajectories
 from data_modules.lerobot.columns import LeRobotEmbodiment
 from data_modules.vla import LeRobotVLA
-from tests import point_env  # noqa: F401  registers
-from tests.benchmarks.conftest import needs
-from tests.point_env import point_robot
+from tests.helpers import point_env  # noqa: F401  registers
+from tests.helpers.environments import needs
+from tests.helpers.point_env import point_robot
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 POINT = ["record", "--env=test/PointCamera-v0", "--observation_map.state=arm/state"]
@@ -36,7 +36,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_a_recording_trains_both_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "points"
-    main([*POINT, "--expert=tests.experts.Sometimes", f"--out={root}", "--episodes=4"])
+    main([*POINT, "--expert=tests.helpers.experts.Sometimes", f"--out={root}", "--episodes=4"])
     told = result(capsys)
     assert (told["kept"], told["tried"]) == (4, 7)  # seeds 0, 2, 4 and 6
     info = json.loads((root / "meta/info.json").read_text())
@@ -60,7 +60,7 @@ def test_several_environments_become_one_dataset_in_turn(
 
     settings = {
         "env": ["test/Point-v0", "test/Point-v0"],
-        "expert": "tests.experts.Walker",
+        "expert": "tests.helpers.experts.Walker",
         "observation_map": {"state": "", "text": "go"},
         "out": str(tmp_path / "two"),
         "episodes": 2,
@@ -76,12 +76,15 @@ def test_several_environments_become_one_dataset_in_turn(
     ("words", "message"),
     [
         (
-            ["--expert=tests.experts.stands_still"],
+            ["--expert=tests.helpers.experts.stands_still"],
             "the expert of test/PointCamera-v0 keeps failing",
         ),
-        (["--expert=tests.experts.Nobody"], "expert 'tests.experts.Nobody' cannot be found"),
+        (
+            ["--expert=tests.helpers.experts.Nobody"],
+            "expert 'tests.helpers.experts.Nobody' cannot be found",
+        ),
         (["--expert=Nobody"], "expert 'Nobody' cannot be found"),
-        (["--expert=tests.experts.not_callable"], "is 0.1, expected a class or function"),
+        (["--expert=tests.helpers.experts.not_callable"], "is 0.1, expected a class or function"),
         (["--env=test/None-v0"], "environment 'test/None-v0' cannot be found"),
         (["--env=[]"], "env is empty"),
         (["--env=[test/PointCamera-v0, CartPole-v1]"], "'CartPole-v1' has the action space"),
@@ -95,7 +98,7 @@ def test_refusals_leave_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     out = tmp_path / "refused"
-    given = ["--expert=tests.experts.Walker", f"--out={out}", *words]
+    given = ["--expert=tests.helpers.experts.Walker", f"--out={out}", *words]
     assert message in refusal(capsys, *given)
     assert not list(tmp_path.iterdir())
 
@@ -104,7 +107,7 @@ def test_what_stands_there_is_kept_unless_it_is_to_be_replaced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "old").mkdir()
-    given = ["--expert=tests.experts.Walker", f"--out={tmp_path / 'old'}"]
+    given = ["--expert=tests.helpers.experts.Walker", f"--out={tmp_path / 'old'}"]
     assert "exists already" in refusal(capsys, *given)
     main([*POINT, *given, "--episodes=1", "--overwrite=true"])
     assert result(capsys)["kept"] == 1

@@ -13,10 +13,10 @@ from actionprior.checkpoints.folder import write_folder
 from actionprior.cli import main
 from actionprior.errors import missing_extra
 from actionprior.policy import Policy
-from tests.policies import observation, tiny_network
-from tests.robots import delta_arm, position_arm
-from tests.serving.client import Client
-from tests.serving.process import served
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.robots import delta_arm, position_arm
+from tests.helpers.serving_client import Client
+from tests.helpers.serving_process import served
 
 ARM = delta_arm()
 

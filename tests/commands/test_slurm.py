@@ -15,7 +15,7 @@ import yaml
 from lightning import Callback, Trainer
 
 from actionprior.checkpoints.reading import read_checkpoint
-from tests import slurm
+from tests.helpers import slurm
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12
@@ -54,7 +54,7 @@ def recipe(folder: Path, seconds: float) -> str:
             "init_args": {"architecture": {"width": 32, "latent_width": 16, "heads": 2}},
         },
         "data": {
-            "class_path": "tests.synthetic.ToyTrajectories",
+            "class_path": "tests.helpers.synthetic.ToyTrajectories",
             "init_args": {"episodes": 6},
         },
         "trainer": {"max_steps": STEPS, "limit_val_batches": 0, "callbacks": callbacks},

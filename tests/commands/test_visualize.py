@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from actionprior.cli import main
-from tests.commands.test_doctor import ROBOT
-from tests.datasets import CAMERAS, write_dataset
+from tests.helpers.datasets import CAMERAS, write_dataset
+from tests.helpers.recipes import ROBOT
 
 SMALL = {"width": 16, "latent_width": 8, "chunk_length": 5, "history_length": 3}
 ENDS = {"max_steps": 1, "limit_val_batches": 0, "enable_progress_bar": False}

@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import DataError
 from actionprior.data.frame_ranges import Spans
-from tests.synthetic import ToyTrajectories
+from tests.helpers.stage1_runs import Stop
+from tests.helpers.synthetic import ToyTrajectories
 
 
 class Recorder(lightning.LightningModule):
@@ -38,18 +39,6 @@ class Recorder(lightning.LightningModule):
 
 def windows(data: ToyTrajectories, spans: Spans) -> TrajectoryBatch:
     return data.frames.store.future(torch.from_numpy(spans.frames()), 15)
-
-
-class Stop(Callback):
-    """Ends the run after a number of steps, as a killed job does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, module, *_) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "stopped.ckpt")
-            raise KeyboardInterrupt
 
 
 def fit(folder: Path, *callbacks: Callback, ckpt: Path | None = None, workers: int = 0, **options):

@@ -13,7 +13,7 @@ from actionprior.data.store import (
     split_episodes,
 )
 from actionprior.embodiment.normalization import Normalizer
-from tests.robots import delta_arm, position_arm
+from tests.helpers.robots import delta_arm, position_arm
 
 LENGTHS = {0: [9, 1, 4], 1: [6, 20]}
 

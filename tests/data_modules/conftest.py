@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets import CAMERAS, write_dataset, write_v21
+from tests.helpers.datasets import CAMERAS, write_dataset, write_v21
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import yaml
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import DataError
 from data_modules import LeRobotEmbodiment, LeRobotTrajectories
-from tests.datasets import CAMERAS, arm, write_dataset
+from tests.helpers.datasets import CAMERAS, arm, write_dataset
 
 
 def module(*robots: LeRobotEmbodiment, **options) -> LeRobotTrajectories:

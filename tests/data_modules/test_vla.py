@@ -17,25 +17,10 @@ from data_modules import LeRobotVLA
 from data_modules.images.camera_files import CameraFiles
 from data_modules.images.frames import FrameImages, _most_open
 from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
-from tests.data_modules.images.test_video import decoders
-from tests.datasets import CAMERAS, arm, write_dataset
+from tests.helpers.datasets import CAMERAS, arm, write_dataset
+from tests.helpers.vla_data import decoders, everything, module
 
 FRONT, WRIST = CAMERAS
-
-
-def module(root: Path, *, cameras: tuple[str, ...] = (FRONT,), **options) -> LeRobotVLA:
-    options = {"batch_size": 4, "chunk_length": 5, "history_length": 3, **options}
-    data = LeRobotVLA([arm(root, cameras=cameras)], **options)
-    data.prepare_data()
-    data.setup("fit")
-    return data
-
-
-def everything(data: LeRobotVLA) -> VLABatch:
-    frames = [*data.frames.train.frames().tolist(), *data.frames.val.frames().tolist()]
-    batch = data.windows(training=True).__getitems__(sorted(frames))
-    assert isinstance(batch, VLABatch)
-    return batch
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actionprior.embodiment import ActionGroup, Embodiment, EmbodimentError, StateGroup
-from tests.robots import JOINTS, delta_arm, position_arm, tool_arm
+from tests.helpers.robots import JOINTS, delta_arm, position_arm, tool_arm
 
 
 def test_actions_return_from_their_slots() -> None:

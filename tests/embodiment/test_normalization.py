@@ -7,7 +7,7 @@ import torch
 
 from actionprior.embodiment.normalization import MissingStatisticsError, Normalizer
 from actionprior.embodiment.rotations import wrapped
-from tests.robots import delta_arm, position_arm, tool_arm, windows
+from tests.helpers.robots import delta_arm, position_arm, tool_arm, windows
 
 ROBOTS = [delta_arm(), position_arm()]
 

@@ -9,8 +9,8 @@ import torch
 from actionprior.chunk_planner import Planner
 from actionprior.export.onnx import ACT, SEE, export_onnx
 from actionprior.policy import Policy
-from tests.policies import observation, tiny_network
-from tests.robots import delta_arm, position_arm
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.robots import delta_arm, position_arm
 
 runtime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from actionprior.files.weights import WeightsError, load_weights, save_weights
-from tests.damage import damaged
+from tests.helpers.damage import damaged
 
 WEIGHTS = {
     "a.weight": torch.randn(7, 5),

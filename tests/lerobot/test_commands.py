@@ -16,12 +16,12 @@ from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
 from actionprior.rollout import ObservationMap, rollout
-from tests.datasets import write_dataset
+from tests.helpers.datasets import write_dataset
+from tests.helpers.point_env import point_robot
+from tests.helpers.policies import tiny_network, write_checkpoint
+from tests.helpers.robots import windows
 from tests.lerobot.toys import toy_point
 from tests.lerobot.toys.toy_arm import START, picture, toy_arm
-from tests.point_env import point_robot
-from tests.policies import tiny_network, write_checkpoint
-from tests.robots import windows
 
 pytestmark = pytest.mark.slow
 

@@ -27,9 +27,9 @@ from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
 from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
-from tests.datasets import arm, write_dataset
-from tests.policies import lerobot_batch, observation, tiny_network
-from tests.robots import delta_arm, position_arm, tool_arm
+from tests.helpers.datasets import arm, write_dataset
+from tests.helpers.policies import lerobot_batch, observation, tiny_network
+from tests.helpers.robots import delta_arm, position_arm, tool_arm
 
 
 def plugin(network: PolicyNetwork, robot: str = "", **settings: Any) -> ActionPriorPolicy:

@@ -23,6 +23,7 @@ import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from safetensors.torch import save_file
+from tests.datasets import write_dataset
 from torch import Tensor
 
 import data_modules
@@ -42,7 +43,6 @@ from actionprior.study.plan import Study
 from actionprior.vla import VLAModule
 from data_modules import LeRobotEmbodiment, LeRobotTrajectories, LeRobotVLA
 from data_modules.published import copy_folder
-from tests.datasets import write_dataset
 
 CAMERA = "observation.images.front"
 CHANGED_AT = 1_700_000_000_000_000_000  # [ns] the dataset's files: a store's name depends on it

@@ -8,7 +8,7 @@ import torch
 from actionprior.batch import TrajectoryBatch
 from actionprior.errors import UserError
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from tests.robots import delta_arm, position_arm, windows
+from tests.helpers.robots import delta_arm, position_arm, windows
 
 ROBOTS = [delta_arm(), position_arm()]
 SMALL = PriorArchitecture(width=32, latent_width=8, encoder_depth=1, decoder_depth=2, heads=2)

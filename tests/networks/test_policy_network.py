@@ -6,8 +6,8 @@ import torch
 from actionprior.batch import Committed, Observation
 from actionprior.errors import UserError
 from actionprior.networks.policy_network import PolicyNetwork
-from tests.policies import SMALL, tiny_network
-from tests.robots import delta_arm, position_arm, tool_arm, windows
+from tests.helpers.policies import SMALL, tiny_network
+from tests.helpers.robots import delta_arm, position_arm, tool_arm, windows
 
 ROBOTS = [delta_arm(), position_arm(), tool_arm()]
 

@@ -11,8 +11,8 @@ import pytest
 from actionprior.errors import UserError
 from actionprior.recording.scripted import ScriptedTask, whole_body
 from actionprior.rollout import RENDER, ObservationMap
-from tests import experts
-from tests.point_env import CAMERA, STEP, VECTOR
+from tests.helpers import experts
+from tests.helpers.point_env import CAMERA, STEP, VECTOR
 
 
 @contextmanager

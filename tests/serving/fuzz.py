@@ -26,10 +26,10 @@ from websockets.asyncio.client import connect
 
 from actionprior.checkpoints.folder import write_folder
 from actionprior.policy import Policy
-from tests.policies import observation, tiny_network
-from tests.robots import delta_arm
-from tests.serving.client import Client, encode
-from tests.serving.process import Served, served
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.robots import delta_arm
+from tests.helpers.serving_client import Client, encode
+from tests.helpers.serving_process import Served, served
 
 ARM = delta_arm()
 CLIENTS = 4

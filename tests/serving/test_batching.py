@@ -10,8 +10,8 @@ import pytest
 from actionprior.chunk_planner import Memory, Pair, Question
 from actionprior.policy import Policy
 from actionprior.serving.batching import Answer, Batcher
-from tests.policies import observation, tiny_network
-from tests.robots import delta_arm
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.robots import delta_arm
 
 ARM = delta_arm()
 

@@ -7,8 +7,8 @@ import pytest
 
 from actionprior.chunk_planner import Memory, PolicyError
 from actionprior.serving.request import read_request, remember
-from tests.policies import observation
-from tests.robots import delta_arm
+from tests.helpers.policies import observation
+from tests.helpers.robots import delta_arm
 
 ARM = delta_arm()
 

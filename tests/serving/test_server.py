@@ -18,9 +18,9 @@ from websockets.sync.client import connect
 from actionprior.errors import UserError
 from actionprior.policy import Policy
 from actionprior.serving import PolicyServer
-from tests.policies import observation, tiny_network
-from tests.robots import delta_arm, tool_arm
-from tests.serving.client import Client, encode, get, metric, serving
+from tests.helpers.policies import observation, tiny_network
+from tests.helpers.robots import delta_arm, tool_arm
+from tests.helpers.serving_client import Client, encode, get, metric, serving
 
 ARM = delta_arm()
 

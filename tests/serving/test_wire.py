@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
 from actionprior.serving.wire import DTYPES, WireError, pack, unpack
-from tests.serving.client import encode
+from tests.helpers.serving_client import encode
 
 ARRAYS = st.sampled_from([*DTYPES.values()]).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0))

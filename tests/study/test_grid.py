@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,29 +19,9 @@ from actionprior.study.recipe import (
     member,
     read_yaml,
 )
+from tests.helpers.synthetic_results import PLAIN, study
 
 PROJECT = Path(__file__).parents[2]
-PLAIN: dict[str, Any] = {
-    "stage1": {"recipe": str(PROJECT / "recipes/pretrain.yaml")},
-    "stage2": {"recipe": str(PROJECT / "recipes/finetune.yaml")},
-    "ground": {"robots": ["panda"], "steps": 3},
-    "priors": {"base": None, "shuffled": {"data.shuffle_time": True}},
-    "arms": {
-        "no_prior": {"prior": "base", "overrides": {"model.use_prior": False}},
-        "full": {"prior": "base"},
-        "shuffled": {"prior": "shuffled"},
-    },
-    "cells": [
-        {"arms": ["no_prior", "full"], "seeds": [0, 1], "demonstrations": [5, 9], "steps": [60]},
-        {"arms": ["full", "shuffled"], "seeds": [0], "demonstrations": [9], "steps": [60]},
-    ],
-}
-
-
-def study(folder: Path, **parts: Any) -> Study:
-    file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump(PLAIN | parts, sort_keys=False))
-    return Study.read(str(file))
 
 
 def test_the_grid_is_the_blocks_with_nothing_twice(tmp_path: Path) -> None:

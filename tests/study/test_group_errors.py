@@ -14,7 +14,7 @@ from actionprior.study.group_errors import Group, as_plain, feature_groups, grou
 from actionprior.study.results import Budget, Results
 from actionprior.study.table import read_table, select
 from actionprior.study.targets import findings
-from tests.study import made_up
+from tests.helpers import synthetic_results as made_up
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from actionprior.study.illustrations import PlayedScene, draw_trajectories, illu
 from actionprior.study.page import write_page
 from actionprior.study.results import Results
 from actionprior.study.targets import findings
-from tests.study import made_up
+from tests.helpers import synthetic_results as made_up
 
 
 def test_the_page_shows_the_illustrations_that_there_are(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from actionprior.study.finished_cells import Finished, assemble, finished_file, 
 from actionprior.study.grid import make_grid
 from actionprior.study.recipe import StudyError
 from actionprior.study.run_outputs import Curve, measure, seconds_per_step, stage1_seconds
-from tests.study.test_grid import study
+from tests.helpers.synthetic_results import study
 
 RECIPE = {
     "model": {},

@@ -14,7 +14,7 @@ from actionprior.study.recipe import StudyError
 from actionprior.study.results import Budget, Results
 from actionprior.study.table import by_seed, paired, read_table, select, write_table
 from actionprior.study.targets import findings
-from tests.study import made_up
+from tests.helpers import synthetic_results as made_up
 
 
 def test_each_target_is_what_the_table_was_made_with(tmp_path: Path) -> None:

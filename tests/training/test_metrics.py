@@ -1,7 +1,7 @@
 import torch
 
 from actionprior.training.metrics import ChunkBend
-from tests.robots import position_arm
+from tests.helpers.robots import position_arm
 
 
 def test_bends_are_second_differences_inside_the_episode() -> None:

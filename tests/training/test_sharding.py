@@ -1,10 +1,8 @@
 """FSDP2: what is learnt is what one process learns, and its checkpoints are as DDP's."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +10,15 @@ import pytest
 import torch
 from lightning.pytorch import strategies
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from torch import distributed
 
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.errors import UserError
 from actionprior.training.sharding import ShardedStrategy
 from actionprior.vla import VLAModule
-from tests.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
-from tests.test_motion_prior import StopAt, module, trainer
-from tests.test_vla import Start
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.process_group import ROOT, group_of_this_test  # noqa: F401  a fixture
+from tests.helpers.stage1_runs import StopAt, module, trainer
+from tests.helpers.stage2_runs import Start
+from tests.helpers.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +30,6 @@ def stage1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "prior.ckpt"
 
 
-@pytest.fixture(autouse=True)
-def group_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The group of processes that a strategy opens, and what it tells of it, end with the test."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    yield
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("history", ["off", "encoder"])
 def test_two_ranks_learn_what_one_process_learns(
@@ -50,7 +37,7 @@ def test_two_ranks_learn_what_one_process_learns(
 ) -> None:
     for strategy, ranks in (("sharded", "2"), ("auto", "1")):
         words = [str(stage1), history, str(tmp_path), strategy, ranks]
-        command = [sys.executable, "-m", "tests.ranks_vla", *words]
+        command = [sys.executable, "-m", "tests.helpers.ranks_vla", *words]
         subprocess.run(command, check=True, timeout=200, cwd=ROOT)
     told = [json.loads((tmp_path / f"rank{r}of2.json").read_text()) for r in range(2)]
     alone = json.loads((tmp_path / "rank0of1.json").read_text())

@@ -11,36 +11,12 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from actionprior.batch import TrajectoryBatch
 from actionprior.errors import UserError
 from actionprior.motion_prior import MotionPriorModule
-from tests.synthetic import ToyTrajectories
-from tests.test_motion_prior import StopAt, module, trainer
+from tests.helpers.stage1_runs import Spoil, StopAt, module, trainer
+from tests.helpers.synthetic import ToyTrajectories
 
 GUARDS = {"skip_bad_steps", "spike_factor"}
-
-
-class Spoil(Callback):
-    """Scales the actions of some steps' batches, by default to NaN; keeps weights and batches."""
-
-    def __init__(self, steps: set[int], factor: float = float("nan")) -> None:
-        self.steps, self.factor = steps, factor
-        self.weights: list[torch.Tensor] = []
-        self.batches: list[TrajectoryBatch] = []
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_start(
-        self, trainer: Trainer, module: MotionPriorModule, batch: TrajectoryBatch, index: int
-    ) -> None:
-        self.batches.append(TrajectoryBatch(*(part.clone() for part in batch)))
-        if trainer.global_step in self.steps:
-            batch.action_BHA.mul_(self.factor)
-
-    def on_train_batch_end(self, trainer: Trainer, module: MotionPriorModule, *_: object) -> None:
-        state = [s for p in trainer.optimizers[0].state.values() for s in p.values()]
-        told = [part.detach().flatten() for part in (*module.parameters(), *state)]
-        self.weights.append(torch.cat(told))
-        self.rows.append({key: float(v) for key, v in trainer.callback_metrics.items()})
 
 
 def fit(folder: Path, spoil: Spoil, steps: int = 6, **options: object) -> list[str]:
@@ -136,7 +112,7 @@ def test_impossible_bounds_are_refused(settings: dict[str, float], message: str)
 
 @pytest.mark.slow
 def test_all_ranks_drop_the_step_that_is_bad_on_one(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.two_ranks", "nan", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.two_ranks", "nan", str(tmp_path)]
     run = subprocess.run(
         command, check=True, timeout=200, cwd=Path(__file__).parents[2], text=True, stderr=-1
     )

@@ -17,8 +17,8 @@ from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError
 from data_modules import CropColourBlur, LeRobotVLA
 from data_modules.images.augmentation import augment
-from tests.data.test_module import Stop
-from tests.datasets import CAMERAS, arm
+from tests.helpers.datasets import CAMERAS, arm
+from tests.helpers.stage1_runs import Stop
 
 
 class Recorder(lightning.LightningModule):

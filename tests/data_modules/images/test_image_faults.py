@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from actionprior.data import DataError
 from data_modules.images.frames import FrameImages
-from tests.data_modules.test_vla import everything, module
-from tests.datasets import CAMERAS, write_dataset
+from tests.helpers.datasets import CAMERAS, write_dataset
+from tests.helpers.vla_data import everything, module
 
 KILLS = 20
 

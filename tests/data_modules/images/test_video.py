@@ -11,12 +11,8 @@ import torch
 
 from actionprior.data import DataError
 from data_modules.images.video import CHUNK, choose_decoder, decode_video
-from tests.datasets import CAMERAS
-
-
-def decoders() -> list[str]:
-    """Those that load here."""
-    return sorted({"pyav", choose_decoder("auto")})
+from tests.helpers.datasets import CAMERAS
+from tests.helpers.vla_data import decoders
 
 
 @pytest.fixture(scope="module")

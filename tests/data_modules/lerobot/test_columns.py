@@ -16,7 +16,7 @@ from actionprior.embodiment import StateGroup
 from data_modules.lerobot.columns import read_columns
 from data_modules.lerobot.source import feature_names
 from data_modules.lerobot.store import cache_folder
-from tests.datasets import arm, write_dataset
+from tests.helpers.datasets import arm, write_dataset
 
 Spoil = Callable[[Path], None]
 

@@ -14,7 +14,7 @@ from actionprior.data import DataError
 from data_modules.lerobot.columns import read_columns
 from data_modules.lerobot.hub import locate
 from data_modules.lerobot.store import cache_folder
-from tests.datasets import arm, write_dataset
+from tests.helpers.datasets import arm, write_dataset
 
 
 @pytest.fixture

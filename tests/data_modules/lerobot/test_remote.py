@@ -20,9 +20,9 @@ from actionprior.data import DataError
 from data_modules import LeRobotTrajectories, LeRobotVLA
 from data_modules.lerobot.columns import read_columns
 from data_modules.lerobot.remote import copy_folder, local_copy, published_at
-from tests.data_modules.lerobot.test_store import PROCESSES
-from tests.data_modules.test_vla import everything
-from tests.datasets import CAMERAS, arm
+from tests.helpers.datasets import CAMERAS, arm
+from tests.helpers.processes import PROCESSES
+from tests.helpers.vla_data import everything
 
 URL = "memory://shop/set"
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -24,10 +23,9 @@ from data_modules.lerobot import source
 from data_modules.lerobot.columns import read_columns
 from data_modules.lerobot.source import read_tasks
 from data_modules.lerobot.store import cache_folder
-from tests.datasets import arm, write_dataset, write_v21
+from tests.helpers.datasets import arm, write_dataset, write_v21
+from tests.helpers.processes import PROCESSES
 
-# A server that has imported everything once: a process forked from it starts in milliseconds.
-PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     [__name__, "filelock", "pandas", "pyarrow.compute", "pyarrow.parquet", "safetensors.numpy"]
 )

@@ -17,9 +17,8 @@ from data_modules import LeRobotVLA
 from data_modules.images.frames import FrameImages
 from data_modules.lerobot.hub import locate
 from data_modules.lerobot.remote import hub_url
-from tests.data_modules.images.test_video import decoders
-from tests.data_modules.test_vla import everything
-from tests.datasets import CAMERAS, arm
+from tests.helpers.datasets import CAMERAS, arm
+from tests.helpers.vla_data import decoders, everything
 
 WRIST = CAMERAS[1]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from actionprior.envs.tasks import Hand, Handover
-from tests.envs.tasks.test_tabletop import SCENE, snapshot
+from tests.helpers.scenes import SCENE, snapshot
 
 
 @pytest.mark.parametrize(("held", "expected"), [((None, None), True), ((None, 0), False)])

@@ -6,26 +6,12 @@ import pytest
 
 from actionprior.envs import ENV_IDS
 from actionprior.envs.experts import Expert
-from actionprior.envs.scene.scene import COLORS, PAD_SIZE, SHAPES, Pad, Scene, Thing, draw_scene
-from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach, Snapshot
+from actionprior.envs.scene.scene import COLORS, PAD_SIZE, SHAPES, draw_scene
+from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach
 from actionprior.errors import UserError
+from tests.helpers.scenes import SCENE, snapshot
 
 SHORT = (Reach, Push, Lift, Place)
-SCENE = Scene(
-    things=(
-        Thing("red", "cube", 0.0, 0.0, 0.0),
-        Thing("red", "disc", 0.1, 0.1, 0.0),
-        Thing("blue", "cube", -0.1, 0.1, 0.0),
-    ),
-    pads=(Pad("green", 0.0, -0.2), Pad("yellow", 0.1, -0.1)),
-    target=0,
-    goal=0,
-)
-
-
-def snapshot(target=(0.0, 0.0, 0.025), tip=(0.3, 0.3, 0.3), held=None, speed=0.0):
-    positions = np.array([target, (0.1, 0.1, 0.013), (-0.1, 0.1, 0.025)])
-    return Snapshot(np.array(tip), positions, np.array([speed, 0, 0]), held, held is not None)
 
 
 def test_instructions():

@@ -1,4 +1,4 @@
-"""``tests/point_env.py`` as an environment of lerobot-eval, with the names that it knows."""
+"""``tests/helpers/point_env.py`` as an environment of lerobot-eval, with the names that it knows."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Dict
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs import EnvConfig
 
-from tests.point_env import PointEnv
+from tests.helpers.point_env import PointEnv
 
 
 class LeRobotPoint(PointEnv):

@@ -1,43 +1,12 @@
 """Tiny open_clip architectures under names of their own, and inputs that every trunk takes."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
-_CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 16, "patch_size": 16},
-    "text_cfg": {
-        "context_length": 32,
-        "vocab_size": 49408,
-        "width": 32,
-        "heads": 2,
-        "layers": 2,
-    },
-}
-TASKS = ["push the red cube to the blue pad", "lift it"]
+from tests.helpers.clip_models import TIMM_TOWER, known
 
-
-TIMM_TOWER = {
-    "image_size": 160,
-    "timm_model_name": "test_vit",
-    "timm_pool": "avg",
-    "timm_proj": "linear",
-}
 _RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
-
-
-def known(folder: Path, name: str, **changes: object) -> str:
-    """Let open_clip know a tiny architecture by a name; the name."""
-    import open_clip
-
-    file = folder / f"{name}.json"
-    file.write_text(json.dumps(_CONFIG | changes))
-    open_clip.add_model_config(file)
-    return name
 
 
 @pytest.fixture(scope="session")

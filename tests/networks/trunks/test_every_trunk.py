@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actionprior.networks.trunks.base import Trunk
 from actionprior.networks.trunks.small import SmallTrunk
-from tests.networks.trunks.conftest import TASKS
+from tests.helpers.clip_models import TASKS
 
 Build = Callable[..., Trunk]
 

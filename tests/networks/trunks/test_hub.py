@@ -1,6 +1,5 @@
 """Weights in the hub's layout, in a folder or in the hub's cache; nothing is downloaded."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,26 +16,10 @@ from torch import Tensor, nn
 from actionprior.errors import UserError
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
-from tests.networks.trunks.conftest import TASKS
+from tests.helpers.clip_models import MEAN, STD, TASKS, save_clip
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
-MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 WORDS = ["<pad>", "</s>", "<unk>", "push", "the", "red", "cube", "to", "blue", "pad", "lift", "it"]
-
-
-def save_clip(model: str, folder: Path, **config: object) -> nn.Module:
-    """A model of random weights, as open_clip pushes one to the hub."""
-    torch.manual_seed(3)
-    clip = open_clip.create_model(model, force_custom_text=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.contiguous() for k, v in clip.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
-    told = {
-        "model_cfg": open_clip.get_model_config(model) | config,
-        "preprocess_cfg": {"mean": MEAN, "std": STD},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(told))
-    return clip
 
 
 def save_timm(model: str, folder: Path) -> nn.Module:

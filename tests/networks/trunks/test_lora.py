@@ -14,9 +14,9 @@ from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
 from actionprior.vla import VLAModule
-from tests.networks.trunks.conftest import TASKS
-from tests.synthetic import ToyVLA
-from tests.test_motion_prior import SMALL, trainer
+from tests.helpers.clip_models import TASKS
+from tests.helpers.stage1_runs import SMALL, trainer
+from tests.helpers.synthetic import ToyVLA
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
 TOWERS = ["open_clip", "timm_vit", "timm_cnn"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from actionprior.errors import UserError
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
-from tests.networks.trunks.conftest import TASKS
+from tests.helpers.clip_models import TASKS
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
 Save = Callable[[dict[str, Tensor], Path], None]

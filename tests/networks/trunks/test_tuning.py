@@ -10,7 +10,7 @@ from actionprior.errors import UserError
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
-from tests.networks.trunks.conftest import TASKS
+from tests.helpers.clip_models import TASKS
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
 

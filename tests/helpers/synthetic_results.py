@@ -1,6 +1,7 @@
 """A study and a results table whose truth is known."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -132,3 +133,28 @@ def _group_row(row: Row, group: str, unit: str) -> Row:
         bend=0.02 if row.arm == "no_prior" else 0.011,
         bend_recorded=0.01,
     )
+
+
+PROJECT = Path(__file__).parents[2]
+
+PLAIN: dict[str, Any] = {
+    "stage1": {"recipe": str(PROJECT / "recipes/pretrain.yaml")},
+    "stage2": {"recipe": str(PROJECT / "recipes/finetune.yaml")},
+    "ground": {"robots": ["panda"], "steps": 3},
+    "priors": {"base": None, "shuffled": {"data.shuffle_time": True}},
+    "arms": {
+        "no_prior": {"prior": "base", "overrides": {"model.use_prior": False}},
+        "full": {"prior": "base"},
+        "shuffled": {"prior": "shuffled"},
+    },
+    "cells": [
+        {"arms": ["no_prior", "full"], "seeds": [0, 1], "demonstrations": [5, 9], "steps": [60]},
+        {"arms": ["full", "shuffled"], "seeds": [0], "demonstrations": [9], "steps": [60]},
+    ],
+}
+
+
+def study(folder: Path, **parts: Any) -> Study:
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(PLAIN | parts, sort_keys=False))
+    return Study.read(str(file))

@@ -12,8 +12,8 @@ from actionprior.flow_matching import TimeLaw
 from actionprior.training.sharding import ShardedStrategy, full_tensor
 from actionprior.training.stage import FlowNoise
 from actionprior.vla import VLAModule
-from tests.synthetic import BrightnessTrunk, ToyVLA
-from tests.test_vla import Log
+from tests.helpers.stage2_runs import Log
+from tests.helpers.synthetic import BrightnessTrunk, ToyVLA
 
 GLOBAL_BATCH = 32
 

@@ -11,7 +11,7 @@ from actionprior.data.frame_ranges import Spans
 from actionprior.data.store import Recording, TrajectoryStore
 from actionprior.embodiment import Embodiment
 from actionprior.networks.trunks.base import Trunk, TrunkTokens
-from tests.robots import delta_arm, position_arm
+from tests.helpers.robots import delta_arm, position_arm
 
 
 def reaching(robot: Embodiment, episodes: int, seed: int) -> Recording:

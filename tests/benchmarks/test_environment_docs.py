@@ -11,9 +11,9 @@ import yaml
 
 from actionprior.rollout import ObservationMap
 from data_modules.lerobot.columns import LeRobotEmbodiment
-from tests.benchmarks.conftest import jitter, needs  # noqa: F401  a fixture
+from tests.helpers.environments import needs
 
-PAGE = Path(__file__).parents[1] / "docs/environments.md"
+PAGE = Path(__file__).parents[2] / "docs/environments.md"
 SECTIONS = re.split(r"^## ", PAGE.read_text("utf-8"), flags=re.MULTILINE)[1:]
 BLOCKS = {
     section.partition("\n")[0]: yaml.safe_load(block)
@@ -31,7 +31,7 @@ BLOCKS = {
         pytest.param("panda-gym", marks=needs("panda_gym", "panda-gym")),
     ],
 )
-def test_a_block_fits_its_environment(name: str, jitter: Callable[..., Any]) -> None:  # noqa: F811  pytest's fixture
+def test_a_block_fits_its_environment(name: str, jitter: Callable[..., Any]) -> None:
     data, trainer = BLOCKS[name]["data"], BLOCKS[name]["trainer"]
     robot = LeRobotEmbodiment.from_dict(data["init_args"]["embodiments"][0])
     settings = trainer["callbacks"][0]["init_args"]

@@ -1,10 +1,10 @@
-"""Experts of tests/point_env.py, named on the command line as one names one's own."""
+"""Experts of tests/helpers/point_env.py, named on the command line as one names one's own."""
 
 from typing import Any
 
 import numpy as np
 
-from tests.point_env import STEP
+from tests.helpers.point_env import STEP
 
 
 class Walker:

@@ -11,8 +11,8 @@ from torch import nn
 from actionprior.checkpoints import sharded
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.training.sharding import ShardedStrategy
-from tests.synthetic import ToyTrajectories
-from tests.test_motion_prior import StopAt, module, trainer
+from tests.helpers.stage1_runs import StopAt, module, trainer
+from tests.helpers.synthetic import ToyTrajectories
 
 
 class SaveAt(StopAt):

@@ -8,9 +8,8 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 
 from actionprior.training.stop import StopBetweenSteps
-from tests.synthetic import ToyTrajectories
-from tests.test_motion_prior import module, trainer
-from tests.training.test_stage import Spoil
+from tests.helpers.stage1_runs import Spoil, module, trainer
+from tests.helpers.synthetic import ToyTrajectories
 
 
 class Fault(Spoil):

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger
 
-from tests.callbacks.point_module import PointModule, evaluation
+from tests.helpers.point_module import PointModule, evaluation
 
 
 def main(folder: Path) -> None:

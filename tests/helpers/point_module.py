@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from actionprior.batch import Observation
 from actionprior.rollout import ObservationMap
 from callbacks.rollout import RolloutEvaluation
-from tests.point_env import Solver
+from tests.helpers.point_env import Solver
 
 
 class PointModule(pl.LightningModule):
@@ -66,6 +66,6 @@ def evaluation(**changes: Any) -> RolloutEvaluation:
         "seed": 50,
         "num_envs": 3,
         "execute_steps": 5,
-        "import_modules": ["tests.point_env"],
+        "import_modules": ["tests.helpers.point_env"],
     }
     return RolloutEvaluation(**(arguments | changes))

@@ -12,7 +12,7 @@ from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.vla import VLAModule
-from tests.robots import delta_arm, windows
+from tests.helpers.robots import delta_arm, windows
 
 SMALL = PriorArchitecture(
     width=32,
