@@ -22,7 +22,7 @@ _HEAD = """\
 
 Written by `python -m bench.suite_page --out docs/suite.md`: each task at the start, in
 the middle and at the end of an episode of its scripted expert, and how often that expert succeeds.
-The other ids (each robot with each task that its gripper can do) are in the [README](../README.md).
+The other ids, each robot with each task its gripper can do, are in [its guide](suite_guide.md).
 """
 _MODES = {
     "joint_delta": "joint deltas",
