@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actionprior.batch import Committed, Observation
 from actionprior.errors import UserError
+from actionprior.files.atomic import write_text
 from bench.command_line import run
 from bench.timing import median_seconds
 
@@ -240,7 +241,7 @@ def _write(
             table(execution, "delay [steps]"),
         ]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n\n".join(text) + "\n", "utf-8")
+    write_text("\n\n".join(text) + "\n", page)
 
 
 def main(args: list[str] | None = None) -> None:

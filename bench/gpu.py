@@ -11,6 +11,7 @@ from lightning import Callback
 from torch import Tensor, nn
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
+from actionprior.errors import shorten
 from actionprior.networks.action_decoder import ActionDecoder
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.networks.trunks.base import Trunk
@@ -142,7 +143,7 @@ def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
     try:
         expert = pi0_expert(a.chunk_length, device)
     except ImportError as error:
-        print(f"π0's expert: not measured, {str(error).strip().splitlines()[0]}", flush=True)
+        print(f"π0's expert: not measured, {shorten(error)}", flush=True)
         return {}
     rest, one = (
         _count(ActionDecoder(a.width, a.latent_width, depth, a.heads, a.chunk_length))

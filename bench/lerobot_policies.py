@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from actionprior.errors import shorten
+
 Call = Callable[[], object]
 STATE, ACTIONS, PIXELS = 8, 8, 224
 NAMES = ("act", "diffusion", "multi_task_dit", "pi0_expert_loop")
@@ -33,7 +35,7 @@ def calls(chunk_length: int, image_YX3: torch.Tensor) -> Iterator[tuple[str, Cal
         try:
             call = make[name](chunk_length, image)
         except ImportError as error:
-            print(f"{name}: not measured, {str(error).strip().splitlines()[0]}", flush=True)
+            print(f"{name}: not measured, {shorten(error)}", flush=True)
             continue
         yield name, call
         del call

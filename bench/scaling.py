@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from actionprior.files.atomic import write_text
 from bench.command_line import run
 from bench.scaling_check import measured_over_formula
 from bench.step_costs import Costs, Machine, Part, costs
@@ -54,7 +55,7 @@ def scaling(page: str = "", processes: tuple[int, ...] = (2, 4), batch: int = 32
     if page:
         text = Path(page).read_text("utf-8")
         head = text.partition(MARK)[0]
-        Path(page).write_text(head + MARK + "\n\n" + "\n".join(lines) + "\n", "utf-8")
+        write_text(head + MARK + "\n\n" + "\n".join(lines) + "\n", Path(page))
     print("RESULT " + json.dumps(result), flush=True)
 
 

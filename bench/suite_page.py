@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from actionprior.envs import SUITE, env_id
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import Expert
+from actionprior.files.atomic import write_text
 from bench.experts import Outcome, run_episode
 
 _HEAD = """\
@@ -58,7 +59,7 @@ def suite_page(page: Path, seeds: int) -> dict[str, int]:
             instruction = _draw(name, seed, outcomes[seed].steps, picture)
             shown = f"![{instruction}]({folder.name}/{picture.name})"
             sections.append(_section(env, name, instruction, shown, outcomes))
-    page.write_text("\n".join(sections), "utf-8")
+    write_text("\n".join(sections), page)
     return found
 
 

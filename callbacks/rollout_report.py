@@ -1,11 +1,11 @@
 """Where rollouts are told: loggers, video files, a JSON file and the console."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from actionprior.files.atomic import write_json
 from actionprior.rollout import RolloutResult
 from actionprior.rollout.video import enlarge, gif_bytes, write_mp4
 
@@ -71,7 +71,7 @@ def write_files(
         "success_rate": sum(rates) / len(rates),
         "environments": [result.to_dict() for result in results],
     }
-    (target / "results.json").write_text(json.dumps(data, indent=2) + "\n")
+    write_json(data, target / "results.json")
 
 
 def print_table(results: Sequence[RolloutResult]) -> None:

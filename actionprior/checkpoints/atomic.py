@@ -1,7 +1,6 @@
 """Writes checkpoints that a kill cannot damage."""
 
 import errno
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.utils._pytree import tree_leaves
 
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
-from actionprior.files.atomic import atomic_replace
+from actionprior.files.atomic import atomic_file
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
@@ -45,17 +44,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._save(checkpoint, Path(path))
 
     def _save(self, checkpoint: dict[str, Any], target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # The name must not hold the target's: Lightning finds checkpoints by parts of names.
-        part = target.parent / f".{os.getpid()}.part"
-        try:
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            atomic_replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_file(target) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
 
     @override
     def load_checkpoint(

@@ -4,7 +4,6 @@ The folder is a LeRobot policy, too: ``config.json`` is what its configuration c
 ours lies in it under one key.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from actionprior.checkpoints.policy import (
     load_network,
 )
 from actionprior.checkpoints.reading import INDEX, CheckpointError
+from actionprior.files.digest import digest
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
@@ -103,7 +103,7 @@ def check_digest(description: Description, path: str | Path) -> None:
 
 def _digest(description: Description) -> str:
     plain = {key: value for key, value in description.items() if key != _DIGEST}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(plain, sort_keys=True))
 
 
 def check_format(description: Description, path: str | Path) -> None:

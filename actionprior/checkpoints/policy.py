@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
+from actionprior.errors import shorten
 from actionprior.networks import trunks
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
@@ -96,9 +97,8 @@ def fill(network: PolicyNetwork, weights: dict[str, Tensor], path: str | Path) -
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: weights do not fit the file's own description ({reason[:200]})"
+            f"{path}: weights do not fit the file's own description ({shorten(error)})"
         ) from None
 
 

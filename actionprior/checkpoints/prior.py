@@ -11,6 +11,7 @@ from actionprior.checkpoints.formats import mark
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_either
 from actionprior.embodiment import Embodiment
+from actionprior.errors import shorten
 from actionprior.networks.motion_prior import MotionPrior
 
 DESCRIPTION = "motion_prior"  # the checkpoint's key of ``MotionPrior.describe()``
@@ -41,9 +42,8 @@ def load_prior(path: str | Path) -> MotionPrior:
     try:
         prior.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: weights do not fit the checkpoint's own description ({reason[:200]})"
+            f"{path}: weights do not fit the checkpoint's own description ({shorten(error)})"
         ) from None
     return prior
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from actionprior.checkpoints.formats import migrate
-from actionprior.errors import UserError
+from actionprior.errors import UserError, shorten
 
 INDEX = "index.json"  # what a folder of shards has, and is one by
 
@@ -62,7 +62,7 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
             f"checkpoint {path} holds more than tensors and plain data{what}, so it is not loaded"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
+        raise CheckpointError(f"checkpoint {path} is damaged: {shorten(error)}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict of Lightning's"
@@ -80,7 +80,7 @@ def _check_content(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
+        raise CheckpointError(f"checkpoint {path} is damaged: {shorten(error)}") from error
     if changed is not None:
         raise CheckpointError(f"checkpoint {path} is damaged: {changed} is not what was written")
 
@@ -94,7 +94,3 @@ def require_lightning(checkpoint: dict[str, Any], path: str | Path) -> None:
     for key in ("state_dict", "pytorch-lightning_version"):
         if key not in checkpoint:
             raise CheckpointError(f"checkpoint {path} has no {key!r}: Lightning did not write it")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

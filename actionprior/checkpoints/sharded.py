@@ -6,7 +6,6 @@
 keeps its index in a pickle, and its safetensors format holds tensors alone and checks no content.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -44,6 +43,7 @@ from actionprior.checkpoints.shards import (
     write_rows,
 )
 from actionprior.files.atomic import atomic_replace, sync
+from actionprior.files.digest import file_digest
 
 REST = "rest.pt"
 _NAMES = re.compile(r"rest\.pt|shard-\d+-of-\d+\.safetensors")
@@ -96,7 +96,7 @@ def _write_mine(checkpoint: dict[str, Any], folder: Path, told: Path) -> dict[st
             torch.save(rest, folder / REST)
             sync(folder / REST)
         files.append(folder / REST)
-    return {f.name: Written(f.stat().st_size, _digest(f)) for f in files}
+    return {f.name: Written(f.stat().st_size, file_digest(f)) for f in files}
 
 
 def _finish(folder: Path, files: dict[str, Written], target: Path) -> None:
@@ -197,7 +197,7 @@ class ShardedCheckpoint:
         file, expected = self.path / name, self.files[name]
         if not file.is_file():
             raise CheckpointError(f"checkpoint {self.path} is not whole: {name} is missing")
-        if file.stat().st_size != expected.bytes or _digest(file) != expected.sha256:
+        if file.stat().st_size != expected.bytes or file_digest(file) != expected.sha256:
             raise CheckpointError(
                 f"checkpoint {self.path} is damaged: {name} is not what was written"
             )
@@ -243,8 +243,3 @@ def _outline(leaf: object) -> object:
     if isinstance(leaf, DTensor):
         return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")
     return leaf
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

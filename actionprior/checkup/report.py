@@ -10,6 +10,7 @@ import numpy as np
 from actionprior.checkup import LEVELS, Finding
 from actionprior.data.store import Recording
 from actionprior.embodiment import Embodiment
+from actionprior.files.atomic import write_text
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 DRAWN = 3  # episodes
@@ -63,7 +64,7 @@ def write_html(findings: Sequence[Finding], pictures: Sequence[Path], path: Path
         *drawn,
         "</html>",
     ]
-    path.write_text("\n".join(page) + "\n", encoding="utf-8")
+    write_text("\n".join(page) + "\n", path)
 
 
 def _cells(f: Finding) -> tuple[str, ...]:

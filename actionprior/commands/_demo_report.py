@@ -11,6 +11,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from actionprior.errors import UserError
+from actionprior.files.atomic import write_json
 from actionprior.rollout import wilson_interval
 
 LABELS = {"prior": "with the prior", "no_prior": "no prior", "shuffled": "time-shuffled prior"}
@@ -89,7 +90,7 @@ def report(
     _draw(outcomes, rows, folder / "demo.png", demonstrations, steps)
     _keep_film(runs, folder / "success.mp4")
     result = _result(rows, outcomes, minutes)
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, folder / "result.json")
     print(f"picture {folder / 'demo.png'}, film {folder / 'success.mp4'}")
     print("RESULT " + json.dumps(result), flush=True)
 

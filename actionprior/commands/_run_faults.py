@@ -5,7 +5,7 @@ import re
 import traceback
 from pathlib import Path
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, shorten
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _DATALOADER = ("torch", "utils", "data", "dataloader.py")
@@ -52,7 +52,7 @@ def as_user_error(error: BaseException) -> UserError | None:
             return UserError(_LOADER.format(str(link) or type(link).__name__))
         for pattern, sentence in _RULES.items():
             if isinstance(link, RuntimeError) and re.search(pattern, str(link)):
-                return UserError(sentence.format(" ".join(str(link).split())[:200]))
+                return UserError(sentence.format(shorten(link)))
     return None
 
 

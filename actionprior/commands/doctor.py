@@ -1,6 +1,5 @@
 """Look for what is wrong with a recipe's data, before a GPU hour is spent on them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from actionprior.checkup import (
 )
 from actionprior.data import EmbodiedDataModule, Source
 from actionprior.errors import UserError
+from actionprior.files.atomic import write_json
 
 
 def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
@@ -49,7 +49,7 @@ def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
     findings += check_polarities(subjects)
     findings += _as_a_whole(data, subjects, findings)
     print_table(findings)
-    (out / "doctor.json").write_text(json.dumps([f._asdict() for f in findings], indent=1) + "\n")
+    write_json([f._asdict() for f in findings], out / "doctor.json")
     write_html(findings, pictures, out / "report.html")
     print(f"all of it: {out / 'report.html'}, {out / 'doctor.json'}, pictures beside them")
     return findings

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config
-from actionprior.errors import UserError
+from actionprior.errors import UserError, shorten
 
 FILES = {
     CONFIG,
@@ -131,9 +131,8 @@ def push(folder: Path, repo_id: str, private: bool) -> str:
             commit_message="Upload a policy of actionprior",
         )
     except (HTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder} is written, but {repo_id!r} was not uploaded ({reason}); "
+            f"{folder} is written, but {repo_id!r} was not uploaded ({shorten(error)}); "
             f"try again with `hf upload {repo_id} {folder}`"
         ) from None
     return str(commit.repo_url)

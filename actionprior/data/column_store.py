@@ -7,7 +7,6 @@ checked against its checksum when it is first read. Nothing in it is ever unpick
 Axes: N rows of a column, I rows or runs of rows asked for.
 """
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.errors import UserError
+from actionprior.files.digest import digest
 from actionprior.files.folders import atomic_folder
 
 FORMAT = 3
@@ -241,7 +241,7 @@ class StoreWriter:
         text = json.dumps(
             {"format": FORMAT, "columns": columns, "about": self.about}, sort_keys=True
         )
-        (self._folder / MANIFEST).write_text(f"{_digest(text)}\n{text}\n")
+        (self._folder / MANIFEST).write_text(f"{digest(text)}\n{text}\n")
 
 
 @contextmanager
@@ -307,8 +307,8 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        digest, _, text = path.read_text().partition("\n")
-        if digest != _digest(text.removesuffix("\n")):
+        written, _, text = path.read_text().partition("\n")
+        if written != digest(text.removesuffix("\n")):
             raise StoreError(f"{path} is not what was written")
         body: dict[str, Any] = json.loads(text)
     except (OSError, ValueError) as error:
@@ -316,7 +316,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if body["format"] != FORMAT:
         raise StoreError(f"{path} is of format {body['format']}, expected {FORMAT}")
     return body
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

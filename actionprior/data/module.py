@@ -236,9 +236,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         """Go on there."""
         if not state_dict:
             return
-        frames = state_dict.get("frames")
-        if frames is None:  # as it was written before 0.2
-            frames = state_dict["batches"] * state_dict["global_batch"]
+        frames = state_dict["frames"]
         self._resume = (state_dict["epoch"], frames)
         if self.trainer is not None:
             done, uneven = divmod(frames, self._global_batch())

@@ -1,16 +1,48 @@
-"""Replace a file or folder so that a kill leaves the old or the new one, never half of either."""
+"""Files that appear complete or not at all: a kill leaves the old or the new one, never half."""
 
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 
-def atomic_replace(new: Path, target: Path) -> None:
-    """Give ``new``, which is flushed, the name ``target``, also where one of them is a folder.
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Context manager: write a file at the path that it gives, which then replaces ``target``.
 
-    What had the name goes aside before and is removed after, since a folder cannot be replaced at
-    once; a kill between leaves it under a name that is a checkpoint's, too.
+    The path lies beside ``target``, whose folder is created if missing. If the block raises,
+    ``target`` keeps what it held and nothing is left behind.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The name must not contain the target's: Lightning finds checkpoints by parts of names.
+    part = target.parent / f".{uuid4().hex[:8]}.part"
+    try:
+        yield part
+        sync(part)
+        atomic_replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a UTF-8 text file."""
+    with atomic_file(path) as part:
+        part.write_text(text, "utf-8")
+
+
+def write_json(data: object, path: Path) -> None:
+    """Write plain data as a JSON file."""
+    write_text(json.dumps(data, indent=2) + "\n", path)
+
+
+def atomic_replace(new: Path, target: Path) -> None:
+    """Rename ``new``, whose content is flushed, to ``target``; both may be files or folders.
+
+    A folder cannot be replaced in one step: the old one is renamed first and removed last. A kill
+    in between leaves it under another name that ends in ``.ckpt``, so that a resumed run finds it.
     """
     aside = None
     if target.is_dir() or (new.is_dir() and target.exists()):
@@ -18,7 +50,7 @@ def atomic_replace(new: Path, target: Path) -> None:
     new.replace(target)
     sync(target.parent)
     if aside is not None:
-        old = aside.rename(aside.with_suffix(".part"))  # half of it is no checkpoint
+        old = aside.rename(aside.with_suffix(".part"))  # half a checkpoint must not look like one
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
         else:
@@ -26,7 +58,7 @@ def atomic_replace(new: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Let a file's content, or a folder's list of names, reach the disk."""
+    """Flush a file's content, or a folder's list of names, to the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 @contextmanager
 def atomic_folder(root: Path) -> Iterator[Path]:
-    """Give a path to write a folder at, hidden beside ``root``; rename it to ``root`` at the end.
+    """Context manager: write a folder at the path that it gives, which then replaces ``root``.
 
-    If the block raises, or the process is killed, nothing stands at ``root`` that did not before.
-    What killed processes left behind is removed. A folder that stands at ``root`` is replaced.
+    The path is hidden beside ``root`` and does not exist yet. If the block raises or the process
+    is killed, ``root`` keeps what it held. What killed processes left behind is removed.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
+    _remove_abandoned(root)
     building = root.parent / f".{root.name}.writing-{os.getpid()}"
     replaced = root.parent / f".{root.name}.writing-old-{os.getpid()}"
     try:
@@ -31,14 +31,13 @@ def atomic_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _sweep(root: Path) -> None:
-    for stale in root.parent.glob(f".{root.name}.writing-*"):
-        if not _runs(stale.name.rpartition("-")[2]):
-            shutil.rmtree(stale, ignore_errors=True)
+def _remove_abandoned(root: Path) -> None:
+    for folder in root.parent.glob(f".{root.name}.writing-*"):
+        if not _other_process_runs(folder.name.rpartition("-")[2]):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _runs(pid: str) -> bool:
-    """Whether another process of that number runs."""
+def _other_process_runs(pid: str) -> bool:
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
     if sys.platform == "win32":  # os.kill would end the process there

@@ -1,11 +1,9 @@
-"""Weights in safetensors files that a kill cannot cut short and a flipped bit cannot change.
+"""Weights in safetensors files that are written atomically and checked when they are read.
 
-safetensors itself checks no content: a digest of it lies in the file's metadata.
+safetensors itself does not check content, so a digest of it is kept in the file's metadata.
 """
 
-import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Buffer, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,30 +12,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actionprior.errors import UserError
+from actionprior.files.atomic import atomic_file
+from actionprior.files.digest import digest
 
-_DIGEST = "content_sha256"
+DIGEST_KEY = "content_sha256"  # of the metadata
 
 
 class WeightsError(UserError):
-    """A file of weights cannot be used; the message names it."""
+    """A weights file cannot be used; the message names it."""
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights with a digest of them, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write weights and their digest; the file appears complete or not at all."""
     plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(plain, part, metadata={"format": "pt", _DIGEST: _digest(plain)})
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_file(path) as part:
+        save_file(plain, part, metadata={"format": "pt", DIGEST_KEY: digest(*_content(plain))})
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights onto the CPU; where the file has a digest, its content must have it, too.
+    """Read weights onto the CPU and compare them with the file's digest, if it has one.
 
     Raises:
         WeightsError: missing, cut short, changed, or not a safetensors file.
@@ -47,21 +40,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it has keys alone
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"weights {path} cannot be read as safetensors ({error})") from None
-    if _DIGEST in metadata and metadata[_DIGEST] != _digest(weights):
+    if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != digest(*_content(weights)):
         raise WeightsError(
-            f"weights {path} are damaged: their content is not what was written; copy them anew"
+            f"weights {path} are damaged: their content is not what was written; copy them again"
         )
     return weights
 
 
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and bytes."""
-    digest = hashlib.sha256()
+def _content(weights: Mapping[str, Tensor]) -> Iterator[str | Buffer]:
+    """Names, types, shapes and bytes of tensors, in the order of their names."""
     for name in sorted(weights):
         value = weights[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        yield f"{name} {value.dtype} {tuple(value.shape)}\n"
+        yield value.reshape(-1).view(torch.uint8).numpy()

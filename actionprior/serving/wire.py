@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, shorten
 
 DTYPES = {
     np.dtype(code).newbyteorder("<").str: np.dtype(code)
@@ -178,4 +178,4 @@ def _told(error: ValueError) -> str:
         return "it is nested too deeply"
     if isinstance(error, msgpack.ExtraData):
         return "bytes follow its end"
-    return str(error)[:200] or "it has a byte that no type begins with"
+    return shorten(error) if str(error) else "it has a byte that no type begins with"

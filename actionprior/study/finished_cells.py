@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from actionprior.files.atomic import write_json
 from actionprior.study.grid import Cell, Grid
 from actionprior.study.plan import Study
 from actionprior.study.recipe import Recipe
 from actionprior.study.run_outputs import Measured, Measurement
-from actionprior.study.table import Row, Table, select, write_json
+from actionprior.study.table import Row, Table, select
 
 _SECONDS = "seconds_a_step"  # key of ``Measured.seconds_per_step`` in files; 0.1.0 wrote it so
 

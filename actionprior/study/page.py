@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from actionprior.files.atomic import write_text
 from actionprior.study.arm_summaries import Summary, seconds_of, summaries
 from actionprior.study.drawing import Figure
 from actionprior.study.group_errors import GroupError, group_errors
@@ -77,7 +78,7 @@ def write_page(
     parts += ["## Start and cost", _cost_table(results)]
     parts += ["## What the arms are", _definitions(results)]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+    write_text("\n\n".join(part for part in parts if part) + "\n", page)
 
 
 def target_table(found: Iterable[Finding]) -> str:

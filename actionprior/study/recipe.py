@@ -1,7 +1,6 @@
 """Recipes changed by dotted names, and the identity of a configuration."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, shorten
+from actionprior.files.digest import digest
 
 Recipe = dict[str, Any]
 
@@ -30,7 +30,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text("utf-8"))
     except yaml.YAMLError as error:
-        raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise StudyError(f"{path} is not YAML: {shorten(error, 500)}") from None
     if not isinstance(found, dict):
         raise StudyError(f"{path} holds {type(found).__name__}, expected a mapping")
     return found
@@ -65,7 +65,7 @@ def member(recipe: Mapping[str, Any], class_name: str) -> dict[str, Any] | None:
 def identity(configuration: object) -> str:
     """16 hexadecimal digits of the SHA-256 of plain data, whatever the order of its keys."""
     text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(text)[:16]
 
 
 def _child(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  YAML

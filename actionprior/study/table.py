@@ -3,15 +3,14 @@
 Axes: S seeds, T tasks, N rollouts (scenes) a task.
 """
 
-import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from actionprior.files.atomic import atomic_file
 from actionprior.study.recipe import StudyError
 from actionprior.study.statistics import Array
 
@@ -65,11 +64,9 @@ def write_table(rows: Table, stem: Path) -> None:
     import pandas as pd
 
     frame = pd.DataFrame(list(rows), columns=list(Row._fields))
-    stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, write in ((".parquet", frame.to_parquet), (".csv", frame.to_csv)):
-        partial = stem.with_name(f".{stem.name}{suffix}.{os.getpid()}")
-        write(partial, index=False)
-        partial.replace(stem.with_name(stem.name + suffix))
+        with atomic_file(stem.with_name(stem.name + suffix)) as part:
+            write(part, index=False)
 
 
 def read_table(path: Path) -> list[Row]:
@@ -94,13 +91,6 @@ def read_table(path: Path) -> list[Row]:
     if list(frame.columns) != list(Row._fields):
         raise StudyError(f"{path} has columns {list(frame.columns)}, expected {list(Row._fields)}")
     return [Row(*values) for values in frame.itertuples(index=False)]
-
-
-def write_json(data: object, path: Path) -> None:
-    """Write plain data as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
-    partial.replace(path)
 
 
 class Paired(NamedTuple):

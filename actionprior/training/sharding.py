@@ -35,7 +35,7 @@ from actionprior.checkpoints.formats import migrate
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.checkpoints.shards import my_rows, on_all_ranks
-from actionprior.errors import UserError
+from actionprior.errors import UserError, shorten
 from actionprior.training.layers import repeated_layers
 
 TRAINED = "current_model_state"  # Lightning's key of the weights behind the averages
@@ -129,9 +129,8 @@ class ShardedStrategy(ModelParallelStrategy):
         try:
             set_model_state_dict(self.model, weights, options=options)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"{path}: weights do not fit the model ({reason[:200]})"
+                f"{path}: weights do not fit the model ({shorten(error)})"
             ) from error
         try:
             for optimizer, saved in zip(self.optimizers, states, strict=False):

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from actionprior.data import DataError
+from actionprior.files.atomic import atomic_replace
 
 ImageArray = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int, int]
@@ -129,7 +130,7 @@ class ImageCache:
                         return Outcome.NO_ROOM
                     with part.open("r+b") as file:
                         _write(file, shape, images())
-                    os.replace(part, path)
+                    atomic_replace(part, path)
                 finally:
                     part.unlink(missing_ok=True)
         except Timeout:

@@ -5,12 +5,12 @@ Images of either may also lie in the data files, in which case no video is neede
 left where they are published and be read from there, through fsspec.
 """
 
-import hashlib
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
+from actionprior.files.digest import digest
 from data_modules.lerobot.columns import Columns
 from data_modules.lerobot.remote import listing, published_at
 from data_modules.lerobot.source import fingerprint, is_old
@@ -130,7 +130,7 @@ class CameraFiles:
         if self.url is None:
             return fingerprint(self.columns.root, ("meta", "data", "videos"))
         told = [self.url, fingerprint(self.columns.root), *sorted(self._listing.items())]
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+        return digest(repr(told))
 
     # ---- parts --------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
+from actionprior.errors import shorten
 from data_modules.images.cache import (
     CachedImages,
     ImageArray,
@@ -80,10 +81,9 @@ class FrameImages:
             for images in chunks:
                 yield images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
         except Exception as error:
-            told = str(error).partition("\n")[0]
             raise DataError(
                 f"{source}: frames {rows[0]} to {rows[-1]} of episode {episode} cannot be decoded "
-                f"({told})"
+                f"({shorten(error)})"
             ) from error
 
     def each(self, episode: int, camera: str, rows: IntArray) -> Iterator[ImageArray]:

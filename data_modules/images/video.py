@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from actionprior.data import DataError
+from actionprior.errors import shorten
 from data_modules.lerobot.source import AnyArray
 
 DECODERS = ("torchcodec", "pyav")
@@ -32,10 +33,9 @@ def choose_decoder(wanted: str) -> str:
         import torchcodec.decoders  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         if wanted == "torchcodec":
-            told = str(error).strip().partition("\n")[0]
             raise DataError(
-                f"video_backend is 'torchcodec', which does not load here ({told}); it needs "
-                "FFmpeg 4 to 8 on the system: install that, or take 'auto' or 'pyav'"
+                f"video_backend is 'torchcodec', which does not load here ({shorten(error)}); it "
+                "needs FFmpeg 4 to 8 on the system: install that, or take 'auto' or 'pyav'"
             ) from error
         return "pyav"
     return "torchcodec"

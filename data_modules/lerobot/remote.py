@@ -5,7 +5,6 @@ column but images. It is made once, and anew when what is published changes. Vid
 read from the publisher when they are looked at.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actionprior.data import DataError
+from actionprior.errors import shorten
+from actionprior.files.digest import digest
 from actionprior.files.folders import atomic_folder
 from data_modules.lerobot.store import cache_folder
 
@@ -47,9 +48,9 @@ def listing(url: str, folders: Sequence[str]) -> dict[str, str]:
                 marks = " ".join(str(told[mark]) for mark in _VERSION_MARKS if mark in told)
                 found[name.removeprefix(home).lstrip("/")] = marks
     except Exception as error:
-        told = str(error).partition("\n")[0]
         raise DataError(
-            f"{url}: {' and '.join(folders)} cannot be read there ({type(error).__name__}: {told})"
+            f"{url}: {' and '.join(folders)} cannot be read there "
+            f"({type(error).__name__}: {shorten(error)})"
         ) from error
     if strange := [name for name in found if ".." in PurePosixPath(name).parts]:
         raise DataError(f"{url}: names {strange[0]!r}, which is not inside it")
@@ -68,7 +69,7 @@ def local_folder(place: str) -> Path:
 def copy_folder(url: str) -> Path:
     """Where the light copy of a URL is kept."""
     url = url.rstrip("/")
-    name = f"{PurePosixPath(url).name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    name = f"{PurePosixPath(url).name}-{digest(url)[:12]}"
     return cache_folder("datasets") / name
 
 
@@ -149,8 +150,7 @@ def _copy(url: str, names: list[str], folder: Path) -> None:
                 done.result()
             except Exception as error:
                 pool.shutdown(cancel_futures=True)
-                told = str(error).partition("\n")[0]
-                raise OSError(f"{name}: {type(error).__name__}: {told}") from error
+                raise OSError(f"{name}: {type(error).__name__}: {shorten(error)}") from error
 
 
 def _copy_columns(system: Any, source: str, target: Path) -> None:  # noqa: ANN401  fsspec's, untyped

@@ -4,7 +4,6 @@ lerobot itself accepts missing files (it then asks the hub) and takes ten CPU-se
 what Stage 1 needs is read here with pyarrow, and what is wrong is refused in one sentence.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
+from actionprior.files.digest import digest
 
 AnyArray = npt.NDArray[Any]
 
@@ -58,7 +58,7 @@ def is_old(info: dict[str, Any]) -> bool:
 
 def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
     """Changes with the dataset: its info; names, sizes and times of the files in ``folders``."""
-    digest = hashlib.sha256((root / "meta" / "info.json").read_bytes())
+    content: list[str | bytes] = [(root / "meta" / "info.json").read_bytes()]
     for folder in folders:
         # Links are followed as reading follows them; Path.rglob does not.
         walk = os.walk(root / folder, followlinks=True)
@@ -66,9 +66,8 @@ def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
             if not path.is_file():  # a link to nothing
                 continue
             stat = path.stat()
-            told = f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n"
-            digest.update(told.encode())
-    return digest.hexdigest()
+            content.append(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n")
+    return digest(*content)
 
 
 def feature_names(feature: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ The store is named by its source and by a fingerprint of it: a source that has c
 extracted anew, and what was made of it before is removed.
 """
 
-import hashlib
 import logging
 import os
 import shutil
@@ -24,6 +23,7 @@ from actionprior.data.column_store import (
     write_store,
 )
 from actionprior.data.pseudo_random import IntArray
+from actionprior.files.digest import digest
 from data_modules.lerobot.source import (
     AnyArray,
     check_episodes,
@@ -77,7 +77,7 @@ def open_cached_store(root: Path, name: str, make: Callable[[StoreWriter], None]
     """
     from filelock import FileLock
 
-    source = hashlib.sha256(f"{root.resolve()} {name}".encode()).hexdigest()[:12]
+    source = digest(f"{root.resolve()} {name}")[:12]
     prefix, state = f"{root.name}-{source}-", fingerprint(root)
     folder = cache_folder("trajectories") / f"{prefix}{state[:16]}-{FORMAT}"
     try:

@@ -7,7 +7,6 @@ recording, and done about it, is printed and kept in the dataset's ``CONVERSION.
 """
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from recordings import READERS, Episode, Recording, RecordingError, check
+
+from actionprior.files.folders import atomic_folder
 
 CAMERA_KEY = "observation.images.cam_high"
 
@@ -64,16 +65,9 @@ def convert(source: Path, target: Path, videos: bool, max_episodes: int | None =
     said = [f"{source.name}: {len(recording.episodes)} episodes, {frames} frames → {target}"]
     said += [f"  - {note}" for note in recording.notes]
     print("\n".join(said), flush=True)
-    building = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(building, ignore_errors=True)  # of a killed run
-    try:
+    with atomic_folder(target) as building:
         _write(recording, building, target.name)
         (building / "CONVERSION.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(building, target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _write(recording: Recording, folder: Path, name: str) -> None:

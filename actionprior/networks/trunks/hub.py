@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
 
-from actionprior.errors import UserError
-from actionprior.networks.trunks.messages import in_brief
+from actionprior.errors import UserError, shorten
 
 FOLDER, REPOSITORY = "local-dir:", "hf-hub:"
 """What such a source starts with, as in open_clip and timm."""
@@ -63,4 +62,4 @@ def _find(source: str, names: Sequence[str]) -> Path:
             return Path(hf_hub_download(repository, name, revision=revision or None))
         except Exception as error:  # of many kinds: no such name, no network, not in the cache
             last = error
-    raise UserError(f"{source}: {wanted} cannot be had ({in_brief(last)})") from last
+    raise UserError(f"{source}: {wanted} cannot be had ({shorten(last)})") from last

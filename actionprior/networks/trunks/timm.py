@@ -5,9 +5,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, near_matches, shorten
 from actionprior.networks.trunks.hub import hub_model, is_hub_source
-from actionprior.networks.trunks.messages import in_brief, near_matches
 from actionprior.networks.trunks.towers import (
     ImageTower,
     TextTower,
@@ -129,7 +128,7 @@ def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
         raise
     except Exception as error:  # of many kinds: network, pickle, keys, shapes
         what = f"weights {pretrained!r} of timm model {model}" if pretrained else model
-        raise UserError(f"{what} cannot be loaded: {in_brief(error)}") from error
+        raise UserError(f"{what} cannot be loaded: {shorten(error)}") from error
     return cast(nn.Module, built)
 
 

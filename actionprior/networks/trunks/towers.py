@@ -11,11 +11,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from actionprior.errors import UserError, missing_extra
+from actionprior.errors import UserError, missing_extra, near_matches, shorten
 from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
-from actionprior.networks.trunks.messages import in_brief, near_matches
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 
 _HUB_CONFIG = "open_clip_config.json"
@@ -96,7 +95,7 @@ def clip_parts(
             )
     except Exception as error:  # of many kinds: network, pickle, keys, shapes
         what = f"weights {pretrained!r} of open_clip model {model}" if pretrained else model
-        raise UserError(f"{what} cannot be loaded: {in_brief(error)}") from error
+        raise UserError(f"{what} cannot be loaded: {shorten(error)}") from error
     return ClipParts(
         clip.visual,
         clip.text,
@@ -136,7 +135,7 @@ class TextTower(nn.Module):
             ) from error
         except Exception as error:  # no network, nothing in the cache, a damaged file
             raise UserError(
-                f"the tokeniser of open_clip model {model} cannot be loaded: {in_brief(error)}"
+                f"the tokeniser of open_clip model {model} cannot be loaded: {shorten(error)}"
             ) from error
         self.tower, self.cache, self.frozen = tower, TextCache(), freeze
         if freeze:
@@ -232,7 +231,7 @@ class ImageTower(nn.Module):
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the image tower does not take images of {size[0]} by {size[1]} pixels: "
-                f"{in_brief(error)}"
+                f"{shorten(error)}"
             ) from error
         self.width = self.map_size[0]
 

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from actionprior.errors import UserError
+from actionprior.errors import UserError, near_matches
 from actionprior.networks.trunks.lora import Layer, add_lora, updatable
-from actionprior.networks.trunks.messages import near_matches
 
 _OPEN_CLIP = {
     "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb)",
