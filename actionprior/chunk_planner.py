@@ -53,7 +53,7 @@ class ChunkPolicy(Protocol):
         """
 
 
-class Pair(NamedTuple):
+class ExecutedStep(NamedTuple):
     """A state and the action that was executed from it, in the robot's own order and units."""
 
     state: FloatArray  # (n_s,)
@@ -75,10 +75,10 @@ class Memory:
     history_length: int
     instruction: str = ""
     plans: int = 0
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[ExecutedStep] = field(default_factory=list)
 
     @property
-    def history(self) -> list[Pair]:
+    def history(self) -> list[ExecutedStep]:
         """The last H_h pairs, oldest first; fewer at the episode's start."""
         return self.pairs[max(0, len(self.pairs) - self.history_length) :]
 
@@ -89,7 +89,7 @@ class Memory:
         return torch.randn(chunk_length, ACTION_WIDTH, generator=generator, dtype=torch.float32)
 
 
-class Question(NamedTuple):
+class ChunkRequest(NamedTuple):
     """What a policy is asked for B chunks: taken at once, answered when there is time."""
 
     observation: Observation
@@ -122,13 +122,13 @@ class Planner:
         self.robot = policy.embodiments[self.index]
         self.device = device
 
-    def ask(
+    def request(
         self,
         memories: Sequence[Memory],
         states: FloatArray,
         images: Images | None,
         committed: Sequence[FloatArray] | None = None,
-    ) -> Question:
+    ) -> ChunkRequest:
         """What the policy is to answer for B episodes; each counts one plan more.
 
         Args:
@@ -151,15 +151,15 @@ class Planner:
                 torch.from_numpy(action_BHA).to(self.device), steps_B.to(self.device)
             )
         seen = observe(memories, states, images, self.robot, self.index, self.device)
-        return Question(seen, noise_BHA.to(self.device), under_way)
+        return ChunkRequest(seen, noise_BHA.to(self.device), under_way)
 
-    def answer(self, question: Question) -> FloatArray:
+    def predict(self, request: ChunkRequest) -> FloatArray:
         """Actions (B, H, n_a) in the robot's order and units.
 
         Raises:
             PolicyError: the chunk has another shape.
         """
-        seen, noise_BHA, committed = question
+        seen, noise_BHA, committed = request
         with torch.no_grad():
             if committed is None:  # no more than this is asked of a policy that is not held up
                 chunk = self.policy.predict_chunk(seen, noise_BHA)

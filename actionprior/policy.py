@@ -17,12 +17,12 @@ from torch import Tensor
 from actionprior.batch import Committed, Observation
 from actionprior.checkpoints.folder import load_policy_network
 from actionprior.chunk_planner import (
+    ChunkRequest,
+    ExecutedStep,
     Images,
     Memory,
-    Pair,
     Planner,
     PolicyError,
-    Question,
     check_execution,
     require_finite,
 )
@@ -34,7 +34,7 @@ from actionprior.networks.trunks.base import Trunk
 DEFAULT_EXECUTE_STEPS = 8
 
 
-class Sensed(NamedTuple):
+class CheckedObservation(NamedTuple):
     """A checked observation."""
 
     state: FloatArray  # (n_s,)
@@ -160,8 +160,8 @@ class Policy:
             PolicyError: a missing key, wrong shape or type, or NaN, naming the key; or the chunk is
                 not finite.
         """
-        sensed = self.sense(observation)
-        return self._chunk(sensed)
+        observed = self.check_observation(observation)
+        return self._chunk(observed)
 
     def select_action(self, observation: Mapping[str, Any]) -> FloatArray:
         """The next action (n_a,), taken as executed: see :meth:`executed`.
@@ -169,13 +169,13 @@ class Policy:
         Raises:
             PolicyError: as ``predict_chunk``.
         """
-        sensed = self.sense(observation)
+        observed = self.check_observation(observation)
         if self.ensemble is not None:
-            action = self._ensembled(sensed, self.ensemble)
+            action = self._ensembled(observed, self.ensemble)
         else:
-            self._refill(sensed)
+            self._refill(observed)
             action = self._queue.popleft()
-        self.memory.pairs = [*self.memory.history, Pair(sensed.state, action)]
+        self.memory.pairs = [*self.memory.history, ExecutedStep(observed.state, action)]
         self._step += 1
         return action.copy()
 
@@ -194,7 +194,7 @@ class Policy:
                 f"the executed action has shape {value.shape}, expected {selected.shape}"
             )
         require_finite(value, self.robot, "the executed action")
-        self.memory.pairs[-1] = Pair(state, value)
+        self.memory.pairs[-1] = ExecutedStep(state, value)
 
     def remember(self, states: FloatArray, actions: FloatArray) -> None:
         """Tell what a loop of one's own executed since the last :meth:`predict_chunk`.
@@ -218,34 +218,36 @@ class Policy:
         require_finite(rows[1], self.robot, "the actions to remember")
         if not np.isfinite(rows[0]).all():
             raise PolicyError("the states to remember are not finite")
-        pairs = [Pair(state, action) for state, action in zip(*rows, strict=True)]
+        pairs = [ExecutedStep(state, action) for state, action in zip(*rows, strict=True)]
         self.memory.pairs = [*self.memory.history, *pairs]
 
-    def sense(self, observation: Mapping[str, Any]) -> Sensed:
+    def check_observation(self, observation: Mapping[str, Any]) -> CheckedObservation:
         """Check an observation and take from it what the policy sees.
 
         Raises:
             PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
         """
-        return sense(observation, self.robot)
+        return check_observation(observation, self.robot)
 
     # ---- planning -------------------------------------------------------------------------
 
-    def _chunk(self, sensed: Sensed) -> FloatArray:
-        return self._answer(self._question(sensed))
+    def _chunk(self, observed: CheckedObservation) -> FloatArray:
+        return self._predict(self._request(observed))
 
-    def _answer(self, question: Question) -> FloatArray:
-        chunk: FloatArray = self.planner.answer(question)[0]
+    def _predict(self, request: ChunkRequest) -> FloatArray:
+        chunk: FloatArray = self.planner.predict(request)[0]
         require_finite(chunk, self.robot, "the policy's chunk")
         return chunk
 
-    def _question(self, sensed: Sensed, committed: FloatArray | None = None) -> Question:
-        self.memory.instruction = sensed.task
-        images = None if sensed.images is None else sensed.images[None]
+    def _request(
+        self, observed: CheckedObservation, committed: FloatArray | None = None
+    ) -> ChunkRequest:
+        self.memory.instruction = observed.task
+        images = None if observed.images is None else observed.images[None]
         under_way = None if committed is None else [committed]
-        return self.planner.ask([self.memory], sensed.state[None], images, under_way)
+        return self.planner.request([self.memory], observed.state[None], images, under_way)
 
-    def _refill(self, sensed: Sensed) -> None:
+    def _refill(self, observed: CheckedObservation) -> None:
         """See that there is an action to execute; with a delay, plan ahead of need."""
         last = self.execute_steps + self.delay_steps
         if not self._queue and self._coming is not None:
@@ -253,14 +255,14 @@ class Policy:
             self.late_plans += not coming.done()
             self._queue.extend(coming.result()[self.delay_steps : last])
         if not self._queue:
-            self._queue.extend(self._chunk(sensed)[:last])
+            self._queue.extend(self._chunk(observed)[:last])
         if self._background and self._coming is None and len(self._queue) == self.delay_steps:
-            question = self._question(sensed, np.stack(self._queue))
-            self._coming = self._background.submit(self._answer, question)
+            request = self._request(observed, np.stack(self._queue))
+            self._coming = self._background.submit(self._predict, request)
 
-    def _ensembled(self, sensed: Sensed, m: float) -> FloatArray:
+    def _ensembled(self, observed: CheckedObservation, m: float) -> FloatArray:
         if self._step % self.execute_steps == 0:
-            self._chunks.append((self._step, self._chunk(sensed)))
+            self._chunks.append((self._step, self._chunk(observed)))
         while self._step - self._chunks[0][0] >= self.network.chunk_length:
             self._chunks.popleft()
         said_NA = self.robot.action_to_unified(
@@ -302,18 +304,18 @@ class _InPrecision:
             return self._network.predict_chunk(observation, noise_BHA, committed)
 
 
-def observed_keys(robot: Embodiment) -> list[str]:
+def observation_keys(robot: Embodiment) -> list[str]:
     """What an observation of a robot holds; one without a state is asked for none."""
     return [*([robot.state_key] if robot.state else []), *robot.cameras, "task"]
 
 
-def sense(observation: Mapping[str, Any], robot: Embodiment) -> Sensed:
+def check_observation(observation: Mapping[str, Any], robot: Embodiment) -> CheckedObservation:
     """Check an observation of a robot and take from it what a policy sees.
 
     Raises:
         PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
     """
-    wanted = observed_keys(robot)
+    wanted = observation_keys(robot)
     if missing := [key for key in wanted if key not in observation]:
         raise PolicyError(
             f"the observation lacks {', '.join(map(repr, missing))}; "
@@ -337,7 +339,7 @@ def sense(observation: Mapping[str, Any], robot: Embodiment) -> Sensed:
     if len({image.shape for image in images}) > 1:
         sizes = {key: i.shape for key, i in zip(robot.cameras, images, strict=True)}
         raise PolicyError(f"images differ in size: {sizes}; expected one size for all")
-    return Sensed(state, np.stack(images) if images else None, task)
+    return CheckedObservation(state, np.stack(images) if images else None, task)
 
 
 def _image(value: object, key: str) -> Images:

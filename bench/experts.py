@@ -12,7 +12,7 @@ import numpy as np
 
 from actionprior.envs import ENV_IDS
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 
 
 class Outcome(NamedTuple):
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def run_episode(env: TabletopEnv, expert: Expert, seed: int) -> Outcome:
+def run_episode(env: TabletopEnv, expert: TabletopExpert, seed: int) -> Outcome:
     """Roll the expert out once, up to the task's step limit."""
     start = time.process_time()
     env.reset(seed=seed)
@@ -56,7 +56,7 @@ def main() -> None:
         made = gym.make(env_id, images=False, control_mode=options.control_mode)
         env = made.unwrapped
         assert isinstance(env, TabletopEnv)  # the suite's ids are
-        expert = Expert(env, human=options.human)
+        expert = TabletopExpert(env, human=options.human)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         outcomes = [run_episode(env, expert, seed) for seed in seeds]
         env.close()

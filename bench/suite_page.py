@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actionprior.envs import SUITE, env_id
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.files.atomic import write_text
 from bench.experts import Outcome, run_episode
 
@@ -49,7 +49,7 @@ def suite_page(page: Path, seeds: int) -> dict[str, int]:
         for task in tasks:
             name = env_id(robot, task)
             env = _made(name, images=False)
-            outcomes = [run_episode(env, Expert(env), seed) for seed in range(seeds)]
+            outcomes = [run_episode(env, TabletopExpert(env), seed) for seed in range(seeds)]
             env.close()
             found[name] = sum(o.success for o in outcomes)
             print(f"{name}: {found[name]} of {seeds}", flush=True)
@@ -75,7 +75,7 @@ def _draw(name: str, seed: int, steps: int, file: Path) -> str:
 
     env = _made(name, images=False)
     env.reset(seed=seed)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     expert.reset(seed)
     frames: list[NDArray[np.uint8]] = []
     for step in range(steps + 1):

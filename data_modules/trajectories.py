@@ -259,7 +259,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
             sizes[camera] = files.size(camera)
             # Videos on the hub or in object storage are fetched, or read, when they are needed.
             elsewhere = on_hub or is_url(place) or robot.video_urls
-            if not elsewhere and (lacking := files.without_video()):
+            if not elsewhere and (lacking := files.episodes_without_video()):
                 absent[camera] = lacking
         return Contents(
             Recording(columns.action_Na, columns.state_Ns, columns.lengths_E, place),

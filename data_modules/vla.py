@@ -20,7 +20,7 @@ from data_modules.images.camera_files import CameraFiles, Size
 from data_modules.images.frames import CachedFrameImages, FrameImages, FrameToDecode, fill_cache
 from data_modules.images.video import choose_decoder
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
-from data_modules.lerobot.remote import copy_folder, hub_url, is_url, published_at
+from data_modules.lerobot.remote import hub_snapshot_url, is_url, local_copy_folder, source_url
 from data_modules.lerobot.store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories
 
@@ -263,10 +263,10 @@ class LeRobotVLA(LeRobotTrajectories):
         """The columns; refuses a dataset that lacks a camera before anything is decoded."""
         columns = super().read_dataset(root, robot)
         urls = {
-            copy_folder(r) if is_url(r) else Path(r).expanduser(): url
+            local_copy_folder(r) if is_url(r) else Path(r).expanduser(): url
             for r, url in zip(robot.roots, robot.video_urls, strict=False)
         }
-        published = published_at(root) or (None if self.needs_videos else hub_url(root))
+        published = source_url(root) or (None if self.needs_videos else hub_snapshot_url(root))
         self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, published)))
         return columns
 

@@ -55,13 +55,13 @@ def test_a_delay_holds_what_is_under_way(robot: Any, execute: int) -> None:
     network = tiny_network([robot], prefix_steps=3)
     policy = Policy(network, execute_steps=execute, delay_steps=3)
     chunks: list[np.ndarray] = []
-    plain = policy.planner.answer
+    plain = policy.planner.predict
 
-    def noted(question: Any) -> np.ndarray:
-        chunks.append(plain(question)[0])
+    def noted(request: Any) -> np.ndarray:
+        chunks.append(plain(request)[0])
         return chunks[-1][None]
 
-    policy.planner.answer = noted  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = noted  # type: ignore[method-assign]  # a spy
     done = act(policy, 18)
     assert len(chunks) >= 3
     # A chunk begins with the three actions that the one before still executes, then takes over.
@@ -75,13 +75,13 @@ def test_a_delay_holds_what_is_under_way(robot: Any, execute: int) -> None:
 def test_a_plan_in_the_background_does_not_change_what_is_done() -> None:
     policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
     fast = act(policy, 20)
-    plain, hurry = policy.planner.answer, threading.Event()
+    plain, hurry = policy.planner.predict, threading.Event()
 
-    def slow(question: Any) -> np.ndarray:
+    def slow(request: Any) -> np.ndarray:
         hurry.wait(0.05)
-        return plain(question)
+        return plain(request)
 
-    policy.planner.answer = slow  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = slow  # type: ignore[method-assign]  # a spy
     np.testing.assert_array_equal(act(policy, 20), fast)
     assert policy.late_plans > 0  # the robot waited, and it is told
 
@@ -133,14 +133,14 @@ def test_angles_are_averaged_the_shorter_way_round() -> None:
 
 def test_a_plan_that_fails_in_the_background_is_told_once() -> None:
     policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
-    plain, failing = policy.planner.answer, threading.Event()
+    plain, failing = policy.planner.predict, threading.Event()
 
-    def answer(question: Any) -> np.ndarray:
+    def predict(request: Any) -> np.ndarray:
         if failing.is_set():
             raise RuntimeError("no memory left")
-        return plain(question)
+        return plain(request)
 
-    policy.planner.answer = answer  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = predict  # type: ignore[method-assign]  # a spy
     for step in range(4):
         policy.select_action(observation(ARM, step))
     failing.set()

@@ -359,7 +359,7 @@ def test_filmed_episodes_decode_again_frame_by_frame(tmp_path: Path) -> None:
 def test_replayed_demonstrations_succeed_in_the_suite() -> None:
     """Ties names, orders, units and step counts of suite and rollout together."""
     pytest.importorskip("pybullet", reason="the PyBullet suite needs the extra 'sim'")
-    from actionprior.envs.experts import Expert
+    from actionprior.envs.experts import TabletopExpert
     from actionprior.envs.recording import CAMERA_KEY, demonstrate
 
     joints = [f"joint_{i}" for i in range(1, 8)]
@@ -378,7 +378,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
         cameras=["front"],
     )
     env = gymnasium.make("actionprior/PandaReach-v0")
-    frames = demonstrate(env.unwrapped, Expert(env), seed=50)  # type: ignore[arg-type]  # Gymnasium: any environment
+    frames = demonstrate(env.unwrapped, TabletopExpert(env), seed=50)  # type: ignore[arg-type]  # Gymnasium: any environment
     env.close()
     assert frames is not None
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import (
-    Recording,
-    Task,
+    RecordingSummary,
+    TaskToRecord,
     check_recording,
     write_demonstrations,
 )
@@ -37,7 +37,7 @@ def record(
     action_names: list[str] | None = None,
     use_videos: bool = False,
     overwrite: bool = False,
-) -> Recording:
+) -> RecordingSummary:
     """Record an expert's successful episodes; for a failed one the next seed is tried.
 
     The dataset holds ``observation.state``, ``action`` and the cameras, under the names of the
@@ -102,7 +102,7 @@ def record(
             )
         _check_agreement(ids, tasks)
         return write_demonstrations(
-            [Task(i, task.demonstrate) for i, task in zip(ids, tasks, strict=True)],
+            [TaskToRecord(i, task.demonstrate) for i, task in zip(ids, tasks, strict=True)],
             tasks[0].features,
             root,
             episodes_per_task=episodes,

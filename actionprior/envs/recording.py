@@ -10,15 +10,15 @@ import gymnasium as gym
 
 from actionprior.envs.arms.robots import ControlMode
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert, check_human
+from actionprior.envs.experts import TabletopExpert, check_human
 from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import (
+    DatasetFeatures,
     Demonstration,
-    Features,
-    Frame,
-    Recording,
-    Task,
+    RecordedFrame,
+    RecordingSummary,
+    TaskToRecord,
     check_recording,
     write_demonstrations,
 )
@@ -48,7 +48,7 @@ def record_demonstrations(
     progress: bool = True,
     human: float = 0.0,
     wordings: Wordings = "one",
-) -> Recording:
+) -> RecordingSummary:
     """Record expert episodes of one robot's tasks into one LeRobot dataset.
 
     Keys: ``observation.state`` and ``action`` (float32, named as the environment names them), and
@@ -109,17 +109,17 @@ def record_demonstrations(
         )
 
 
-def demonstrate(env: TabletopEnv, expert: Expert, seed: int) -> list[Frame] | None:
+def demonstrate(env: TabletopEnv, expert: TabletopExpert, seed: int) -> list[RecordedFrame] | None:
     """One expert episode from reset seed ``seed``, or None where the expert fails."""
     observation, _ = env.reset(seed=seed)
     expert.reset(seed)
-    frames: list[Frame] = []
+    frames: list[RecordedFrame] = []
     left = None
     settle = round(SETTLE_SECONDS * env.control_hz)
     for _ in range(env.step_limit + settle):
         action = expert()
         images = {CAMERA_KEY: observation["image"]} if "image" in observation else {}
-        frames.append(Frame(observation["state"], images, action))
+        frames.append(RecordedFrame(observation["state"], images, action))
         observation, _, success, _, _ = env.step(action)
         if left is not None:
             left -= 1
@@ -130,20 +130,22 @@ def demonstrate(env: TabletopEnv, expert: Expert, seed: int) -> list[Frame] | No
     return None
 
 
-def _task(env: TabletopEnv, human: float) -> Task:
-    expert = Expert(env, human=human)
+def _task(env: TabletopEnv, human: float) -> TaskToRecord:
+    expert = TabletopExpert(env, human=human)
 
     def episode(seed: int) -> Demonstration | None:
         frames = demonstrate(env, expert, seed)
         return None if frames is None else Demonstration(env.instruction, frames)
 
-    return Task(f"{env.robot_name} {env.task_name}", episode)
+    return TaskToRecord(f"{env.robot_name} {env.task_name}", episode)
 
 
-def _features(env: TabletopEnv) -> Features:
+def _features(env: TabletopEnv) -> DatasetFeatures:
     spaces = env.observation_space.spaces
     images = {CAMERA_KEY: spaces["image"].shape or ()} if "image" in spaces else {}
-    return Features(env.robot_name, env.control_hz, env.state_names, env.action_names, images)
+    return DatasetFeatures(
+        env.robot_name, env.control_hz, env.state_names, env.action_names, images
+    )
 
 
 def _check_agreement(envs: list[TabletopEnv]) -> None:

@@ -20,9 +20,9 @@ from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.checkpoints.folder import OURS, check_digest, check_format, write_folder
 from actionprior.checkpoints.policy import build_network, fill
 from actionprior.chunk_planner import (
+    ExecutedStep,
     Images,
     Memory,
-    Pair,
     Planner,
     PolicyError,
     check_execution,
@@ -36,7 +36,7 @@ from actionprior.flow_matching import sample_time
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.training import dataset_names, new_network
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.policy import DEFAULT_EXECUTE_STEPS, sense
+from actionprior.policy import DEFAULT_EXECUTE_STEPS, check_observation
 
 Batch = dict[str, Any]
 
@@ -159,7 +159,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             self._queue = deque(chunk_BHa[:, :steps].swapaxes(0, 1))
         action_Ba = self._queue.popleft()
         for memory, state, action in zip(self._memories, sensed.states, action_Ba, strict=True):
-            memory.pairs = [*memory.history, Pair(state, action)]
+            memory.pairs = [*memory.history, ExecutedStep(state, action)]
         return self._for_lerobot(action_Ba)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # LeRobot would compile what is around the network, too
@@ -200,14 +200,14 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
                 f"the batch is of {count} episodes, expected {len(self._memories)} until reset()"
             )
 
-    def _plan(self, sensed: "_Sensed", under_way: FloatArray | None) -> FloatArray:
+    def _plan(self, sensed: "_CheckedBatch", under_way: FloatArray | None) -> FloatArray:
         self.network.prior.normalizer.require_fitted()
         self._planner.device = self._device
         for memory, task in zip(self._memories, sensed.tasks, strict=True):
             memory.instruction = task
         committed = None if under_way is None else list(under_way)
-        question = self._planner.ask(self._memories, sensed.states, sensed.images, committed)
-        chunk = self._planner.answer(question)
+        question = self._planner.request(self._memories, sensed.states, sensed.images, committed)
+        chunk = self._planner.predict(question)
         require_finite(chunk, self._planner.robot, "the policy's chunk")
         return chunk
 
@@ -234,7 +234,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
     def _device(self) -> torch.device:
         return self.network.prior.dataset_EPW.device
 
-    def _sense(self, batch: Batch) -> "_Sensed":
+    def _sense(self, batch: Batch) -> "_CheckedBatch":
         robot = self._planner.robot
         wanted = [*([robot.state_key] if robot.state else []), *robot.cameras]
         if missing := [key for key in wanted if key not in batch]:
@@ -254,7 +254,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         images = {key: _pixels(batch[key], key) for key in robot.cameras}
         tasks = batch.get("task") or [""] * count
         rows = [
-            sense(
+            check_observation(
                 {robot.state_key: states[k], "task": tasks[k] or self.config.default_task}
                 | {key: value[k] for key, value in images.items()},
                 robot,
@@ -262,7 +262,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             for k in range(count)
         ]
         seen = [row.images for row in rows if row.images is not None]
-        return _Sensed(
+        return _CheckedBatch(
             np.stack([row.state for row in rows]),
             np.stack(seen) if seen else None,
             [row.task for row in rows],
@@ -327,7 +327,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         return [{"params": rest}, *groups]
 
 
-class _Sensed(NamedTuple):
+class _CheckedBatch(NamedTuple):
     """A checked batch of observations."""
 
     states: FloatArray  # (B, n_s)

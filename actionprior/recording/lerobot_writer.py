@@ -28,7 +28,7 @@ BLOCKS = 900
 _log = logging.getLogger(__name__)
 
 
-class Frame(NamedTuple):
+class RecordedFrame(NamedTuple):
     """One step: the observation and the action that was chosen on it.
 
     Attributes:
@@ -46,10 +46,10 @@ class Demonstration(NamedTuple):
     """One episode that succeeded, and its task in words."""
 
     instruction: str
-    frames: list[Frame]
+    frames: list[RecordedFrame]
 
 
-class Task(NamedTuple):
+class TaskToRecord(NamedTuple):
     """One of the tasks that are recorded.
 
     Attributes:
@@ -61,7 +61,7 @@ class Task(NamedTuple):
     demonstrate: Callable[[int], Demonstration | None]
 
 
-class Features(NamedTuple):
+class DatasetFeatures(NamedTuple):
     """What the dataset holds of each frame.
 
     Attributes:
@@ -79,7 +79,7 @@ class Features(NamedTuple):
     images: Mapping[str, tuple[int, ...]]
 
 
-class Recording(NamedTuple):
+class RecordingSummary(NamedTuple):
     """What was recorded.
 
     Attributes:
@@ -113,15 +113,15 @@ def check_recording(root: Path, episodes_per_task: int, seed: int, overwrite: bo
 
 
 def write_demonstrations(
-    tasks: Sequence[Task],
-    features: Features,
+    tasks: Sequence[TaskToRecord],
+    features: DatasetFeatures,
     root: Path,
     *,
     episodes_per_task: int,
     seed: int = 0,
     use_videos: bool = False,
     progress: bool = True,
-) -> Recording:
+) -> RecordingSummary:
     """Record episodes of one robot's tasks into one LeRobot dataset; what stood there is replaced.
 
     Frame ``t`` holds the observation at ``t`` and the action taken on it. Images are lossless PNG
@@ -176,10 +176,10 @@ def write_demonstrations(
         shutil.rmtree(building / "images", ignore_errors=True)
     discarded = sum(failed)
     _log.info("recorded %d episodes (%d discarded) at %s", total, discarded, root)
-    return Recording(root, total, frame_count, discarded, next_seed)
+    return RecordingSummary(root, total, frame_count, discarded, next_seed)
 
 
-def _create(features: Features, name: str, folder: Path, use_videos: bool) -> Any:  # noqa: ANN401  lerobot is untyped
+def _create(features: DatasetFeatures, name: str, folder: Path, use_videos: bool) -> Any:  # noqa: ANN401  lerobot is untyped
     # Imported here: lerobot takes ten CPU-seconds to import.
     dataset_class: Any = importlib.import_module("lerobot.datasets").LeRobotDataset
     columns: dict[str, dict[str, Any]] = {
@@ -208,7 +208,7 @@ def _vector(names: Sequence[str]) -> dict[str, Any]:
     return {"dtype": "float32", "shape": (len(names),), "names": list(names)}
 
 
-def _row(frame: Frame, instruction: str) -> dict[str, Any]:
+def _row(frame: RecordedFrame, instruction: str) -> dict[str, Any]:
     vectors = {"observation.state": frame.state, "action": frame.action}
     return {**vectors, **frame.images, "task": instruction}
 

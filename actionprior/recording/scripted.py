@@ -11,16 +11,16 @@ from gymnasium.spaces import Box
 
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
-from actionprior.recording.lerobot_writer import Demonstration, Features, Frame
+from actionprior.recording.lerobot_writer import DatasetFeatures, Demonstration, RecordedFrame
 from actionprior.rollout import ObservationMap, RolloutError
-from actionprior.rollout.fit import find_space
+from actionprior.rollout.compatibility import find_space
 from actionprior.rollout.robot_env import RobotEnv, RobotObservation
 
 Environment = gymnasium.Env[Any, Any]
 
 
-class Recorded(NamedTuple):
-    """What is recorded of an environment: the ``Body`` that it is asked for."""
+class RecordedRobot(NamedTuple):
+    """What is recorded of an environment: a ``RobotInterface``."""
 
     name: str
     control_hz: float
@@ -36,7 +36,7 @@ def whole_body(
     robot: str = "",
     control_hz: float | None = None,
     action_names: list[str] | None = None,
-) -> Recorded:
+) -> RecordedRobot:
     """All that an environment's vectors hold, under its own names where it has any.
 
     Args:
@@ -65,7 +65,7 @@ def whole_body(
     spaces = [find_space(env.observation_space, key) for key in observation_map.state_keys]
     entries = sum(s.shape[0] for s in spaces if isinstance(s, Box) and len(s.shape) == 1)
     named = observation_map.state_names or getattr(bare, "state_names", None)
-    return Recorded(
+    return RecordedRobot(
         robot or getattr(bare, "robot_name", ""),
         rate,
         list(named or _numbered("state", entries)),
@@ -104,7 +104,7 @@ class ScriptedTask:
         env: Environment,
         env_id: str,
         make_expert: Callable[[Environment], Any],
-        body: Recorded,
+        body: RecordedRobot,
         observation_map: ObservationMap,
         success_key: str | None = None,
         settle_steps: int = 0,
@@ -122,12 +122,12 @@ class ScriptedTask:
             )
 
     @property
-    def features(self) -> Features:
+    def features(self) -> DatasetFeatures:
         """What each frame holds."""
         body, space = self._body, self._env.observation_space
         assert isinstance(space, gymnasium.spaces.Dict)
         shape = (space["images"].shape or ())[1:] if body.cameras else ()
-        return Features(
+        return DatasetFeatures(
             body.name,
             round(body.control_hz),
             body.state_features,
@@ -145,7 +145,7 @@ class ScriptedTask:
         rng = np.random.default_rng(seed)
         if hasattr(self._expert, "reset"):
             self._expert.reset(seed)
-        frames: list[Frame] = []
+        frames: list[RecordedFrame] = []
         left: int | None = None
         over = False
         while not over:
@@ -184,9 +184,9 @@ class ScriptedTask:
             )
         return np.clip(action, space.low, space.high)
 
-    def _frame(self, observation: RobotObservation, action: FloatArray) -> Frame:
+    def _frame(self, observation: RobotObservation, action: FloatArray) -> RecordedFrame:
         images = dict(zip(self._body.cameras, observation.get("images", ()), strict=True))
-        return Frame(observation["state"], images, action)
+        return RecordedFrame(observation["state"], images, action)
 
 
 class _LastSeen(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -1,7 +1,7 @@
 """Rollouts of a chunk policy in any Gymnasium environment, without Lightning."""
 
 from actionprior.chunk_planner import ChunkPolicy
-from actionprior.rollout.fit import RENDER, ObservationMap, RolloutError
+from actionprior.rollout.compatibility import RENDER, ObservationMap, RolloutError
 from actionprior.rollout.results import EpisodeResult, RolloutResult, jerk, wilson_interval
 from actionprior.rollout.run import DEFAULT_SEED, rollout
 

@@ -9,7 +9,15 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Space
 
 from actionprior.embodiment import FloatArray
-from actionprior.rollout.fit import RENDER, Body, Fit, ObservationMap, RolloutError, find, render
+from actionprior.rollout.compatibility import (
+    RENDER,
+    Compatibility,
+    ObservationMap,
+    RobotInterface,
+    RolloutError,
+    find_entry,
+    render,
+)
 from actionprior.rollout.results import Frame
 
 RobotObservation = dict[str, npt.NDArray[Any]]
@@ -46,7 +54,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self,
         env: gymnasium.Env[Any, Any],
         env_id: str,
-        embodiment: Body,
+        embodiment: RobotInterface,
         observation_map: ObservationMap,
         success_key: str | None = None,
         filmed: frozenset[int] = frozenset(),
@@ -64,15 +72,15 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         if hasattr(env.unwrapped, "look_every"):
             env.unwrapped.look_every = look_every
         self._instruction = ""
-        fit = Fit(env, env_id, embodiment, observation_map)
-        fit.check_rate()
-        self._state_order = fit.state_order()
-        self._action_order, self.action_space = fit.action_order()
+        checks = Compatibility(env, env_id, embodiment, observation_map)
+        checks.check_rate()
+        self._state_order = checks.state_order()
+        self._action_order, self.action_space = checks.action_order()
         spaces: dict[str, Space[Any]] = {
             "state": Box(-np.inf, np.inf, (len(embodiment.state_features),), np.float32)
         }
         if embodiment.cameras:
-            spaces["images"] = fit.image_space()
+            spaces["images"] = checks.image_space()
         self._spaces, self.observation_space = spaces, Dict(spaces)
         self._last = {key: np.zeros(s.shape or (), s.dtype) for key, s in spaces.items()}
 
@@ -114,7 +122,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._last, float(reward), bool(terminated), bool(truncated), self._tell(info)
 
     def _observe(self, observation: object) -> RobotObservation:
-        parts = [find(observation, key) for key in self._map.state_keys]
+        parts = [find_entry(observation, key) for key in self._map.state_keys]
         state = np.concatenate(parts).astype(np.float32)
         typed: RobotObservation = {"state": state[self._state_order]}
         if self._robot.cameras:
@@ -126,7 +134,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _look(self, camera: int, observation: object) -> Frame:
         key = self._map.images[self._robot.cameras[camera]]
         if key != RENDER:
-            image: Frame = find(observation, key)
+            image: Frame = find_entry(observation, key)
             return image
         if self._steps % self._look_every:
             last: Frame = self._last["images"][camera]
@@ -195,7 +203,7 @@ def make_env(
 
 def make_robot_env(
     spec: EnvSpec,
-    embodiment: Body,
+    embodiment: RobotInterface,
     observation_map: ObservationMap,
     success_key: str | None,
     filmed: frozenset[int],

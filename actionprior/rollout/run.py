@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from actionprior.chunk_planner import ChunkPolicy, Images, Pair, Planner, check_execution
+from actionprior.chunk_planner import ChunkPolicy, ExecutedStep, Images, Planner, check_execution
 from actionprior.embodiment import FloatArray
+from actionprior.rollout.compatibility import ObservationMap, RolloutError
 from actionprior.rollout.episode import RunningEpisode
-from actionprior.rollout.fit import ObservationMap, RolloutError
 from actionprior.rollout.results import RolloutResult
 from actionprior.rollout.robot_env import RobotEnv, find_spec, make_robot_env
 
@@ -127,7 +127,7 @@ class _Planner(Planner):
         if self.delay_steps:
             width = len(self.robot.action_features)
             under_way = [np.array(e.queue, np.float32).reshape(-1, width) for e in episodes]
-        chunks = self.answer(self.ask(episodes, states, images, under_way))[:, : self._steps]
+        chunks = self.predict(self.request(episodes, states, images, under_way))[:, : self._steps]
         latency = time.perf_counter() - start
         for episode, queue in zip(episodes, chunks, strict=True):
             if not np.isfinite(queue).all():
@@ -162,7 +162,7 @@ def _run(envs: Environments, planner: _Planner, seeds: list[int]) -> dict[int, R
             wanted = episode.queue.popleft()
             actions[i] = np.clip(wanted, low, high)
             episode.clipped += int((actions[i] != wanted).sum())
-            episode.pairs.append(Pair(observation["state"][i].copy(), actions[i].copy()))
+            episode.pairs.append(ExecutedStep(observation["state"][i].copy(), actions[i].copy()))
         observation, reward, terminated, truncated, info = envs.step(actions)
         _note(slots, info)
         done = terminated | truncated

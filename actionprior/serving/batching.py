@@ -10,7 +10,7 @@ import numpy as np
 
 from actionprior.chunk_planner import Memory, Planner, PolicyError
 from actionprior.embodiment import FloatArray
-from actionprior.policy import Sensed
+from actionprior.policy import CheckedObservation
 
 
 class Answer(NamedTuple):
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 class _Waiting(NamedTuple):
     memory: Memory
-    sensed: Sensed
+    sensed: CheckedObservation
     committed: FloatArray | None
     answer: Future[Answer]
 
@@ -73,7 +73,7 @@ class Batcher:
         self._thread.start()
 
     def submit(
-        self, memory: Memory, sensed: Sensed, committed: FloatArray | None = None
+        self, memory: Memory, sensed: CheckedObservation, committed: FloatArray | None = None
     ) -> Future[Answer]:
         """Ask for a chunk; the future raises whatever the policy does."""
         answer: Future[Answer] = Future()
@@ -137,10 +137,10 @@ class Batcher:
         states = np.stack([waiting.sensed.state for waiting in batch])
         images = [w.sensed.images for w in batch if w.sensed.images is not None]
         committed = [w.committed for w in batch if w.committed is not None]
-        question = self._planner.ask(
+        question = self._planner.request(
             memories, states, np.stack(images) if images else None, committed or None
         )
-        return self._planner.answer(question)
+        return self._planner.predict(question)
 
 
 def _steps(waiting: _Waiting) -> int:

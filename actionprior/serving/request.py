@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from actionprior.chunk_planner import Memory, Pair, PolicyError
+from actionprior.chunk_planner import ExecutedStep, Memory, PolicyError
 from actionprior.embodiment import Embodiment, FloatArray
-from actionprior.policy import Sensed, observed_keys, sense
+from actionprior.policy import CheckedObservation, check_observation, observation_keys
 
 OPTIONAL = ("prompt", "reset", "executed", "states", "committed")
 
@@ -25,9 +25,9 @@ class Request(NamedTuple):
         committed: (d, n_a) actions that are under way already, from now on; None: none are.
     """
 
-    sensed: Sensed
+    sensed: CheckedObservation
     seed: int | None
-    executed: list[Pair]
+    executed: list[ExecutedStep]
     committed: FloatArray | None
 
 
@@ -41,7 +41,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
     Raises:
         PolicyError: a missing or an unknown key, wrong shape or type, or NaN, naming the key.
     """
-    observed = set(observed_keys(robot))
+    observed = set(observation_keys(robot))
     if unknown := [key for key in message if key not in observed and key not in OPTIONAL]:
         raise PolicyError(
             f"unknown keys {_short(unknown)}; robot {robot.name!r} has {sorted(observed)}, and "
@@ -52,7 +52,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
     observation = {key: _array(message[key]) for key in message if key in observed}
     if "prompt" in message:
         observation["task"] = message["prompt"]
-    sensed = sense(observation, robot)
+    sensed = check_observation(observation, robot)
     width = len(robot.action_features)
     committed = None
     if "committed" in message:
@@ -83,7 +83,7 @@ def _seed(reset: object) -> int | None:
     raise PolicyError(f"'reset' is {_told(reset)}, expected true, false or a seed of 0 or more")
 
 
-def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[Pair]:
+def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[ExecutedStep]:
     if ("executed" in message) != ("states" in message):
         raise PolicyError("'executed' and 'states' go together; found one of them")
     if "executed" not in message:
@@ -94,7 +94,7 @@ def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[Pair]:
         raise PolicyError(
             f"'executed' has {len(actions)} steps and 'states' {len(states)}; expected as many"
         )
-    return [Pair(state, action) for state, action in zip(states, actions, strict=True)]
+    return [ExecutedStep(state, action) for state, action in zip(states, actions, strict=True)]
 
 
 def _rows(message: Mapping[str, Any], key: str, width: int) -> FloatArray:

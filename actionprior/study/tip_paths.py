@@ -14,7 +14,7 @@ from actionprior.envs.arms.arm import base_turn
 from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.arms.robots import Robot, Station
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 
 
 class TipPath(NamedTuple):
@@ -45,7 +45,7 @@ def expert_path(env: TabletopEnv, seed: int) -> TipPath:
     Raises:
         UserError: the task has no expert.
     """
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     observation, _ = env.reset(seed=seed)
     expert.reset(seed)
     states, success = [observation["state"]], False

@@ -30,7 +30,7 @@ TURNS = 64
 UNFINISHED = ".part"
 
 
-class Outcome(Enum):
+class WriteOutcome(Enum):
     """How an attempt to write a file ended."""
 
     WHOLE = "it is there"
@@ -107,7 +107,7 @@ class ImageCache:
         images: Callable[[], Iterable[Tensor]],
         keep: Collection[Path],
         wait: bool,
-    ) -> Outcome:
+    ) -> WriteOutcome:
         """Write a file unless it is there; a killed process leaves nothing that looks whole.
 
         Args:
@@ -124,20 +124,20 @@ class ImageCache:
         try:
             with self._turn(part, wait):
                 if self.has(path, shape):
-                    return Outcome.WHOLE
+                    return WriteOutcome.WHOLE
                 try:
                     if not self._reserve(path, part, file_size(shape), keep):
-                        return Outcome.NO_ROOM
+                        return WriteOutcome.NO_ROOM
                     with part.open("r+b") as file:
                         _write(file, shape, images())
                     atomic_replace(part, path)
                 finally:
                     part.unlink(missing_ok=True)
         except Timeout:
-            return Outcome.BUSY
+            return WriteOutcome.BUSY
         except OSError as error:
             raise self._refused(error) from error
-        return Outcome.WHOLE
+        return WriteOutcome.WHOLE
 
     # ---- parts --------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
 from actionprior.files.digest import digest
 from data_modules.lerobot.columns import Columns
-from data_modules.lerobot.remote import listing, published_at
+from data_modules.lerobot.remote import list_remote_files, source_url
 from data_modules.lerobot.source import fingerprint, is_old
 
 Size = tuple[int, int]
@@ -93,7 +93,7 @@ class CameraFiles:
 
     def data_file(self, episode: int) -> str:
         """The path or URL of the parquet file that an episode's frames are in."""
-        home = published_at(self.columns.root) or self.columns.root
+        home = source_url(self.columns.root) or self.columns.root
         return f"{home}/{self._place('data_path', 'data', episode)}"
 
     def missing_videos(self, episodes: list[int]) -> dict[int, str]:
@@ -117,7 +117,7 @@ class CameraFiles:
                     )
         return wrong
 
-    def without_video(self) -> list[int]:
+    def episodes_without_video(self) -> list[int]:
         """Episodes that lack the video of one of the cameras, or of which no place is told."""
         episodes = list(range(len(self.columns.lengths_E)))
         try:
@@ -142,7 +142,7 @@ class CameraFiles:
     def _listing(self) -> dict[str, str]:
         """The videos at the URL: for each path in the dataset, what tells its versions apart."""
         assert self.url is not None
-        return listing(self.url, ("videos",))
+        return list_remote_files(self.url, ("videos",))
 
     def _video_place(self, episode: int, camera: str) -> str:
         return self._place("video_path", f"videos/{camera}", episode, video_key=camera)

@@ -24,8 +24,8 @@ from data_modules.images.cache import (
     CachedImages,
     ImageArray,
     ImageCache,
-    Outcome,
     Shape,
+    WriteOutcome,
     file_size,
 )
 from data_modules.images.camera_files import CameraFiles, Size
@@ -33,7 +33,7 @@ from data_modules.images.video import CHUNK, close_decoders, decode_video
 
 _log = logging.getLogger(__name__)
 
-MOST_OPEN = 8192
+MAX_MAPPED_FILES = 8192
 """Files that a process maps at once; systems allow some 65,000 maps."""
 _readers: "WeakSet[CachedFrameImages]" = WeakSet()
 """All of this process: each mapped file takes a descriptor of it."""
@@ -130,7 +130,7 @@ class CachedFrameImages(FrameImages):
         # Decoders differ in how they turn a video's colours into RGB: no folder mixes them.
         self.folder = cache.folder / f"{name}-{files.fingerprint()[:16]}"
         self._open: dict[tuple[int, str], CachedImages | None] = {}
-        self._most_open = _most_open()
+        self._max_mapped = max_mapped_files()
         _readers.add(self)
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
@@ -153,7 +153,7 @@ class CachedFrameImages(FrameImages):
         """Of an episode's images."""
         return (int(self.columns.lengths_E[episode]), 3, *self.size)
 
-    def fill(self, episode: int, camera: str, keep: Collection[Path], wait: bool) -> Outcome:
+    def fill(self, episode: int, camera: str, keep: Collection[Path], wait: bool) -> WriteOutcome:
         """Decode an episode into the cache (see ``ImageCache.write``)."""
         rows = np.arange(self.columns.lengths_E[episode])
         return self.cache.write(
@@ -167,7 +167,7 @@ class CachedFrameImages(FrameImages):
     def _cached(self, episode: int, camera: str) -> CachedImages | None:
         key = (episode, camera)
         if key not in self._open:
-            if sum(len(reader._open) for reader in _readers) >= self._most_open:
+            if sum(len(reader._open) for reader in _readers) >= self._max_mapped:
                 fullest = max(_readers, key=lambda reader: len(reader._open))
                 del fullest._open[next(iter(fullest._open))]
             self._open[key] = self.cache.open(self.path(*key), self.shape(episode))
@@ -182,7 +182,7 @@ class CachedFrameImages(FrameImages):
         _readers.add(self)
 
 
-def _most_open() -> int:
+def max_mapped_files() -> int:
     """Files that this process may map, with descriptors left for all else; the limit is raised.
 
     Many systems let a process open 1,024 files unless it asks for more.
@@ -190,14 +190,16 @@ def _most_open() -> int:
     try:
         import resource
     except ImportError:  # not on this system
-        return MOST_OPEN
+        return MAX_MAPPED_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MOST_OPEN if hard == resource.RLIM_INFINITY else min(2 * MOST_OPEN, hard)
+    wanted = (
+        2 * MAX_MAPPED_FILES if hard == resource.RLIM_INFINITY else min(2 * MAX_MAPPED_FILES, hard)
+    )
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
-    return MOST_OPEN if soft == resource.RLIM_INFINITY else min(MOST_OPEN, soft // 2)
+    return MAX_MAPPED_FILES if soft == resource.RLIM_INFINITY else min(MAX_MAPPED_FILES, soft // 2)
 
 
 class FrameToDecode(NamedTuple):
@@ -262,11 +264,11 @@ def _decode(items: list[FrameToDecode], keep: Collection[Path]) -> list[FrameToD
             busy = []
             for item in items:
                 outcome = item.images.fill(item.episode, item.camera, keep, wait)
-                if outcome is Outcome.BUSY:
+                if outcome is WriteOutcome.BUSY:
                     busy.append(item)
                     continue
                 bar.update()
-                if outcome is Outcome.NO_ROOM:
+                if outcome is WriteOutcome.NO_ROOM:
                     lacking.append(item)
             items = busy
     return lacking

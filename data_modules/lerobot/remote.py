@@ -31,7 +31,7 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def listing(url: str, folders: Sequence[str]) -> dict[str, str]:
+def list_remote_files(url: str, folders: Sequence[str]) -> dict[str, str]:
     """The files below a URL's ``folders``: for each path, what tells its versions apart.
 
     Raises:
@@ -66,7 +66,7 @@ def local_folder(place: str) -> Path:
     return local_copy(place) if is_url(place) else Path(place).expanduser()
 
 
-def copy_folder(url: str) -> Path:
+def local_copy_folder(url: str) -> Path:
     """Where the light copy of a URL is kept."""
     url = url.rstrip("/")
     name = f"{PurePosixPath(url).name}-{digest(url)[:12]}"
@@ -83,13 +83,13 @@ def local_copy(url: str) -> Path:
     """
     from filelock import FileLock
 
-    root = copy_folder(url)
+    root = local_copy_folder(url)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.parent / f".{root.name}.lock"):
             there = _read_source(root)
             try:
-                files = listing(url, ("meta", "data"))
+                files = list_remote_files(url, ("meta", "data"))
             except DataError as error:
                 if not there:
                     raise
@@ -109,12 +109,12 @@ def local_copy(url: str) -> Path:
     return root
 
 
-def published_at(root: Path) -> str | None:
+def source_url(root: Path) -> str | None:
     """The URL that a light copy is of."""
     return _read_source(root).get("url")
 
 
-def hub_url(root: Path) -> str | None:
+def hub_snapshot_url(root: Path) -> str | None:
     """Where the hub has what a folder of its cache, ``datasets--…/snapshots/<commit>``, is of."""
     repository = root.parents[1].name if len(root.parents) > 1 else ""
     if root.parent.name != "snapshots" or not repository.startswith("datasets--"):

@@ -116,7 +116,7 @@ def test_what_stands_there_is_kept_unless_it_is_to_be_replaced(
 
 def test_robots_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["record", "--env=[actionprior/PandaReach-v0, actionprior/KukaReach-v0]"]
-    words += ["--expert=actionprior.envs.experts.Expert", f"--out={tmp_path / 'x'}"]
+    words += ["--expert=actionprior.envs.experts.TabletopExpert", f"--out={tmp_path / 'x'}"]
     with pytest.raises(SystemExit):
         main([*words, "--env_kwargs={images: false}"])
     assert "one dataset holds one robot, but" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
 from data_modules.images.camera_files import CameraFiles
-from data_modules.images.frames import FrameImages, _most_open
+from data_modules.images.frames import FrameImages, max_mapped_files
 from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
 from tests.helpers.datasets import CAMERAS, arm, write_dataset
 from tests.helpers.vla_data import decoders, everything, module
@@ -317,7 +317,7 @@ def test_as_many_files_are_mapped_as_the_system_lets() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
-        most = _most_open()
+        most = max_mapped_files()
         assert most <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         assert most > 128 or hard <= 256  # the limit was raised
     finally:

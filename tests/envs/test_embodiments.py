@@ -4,9 +4,9 @@ import pytest
 
 from actionprior.envs.embodiments import suite_embodiment
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.recording import CAMERA_KEY
-from actionprior.rollout.fit import ObservationMap
+from actionprior.rollout.compatibility import ObservationMap
 from actionprior.rollout.robot_env import RobotEnv
 
 
@@ -19,7 +19,7 @@ def test_an_expert_succeeds_through_the_unified_spaces(env_id):
     seen = ObservationMap("state", {CAMERA_KEY: "image"})
     env = RobotEnv(inner, env_id, robot, seen)
     observation, _ = env.reset(seed=0)
-    expert = Expert(inner)
+    expert = TabletopExpert(inner)
     done = False
     while not done:
         order = [inner.unwrapped.action_names.index(name) for name in robot.action_features]

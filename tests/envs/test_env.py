@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from actionprior.envs import ENV_IDS, EVALUATION_SEED, SHORT_ENV_IDS, env_id
 from actionprior.envs.arms.robots import CONTROL_MODES, MAX_JOINT_SPEED, PANDA, find_robot
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.tasks import TASKS
 from actionprior.errors import UserError
 
@@ -137,7 +137,7 @@ def test_gymnasium_accepts_it(env_id):
 )
 def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
     fresh, used = (gym.make(env_id, image_size=32).unwrapped for _ in range(2))
-    expert = Expert(fresh)
+    expert = TabletopExpert(fresh)
     seed = EVALUATION_SEED + 3
     fresh.reset(seed=seed)
     expert.reset(seed)
@@ -217,7 +217,7 @@ def test_tip_deltas_move_the_tip(robot):
 def test_suction_shows_in_the_state():
     env = TabletopEnv("panda", "lift", images=False)
     assert env.reset(seed=0)[0]["state"][-1] == 0.0
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     seen = set()
     for _ in range(60):
         observation, _, terminated, _, _ = env.step(expert())
@@ -233,7 +233,7 @@ def test_suction_shows_in_the_state():
 def test_success_ends_the_episode_with_reward_one():
     env = gym.make("actionprior/PandaReach-v0", images=False)
     env.reset(seed=0)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     rewards, terminated = [], False
     while not terminated:
         _, reward, terminated, truncated, info = env.step(expert())

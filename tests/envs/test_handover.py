@@ -7,7 +7,7 @@ from actionprior.envs.arms.arm import Arm
 from actionprior.envs.arms.kinematics import Pose, solve_ik
 from actionprior.envs.arms.robots import DUO
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import WORKSPACE
 
 
@@ -41,7 +41,7 @@ def test_what_a_handover_starts_from_is_out_of_the_other_arms_reach(side, y):
 def test_the_object_goes_from_the_right_hand_to_the_left_in_the_air():
     env = TabletopEnv("duo", "handover", images=False)
     env.reset(seed=0)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     held, heights, done = [], [], False
     while not done:
         done = env.step(expert())[2]
@@ -65,7 +65,7 @@ def test_the_object_goes_from_the_right_hand_to_the_left_in_the_air():
 def test_what_is_dropped_is_picked_up_again():
     env = TabletopEnv("duo", "handover", images=False)
     env.reset(seed=0)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     while env.world.grippers[1].held is None:
         env.step(expert())
     let_go = np.zeros(env.action_space.shape)

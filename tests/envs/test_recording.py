@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.recording import (
     CAMERA_KEY,
     SETTLE_SECONDS,
@@ -40,7 +40,7 @@ def test_what_was_recorded_is_what_lerobot_reads(recorded):
     assert dataset.meta.robot_type == "panda"
     assert dataset.features["observation.state"]["names"] == list(env.state_names)
     assert dataset.features["action"]["names"] == list(env.action_names)
-    first = demonstrate(env, Expert(env), seed=3_000_000)
+    first = demonstrate(env, TabletopExpert(env), seed=3_000_000)
     episode = [dataset[i] for i in range(len(first))]
     for item, frame in zip(episode, first, strict=True):
         assert item["task"] == env.instruction
@@ -63,7 +63,7 @@ def test_tasks_alternate_and_nothing_else_is_left(recorded):
 
 def test_an_episode_ends_a_little_after_success():
     env = gym.make(IDS[1], images=False).unwrapped
-    frames = demonstrate(env, Expert(env), seed=0)
+    frames = demonstrate(env, TabletopExpert(env), seed=0)
     env.reset(seed=0)
     done = [env.step(frame.action)[2] for frame in frames]
     assert done.index(True) == len(frames) - 1 - SETTLE_SECONDS * env.control_hz

@@ -24,10 +24,10 @@ def test_the_graphs_say_what_the_networks_say(tmp_path: Path, history: str) -> N
     export_onnx(network, tmp_path, robot=1, task=task, image_size=(40, 48))
     see, act = (runtime.InferenceSession(tmp_path / name) for name in (SEE, ACT))
     for step in (0, 3, 9):
-        sensed = policy.sense(observation(policy.robot, step))
+        sensed = policy.check_observation(observation(policy.robot, step))
         planner: Planner = policy.planner
         assert sensed.images is not None
-        question = planner.ask([policy.memory], sensed.state[None], sensed.images[None])
+        question = planner.request([policy.memory], sensed.state[None], sensed.images[None])
         seen, noise, _ = question
         past = seen.history
         (latent,) = see.run(

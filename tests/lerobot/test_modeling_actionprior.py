@@ -101,8 +101,8 @@ def test_images_come_back_as_they_were() -> None:
     seen: list[np.ndarray] = []
     robot = delta_arm()
     policy = plugin(tiny_network())
-    ask = policy._planner.ask
-    policy._planner.ask = lambda *a: seen.append(a[2]) or ask(*a)  # type: ignore[method-assign]  # a spy
+    request = policy._planner.request
+    policy._planner.request = lambda *a: seen.append(a[2]) or request(*a)  # type: ignore[method-assign]  # a spy
     values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     policy.select_action(lerobot_batch([observation(robot) | {robot.cameras[0]: values}]))
     np.testing.assert_array_equal(seen[0][0, 0], values)

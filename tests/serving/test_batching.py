@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actionprior.chunk_planner import Memory, Pair, Question
+from actionprior.chunk_planner import ChunkRequest, ExecutedStep, Memory
 from actionprior.policy import Policy
 from actionprior.serving.batching import Answer, Batcher
 from tests.helpers.policies import observation, tiny_network
@@ -22,21 +22,23 @@ class Held:
     def __init__(self, policy: Policy, max_batch: int = 16, max_bytes: int = 2**24) -> None:
         self.go = threading.Event()
         self.sizes: list[int] = []
-        self.plain = policy.planner.answer
-        policy.planner.answer = self.answer  # type: ignore[method-assign]  # a spy
+        self.plain = policy.planner.predict
+        policy.planner.predict = self.predict  # type: ignore[method-assign]  # a spy
         self.policy = policy
         self.batcher = Batcher(policy.planner, max_batch, max_bytes, self.sizes.append)
 
-    def answer(self, question: Question) -> np.ndarray:
+    def predict(self, request: ChunkRequest) -> np.ndarray:
         assert self.go.wait(30)
-        return self.plain(question)
+        return self.plain(request)
 
     def all(self, asked: list[tuple[Memory, dict[str, Any], Any]]) -> list[Answer]:
         """Answers; the first is asked by itself, the others wait for it."""
         futures = []
         for memory, seen, committed in asked:
             memory.instruction = seen["task"]
-            futures.append(self.batcher.submit(memory, self.policy.sense(seen), committed))
+            futures.append(
+                self.batcher.submit(memory, self.policy.check_observation(seen), committed)
+            )
             while not self.sizes:  # the first is under way
                 time.sleep(0.001)
         self.go.set()
@@ -48,7 +50,8 @@ class Held:
 def memory_of(seed: int) -> Memory:
     """With so many past steps as the seed says, from none to all."""
     past = [
-        Pair(np.full(8, 0.1 * k, np.float32), np.full(8, -0.1 * k, np.float32)) for k in range(9)
+        ExecutedStep(np.full(8, 0.1 * k, np.float32), np.full(8, -0.1 * k, np.float32))
+        for k in range(9)
     ]
     return Memory(seed, 4, pairs=past[: seed % 6])
 
@@ -88,7 +91,9 @@ def test_images_of_another_size_and_other_steps_under_way_do_not_share() -> None
     expected = []
     for k, (seen, committed) in enumerate(asked):
         policy.memory = memory_of(k)
-        expected.append(policy.planner.answer(policy._question(policy.sense(seen), committed))[0])
+        expected.append(
+            policy.planner.predict(policy._request(policy.check_observation(seen), committed))[0]
+        )
     held = Held(policy)
     answers = held.all([(memory_of(k), seen, steps) for k, (seen, steps) in enumerate(asked)])
     assert held.sizes == [1, 2, 1, 2, 1]
@@ -109,7 +114,7 @@ def test_one_that_fails_fails_alone() -> None:
     held = Held(policy)
     plain = held.plain
 
-    def fails_at_two(question: Question) -> np.ndarray:
+    def fails_at_two(question: ChunkRequest) -> np.ndarray:
         if "fail" in question.observation.task:
             raise RuntimeError("out of memory")
         return plain(question)
@@ -119,7 +124,7 @@ def test_one_that_fails_fails_alone() -> None:
     futures = []
     for k, memory in enumerate(memories):
         memory.instruction = "fail" if k == 2 else observation(ARM, k)["task"]
-        futures.append(held.batcher.submit(memory, policy.sense(observation(ARM, k))))
+        futures.append(held.batcher.submit(memory, policy.check_observation(observation(ARM, k))))
         while not held.sizes:
             time.sleep(0.001)
     held.go.set()

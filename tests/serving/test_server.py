@@ -145,8 +145,8 @@ def test_a_chunk_goes_on_from_what_is_under_way(server: PolicyServer, policy: Po
     client = join(server)
     under_way = np.linspace(-0.2, 0.2, 24, dtype=np.float32).reshape(3, 8)
     policy.reset()
-    sensed = policy.sense(observation(ARM))
-    expected = policy.planner.answer(policy._question(sensed, under_way))[0]
+    sensed = policy.check_observation(observation(ARM))
+    expected = policy.planner.predict(policy._request(sensed, under_way))[0]
     answered = client.actions(observation(ARM) | {"committed": under_way})
     np.testing.assert_allclose(answered, expected, atol=1e-6)
     np.testing.assert_allclose(answered[:3], under_way, atol=1e-5)
@@ -236,10 +236,10 @@ def test_garbage_is_told_and_the_session_goes_on(
 def test_a_failing_policy_tells_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy(tiny_network())
 
-    def fail(question: Any) -> None:
+    def fail(request: Any) -> None:
         raise RuntimeError("secret of the machine")
 
-    policy.planner.answer = fail  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = fail  # type: ignore[method-assign]  # a spy
     with serving(policy) as server:
         client = join(server)
         with pytest.raises(RuntimeError, match="the policy failed on this observation") as told:
@@ -252,14 +252,14 @@ def test_a_failing_policy_tells_no_traceback(caplog: pytest.LogCaptureFixture) -
 def test_of_a_message_that_fails_nothing_is_remembered() -> None:
     """So that a client may send it again."""
     policy, failing = Policy(tiny_network()), threading.Event()
-    plain = policy.planner.answer
+    plain = policy.planner.predict
 
-    def answer(question: Any) -> np.ndarray:
+    def predict(request: Any) -> np.ndarray:
         if failing.is_set():
             raise RuntimeError("for a moment")
-        return plain(question)
+        return plain(request)
 
-    policy.planner.answer = answer  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = predict  # type: ignore[method-assign]  # a spy
     done = {"executed": np.zeros((2, 8)), "states": np.ones((2, 8))}
     with serving(policy) as server:
         steady, again = join(server), join(server)
@@ -365,7 +365,7 @@ def test_a_client_that_says_nothing_is_sent_away() -> None:
 
 def test_a_client_that_takes_no_answer_is_cut_off() -> None:
     policy = Policy(tiny_network())
-    policy.planner.answer = lambda question: np.zeros((len(question[1]), 50_000, 8), np.float32)  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = lambda request: np.zeros((len(request[1]), 50_000, 8), np.float32)  # type: ignore[method-assign]  # a spy
     message = msgpack.packb(observation(ARM), default=encode)
     with serving(policy, message_timeout=0.5) as server:
         deaf, good = raw(server), join(server)
@@ -427,14 +427,14 @@ def test_health_and_metrics(server: PolicyServer) -> None:
 
 def test_it_answers_what_is_asked_and_then_stops() -> None:
     policy = Policy(tiny_network())
-    plain, asked = policy.planner.answer, threading.Event()
+    plain, asked = policy.planner.predict, threading.Event()
 
-    def slow(question: Any) -> np.ndarray:
+    def slow(request: Any) -> np.ndarray:
         asked.set()
         time.sleep(0.5)
-        return plain(question)
+        return plain(request)
 
-    policy.planner.answer = slow  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = slow  # type: ignore[method-assign]  # a spy
     answers = []
     with serving(policy) as server:
         busy, idle = (join(server) for _ in range(2))

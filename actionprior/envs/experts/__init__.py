@@ -5,8 +5,8 @@ should go, and moves the *held target* there with limited speed and acceleration
 looks like as an action is left to the control mode, so one expert serves all three.
 """
 
-from actionprior.envs.experts.expert import Expert
+from actionprior.envs.experts.expert import TabletopExpert
 from actionprior.envs.experts.human import Human, check_human
 from actionprior.envs.experts.plan import Aim, Plan
 
-__all__ = ["Aim", "Expert", "Human", "Plan", "check_human"]
+__all__ = ["Aim", "Human", "Plan", "TabletopExpert", "check_human"]

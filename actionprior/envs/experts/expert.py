@@ -36,7 +36,7 @@ _PLANS: dict[str, type[Plan]] = {
 }
 
 
-class Expert:
+class TabletopExpert:
     """The scripted expert of an environment.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from actionprior.data import DataError
-from data_modules.images.cache import ImageCache, Outcome, Shape, file_size
+from data_modules.images.cache import ImageCache, Shape, WriteOutcome, file_size
 
 SHAPE = (4, 3, 6, 8)
 SIZE = file_size(SHAPE)
@@ -21,7 +21,9 @@ def pictures(seed: int, shape: Shape = SHAPE) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def write(cache: ImageCache, number: int, keep: tuple[int, ...] = (), wait: bool = True) -> Outcome:
+def write(
+    cache: ImageCache, number: int, keep: tuple[int, ...] = (), wait: bool = True
+) -> WriteOutcome:
     chunks = pictures(number).split(3)
     return cache.write(at(cache, number), SHAPE, lambda: chunks, {at(cache, k) for k in keep}, wait)
 
@@ -37,7 +39,7 @@ def held(cache: ImageCache) -> list[int]:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path)
     assert cache.open(at(cache, 3), SHAPE) is None
-    assert write(cache, 3) is Outcome.WHOLE
+    assert write(cache, 3) is WriteOutcome.WHOLE
     found = cache.open(at(cache, 3), SHAPE)
     assert found is not None
     for row, image in enumerate(pictures(3)):
@@ -54,7 +56,7 @@ def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     cache.open(at(cache, 0), SHAPE)
     write(cache, 3)
     assert held(cache) == [0, 2, 3]
-    assert write(cache, 4, keep=(2, 3)) is Outcome.WHOLE
+    assert write(cache, 4, keep=(2, 3)) is WriteOutcome.WHOLE
     assert held(cache) == [2, 3, 4]
     assert cache.room({at(cache, 2)}) == 2 * SIZE
 
@@ -63,9 +65,9 @@ def test_what_is_kept_makes_no_room_and_nothing_goes_in_vain(tmp_path: Path) -> 
     cache = ImageCache(tmp_path, 2 * SIZE)
     write(cache, 0)
     write(cache, 1)
-    assert write(cache, 2, keep=(0, 1)) is Outcome.NO_ROOM
+    assert write(cache, 2, keep=(0, 1)) is WriteOutcome.NO_ROOM
     assert held(cache) == [0, 1]
-    assert write(ImageCache(tmp_path, SIZE - 1), 2) is Outcome.NO_ROOM
+    assert write(ImageCache(tmp_path, SIZE - 1), 2) is WriteOutcome.NO_ROOM
     assert held(cache) == [0, 1]
 
 
@@ -88,7 +90,7 @@ def test_other_sizes_are_no_file_of_ours(tmp_path: Path) -> None:
     for content in (b"", path.read_bytes()[:-1], path.read_bytes() + b"1"):
         path.write_bytes(content)
         assert cache.open(path, SHAPE) is None
-        assert write(cache, 0) is Outcome.WHOLE
+        assert write(cache, 0) is WriteOutcome.WHOLE
         assert cache.open(path, SHAPE) is not None
 
 
@@ -126,14 +128,14 @@ def test_what_a_killed_writer_left_is_counted_until_it_is_removed(tmp_path: Path
     write(cache, 0)
     left = at(cache, 1).with_name(f".{at(cache, 1).name}.part")
     left.write_bytes(bytes(SIZE))
-    assert write(cache, 2, keep=(0,)) is Outcome.NO_ROOM
+    assert write(cache, 2, keep=(0,)) is WriteOutcome.NO_ROOM
     with cache._turn(left, wait=True):  # it is still being written
         cache.tidy(())
         assert left.exists()
-        assert write(cache, 1, wait=False) is Outcome.BUSY
+        assert write(cache, 1, wait=False) is WriteOutcome.BUSY
     cache.tidy(())
     assert not left.exists()
-    assert write(cache, 2, keep=(0,)) is Outcome.WHOLE
+    assert write(cache, 2, keep=(0,)) is WriteOutcome.WHOLE
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

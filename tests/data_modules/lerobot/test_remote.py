@@ -19,7 +19,7 @@ from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotTrajectories, LeRobotVLA
 from data_modules.lerobot.columns import read_columns
-from data_modules.lerobot.remote import copy_folder, local_copy, published_at
+from data_modules.lerobot.remote import local_copy, local_copy_folder, source_url
 from tests.helpers.datasets import CAMERAS, arm
 from tests.helpers.processes import PROCESSES
 from tests.helpers.vla_data import everything
@@ -52,8 +52,8 @@ def test_stage_one_copies_all_but_images_and_learns_from_the_same_numbers(publis
     (found,) = data.frames.store.recordings
     np.testing.assert_array_equal(found.action_Na[:], expected.action_Na[:])
     np.testing.assert_array_equal(found.state_Ns[:], expected.state_Ns[:])
-    root = copy_folder(URL)
-    assert published_at(root) == URL
+    root = local_copy_folder(URL)
+    assert source_url(root) == URL
     assert not (root / "videos").exists()
     for path in (root / "data").rglob("*.parquet"):
         names = pq.read_schema(path).names
@@ -139,10 +139,10 @@ def test_names_that_lead_outside_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_folder_that_is_a_copy_of_nothing_says_so(plain: Path, tmp_path: Path) -> None:
-    assert published_at(plain) is None
+    assert source_url(plain) is None
     shutil.copytree(plain, tmp_path / "set")
     (tmp_path / "set" / "published.json").write_text("{")
-    assert published_at(tmp_path / "set") is None
+    assert source_url(tmp_path / "set") is None
 
 
 def copy_when_told(url: str, cache: Path, said: Connection) -> None:
@@ -172,7 +172,7 @@ def test_a_copy_killed_at_any_point_leaves_nothing_that_looks_whole(old: Path, c
     begin = time.perf_counter()
     told.send("go")
     process.join()
-    took, expected = time.perf_counter() - begin, content(copy_folder(url))
+    took, expected = time.perf_counter() - begin, content(local_copy_folder(url))
     rng = np.random.default_rng()
     for point in rng.permutation(20):
         shutil.rmtree(cache / "datasets")
@@ -194,5 +194,5 @@ def test_two_processes_at_once_make_one_copy(old: Path, cache: Path) -> None:
     for process, _ in both:
         process.join()
         assert process.exitcode == 0
-    assert content(copy_folder(url)) == content(local_copy(url))
+    assert content(local_copy_folder(url)) == content(local_copy(url))
     assert len([p for p in (cache / "datasets").iterdir() if p.is_dir()]) == 1

@@ -16,7 +16,7 @@ from actionprior.data import DataError
 from data_modules import LeRobotVLA
 from data_modules.images.frames import FrameImages
 from data_modules.lerobot.hub import locate
-from data_modules.lerobot.remote import hub_url
+from data_modules.lerobot.remote import hub_snapshot_url
 from tests.helpers.datasets import CAMERAS, arm
 from tests.helpers.vla_data import decoders, everything
 
@@ -160,9 +160,9 @@ def test_hub_datasets_are_downloaded_without_their_videos(
 
 def test_only_snapshots_of_the_hub_have_a_url(tmp_path: Path) -> None:
     snapshot = Path("/hub/datasets--org--my-set/snapshots/0123abc")
-    assert hub_url(snapshot) == "hf://datasets/org/my-set@0123abc"
-    assert hub_url(tmp_path) is None
-    assert hub_url(Path("data")) is None
+    assert hub_snapshot_url(snapshot) == "hf://datasets/org/my-set@0123abc"
+    assert hub_snapshot_url(tmp_path) is None
+    assert hub_snapshot_url(Path("data")) is None
 
 
 def test_a_published_video_that_is_missing_is_told_or_left_out(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import SHAPES
 
 
@@ -26,7 +26,7 @@ def test_jaws_start_open_and_their_opening_is_commanded():
 def test_jaws_hold_what_is_between_them_until_they_open_wider():
     env = TabletopEnv("ur5e", "lift", images=False)
     env.reset(seed=0)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     while not env.step(expert())[2]:
         pass
     held = env.world.held
@@ -43,7 +43,7 @@ def test_jaws_hold_what_is_between_them_until_they_open_wider():
 
 def test_closed_jaws_hold_nothing_that_they_push():
     env = TabletopEnv("ur5e", "push", images=False)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     env.reset(seed=0)
     done = False
     while not done:

@@ -4,7 +4,7 @@ import pytest
 
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
 from actionprior.envs.arms.robots import CONTROL_MODES
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.recording import SETTLE_SECONDS
 from actionprior.errors import UserError
 from bench.experts import main, run_episode
@@ -18,7 +18,7 @@ SEEDS = range(EVALUATION_SEED, EVALUATION_SEED + 6)
 @pytest.mark.parametrize("env_id", TIMED)
 def test_experts_succeed(env_id):
     env = gym.make(env_id, images=False).unwrapped
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     outcomes = [run_episode(env, expert, seed) for seed in SEEDS]
     assert sum(o.success for o in outcomes) >= len(SEEDS) - 1  # one unlucky push is allowed
     env.close()
@@ -37,7 +37,7 @@ def test_experts_succeed(env_id):
 )
 def test_experts_succeed_in_every_control_mode(env_id, mode):
     env = gym.make(env_id, images=False, control_mode=mode).unwrapped
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     assert sum(run_episode(env, expert, seed).success for seed in SEEDS) >= len(SEEDS) - 1
     env.close()
 
@@ -48,7 +48,7 @@ def test_experts_succeed_in_every_control_mode(env_id, mode):
 )
 def test_motion_is_smooth_and_hardly_ever_idle(env_id):
     env = gym.make(env_id, images=False).unwrapped
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     speeds, changes = [], []
     for seed in SEEDS:
         env.reset(seed=seed)
@@ -70,7 +70,7 @@ def test_motion_is_smooth_and_hardly_ever_idle(env_id):
 )
 def test_experts_finish_without_undoing_their_work(env_id):
     env = gym.make(env_id, images=False).unwrapped
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     finished, heights = 0, []
     for seed in SEEDS:
         env.reset(seed=seed)
@@ -97,4 +97,4 @@ def test_the_command_ends_with_a_result_line(monkeypatch, capsys):
 
 def test_an_environment_without_expert_is_told():
     with pytest.raises(UserError, match="there is no expert"):
-        Expert(gym.make("CartPole-v1"))
+        TabletopExpert(gym.make("CartPole-v1"))

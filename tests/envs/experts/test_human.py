@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.errors import UserError
 from bench.experts import run_episode
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow  # whole episodes in the simulator
 
 def speeds(env, human, seed):
     """Speed of the tip [m/s] after each step, until the object is on the cup."""
-    expert = Expert(env, human=human)
+    expert = TabletopExpert(env, human=human)
     env.reset(seed=seed)
     expert.reset(seed)
     tips = [env.snapshot().tip]
@@ -49,7 +49,7 @@ def test_a_person_pauses_above_what_is_grasped():
 )
 def test_experts_succeed_in_spite_of_it(env_id):
     env = gym.make(env_id, images=False).unwrapped
-    expert = Expert(env, human=1.0)
+    expert = TabletopExpert(env, human=1.0)
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + 8)
     assert sum(run_episode(env, expert, seed).success for seed in seeds) >= 7
     env.close()
@@ -59,4 +59,4 @@ def test_experts_succeed_in_spite_of_it(env_id):
 def test_a_level_out_of_range_is_told(human):
     env = gym.make("actionprior/PandaLift-v0", images=False)
     with pytest.raises(UserError, match=r"it must be 0 .* to 1"):
-        Expert(env, human=human)
+        TabletopExpert(env, human=human)

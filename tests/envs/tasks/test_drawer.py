@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.drawer_body import INNER, TRAVEL, Drawer
 from actionprior.envs.scene.scene import SHAPES, Scene, Thing
 from actionprior.envs.tasks import OpenDrawer, Snapshot
@@ -62,7 +62,7 @@ def test_objects_are_clear_of_the_open_drawer():
 @pytest.mark.parametrize("robot", ["panda", "xarm6"])
 def test_the_drawer_opens_when_pulled_and_stays_open(robot):
     env = TabletopEnv(robot, "drawer", images=False)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     env.reset(seed=1)
     expert.reset(1)
     assert env.snapshot().opening == 0.0

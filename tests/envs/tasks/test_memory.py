@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import COLORS, Scene, Thing
 from actionprior.envs.tasks import CUE_SECONDS, OnceEach, Snapshot
 from actionprior.envs.tasks.memory import return_spot
@@ -56,7 +56,7 @@ def test_the_two_look_alike_and_the_third_does_not():
 @pytest.mark.parametrize("robot", ["panda", "kuka"])
 def test_from_the_spot_nothing_but_memory_tells_which_was_touched(robot):
     env = TabletopEnv(robot, "once_each", image_size=64)
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     env.reset(seed=1)
     drawn, seen = env.scene, []
     for order in ((0, 1), (1, 0)):

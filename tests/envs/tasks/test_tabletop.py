@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from actionprior.envs import ENV_IDS
-from actionprior.envs.experts import Expert
+from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import COLORS, PAD_SIZE, SHAPES, draw_scene
 from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach
 from actionprior.errors import UserError
@@ -94,7 +94,7 @@ def test_a_scene_without_pads_says_so():
 @pytest.mark.parametrize("env_id", ENV_IDS[:4])
 def test_success_with_the_wrong_object_does_not_count(env_id):
     env = gym.make(env_id, images=False).unwrapped
-    expert = Expert(env)
+    expert = TabletopExpert(env)
     for seed in range(3):
         env.reset(seed=seed)
         expert.reset(seed)

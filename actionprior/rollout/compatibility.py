@@ -22,7 +22,7 @@ class RolloutError(UserError):
     """Environment, policy and embodiment do not fit; the message names the environment."""
 
 
-class Body(Protocol):
+class RobotInterface(Protocol):
     """What an environment is asked for; every ``Embodiment`` is one."""
 
     @property
@@ -75,12 +75,12 @@ class ObservationMap:
         return [self.state] if isinstance(self.state, str) else self.state
 
 
-class Fit(NamedTuple):
+class Compatibility(NamedTuple):
     """The checks; every method raises a ``RolloutError`` that says what does not fit."""
 
     env: gymnasium.Env[Any, Any]
     env_id: str
-    robot: Body
+    robot: RobotInterface
     observation_map: ObservationMap
 
     def check_rate(self) -> None:
@@ -174,7 +174,7 @@ class Fit(NamedTuple):
         return np.array([list(names).index(name) for name in expected], dtype=np.intp)
 
 
-def find(observation: Any, key: str) -> Any:  # noqa: ANN401  an environment's own types
+def find_entry(observation: Any, key: str) -> Any:  # noqa: ANN401  an environment's own types
     """The entry of a nested observation under ``a/b``; everything under the empty key."""
     for part in key.split("/") if key else []:
         observation = observation[part]
