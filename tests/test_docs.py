@@ -237,7 +237,8 @@ def test_the_glossary_is_in_order() -> None:
 
 def test_the_contributors_page_names_paths_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    named = re.findall(r"[`(]((?:actionprior|callbacks|data_modules|docs|tests)/[\w/.]*)", text)
+    folders = "actionprior|bench|callbacks|data_modules|docs|examples|recipes|tests"
+    named = re.findall(rf"[`(]((?:{folders})/[\w/.]*)", text)
     assert named
     assert not [path for path in named if not (ROOT / path).exists()]
 
