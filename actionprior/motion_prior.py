@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoints import keys
 from actionprior.checkpoints.match import require_same_prior
-from actionprior.checkpoints.policy import STAGE2
 from actionprior.checkpoints.prior import describe_into
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
@@ -120,7 +120,7 @@ class MotionPriorModule(StageModule):
             CheckpointError: naming what differs.
         """
         path = self.checkpoint_path
-        if STAGE2 in checkpoint:
+        if keys.POLICY in checkpoint:
             raise CheckpointError(f"{path} is of Stage 2, expected one of Stage 1")
         require_same_prior(self.prior, checkpoint, path)
         super().on_load_checkpoint(checkpoint)

@@ -31,14 +31,14 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from actionprior.checkpoints.formats import migrate
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import check_checkpoint_format
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.checkpoints.shards import my_rows, on_all_ranks
 from actionprior.errors import UserError, shorten
 from actionprior.training.layers import repeated_layers
 
-TRAINED = "current_model_state"  # Lightning's key of the weights behind the averages
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 """What Lightning calls in the place of ``forward``."""
 
@@ -120,7 +120,7 @@ class ShardedStrategy(ModelParallelStrategy):
         on_all_ranks(lambda: checkpoint.update(_read(path, mesh)))
         assert self.lightning_module is not None
         resume_from_raw_weights(self.lightning_module, checkpoint, path)
-        weights, states = (checkpoint.pop(key, {}) for key in ("state_dict", "optimizer_states"))
+        weights, states = (checkpoint.pop(key, {}) for key in (keys.WEIGHTS, keys.OPTIMIZERS))
         assert self.model is not None
         for name, held in get_model_state_dict(self.model).items():
             if isinstance(held, DTensor) and name in weights:
@@ -151,7 +151,7 @@ def _read(path: Path, mesh: DeviceMesh) -> dict[str, Any]:
     if path.is_dir():
         return ShardedCheckpoint(path).shares(mesh)
     checkpoint: dict[str, Any] = torch.load(path, "cpu", mmap=True, weights_only=True)
-    migrate(checkpoint, path)
+    check_checkpoint_format(checkpoint, path)
     return checkpoint
 
 
@@ -213,12 +213,12 @@ def resume_from_raw_weights(
     """
     trainer = module.trainer
     averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]  # typed as Fabric's too
-    if trainer.state.fn == TrainerFn.FITTING and not averages and TRAINED in checkpoint:
+    if trainer.state.fn == TrainerFn.FITTING and not averages and keys.RAW_WEIGHTS in checkpoint:
         rank_zero_warn(
             f"{path} has averaged weights beside those in training; this run averages none and "
             "goes on from the latter"
         )
-        checkpoint["state_dict"] = checkpoint.pop(TRAINED)
+        checkpoint[keys.WEIGHTS] = checkpoint.pop(keys.RAW_WEIGHTS)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

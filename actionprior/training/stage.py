@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoints import keys
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
@@ -32,7 +33,6 @@ from actionprior.training.sharding import (
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
 PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}
-BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
 
 class FlowNoise:
@@ -230,7 +230,7 @@ class StageModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of steps not taken."""
-        checkpoint[BAD_STEPS] = self.bad_steps.state_dict()
+        checkpoint[keys.BAD_STEPS] = self.bad_steps.state_dict()
 
     @property
     def checkpoint_path(self) -> str:
@@ -241,8 +241,7 @@ class StageModule(LightningModule):
         """Go on counting, and with the weights in training."""
         if self._trainer is not None:
             resume_from_raw_weights(self, checkpoint, self.checkpoint_path)
-        if BAD_STEPS in checkpoint:  # not before 0.3
-            self.bad_steps.load_state_dict(checkpoint[BAD_STEPS])
+        self.bad_steps.load_state_dict(checkpoint[keys.BAD_STEPS])
 
     def log_shares(self, names: list[str], embodiment_B: Tensor) -> None:
         """Log what share of this rank's windows each robot has had since the run began.

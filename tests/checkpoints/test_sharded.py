@@ -254,7 +254,7 @@ def test_last_goes_on_from_the_newest_whole_folder(
     found = resume.newest([tmp_path / "run"], 0)
     assert found == tmp_path / "run/whole.ckpt"
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == f"last: going on from {found}, step 1"
+    assert lines[-1] == f"last: resuming from {found}, step 1"
     for name, why in {
         "cut.ckpt": "is not what was written",
         "torn.ckpt": "rest.pt is missing",
