@@ -35,7 +35,7 @@ from actionprior.training.stage import (
     FlowNoise,
     StageModule,
     check_lengths,
-    embodied,
+    embodied_data_module,
     fit_statistics,
 )
 
@@ -203,7 +203,7 @@ class VLAModule(StageModule):
 
     def configure_model(self) -> None:
         """Check that data and prior agree; fit the statistics of robots new in this stage."""
-        data = embodied(self)
+        data = embodied_data_module(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(
             self,
@@ -302,7 +302,7 @@ class VLAModule(StageModule):
         if self.logs_now:
             logged |= {"lambda": torch.tensor(weight)}
             self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
-        return self.checked(loss, batch_idx)
+        return self.guarded_loss(loss, batch_idx)
 
     def _flow_loss(
         self,
@@ -317,7 +317,7 @@ class VLAModule(StageModule):
         r_B = noise.time(count, self.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *shape, like=z_BZ)
         known_B = noise.integers(count, prefix_steps, like=z_BZ) if prefix_steps else None
-        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.over_ranks)
+        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.mean_over_ranks)
 
     # ---- evaluation -----------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ def as_dtensor(rows: Tensor, like: Tensor, mesh: DeviceMesh) -> DTensor:
     )
 
 
-def my_rows(tensor: Tensor, mesh: DeviceMesh) -> DTensor:
+def keep_own_rows(tensor: Tensor, mesh: DeviceMesh) -> DTensor:
     """Shard a tensor that every process holds in full: keep only this process's rows."""
     count, start = share(tensor.shape[0], mesh)
     return as_dtensor(tensor[start : start + count].clone(), tensor, mesh)
