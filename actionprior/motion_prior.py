@@ -1,4 +1,4 @@
-"""Stage 1: learn to move from trajectories, without images or language.
+"""Stage 1: learn to move, from trajectories alone.
 
 Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
 """
@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.checkpoints import keys
 from actionprior.checkpoints.match import require_same_prior
+from actionprior.checkpoints.policy import STAGE2
 from actionprior.checkpoints.prior import describe_into
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
-from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.training.metrics import ChunkError
+from actionprior.training.settings import FlowSettings, OptimizerSettings
 from actionprior.training.stage import (
     EVALUATION_KEY,
     FlowNoise,
     StageModule,
     check_lengths,
-    embodied_data_module,
+    embodied,
     fit_statistics,
 )
 
@@ -31,19 +31,14 @@ BASELINES = ("copy_last", "untrained")
 
 
 class MotionPriorModule(StageModule):
-    """Train encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
+    """Trains encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
 
-    Logged while training: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``,
-    ``train/skipped_steps`` and ``train/share/<robot>``, the share of the windows so far.
-
-    Logged in validation: ``val/loss`` and, per robot, held-out reconstruction errors:
-
-    - ``val/<robot>/mae_<group>_<unit>``: the error in the robot's units;
-    - ``val/<robot>/copy_last_mae_…``: a baseline that repeats the chunk's first action, which is
-      one step better informed than the action before the chunk;
-    - ``val/<robot>/untrained_mae_…``: an untrained decoder, which has zero velocity and returns
-      its noise;
-    - ``val/<robot>/error_over_copy_last`` and ``…/error_over_untrained``: unit-free ratios.
+    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``train/skipped_steps``,
+    ``train/share/<robot>`` (of the windows so far), ``val/loss``, and per robot the held-out
+    reconstruction error in its own units beside two baselines, ``val/<robot>/mae_<group>_<unit>``,
+    ``.../copy_last_mae_…`` (the chunk's first action repeated, which is one step better informed
+    than the action before the chunk) and ``.../untrained_mae_…`` (an untrained decoder has zero
+    velocity and returns its noise), and ``val/<robot>/error_over_copy_last`` (unit-free).
     """
 
     batch_type = TrajectoryBatch
@@ -53,68 +48,41 @@ class MotionPriorModule(StageModule):
         embodiments: list[dict[str, Any]],
         architecture: PriorArchitecture | None = None,
         learning_rate: float = 1e-3,
-        final_learning_rate: float = 5e-6,
-        warmup_steps: int = 100,
-        weight_decay: float = 0.01,
-        time_law: TimeLaw = "uniform",
-        latent_noise: float = 0.0,
-        noise_repeats: int = 1,
-        integration_steps: int = 10,
-        integrator: Integrator = "euler",
-        skip_bad_steps: int = 10,
-        spike_factor: float = 0.0,
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        flow: FlowSettings = FlowSettings(),
     ) -> None:
         """Create the module.
 
         Args:
-            embodiments: the robots as plain data (``Embodiment.to_dict``); linked from the data.
-            architecture: sizes and switches.
-            learning_rate: peak of AdamW (paper: 1e-4 at 0.6 B parameters).
-            final_learning_rate: end of the cosine (paper: 5e-7).
-            warmup_steps: linear warm-up (paper: 1,000).
-            weight_decay: AdamW's, on matrices.
-            time_law: law of the flow time, ``uniform`` or ``beta``.
-            latent_noise: length of the noise added to z on the sphere while training.
-            noise_repeats: draws of noise and flow time a window and step.
-            integration_steps: of the flow, in evaluation.
-            integrator: ``euler``, ``midpoint`` or ``rk4``.
-            skip_bad_steps: so many steps in a row are not taken where loss or gradient are NaN or
-                infinite; one more ends the run.
-            spike_factor: a loss above this many running medians counts as such; 0: none does.
+            embodiments: Robots as plain data (``Embodiment.to_dict``); the command line links them
+                from the data.
+            architecture: Sizes and switches of the prior.
+            learning_rate: Peak learning rate of AdamW (paper: 1e-4 with 0.6 B parameters).
+            optimizer: Schedule, weight decay and skipped steps.
+            flow: Training and integration of the flow.
         """
-        super().__init__(
-            learning_rate,
-            final_learning_rate,
-            warmup_steps,
-            weight_decay,
-            skip_bad_steps,
-            spike_factor,
-        )
+        super().__init__(learning_rate, optimizer)
         self.prior = MotionPrior(
             [Embodiment.from_dict(e) for e in embodiments], architecture or PriorArchitecture()
         )
-        self.time_law: TimeLaw = time_law
-        self.latent_noise = latent_noise
-        self.noise_repeats = noise_repeats
-        self.integration_steps = integration_steps
-        self.integrator: Integrator = integrator
+        self.flow = flow
         names = ("error", *BASELINES)
         self.errors = torch.nn.ModuleDict({n: ChunkError(self.prior.embodiments) for n in names})
 
     # ---- life cycle -----------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Fit the statistics of a new run; those of a loaded checkpoint replace them.
+        """Fit the statistics of a new run; a checkpoint's replace them when one is loaded.
 
-        This is not in ``setup``, because weight averaging copies the module before ``setup``.
+        Here rather than in ``setup``, because weight averaging copies the module before that.
         """
-        data = embodied_data_module(self)
+        data = embodied(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(self, self.prior.normalizer, data.statistics_sample)
         super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the prior in the checkpoint, so that recipes of Stage 2 need not repeat it."""
+        """Let the checkpoint describe its prior, so that Stage 2 need not be told."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
 
@@ -125,7 +93,7 @@ class MotionPriorModule(StageModule):
             CheckpointError: naming what differs.
         """
         path = self.checkpoint_path
-        if keys.POLICY in checkpoint:
+        if STAGE2 in checkpoint:
             raise CheckpointError(f"{path} is of Stage 2, expected one of Stage 1")
         require_same_prior(self.prior, checkpoint, path)
         super().on_load_checkpoint(checkpoint)
@@ -133,12 +101,13 @@ class MotionPriorModule(StageModule):
     # ---- steps ----------------------------------------------------------------------------
 
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
-        """Compute the reconstruction loss."""
+        """One reconstruction step."""
         self.log_shares([e.name for e in self.prior.embodiments], batch.embodiment_B)
-        noise = self.noise(batch_idx)
-        loss = self._reconstruction_loss(batch, noise, self.latent_noise, self.noise_repeats)
+        loss = self._reconstruction_loss(
+            batch, self.noise(batch_idx), self.flow.latent_noise, self.flow.noise_repeats
+        )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.embodiment_B))
-        return self.guarded_loss(loss, batch_idx)
+        return self.checked(loss, batch_idx)
 
     def on_validation_epoch_start(self) -> None:
         """Refuse to report errors of robots without statistics."""
@@ -152,11 +121,11 @@ class MotionPriorModule(StageModule):
         self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
-        """Accumulate reconstruction errors on held-out windows."""
+        """As in validation."""
         self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
-        """Return latents z (B, Z) of windows."""
+        """Latents z (B, Z) of windows."""
         return self.prior.encode(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -168,7 +137,7 @@ class MotionPriorModule(StageModule):
         self._report("test")
 
     def on_fit_end(self) -> None:
-        """Print the last held-out errors, one line per robot and group."""
+        """Print the last held-out errors, a line a robot and group."""
         if self.trainer.is_global_zero:
             print(held_out_table(self.trainer.callback_metrics))
 
@@ -180,9 +149,9 @@ class MotionPriorModule(StageModule):
         z_BZ = self.prior.encode(batch)
         z_BZ = self.prior.perturb(z_BZ, noise.normal(*z_BZ.shape, like=z_BZ), sigma)
         count = repeats * len(z_BZ)
-        r_B = noise.time(count, self.time_law, like=z_BZ)
+        r_B = noise.time(count, self.flow.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *batch.action_BHA.shape[1:], like=z_BZ)
-        return self.prior.flow_loss(z_BZ, batch, start_BHA, r_B, over_ranks=self.mean_over_ranks)
+        return self.prior.flow_loss(z_BZ, batch, start_BHA, r_B, over_ranks=self.over_ranks)
 
     def _evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
         size = len(batch.embodiment_B)
@@ -196,8 +165,8 @@ class MotionPriorModule(StageModule):
             batch.state_BHS[:, 0],
             batch.embodiment_B,
             start_BHA,
-            self.integration_steps,
-            self.integrator,
+            self.flow.integration_steps,
+            self.flow.integrator,
         )
         copied = batch._replace(action_BHA=batch.action_BHA[:, :1].expand_as(batch.action_BHA))
         candidates = {
@@ -228,7 +197,7 @@ class MotionPriorModule(StageModule):
 
 
 def held_out_table(metrics: Mapping[str, Tensor]) -> str:
-    """Format held-out errors and both baselines as a table; empty without a validation."""
+    """Held-out errors beside the two baselines, as text; empty where nothing was validated."""
     lines = []
     for key, value in metrics.items():
         split, _, rest = key.partition("/")

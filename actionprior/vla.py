@@ -13,29 +13,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
-from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import migrate
 from actionprior.checkpoints.match import require_same_policy
-from actionprior.checkpoints.policy import (
-    described_trunk,
-    load_weights_into,
-    make_trunk,
-    policy_description,
-)
+from actionprior.checkpoints.policy import STAGE2, described_trunk, make_trunk
 from actionprior.checkpoints.prior import describe_into, load_starting_prior
-from actionprior.checkpoints.reading import read_checkpoint
+from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
-from actionprior.flow_matching import Integrator, TimeLaw
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import History, PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
 from actionprior.training.metrics import ChunkBend, ChunkError
+from actionprior.training.settings import (
+    FusionSize,
+    PolicyFlowSettings,
+    PolicyOptimizerSettings,
+    flat_settings,
+    grouped_settings,
+)
 from actionprior.training.stage import (
     EVALUATION_KEY,
     FlowNoise,
     StageModule,
     check_lengths,
-    embodied_data_module,
+    embodied,
     fit_statistics,
 )
 
@@ -66,77 +67,56 @@ class VLAModule(StageModule):
         decay_fraction: float = 0.1,
         history: History = "encoder",
         allow_new_embodiments: bool = False,
-        width: int = 128,
-        depth: int = 2,
-        heads: int = 4,
         learning_rate: float = 1e-3,
-        final_learning_rate: float = 1e-6,
-        warmup_steps: int = 100,
-        weight_decay: float = 0.01,
         expert_lr_scale: float = 1.0,
-        time_law: TimeLaw = "uniform",
-        latent_noise: float = 0.0,
-        noise_repeats: int = 4,
-        prefix_steps: int = 0,
-        integration_steps: int = 10,
-        integrator: Integrator = "euler",
-        skip_bad_steps: int = 10,
-        spike_factor: float = 0.0,
+        fusion: FusionSize = FusionSize(),
+        flow: PolicyFlowSettings = PolicyFlowSettings(),
+        optimizer: PolicyOptimizerSettings = PolicyOptimizerSettings(),
     ) -> None:
-        """Create the module; the prior's checkpoint is read at once.
+        """Create the module and read the prior's checkpoint.
 
         Args:
-            embodiments: the robots as plain data; linked from the data.
-            trunk: sees and reads.
-            prior_checkpoint: of Stage 1, or of this module; its architecture and statistics are
-                used even where its weights are not.
-            architecture: of the prior where there is no ``prior_checkpoint``.
-            use_prior: False: the same architecture and statistics with fresh weights, neither
-                aligned nor reconstructed (the paper's "no action prior").
-            reuse_decoder: False: fresh decoder, pretrained encoder.
-            align_weight: of L_align; 0 turns it off.
-            recon_weight: of L_recon; 0 turns it off.
-            decay_fraction: N_decay as a share of the run (paper: 0.1); 0: λ is 0 throughout.
-            history: ``encoder`` (the paper's), ``mlp`` (its control) or ``off``.
-            allow_new_embodiments: let robots join that the prior does not know.
-            width: of the fusion transformer.
-            depth: of the fusion transformer.
-            heads: of the fusion transformer.
-            learning_rate: peak of AdamW (paper: 2.5e-5 with a 2 B VLM).
-            final_learning_rate: end of the cosine (paper: 2.5e-8).
-            warmup_steps: linear warm-up (paper: 5,000).
-            weight_decay: AdamW's, on matrices.
-            expert_lr_scale: factor on the learning rate of a pretrained encoder (with the soft
-                tokens) and of a pretrained decoder; a fresh one is trained at the full rate.
-            time_law: law of the flow time, ``uniform`` or ``beta``.
-            latent_noise: length of the noise on z in L_recon.
-            noise_repeats: draws of noise and flow time an observation and step.
-            prefix_steps: 0 to this many first steps of a chunk are shown to the decoder without
-                noise and left out of L_pred, so that a chunk can be planned while the one
-                before is under way (arXiv 2512.05964); 0: none.
-            integration_steps: of the flow, in evaluation and on the robot.
-            integrator: ``euler``, ``midpoint`` or ``rk4``.
-            skip_bad_steps: so many steps in a row are not taken where loss or gradient are NaN or
-                infinite; one more ends the run.
-            spike_factor: a loss above this many running medians counts as such; 0: none does.
+            embodiments: Robots as plain data (``Embodiment.to_dict``); the command line links them
+                from the data.
+            trunk: Network that encodes images and instruction.
+            prior_checkpoint: Checkpoint of Stage 1, or of this module. Its architecture and
+                statistics are used even if its weights are not.
+            architecture: Architecture of the prior if there is no ``prior_checkpoint``.
+            use_prior: False trains the same architecture and statistics from fresh weights,
+                without alignment and reconstruction loss (the paper's "no action prior").
+            reuse_decoder: False trains a fresh decoder beside the pretrained encoder.
+            align_weight: Weight of L_align; 0 turns it off.
+            recon_weight: Weight of L_recon; 0 turns it off.
+            decay_fraction: N_decay as a share of the run (paper: 0.1); with 0, λ is always 0.
+            history: How the history token is made: ``encoder`` (the paper's), ``mlp`` (a control)
+                or ``off``.
+            allow_new_embodiments: True accepts robots that the prior was not trained on.
+            learning_rate: Peak learning rate of AdamW (paper: 2.5e-5 with a VLM of 2 B parameters).
+            expert_lr_scale: Factor on the learning rate of a pretrained encoder (with the soft
+                tokens) and of a pretrained decoder; fresh ones train at the full rate.
+            fusion: Size of the fusion transformer.
+            flow: Training and integration of the flow.
+            optimizer: Schedule, weight decay and skipped steps.
 
         Raises:
-            UserError: an unknown ``history``, a share outside [0, 1], or neither checkpoint nor
-                architecture while ``use_prior`` is set.
+            UserError: An unknown ``history``, a share outside [0, 1], or neither a checkpoint nor
+                an architecture while ``use_prior`` is set.
         """
-        settings = dict(locals())
-        for name in ("self", "__class__", "embodiments", "trunk", "prior_checkpoint"):
-            del settings[name]
-        del settings["architecture"]
-        super().__init__(
-            learning_rate,
-            final_learning_rate,
-            warmup_steps,
-            weight_decay,
-            skip_bad_steps,
-            spike_factor,
+        super().__init__(learning_rate, optimizer)
+        self.settings = flat_settings(
+            use_prior=use_prior,
+            reuse_decoder=reuse_decoder,
+            align_weight=align_weight,
+            recon_weight=recon_weight,
+            decay_fraction=decay_fraction,
+            history=history,
+            allow_new_embodiments=allow_new_embodiments,
+            learning_rate=learning_rate,
+            expert_lr_scale=expert_lr_scale,
+            fusion=fusion,
+            flow=flow,
+            optimizer=optimizer,
         )
-        self.settings = settings
         if not 0 <= decay_fraction <= 1:
             raise UserError(
                 f"decay_fraction is {decay_fraction}; expected a share of the run, 0 to 1"
@@ -162,12 +142,12 @@ class VLAModule(StageModule):
             trunk,
             prior,
             history,
-            width,
-            depth,
-            heads,
-            prefix_steps,
-            integration_steps,
-            integrator,
+            fusion.width,
+            fusion.depth,
+            fusion.heads,
+            flow.prefix_steps,
+            flow.integration_steps,
+            flow.integrator,
         )
         self.errors = ChunkError(prior.embodiments)
         self.bends = ChunkBend(prior.embodiments)
@@ -177,9 +157,7 @@ class VLAModule(StageModule):
         pretrained = use_prior and bool(prior_checkpoint)
         self.encoder_lr_scale = expert_lr_scale if pretrained else 1.0
         self.decoder_lr_scale = expert_lr_scale if pretrained and reuse_decoder else 1.0
-        self.time_law: TimeLaw = time_law
-        self.latent_noise = latent_noise
-        self.noise_repeats = noise_repeats
+        self.flow = flow
 
     @property
     def prior(self) -> MotionPrior:
@@ -203,7 +181,7 @@ class VLAModule(StageModule):
 
     def configure_model(self) -> None:
         """Check that data and prior agree; fit the statistics of robots new in this stage."""
-        data = embodied_data_module(self)
+        data = embodied(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(
             self,
@@ -216,18 +194,19 @@ class VLAModule(StageModule):
         """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
-        checkpoint[keys.POLICY] = {
+        checkpoint[STAGE2] = {
             "embodiments": [e.to_dict() for e in self.embodiments],
             "trunk": described_trunk(self.network.trunk),
             "settings": self.settings,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of Stage 1 or of another policy.
+        """Read a checkpoint of an older format as if it were of the newest.
 
         Raises:
-            CheckpointError: naming what differs.
+            CheckpointError: it is of Stage 1, or of another policy; naming what differs.
         """
+        migrate(checkpoint, self.checkpoint_path)
         require_same_policy(self.network, self.settings, checkpoint, self.checkpoint_path)
         super().on_load_checkpoint(checkpoint)
 
@@ -244,10 +223,13 @@ class VLAModule(StageModule):
             CheckpointError: missing, damaged, of another module, or with an unknown trunk.
         """
         checkpoint = read_checkpoint(path)
-        description = policy_description(checkpoint, path)
+        if STAGE2 not in checkpoint:
+            raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
+        description = checkpoint[STAGE2]
         trunk = make_trunk(description["trunk"], path, trunk)
-        policy = cls(description["embodiments"], trunk, str(path), **description["settings"])
-        load_weights_into(policy, checkpoint[keys.WEIGHTS], path)
+        settings = grouped_settings(description["settings"])
+        policy = cls(description["embodiments"], trunk, str(path), **settings)
+        policy.load_state_dict(checkpoint["state_dict"])
         policy.network.trunk.merge()
         return policy.eval()
 
@@ -279,7 +261,7 @@ class VLAModule(StageModule):
         z_BZ = torch.cat(latents[-branches:])
         futures = TrajectoryBatch(*(t.repeat(branches, *[1] * (t.dim() - 1)) for t in future))
         loss = pred = self._flow_loss(
-            z_BZ, futures, noise, self.noise_repeats, self.network.prefix_steps
+            z_BZ, futures, noise, self.flow.noise_repeats, self.network.prefix_steps
         )
         logged = {"loss_pred": pred}
         teacher = weight > 0 and (self.align_weight > 0 or self.recon_weight > 0)
@@ -288,7 +270,7 @@ class VLAModule(StageModule):
             target_BZ = own_BZ.detach().repeat(branches, 1)
             align = (z_BZ - target_BZ).square().sum(-1).mean()
             moved_BZ = self.prior.perturb(
-                own_BZ, noise.normal(*own_BZ.shape, like=own_BZ), self.latent_noise
+                own_BZ, noise.normal(*own_BZ.shape, like=own_BZ), self.flow.latent_noise
             )
             recon = self._flow_loss(moved_BZ, future, noise, 1)
             loss = pred + weight * (self.align_weight * align + self.recon_weight * recon)
@@ -302,7 +284,7 @@ class VLAModule(StageModule):
         if self.logs_now:
             logged |= {"lambda": torch.tensor(weight)}
             self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
-        return self.guarded_loss(loss, batch_idx)
+        return self.checked(loss, batch_idx)
 
     def _flow_loss(
         self,
@@ -314,10 +296,10 @@ class VLAModule(StageModule):
     ) -> Tensor:
         count = repeats * len(z_BZ)
         shape = trajectory.action_BHA.shape[1:]
-        r_B = noise.time(count, self.time_law, like=z_BZ)
+        r_B = noise.time(count, self.flow.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *shape, like=z_BZ)
         known_B = noise.integers(count, prefix_steps, like=z_BZ) if prefix_steps else None
-        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.mean_over_ranks)
+        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.over_ranks)
 
     # ---- evaluation -----------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import torch
 
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.training.settings import FlowSettings
 from actionprior.training.stage import FlowNoise
 from bench.short_runs import Run, SyntheticTrajectories, now
 
@@ -18,7 +19,9 @@ def prior_module(size: dict[str, Any], data: SyntheticTrajectories) -> MotionPri
     """A Stage-1 module of a size, always with the same weights."""
     torch.manual_seed(0)
     robots = [robot.to_dict() for robot in data.embodiments]
-    return MotionPriorModule(robots, PriorArchitecture(**size), latent_noise=SIGMA)
+    return MotionPriorModule(
+        robots, PriorArchitecture(**size), flow=FlowSettings(latent_noise=SIGMA)
+    )
 
 
 def bare_loop(
@@ -46,7 +49,7 @@ def bare_loop(
                 noise = FlowNoise(step, number, 0)
                 z_BZ = module.prior.encode(batch)
                 z_BZ = module.prior.perturb(z_BZ, noise.normal(*z_BZ.shape, like=z_BZ), SIGMA)
-                r_B = noise.time(len(z_BZ), module.time_law, like=z_BZ)
+                r_B = noise.time(len(z_BZ), module.flow.time_law, like=z_BZ)
                 start_BHA = noise.normal(*batch.action_BHA.shape, like=z_BZ)
                 loss = module.prior.flow_loss(z_BZ, batch, start_BHA, r_B)
             cast(Any, loss / run.accumulate).backward()

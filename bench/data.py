@@ -24,7 +24,7 @@ from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from bench.command_line import run
 from bench.timing import median_seconds
-from data_modules import LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
+from data_modules import ImageSettings, LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
 STEPS = 15  # of the chunk, and of the history before it
 AT_ONCE = 1 << 18  # frames that are made up, or read for the first time, at once
@@ -223,7 +223,8 @@ def _stage_two(work: Path, repeats: int) -> dict[str, float]:
     )
     robot = LeRobotEmbodiment(**vars(suite_embodiment("panda")), roots=[str(root)])
     robot.cameras = [CAMERA_KEY]
-    data = LeRobotVLA([robot], batch_size=64, cache_dir=str(work / "cache"), val_fraction=0.0)
+    images = ImageSettings(cache_dir=str(work / "cache"))
+    data = LeRobotVLA([robot], batch_size=64, images=images, val_fraction=0.0)
     data.prepare_data()
     data.setup("fit")
     ours = iter(_endless(data.train_dataloader))

@@ -16,6 +16,7 @@ from actionprior.networks.action_decoder import ActionDecoder
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.networks.trunks.base import Trunk
 from actionprior.training.layers import repeated_layers
+from actionprior.training.settings import FusionSize
 from actionprior.training.stage import StageModule
 from actionprior.vla import VLAModule
 from bench.bare_loop import bare_loop, prior_module
@@ -41,7 +42,7 @@ class Sizes(NamedTuple):
     stage2: Run
     trunk: Callable[[], Trunk]
     pixels: int
-    fusion: dict[str, int]  # width, depth, heads
+    fusion: FusionSize
     expert_batch: int = 0  # chunks; 0: no comparison with π0's expert
     compiled: bool = True  # also with compiled layers
 
@@ -65,7 +66,7 @@ PAPER = Sizes(
     stage2=Run(32, 10, "cuda", "bf16-mixed", warm=5),
     trunk=_siglip,
     pixels=224,
-    fusion={"width": 768, "depth": 4, "heads": 12},
+    fusion=FusionSize(768, 4, 12),
     expert_batch=256,
 )
 
@@ -125,7 +126,7 @@ def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
         sizes.trunk(),
         architecture=PriorArchitecture(**sizes.prior),
         decay_fraction=1.0,  # all terms in every step
-        **cast(Any, sizes.fusion),
+        fusion=sizes.fusion,
     )
     told: dict[str, Any] = {"million_parameters": _millions(module)}
     told["million_parameters_of_trunk"] = _millions(module.network.trunk)

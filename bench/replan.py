@@ -25,12 +25,17 @@ def _replan(repeats: int) -> dict[str, float]:
     from actionprior.envs.embodiments import suite_embodiment
     from actionprior.networks.motion_prior import PriorArchitecture
     from actionprior.networks.trunks import SmallTrunk
+    from actionprior.training.settings import FusionSize
     from actionprior.vla import VLAModule
 
     architecture = PriorArchitecture(width=96, decoder_sees_state=True)
     robot = suite_embodiment("panda").to_dict()
     policy = VLAModule(
-        [robot], SmallTrunk(grid=2), architecture=architecture, use_prior=False, width=96
+        [robot],
+        SmallTrunk(grid=2),
+        architecture=architecture,
+        use_prior=False,
+        fusion=FusionSize(96),
     ).eval()
     past = TrajectoryBatch(
         torch.zeros(1, 15, 37),

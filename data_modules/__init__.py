@@ -9,9 +9,11 @@ from actionprior.lazy import lazy_exports
 
 __all__ = [
     "CropColourBlur",
+    "ImageSettings",
     "LeRobotEmbodiment",
     "LeRobotTrajectories",
     "LeRobotVLA",
+    "RobotMixture",
     "SimulatedSuite",
     "SimulatedTrajectories",
     "SimulatedVLA",
@@ -21,16 +23,18 @@ if TYPE_CHECKING:
     from data_modules.images.augmentation import CropColourBlur
     from data_modules.lerobot.columns import LeRobotEmbodiment
     from data_modules.simulated import SimulatedSuite, SimulatedTrajectories, SimulatedVLA
-    from data_modules.trajectories import LeRobotTrajectories
-    from data_modules.vla import LeRobotVLA
+    from data_modules.trajectories import LeRobotTrajectories, RobotMixture
+    from data_modules.vla import ImageSettings, LeRobotVLA
 else:
     __getattr__ = lazy_exports(
         __name__,
         {
             "CropColourBlur": "images.augmentation",
+            "ImageSettings": "vla",
             "LeRobotEmbodiment": "lerobot.columns",
             "LeRobotTrajectories": "trajectories",
             "LeRobotVLA": "vla",
+            "RobotMixture": "trajectories",
             "SimulatedSuite": "simulated",
             "SimulatedTrajectories": "simulated",
             "SimulatedVLA": "simulated",

@@ -1,7 +1,7 @@
 """Stage 1 data: state-action trajectories of one or many robots from LeRobot v3 datasets."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -49,6 +49,24 @@ class Episode(NamedTuple):
     validation: bool
 
 
+@dataclass(frozen=True)
+class RobotMixture:
+    """Share of each robot in training.
+
+    Attributes:
+        weights: Share of each robot in an epoch, by name. By default each window comes once.
+        temperature: Without ``weights``, shares are proportional to the number of a robot's
+            windows to the power of 1/temperature.
+        caps: Largest number of windows of a robot per epoch, by name. Later epochs use its others.
+        held_out: Names of robots that validate and do not train.
+    """
+
+    weights: dict[str, float] | None = None
+    temperature: float = 1.0
+    caps: dict[str, int] | None = None
+    held_out: list[str] | None = None
+
+
 class LeRobotTrajectories(EmbodiedDataModule):
     """Windows of actions and states; images and videos are never opened.
 
@@ -56,29 +74,27 @@ class LeRobotTrajectories(EmbodiedDataModule):
     part validates, as an episode of its own, so that no window is in both.
 
     Args:
-        embodiments: robots with their datasets.
-        chunk_length: steps H of an action chunk.
-        history_length: past steps H_h (Stage 2).
-        batch_size: windows a process and step.
-        num_workers: loader processes; the gather is fast enough for none.
-        seed: of the split and of the order.
-        val_fraction: share of each robot's episodes that validates.
-        max_episodes: takes the first episodes of each dataset only; or so many by robot.
-        max_episodes_per_task: takes the first episodes of each instruction only.
-        weights: each robot's share of an epoch, by name; by default each window comes once.
-        temperature: without ``weights``, shares go with (a robot's windows)^(1/temperature).
-        caps: most windows of a robot in an epoch, by name; its others come in later epochs.
-        held_out: names of robots that are validated on and not trained on.
-        val_episodes: the episodes that validate, by robot, instead of a share: numbers as in its
-            dataset, counted on over the next ones where it has several. They are not among those
-            that ``max_episodes`` counts.
-        chunk_seconds: how long a chunk takes, on every robot: all are resampled to
+        embodiments: Robots with their datasets.
+        chunk_length: Steps H of an action chunk.
+        history_length: Past steps H_h (Stage 2).
+        batch_size: Windows per process and training step.
+        num_workers: Loader processes; gathering windows is fast enough for none.
+        seed: Seed of the split and of the order.
+        val_fraction: Share of each robot's episodes that validates.
+        max_episodes: Number of first episodes that are used of each dataset, for all robots or by
+            robot.
+        max_episodes_per_task: Number of first episodes that are used of each instruction.
+        mixture: Share of each robot in training.
+        skip_idle: Leave out training windows in which hardly anything moves.
+        idle_threshold: Motion above which a window counts as moving, relative to the distance that
+            the robot's group travels in its 1-in-100 windows.
+        shuffle_time: Permute the steps inside each training chunk, for a control prior.
+        chunk_seconds: Duration of a chunk on every robot. All robots are resampled to
             ``chunk_length / chunk_seconds`` [Hz], which becomes their ``control_hz``.
-        skip_idle: leave out training windows in which hardly anything moves.
-        idle_threshold: what counts as motion, relative to what the robot's group travels in
-            its 1-in-100 windows.
-        shuffle_time: permute the steps inside each training chunk: the control prior.
-        noise: replace each training chunk by noise of its robot's scale: the other control.
+        val_episodes: Episodes that validate, by robot, instead of a share. Episodes are numbered
+            as in the dataset, and on through a robot's further datasets. ``max_episodes`` does not
+            count them.
+        noise: Replace each training chunk by noise of its robot's scale, for another control prior.
     """
 
     needs_videos = False
@@ -94,13 +110,10 @@ class LeRobotTrajectories(EmbodiedDataModule):
         val_fraction: float = 0.1,
         max_episodes: int | dict[str, int] | None = None,
         max_episodes_per_task: int | None = None,
-        weights: dict[str, float] | None = None,
+        mixture: RobotMixture = RobotMixture(),
         skip_idle: bool = False,
         idle_threshold: float = 0.02,
         shuffle_time: bool = False,
-        temperature: float = 1.0,
-        caps: dict[str, int] | None = None,
-        held_out: list[str] | None = None,
         chunk_seconds: float | None = None,
         val_episodes: dict[str, list[int]] | None = None,
         noise: bool = False,
@@ -112,14 +125,14 @@ class LeRobotTrajectories(EmbodiedDataModule):
         self.val_fraction = val_fraction
         self.max_episodes = max_episodes
         self.max_episodes_per_task = max_episodes_per_task
-        self.weights = weights
+        self.weights = mixture.weights
         self.skip_idle = skip_idle
         self.idle_threshold = idle_threshold
         self.shuffle_time = shuffle_time
         self.noise = noise
-        self.temperature = temperature
-        self.caps = caps or {}
-        self.held_out = held_out or []
+        self.temperature = mixture.temperature
+        self.caps = mixture.caps or {}
+        self.held_out = mixture.held_out or []
         self.val_episodes = val_episodes or {}
         self._check_arguments()
 
@@ -129,7 +142,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return cast(list[Embodiment], self.robots)
 
     def mixture(self, sizes: list[int]) -> list[int]:
-        """By ``weights`` or ``temperature``, and ``caps``; told at the start of training."""
+        """Windows of each robot per epoch, logged at the start of training."""
         names = [robot.name for robot in self.robots]
         weights = None if self.weights is None else [self.weights.get(name, 0.0) for name in names]
         caps = [self.caps.get(name) for name in names]

@@ -1,6 +1,7 @@
 """Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from data_modules.images.video import choose_decoder
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot.remote import hub_snapshot_url, is_url, local_copy_folder, source_url
 from data_modules.lerobot.store import cache_folder
-from data_modules.trajectories import Episode, LeRobotTrajectories
+from data_modules.trajectories import Episode, LeRobotTrajectories, RobotMixture
 
 
 class Place(NamedTuple):
@@ -119,40 +120,60 @@ class VLAWindows(Dataset[VLABatch]):
         return torch.from_numpy(images), torch.from_numpy(mask)
 
 
+@dataclass(frozen=True)
+class ImageSettings:
+    """Size, decoding and caching of the images.
+
+    Attributes:
+        image_size: Side, or [rows, columns], of the images. By default the cameras' own size,
+            which must then be the same for all.
+        cache_images: Decode each episode once, into arrays that later runs memory-map. False
+            decodes at each access.
+        cache_dir: Folder of the decoded images; by default $ACTIONPRIOR_CACHE or
+            ~/.cache/actionprior.
+        cache_gb: Largest size of that folder, for all runs together. Episodes used longest ago
+            are deleted first, and images that do not fit are decoded at each access.
+        video_backend: Decoder, ``torchcodec`` or ``pyav``. ``auto`` is torchcodec if it loads,
+            which needs FFmpeg on the system.
+        skip_missing_videos: Leave out episodes whose video is missing; False raises an error.
+        stream_videos: Download ``repo_ids`` without their videos, and decode these straight from
+            the hub, into the cache or at each access. ``video_urls`` of a robot are always
+            streamed.
+    """
+
+    image_size: int | tuple[int, int] | None = None
+    cache_images: bool = True
+    cache_dir: str | None = None
+    cache_gb: float | None = None
+    video_backend: str = "auto"
+    skip_missing_videos: bool = False
+    stream_videos: bool = False
+
+
 class LeRobotVLA(LeRobotTrajectories):
     """Images of the robots' cameras, instruction, state, history and action chunk.
 
     Args:
-        embodiments: robots with their datasets; ``cameras`` says which images a policy sees.
-        chunk_length: steps H of an action chunk.
-        history_length: past steps H_h.
-        batch_size: observations a process and step.
-        num_workers: loader processes.
-        seed: of the split and of the order.
-        val_fraction: share of each robot's episodes that validates.
-        max_episodes: takes the first episodes of each dataset only; or so many by robot.
-        max_episodes_per_task: takes the first episodes of each instruction only.
-        weights, temperature, caps, held_out, chunk_seconds, val_episodes: see
-            ``LeRobotTrajectories``.
-        skip_idle: leave out training windows in which hardly anything moves.
-        idle_threshold: what counts as motion (see ``LeRobotTrajectories``).
-        image_size: side, or [rows, columns], of the images; by default the cameras' own, which
-            must then all be equal.
-        cache_images: decode each episode once, into arrays that later runs map into memory;
-            otherwise decode at each access.
-        cache_dir: where; by default $ACTIONPRIOR_CACHE or ~/.cache/actionprior.
-        cache_gb: most that decoded images may take there, of all runs together; the episodes
-            that were used longest ago make room, and what does not fit is decoded at each access.
-        video_backend: the decoder, ``torchcodec`` or ``pyav``; ``auto`` is torchcodec where it
-            loads, which takes FFmpeg on the system.
-        skip_missing_videos: leave out episodes whose video is not there, which otherwise are an
-            error.
-        image_transforms: change the images of training batches at random, on the model's device,
-            each batch in 16 parts with draws of their own: modules that make uint8 (N, 3, Y, X) of
-            uint8 (N, 3, Y, X), such as ``data_modules.CropColourBlur`` or those of
+        embodiments: Robots with their datasets; ``cameras`` names the images that a policy sees.
+        chunk_length: Steps H of an action chunk.
+        history_length: Past steps H_h.
+        batch_size: Observations per process and training step.
+        num_workers: Loader processes.
+        seed: Seed of the split and of the order.
+        val_fraction: Share of each robot's episodes that validates.
+        max_episodes: Number of first episodes that are used of each dataset, for all robots or by
+            robot.
+        max_episodes_per_task: Number of first episodes that are used of each instruction.
+        mixture: Share of each robot in training.
+        skip_idle: Leave out training windows in which hardly anything moves.
+        idle_threshold: Motion above which a window counts as moving (see ``LeRobotTrajectories``).
+        chunk_seconds: Duration of a chunk on every robot (see ``LeRobotTrajectories``).
+        val_episodes: Episodes that validate, by robot (see ``LeRobotTrajectories``).
+        images: Size, decoding and caching of the images.
+        image_transforms: Modules that change the images of training batches at random, on the
+            model's device and in 16 parts per batch. Each makes uint8 (N, 3, Y, X) of uint8
+            (N, 3, Y, X), such as ``data_modules.CropColourBlur`` and the transforms of
             torchvision.transforms.v2.
-        stream_videos: download ``repo_ids`` without their videos; these are decoded straight from
-            the hub into the cache, or at each access. ``video_urls`` of a robot are always.
     """
 
     needs_videos = True
@@ -168,22 +189,13 @@ class LeRobotVLA(LeRobotTrajectories):
         val_fraction: float = 0.1,
         max_episodes: int | dict[str, int] | None = None,
         max_episodes_per_task: int | None = None,
-        weights: dict[str, float] | None = None,
+        mixture: RobotMixture = RobotMixture(),
         skip_idle: bool = False,
         idle_threshold: float = 0.02,
-        image_size: int | tuple[int, int] | None = None,
-        cache_images: bool = True,
-        cache_dir: str | None = None,
-        video_backend: str = "auto",
-        temperature: float = 1.0,
-        caps: dict[str, int] | None = None,
-        held_out: list[str] | None = None,
         chunk_seconds: float | None = None,
-        skip_missing_videos: bool = False,
-        cache_gb: float | None = None,
-        image_transforms: list[nn.Module] | None = None,
-        stream_videos: bool = False,
         val_episodes: dict[str, list[int]] | None = None,
+        images: ImageSettings = ImageSettings(),
+        image_transforms: list[nn.Module] | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -195,12 +207,9 @@ class LeRobotVLA(LeRobotTrajectories):
             val_fraction,
             max_episodes,
             max_episodes_per_task,
-            weights,
+            mixture,
             skip_idle,
             idle_threshold,
-            temperature=temperature,
-            caps=caps,
-            held_out=held_out,
             chunk_seconds=chunk_seconds,
             val_episodes=val_episodes,
         )
@@ -212,18 +221,18 @@ class LeRobotVLA(LeRobotTrajectories):
                     f"embodiment {robot.name!r} has {len(robot.video_urls)} video_urls for "
                     f"{len(robot.roots)} roots, expected one for each"
                 )
-        if cache_gb is not None and not (cache_gb > 0 and cache_images):
+        if images.cache_gb is not None and not (images.cache_gb > 0 and images.cache_images):
             raise DataError(
-                f"cache_gb is {cache_gb} with cache_images {cache_images}, expected above 0 and "
-                "true; without cache_images nothing is kept"
+                f"cache_gb is {images.cache_gb} with cache_images {images.cache_images}, expected "
+                "above 0 and true; without cache_images nothing is kept"
             )
-        self.image_size = image_size
-        self.cache_images = cache_images
-        self.cache_dir = cache_dir
-        self.cache_gb = cache_gb
-        self.decoder = choose_decoder(video_backend)
-        self.needs_videos = not stream_videos
-        self.skip_missing_videos = skip_missing_videos
+        self.image_size = images.image_size
+        self.cache_images = images.cache_images
+        self.cache_dir = images.cache_dir
+        self.cache_gb = images.cache_gb
+        self.decoder = choose_decoder(images.video_backend)
+        self.needs_videos = not images.stream_videos
+        self.skip_missing_videos = images.skip_missing_videos
         self.image_transforms = image_transforms or []
         self._files: list[CameraFiles] = []  # one a dataset, in their order
         self._images: list[FrameImages] = []
@@ -295,7 +304,8 @@ class LeRobotVLA(LeRobotTrajectories):
             if missing := files.missing_videos(chosen):
                 raise DataError(
                     f"{next(iter(missing.values()))}; of {len(chosen)} episodes {len(missing)} "
-                    f"lack one ({_listed(missing)}): set skip_missing_videos to leave these out"
+                    f"lack one ({_listed(missing)}): set images.skip_missing_videos to leave these "
+                    "out"
                 )
         size = self._size([files for d, files in enumerate(self._files) if used[d]])
         self._datasets = datasets
@@ -330,7 +340,7 @@ class LeRobotVLA(LeRobotTrajectories):
             for camera in files.cameras
         }
         if len(sizes) > 1:
-            raise DataError(f"cameras differ in size: {sizes}; set image_size")
+            raise DataError(f"cameras differ in size: {sizes}; set images.image_size")
         return next(iter(sizes))
 
 

@@ -27,13 +27,13 @@ from torch.distributed import destroy_process_group
 from actionprior import cli
 from actionprior.checkpoints import resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
-from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config, write_folder
-from actionprior.checkpoints.keys import CONFIG_PART
+from actionprior.checkpoints.folder import CONFIG, OURS, WEIGHTS, read_config, write_folder
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.errors import UserError
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
 from tests.helpers.killed_saves import alone, tree
 from tests.helpers.policies import tiny_network
@@ -97,7 +97,9 @@ def stage_of(stage: int) -> tuple[LightningModule, ToyTrajectories]:
     torch.manual_seed(1)
     robots = [e.to_dict() for e in data.embodiments]
     settings = {"width": 32, "heads": 2, "warmup_steps": 5, "decay_fraction": 0.5}
-    return VLAModule(robots, BrightnessTrunk(), architecture=SMALL, **settings), data
+    return VLAModule(
+        robots, BrightnessTrunk(), architecture=SMALL, **grouped_settings(settings)
+    ), data
 
 
 def run(stage: int, folder: Path, fault: Callable[[], None] | None) -> None:
@@ -315,7 +317,7 @@ def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count
     alone()
     save_sharded(tree(1.0), shards)
     destroy_process_group()
-    write_folder(tiny_network(), {CONFIG_PART: {"embodiment": "panda"}, "type": "x"}, exported)
+    write_folder(tiny_network(), {OURS: {"embodiment": "panda"}, "type": "x"}, exported)
     save_weights(SmallTrunk(image_size=32, channels=16, text_width=16).state_dict(), trunk)
     [checkpoint] = (folder / "stage2/whole").glob("*.ckpt")
 

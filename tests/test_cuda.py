@@ -15,6 +15,7 @@ from torch import distributed
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.policy import Policy
+from actionprior.training.settings import grouped_settings
 from actionprior.training.sharding import ShardedStrategy
 from actionprior.vla import VLAModule
 from callbacks import CheckpointActivations, CompileLayers
@@ -40,7 +41,7 @@ def vla(data: ToyVLA, prior: str = "", **settings: Any) -> VLAModule:
     robots = [e.to_dict() for e in data.embodiments]
     sizes = {"width": 32, "heads": 2, "depth": 1, "warmup_steps": 2, **settings}
     architecture = None if prior else SMALL
-    return VLAModule(robots, SmallTrunk(grid=1), prior, architecture, **sizes)
+    return VLAModule(robots, SmallTrunk(grid=1), prior, architecture, **grouped_settings(sizes))
 
 
 class Losses(Callback):
@@ -138,7 +139,7 @@ def test_a_bad_loss_is_not_learnt_from(tmp_path: Path) -> None:
 
     data = ToyTrajectories(episodes=6, batch_size=16)
     learner = module(data)
-    with pytest.warns(UserWarning, match="skipped: step 1 "):
+    with pytest.warns(UserWarning, match="not taken: step 1 "):
         fit(tmp_path, learner, data, 3, Poison(), **MIXED)
     assert learner.bad_steps.skipped == 1
     assert all(torch.isfinite(p).all() for p in learner.parameters())

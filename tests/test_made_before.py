@@ -37,7 +37,13 @@ from actionprior.study.finished_cells import assemble
 from actionprior.study.grid import Cell, Grid, make_grid
 from actionprior.study.plan import Study
 from actionprior.study.table import read_table
-from data_modules import LeRobotEmbodiment, LeRobotTrajectories, LeRobotVLA
+from actionprior.training.settings import (
+    FusionSize,
+    OptimizerSettings,
+    PolicyFlowSettings,
+    PolicyOptimizerSettings,
+)
+from data_modules import ImageSettings, LeRobotEmbodiment, LeRobotTrajectories, LeRobotVLA
 
 PROJECT = Path(__file__).parents[1]
 MADE = PROJECT / "tests" / "made_before"
@@ -128,8 +134,7 @@ def seen(root: Path) -> LeRobotVLA:
         history_length=4,
         batch_size=8,
         val_fraction=0.34,
-        image_size=16,
-        video_backend="pyav",
+        images=ImageSettings(16, video_backend="pyav"),
     )
 
 
@@ -183,7 +188,8 @@ def process_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def stage1(data: LeRobotTrajectories) -> MotionPriorModule:
     robots = [e.to_dict() for e in data.embodiments]
-    return MotionPriorModule(robots, architecture=ARCHITECTURE, learning_rate=3e-3, warmup_steps=1)
+    optimizer = OptimizerSettings(warmup_steps=1)
+    return MotionPriorModule(robots, ARCHITECTURE, learning_rate=3e-3, optimizer=optimizer)
 
 
 def new_trunk(weights: str = "") -> SmallTrunk:
@@ -196,13 +202,11 @@ def stage2(data: LeRobotVLA, prior: Path) -> VLAModule:
         robots,
         new_trunk(),
         prior_checkpoint=str(prior),
-        width=8,
-        depth=1,
-        heads=2,
         learning_rate=3e-3,
-        warmup_steps=1,
-        noise_repeats=2,
         decay_fraction=1.0,
+        fusion=FusionSize(width=8, depth=1, heads=2),
+        flow=PolicyFlowSettings(noise_repeats=2),
+        optimizer=PolicyOptimizerSettings(warmup_steps=1),
     )
 
 

@@ -14,6 +14,7 @@ from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
 from tests.helpers.robots import delta_arm
 from tests.helpers.stage1_runs import SMALL, StopAt, module, trainer
@@ -35,7 +36,7 @@ def vla(prior: Path | str, data: ToyVLA | None = None, **kwargs: object) -> VLAM
     torch.manual_seed(1)
     robots = [e.to_dict() for e in (data or ToyVLA()).embodiments]
     settings = {"width": 32, "heads": 2, "warmup_steps": 5, "noise_repeats": 2, **kwargs}
-    return VLAModule(robots, BrightnessTrunk(), str(prior), **settings)
+    return VLAModule(robots, BrightnessTrunk(), str(prior), **grouped_settings(settings))
 
 
 def run(folder: Path, policy: VLAModule, steps: int = 6, data: ToyVLA | None = None) -> Log:

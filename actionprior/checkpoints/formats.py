@@ -1,43 +1,48 @@
-"""Number of the format of checkpoints and exported folders, and the refusal of other formats."""
+"""Formats of our checkpoints: the newest is written, older ones are read as if they were newest.
+
+1: the networks of Stage 2 were the module's own (``prior.…``, ``trunk.…``).
+2: they are ``network.…``, a module without Lightning that a robot can load.
+"""
 
 from typing import Any
 
-from actionprior.checkpoints import keys
 from actionprior.errors import UserError
 
 FORMAT = 2
-"""Increases when what is written changes its meaning. Version 0.1.0 writes 2."""
+KEY = "actionprior_format"
+_WEIGHTS = ("state_dict", "current_model_state")  # the second is Lightning's weight averaging's
+_STAGE2 = "vla"
+_NETWORK_PARTS = ("trunk", "prior", "fusion", "history_mlp")
 
 
 class FormatError(UserError):
-    """A file has a format that this version cannot read; the message names the file."""
+    """A file was written by a newer version; the message names it."""
 
 
-def check_format(found: object, path: object) -> None:
-    """Refuse a format other than ``FORMAT``.
-
-    Args:
-        found: Format number that the file holds.
-        path: Name of the file, for the message.
-
-    Raises:
-        FormatError: naming both formats.
-    """
-    if found == FORMAT:
-        return
-    newer = isinstance(found, int) and found > FORMAT
-    advice = "update actionprior" if newer else "no released version wrote it: write it again"
-    raise FormatError(
-        f"{path} is of format {found!r}, and this version of actionprior reads format {FORMAT}; "
-        f"{advice}"
-    )
+def mark(checkpoint: dict[str, Any]) -> None:
+    """Note the newest format in a checkpoint that is about to be written."""
+    checkpoint[KEY] = FORMAT
 
 
-def check_checkpoint_format(checkpoint: dict[str, Any], path: object) -> None:
-    """Refuse a checkpoint of another format; models of other projects have none.
+def migrate(checkpoint: dict[str, Any], path: object = "the checkpoint") -> None:
+    """Bring a checkpoint to the newest format, in place.
 
     Raises:
-        FormatError: as ``check_format``.
+        FormatError: it is of a newer format than this version knows.
     """
-    if checkpoint.keys() & {keys.FORMAT, keys.PRIOR, keys.POLICY}:
-        check_format(checkpoint.get(keys.FORMAT), path)
+    found = checkpoint.get(KEY, 1)
+    if not isinstance(found, int) or found > FORMAT:
+        raise FormatError(
+            f"{path} is of format {found!r}, and this version of actionprior reads up to "
+            f"{FORMAT}; update actionprior"
+        )
+    if found < 2 and _STAGE2 in checkpoint:
+        for key in _WEIGHTS:
+            if key in checkpoint:
+                checkpoint[key] = {_in_network(k): v for k, v in checkpoint[key].items()}
+    if found < FORMAT:
+        mark(checkpoint)
+
+
+def _in_network(name: str) -> str:
+    return f"network.{name}" if name.partition(".")[0] in _NETWORK_PARTS else name

@@ -9,7 +9,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from actionprior.checkpoints import keys, resume
+from actionprior.checkpoints import resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
 from actionprior.checkpoints.policy import PRETRAINED_ARGS
 from actionprior.checkpoints.reading import CheckpointError
@@ -59,12 +59,7 @@ class TrainerCLI(LightningCLI):
         if "prior_checkpoint" not in settings or not path or not Path(path).exists():
             return
         settings["prior_checkpoint"] = str(path)
-        told = (
-            read_either(path, weights=False)
-            .get(keys.POLICY, {})
-            .get("trunk", {})
-            .get("init_args", {})
-        )
+        told = read_either(path, weights=False).get("vla", {}).get("trunk", {}).get("init_args", {})
         trunk = settings["trunk"].get("init_args") or {}
         for name in PRETRAINED_ARGS & set(told):
             if name in trunk:

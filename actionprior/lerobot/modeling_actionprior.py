@@ -17,9 +17,8 @@ from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
-from actionprior.checkpoints import keys
-from actionprior.checkpoints.folder import check_description, write_folder
-from actionprior.checkpoints.policy import build_network, load_weights_into
+from actionprior.checkpoints.folder import OURS, check_digest, check_format, write_folder
+from actionprior.checkpoints.policy import build_network, fill
 from actionprior.chunk_planner import (
     ExecutedStep,
     Images,
@@ -108,14 +107,14 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self, save_directory: Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
         told = encode(self.config, PreTrainedConfig)
-        told[keys.CONFIG_PART] = {
+        told[OURS] = {
             "embodiment": self._planner.robot.name,
             "execute_steps": self.execute_steps,
             "delay_steps": self.delay_steps,
         }
         weights = None
         if state_dict is not None:  # gathered from several processes
-            weights = keys.below(keys.NETWORK_PREFIX, state_dict)
+            weights = {k.removeprefix("network."): v for k, v in state_dict.items()}
         write_folder(self.network, told, Path(save_directory), weights)
 
     @classmethod
@@ -123,7 +122,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         cls, model: "ActionPriorPolicy", model_file: str, map_location: str, strict: bool
     ) -> "ActionPriorPolicy":
         """Strictly, whatever ``strict``: a policy with missing weights must not move a robot."""
-        load_weights_into(model.network, load_weights(Path(model_file)), model_file)
+        fill(model.network, load_weights(Path(model_file)), model_file)
         if model._learns:
             # LeRobot shows the present alone; what learns without a past must act without it.
             model.network.history, model.network.history_mlp = "off", None
@@ -338,7 +337,8 @@ class _CheckedBatch(NamedTuple):
 
 def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401  lerobot's
     if config.actionprior:
-        check_description(config.actionprior, "config.json")
+        check_format(config.actionprior, "config.json")
+        check_digest(config.actionprior, "config.json")
         return build_network(config.actionprior, "config.json")
     if dataset_meta is None:
         raise UserError("there is nothing to act with: give --policy.path, or train on a dataset")

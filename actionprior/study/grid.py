@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
+from actionprior.study.identity import identity
 from actionprior.study.plan import Study
-from actionprior.study.recipe import Recipe, StudyError, changed, identity, member, read_yaml
+from actionprior.study.recipe import Recipe, StudyError, changed, member, read_yaml
 
 CURVE = "curve"  # tag of the rollouts along a run
 ROLLOUTS = "RolloutEvaluation"

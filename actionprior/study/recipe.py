@@ -1,7 +1,6 @@
-"""Recipes changed by dotted names, and the identity of a configuration."""
+"""Recipes, changed by dotted names."""
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import yaml
 
 from actionprior.errors import UserError, shorten
-from actionprior.files.digest import digest
 
 Recipe = dict[str, Any]
 
@@ -60,12 +58,6 @@ def member(recipe: Mapping[str, Any], class_name: str) -> dict[str, Any] | None:
     callbacks = recipe.get("trainer", {}).get("callbacks") or []
     found = [c for c in callbacks if _is(c, class_name)]
     return found[0] if found else None
-
-
-def identity(configuration: object) -> str:
-    """16 hexadecimal digits of the SHA-256 of plain data, whatever the order of its keys."""
-    text = json.dumps(configuration, sort_keys=True, separators=(",", ":"))
-    return digest(text)[:16]
 
 
 def _child(node: Any, part: str, name: str) -> Any:  # noqa: ANN401  YAML

@@ -18,9 +18,10 @@ from actionprior.errors import UserError
 from actionprior.files.atomic import write_json
 from actionprior.study.finished_cells import Finished, finished_file
 from actionprior.study.grid import Cell, Grid, Prior
+from actionprior.study.identity import identity
 from actionprior.study.jobs import Jobs
 from actionprior.study.plan import Study
-from actionprior.study.recipe import Recipe, changed, identity
+from actionprior.study.recipe import Recipe, changed
 from actionprior.study.run_outputs import measure, stage1_seconds
 
 QUIET = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}

@@ -1,1 +1,1 @@
-"""Base of both LightningModules, and sharding, stopping and metrics of training."""
+"""What both LightningModules share, and how training is sharded and stopped."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.training.settings import FusionSize
 from bench.gpu import Sizes, bench_gpu
 from bench.short_runs import Run
 from bench.train import main
@@ -32,7 +33,7 @@ def test_both_stages_on_a_device() -> None:
         stage2=replace(run, accumulate=1),
         trunk=lambda: SmallTrunk(grid=1),
         pixels=64,
-        fusion={"width": 32, "depth": 1, "heads": 2},
+        fusion=FusionSize(32, 1, 2),
         compiled=False,
     )
     told = bench_gpu(sizes)

@@ -145,7 +145,7 @@ def test_episodes_that_training_leaves_out_are_not_looked_at(recipe: Path) -> No
     robot = ROBOT | {"roots": [str(root)], "cameras": [camera]}
     content["data"] = {
         "class_path": "data_modules.LeRobotVLA",
-        "init_args": {"embodiments": [robot], "skip_missing_videos": True},
+        "init_args": {"embodiments": [robot], "images": {"skip_missing_videos": True}},
     }
     recipe.write_text(yaml.safe_dump(content))
     main(["doctor", f"--config={recipe}"])

@@ -86,7 +86,7 @@ class Run:
         told = {
             "model": {
                 "class_path": f"{__name__}.SameEverywhere",
-                "init_args": {"architecture": small, "warmup_steps": 5},
+                "init_args": {"architecture": small, "optimizer": {"warmup_steps": 5}},
             },
             "data": {
                 "class_path": f"{__name__}.Data",

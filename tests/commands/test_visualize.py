@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "class_path": "actionprior.VLAModule",
             "init_args": {
                 "prior_checkpoint": "prior.ckpt",
-                "width": 32,
+                "fusion": {"width": 32},
                 "trunk": {
                     "class_path": "actionprior.networks.trunks.SmallTrunk",
                     "init_args": {"image_size": 32, "grid": 2},
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for name, model, kind, more in (
             ("prior", prior, "LeRobotTrajectories", {}),
-            ("policy", policy, "LeRobotVLA", {"image_size": 32}),
+            ("policy", policy, "LeRobotVLA", {"images": {"image_size": 32}}),
         ):
             callback = {
                 "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

@@ -10,6 +10,7 @@ from actionprior.embodiment import Embodiment
 from actionprior.envs.embodiments import suite_embodiment
 from actionprior.envs.recording import VERSION
 from data_modules import SimulatedSuite, SimulatedTrajectories, SimulatedVLA
+from data_modules.vla import ImageSettings
 
 pytest.importorskip("pybullet")
 
@@ -98,7 +99,8 @@ def test_missing_sets_are_recorded_once_without_images(tmp_path: Path) -> None:
 def test_stage_two_takes_the_first_demonstrations_of_each_task(tmp_path: Path) -> None:
     data = SimulatedVLA(
         "panda", ["reach", "lift"], episodes_per_task=2, demonstrations=1, render_size=32,
-        data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"), batch_size=4, val_fraction=0,
+        data_dir=str(tmp_path), images=ImageSettings(cache_dir=str(tmp_path / "cache")),
+        batch_size=4, val_fraction=0,
     )  # fmt: skip
     data.prepare_data()
     data.setup("fit")
@@ -147,7 +149,7 @@ def test_robots_of_the_suite_act_together_and_one_may_be_scarce(tmp_path: Path) 
     data = SimulatedSuite(
         {"panda": ["reach"], "duo": ["handover"], "xarm6": ["reach", "lift"]},
         episodes_per_task=3, scarce={"xarm6": 0.67}, data_dir=str(tmp_path),
-        cache_dir=str(tmp_path / "images"), batch_size=4, val_fraction=0.0,
+        images=ImageSettings(cache_dir=str(tmp_path / "images")), batch_size=4, val_fraction=0.0,
     )  # fmt: skip
     data.prepare_data()
     data.setup("fit")

@@ -10,12 +10,16 @@ import yaml
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.data import DataError
+from actionprior.training.settings import grouped_settings
 from data_modules import LeRobotEmbodiment, LeRobotTrajectories
+from data_modules.trajectories import RobotMixture
 from tests.helpers.datasets import CAMERAS, arm, write_dataset
 
 
 def module(*robots: LeRobotEmbodiment, **options) -> LeRobotTrajectories:
-    data = LeRobotTrajectories(list(robots), **{"batch_size": 4, "chunk_length": 5, **options})
+    settings = {"batch_size": 4, "chunk_length": 5, **options}
+    groups = {"mixture": RobotMixture}
+    data = LeRobotTrajectories(list(robots), **grouped_settings(settings, groups))
     data.setup("fit")
     return data
 
@@ -161,7 +165,7 @@ def test_weights_share_the_epoch(plain: Path, tmp_path: Path) -> None:
     robot = torch.cat([batch.embodiment_B for batch in data.train_dataloader()])
     assert torch.bincount(robot).tolist() == [16, 16]
     with pytest.raises(DataError, match=r"weights is \{'a': 1\.0\}, expected .* \['a', 'b'\]"):
-        LeRobotTrajectories(list(robots), weights={"a": 1.0})
+        LeRobotTrajectories(list(robots), mixture=RobotMixture(weights={"a": 1.0}))
 
 
 def test_temperature_levels_and_caps_cut(plain: Path, tmp_path: Path) -> None:

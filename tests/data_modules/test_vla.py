@@ -17,6 +17,7 @@ from data_modules import LeRobotVLA
 from data_modules.images.camera_files import CameraFiles
 from data_modules.images.frames import FrameImages, max_mapped_files
 from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
+from data_modules.vla import ImageSettings
 from tests.helpers.datasets import CAMERAS, arm, write_dataset
 from tests.helpers.vla_data import decoders, everything, module
 
@@ -50,7 +51,7 @@ def test_cameras_are_resized_to_one_size_in_the_embodiments_order(
     assert images.shape == (28, 2, 3, 16, 24)
     alone = module(seen, cameras=(FRONT,), image_size=(16, 24), cache_dir=str(tmp_path))
     assert torch.equal(everything(alone).observation.images_BCKYX[:, 0], images[:, 1])
-    with pytest.raises(DataError, match=r"cameras differ in size.*set image_size"):
+    with pytest.raises(DataError, match=r"cameras differ in size.*set images.image_size"):
         module(seen, cameras=(WRIST, FRONT), cache_dir=str(tmp_path))
 
 
@@ -83,7 +84,8 @@ def test_state_history_and_future_belong_together(seen: Path, tmp_path: Path) ->
 
 def test_a_robot_with_fewer_cameras_is_masked(seen: Path, tmp_path: Path) -> None:
     robots = [arm(seen, name="two", cameras=CAMERAS), arm(seen, name="one", cameras=(WRIST,))]
-    data = LeRobotVLA(robots, image_size=16, cache_dir=str(tmp_path), val_fraction=0)
+    images = ImageSettings(image_size=16, cache_dir=str(tmp_path))
+    data = LeRobotVLA(robots, images=images, val_fraction=0)
     data.setup("fit")
     observation = everything(data).observation
     assert observation.camera_mask_BC.tolist() == [[True, True]] * 28 + [[True, False]] * 28
@@ -220,7 +222,7 @@ def test_episodes_without_a_video_are_an_error_or_left_out_on_purpose(
     (root / "videos" / "chunk-000" / WRIST / "episode_000001.mp4").unlink()
     options = {"cameras": (WRIST,), "cache_dir": str(tmp_path), "val_fraction": 0}
     message = r"chunk-000/.*episode_000001\.mp4 .* episode 1, is missing; of 3 episodes 1 lack one"
-    with pytest.raises(DataError, match=message + r" \(1\): set skip_missing_videos"):
+    with pytest.raises(DataError, match=message + r" \(1\): set images.skip_missing_videos"):
         module(root, **options)
     # Only what is used has to be there.
     assert len(everything(module(root, max_episodes=1, **options)).future.embodiment_B) == 12

@@ -9,9 +9,12 @@ import numpy as np
 from actionprior.embodiment import ActionGroup, StateGroup
 from actionprior.recording.lerobot_writer import scheduled_as_before
 from data_modules.lerobot.columns import LeRobotEmbodiment
+from data_modules.trajectories import RobotMixture
+from data_modules.vla import ImageSettings
 
 STATE = ["j1", "j2", "grip"]
 ACTION = ["j1", "j2", "grip"]
+DATA_GROUPS = {"mixture": RobotMixture, "images": ImageSettings}
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 
 

@@ -11,6 +11,7 @@ from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
 from tests.helpers.robots import delta_arm, windows
 
@@ -53,7 +54,7 @@ def write_checkpoint(network: PolicyNetwork, path: Path, step: int = 7) -> Path:
         [robot.to_dict() for robot in network.embodiments],
         network.trunk,
         architecture=network.prior.architecture,
-        **{key: getattr(network, key) for key in SETTINGS},
+        **grouped_settings({key: getattr(network, key) for key in SETTINGS}),
     )
     module.network = network
     checkpoint = {

@@ -9,6 +9,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from actionprior.flow_matching import TimeLaw
+from actionprior.training.settings import FusionSize
 from actionprior.training.sharding import ShardedStrategy, full_tensor
 from actionprior.training.stage import FlowNoise
 from actionprior.vla import VLAModule
@@ -57,7 +58,12 @@ def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> N
     data = ToyVLA(batch_size=GLOBAL_BATCH // ranks)  # some windows end outside their episode
     robots = [e.to_dict() for e in data.embodiments]
     policy = SameEverywhere(
-        robots, BrightnessTrunk(), prior, history=history, decay_fraction=0.5, width=32, heads=2
+        robots,
+        BrightnessTrunk(),
+        prior,
+        history=history,
+        decay_fraction=0.5,
+        fusion=FusionSize(32, heads=2),
     )
     trainer = Trainer(
         accelerator="cpu",

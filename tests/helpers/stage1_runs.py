@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from actionprior.batch import TrajectoryBatch
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.training.settings import PRIOR_GROUPS, grouped_settings
 from tests.helpers.synthetic import ToyTrajectories
 
 SMALL = PriorArchitecture(width=32, latent_width=16, encoder_depth=1, decoder_depth=2, heads=2)
@@ -18,7 +19,7 @@ def module(data: ToyTrajectories, **kwargs: object) -> MotionPriorModule:
     torch.manual_seed(0)
     robots = [e.to_dict() for e in data.embodiments]
     settings = {"architecture": SMALL, "warmup_steps": 5, "learning_rate": 3e-3, **kwargs}
-    return MotionPriorModule(robots, **settings)
+    return MotionPriorModule(robots, **grouped_settings(settings, PRIOR_GROUPS))
 
 
 def trainer(folder: Path, steps: int, **kwargs: object) -> Trainer:

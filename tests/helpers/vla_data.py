@@ -3,16 +3,17 @@
 from pathlib import Path
 
 from actionprior.batch import VLABatch
+from actionprior.training.settings import grouped_settings
 from data_modules import LeRobotVLA
 from data_modules.images.video import choose_decoder
-from tests.helpers.datasets import CAMERAS, arm
+from tests.helpers.datasets import CAMERAS, DATA_GROUPS, arm
 
 FRONT = CAMERAS[0]
 
 
 def module(root: Path, *, cameras: tuple[str, ...] = (FRONT,), **options) -> LeRobotVLA:
     options = {"batch_size": 4, "chunk_length": 5, "history_length": 3, **options}
-    data = LeRobotVLA([arm(root, cameras=cameras)], **options)
+    data = LeRobotVLA([arm(root, cameras=cameras)], **grouped_settings(options, DATA_GROUPS))
     data.prepare_data()
     data.setup("fit")
     return data

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from actionprior.envs import SUITE, env_id
 from actionprior.study.grid import CURVE, make_grid
+from actionprior.study.identity import identity
 from actionprior.study.plan import Study
 from actionprior.study.recipe import (
     Recipe,
     StudyError,
     changed,
-    identity,
     member,
     read_yaml,
 )
@@ -39,14 +39,14 @@ def test_the_grid_is_the_blocks_with_nothing_twice(tmp_path: Path) -> None:
 
 def test_parts_are_cells_of_their_own_on_the_same_prior(tmp_path: Path) -> None:
     whole = make_grid(study(tmp_path))
-    parts = {"wide": {"model.width": 64}, "plain": None}
+    parts = {"wide": {"model.fusion.width": 64}, "plain": None}
     grid = make_grid(study(tmp_path, parts=parts))
     assert [(c.arm, c.part) for c in grid.cells[:2]] == [
         ("no_prior", "wide"),
         ("no_prior", "plain"),
     ]
     assert len(grid.cells) == len({c.id for c in grid.cells}) == 2 * len(whole.cells)
-    assert grid.cells[0].recipe["model"]["init_args"]["width"] == 64
+    assert grid.cells[0].recipe["model"]["init_args"]["fusion"] == {"width": 64}
     assert [p.id for p in grid.priors] == [p.id for p in whole.priors]
     assert [c.id for c in grid.cells[1::2]] == [c.id for c in whole.cells]
 
@@ -67,7 +67,7 @@ def test_a_cell_is_its_configuration_and_not_its_name(tmp_path: Path) -> None:
     for part in (
         {"ground": {"robots": ["panda"], "steps": 4}},  # another trunk
         {"stage1": PLAIN["stage1"] | {"overrides": {"trainer.max_steps": 7}}},  # another prior
-        {"stage2": PLAIN["stage2"] | {"overrides": {"model.width": 64}}},
+        {"stage2": PLAIN["stage2"] | {"overrides": {"model.fusion.width": 64}}},
         {"evaluation": {"rollouts": 40}},
         {"cells": [cells[0] | {"curve": True}]},
     ):
@@ -298,3 +298,21 @@ def test_names_step_into_init_args_and_lists() -> None:
 def test_identity_does_not_depend_on_the_order_of_keys(data: dict[str, Any]) -> None:
     assert identity(data) == identity(dict(reversed(data.items())))
     assert identity(data) != identity(data | {"one more": 1} if "one more" not in data else {})
+
+
+def test_grouped_arguments_keep_the_identity_that_they_had_one_by_one() -> None:
+    flat = {"learning_rate": 0.1, "latent_noise": 0.2, "width": 96, "image_size": 64}
+    grouped = {
+        "learning_rate": 0.1,
+        "fusion": {"width": 96},
+        "flow": {"latent_noise": 0.2},
+        "images": {"image_size": 64},
+    }
+    before, now = (
+        identity([{"model": {"class_path": "m.M", "init_args": arguments}}, "prior"])
+        for arguments in (flat, grouped)
+    )
+    assert now == before
+    assert identity({"init_args": {"flow": {"latent_noise": 0.3}}}) != identity(
+        {"init_args": {"latent_noise": 0.2}}
+    )

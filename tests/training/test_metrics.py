@@ -1,5 +1,3 @@
-"""Smoothness of chunks is measured inside the episode."""
-
 import torch
 
 from actionprior.training.metrics import ChunkBend

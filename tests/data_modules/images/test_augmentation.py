@@ -17,6 +17,7 @@ from actionprior.batch import Observation, VLABatch
 from actionprior.data import DataError
 from data_modules import CropColourBlur, LeRobotVLA
 from data_modules.images.augmentation import augment
+from data_modules.vla import ImageSettings
 from tests.helpers.datasets import CAMERAS, arm
 from tests.helpers.stage1_runs import Stop
 
@@ -47,7 +48,8 @@ def fit(
     seen: Path, folder: Path, *callbacks: Callback, ckpt: Path | None = None, **options
 ) -> Recorder:
     robots = [arm(seen, name="two", cameras=CAMERAS), arm(seen, name="one", cameras=CAMERAS[1:])]
-    data = LeRobotVLA(robots, batch_size=4, image_size=(16, 24), cache_dir=str(folder), **options)
+    images = ImageSettings(image_size=(16, 24), cache_dir=str(folder))
+    data = LeRobotVLA(robots, batch_size=4, images=images, **options)
     module = Recorder()
     trainer = lightning.Trainer(
         default_root_dir=folder,

@@ -20,6 +20,7 @@ from actionprior.data import DataError
 from data_modules import LeRobotTrajectories, LeRobotVLA
 from data_modules.lerobot.columns import read_columns
 from data_modules.lerobot.remote import local_copy, local_copy_folder, source_url
+from data_modules.vla import ImageSettings
 from tests.helpers.datasets import CAMERAS, arm
 from tests.helpers.processes import PROCESSES
 from tests.helpers.vla_data import everything
@@ -67,9 +68,8 @@ def test_stage_two_sees_the_same_images(cached: bool, published: Path, tmp_path:
     for root in (str(published), URL):
         robot = arm(cameras=CAMERAS)
         robot.roots = [root]
-        data = LeRobotVLA(
-            [robot], image_size=(32, 48), cache_dir=str(tmp_path), cache_images=cached
-        )
+        images = ImageSettings((32, 48), cache_images=cached, cache_dir=str(tmp_path))
+        data = LeRobotVLA([robot], images=images)
         data.prepare_data()
         data.setup("fit")
         batches.append(everything(data))

@@ -13,11 +13,12 @@ from huggingface_hub.errors import RevisionNotFoundError
 from torch import Tensor
 
 from actionprior.data import DataError
+from actionprior.training.settings import grouped_settings
 from data_modules import LeRobotVLA
 from data_modules.images.frames import FrameImages
 from data_modules.lerobot.hub import locate
 from data_modules.lerobot.remote import hub_snapshot_url
-from tests.helpers.datasets import CAMERAS, arm
+from tests.helpers.datasets import CAMERAS, DATA_GROUPS, arm
 from tests.helpers.vla_data import decoders, everything
 
 WRIST = CAMERAS[1]
@@ -44,7 +45,9 @@ def bucket(published: Path) -> str:
 def images(root: Path, folder: Path, urls: list[str], **options) -> Tensor:
     options = {"cache_dir": str(folder), "image_size": (32, 48), "val_fraction": 0, **options}
     robot = arm(root, cameras=(WRIST,), video_urls=urls)
-    data = LeRobotVLA([robot], chunk_length=5, batch_size=4, **options)
+    data = LeRobotVLA(
+        [robot], chunk_length=5, batch_size=4, **grouped_settings(options, DATA_GROUPS)
+    )
     data.prepare_data()
     data.setup("fit")
     return everything(data).observation.images_BCKYX
@@ -149,7 +152,10 @@ def test_hub_datasets_are_downloaded_without_their_videos(
     Hub().put(str(published / "videos"), "/datasets/me/set@abc123/videos", recursive=True)
     robot = arm(cameras=(WRIST,), repo_ids=["me/set"])
     options = {"cache_dir": str(tmp_path), "image_size": (32, 48), "val_fraction": 0}
-    data = LeRobotVLA([robot], stream_videos=True, chunk_length=5, batch_size=4, **options)
+    options |= {"stream_videos": True}
+    data = LeRobotVLA(
+        [robot], chunk_length=5, batch_size=4, **grouped_settings(options, DATA_GROUPS)
+    )
     data.prepare_data()
     data.setup("fit")
     assert torch.equal(everything(data).observation.images_BCKYX, images(published, tmp_path, []))

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from actionprior.checkpoints.folder import load_policy_network
+from actionprior.checkpoints.policy import load_network
 from actionprior.networks.trunks.lora import LowRank
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
 from actionprior.networks.trunks.two_towers import TwoTowerTrunk
+from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
 from tests.helpers.clip_models import TASKS
 from tests.helpers.stage1_runs import SMALL, trainer
@@ -141,7 +142,8 @@ def test_a_loaded_policy_acts_with_plain_layers(tmp_path: Path, tiny: str) -> No
     data = ToyVLA()
     trunk = build("open_clip", tiny, lora_rank=2, lr_scale=1.0, layer_decay=0.5)
     robots = [e.to_dict() for e in data.embodiments]
-    policy = VLAModule(robots, trunk, architecture=SMALL, width=32, heads=2, warmup_steps=1)
+    sizes = {"width": 32, "heads": 2, "warmup_steps": 1}
+    policy = VLAModule(robots, trunk, architecture=SMALL, **grouped_settings(sizes))
     runner = trainer(tmp_path, 3, limit_val_batches=0)
     runner.fit(policy, data)
     rates = {group["initial_lr"] for group in policy.optimizers().param_groups}
@@ -153,7 +155,7 @@ def test_a_loaded_policy_acts_with_plain_layers(tmp_path: Path, tiny: str) -> No
     expected = policy.eval().network.predict_chunk(observation, noise)
     for network in (
         VLAModule.load(tmp_path / "policy.ckpt").network,
-        load_policy_network(tmp_path / "policy.ckpt")[0],
+        load_network(tmp_path / "policy.ckpt"),
     ):
         assert not any(parametrize.is_parametrized(m) for m in network.modules())
         torch.testing.assert_close(
