@@ -1,8 +1,8 @@
 """The command line: ``lightning fit --config recipes/…``; ``actionprior`` is the same command.
 
-``fit``, ``validate``, ``test`` and ``predict`` are LightningCLI's. Any other verb is one module
-``actionprior/commands/<verb>.py`` with a ``main(args)``, imported only when it is called for; a
-verb's dash is an underscore in the file's name.
+``fit``, ``validate``, ``test`` and ``predict`` are LightningCLI's. Any other verb is a module
+``actionprior/commands/<verb>.py`` with a ``main(args)``, imported only when it is used. A dash in a
+verb is an underscore in the file's name.
 """
 
 import ast
@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
@@ -17,11 +18,18 @@ from actionprior import __version__
 from actionprior.errors import UserError
 
 TRAINER_VERBS = {
-    "fit": "Train a model.",
-    "validate": "Run the validation data through a model.",
-    "test": "Test a model, for instance by rolling it out.",
+    "fit": "Train a model, as a recipe says.",
+    "validate": "Compute a model's metrics on the validation data.",
+    "test": "Test a model, for instance with rollouts.",
     "predict": "Run a model on new data.",
 }
+_HABITS = """\
+Options go by name: `--out folder` or `--out=folder`. A switch needs no value: `--overwrite` is
+`--overwrite true`, and `--overwrite false` turns it off; switches of fit, validate, test and
+predict need the value. `--config FILE` reads options from a YAML file, and options after it win.
+
+`lightning VERB --help` lists the options of a verb, `lightning --version` prints the version, and
+ACTIONPRIOR_DEBUG=1 shows the traceback of an error."""
 COMMANDS = Path(__file__).parent / "commands"
 
 
@@ -29,11 +37,11 @@ def main(args: list[str] | None = None) -> None:
     """Run the command.
 
     Args:
-        args: what follows the command's name; ``None`` reads ``sys.argv``.
+        args: Words after the command's name; None reads ``sys.argv``.
 
     Raises:
-        SystemExit: with code 2 and one sentence on stderr, for bad input (``UserError``); the
-            traceback is shown where the environment variable ``ACTIONPRIOR_DEBUG`` is set.
+        SystemExit: With code 2 and one sentence on stderr, for bad input (``UserError``). The
+            environment variable ``ACTIONPRIOR_DEBUG`` shows the traceback.
     """
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
@@ -51,7 +59,7 @@ def exit_on_user_error() -> Iterator[None]:
     """Print a ``UserError`` as one sentence on stderr and exit with code 2.
 
     Raises:
-        SystemExit: in place of the error, unless the environment variable ``ACTIONPRIOR_DEBUG``
+        SystemExit: In place of the error, unless the environment variable ``ACTIONPRIOR_DEBUG``
             is set, which shows the traceback.
     """
     try:
@@ -66,15 +74,19 @@ def exit_on_user_error() -> Iterator[None]:
 
 def _dispatch(words: list[str], args: list[str] | None) -> None:
     verb = words[0]
-    ours = _our_verbs()
-    if not verb.startswith("-") and verb not in TRAINER_VERBS and verb not in ours:
-        raise UserError(f"unknown verb {verb!r}; expected one of {', '.join(TRAINER_VERBS | ours)}")
-    # Ours first, the user's folder after it: `class_path: mylab.franka.FrankaDataModule` works,
-    # and no file of that folder can stand in for one of ours.
+    own = _own_verbs()
+    if not verb.startswith("-") and verb not in TRAINER_VERBS | own:
+        near = get_close_matches(verb, TRAINER_VERBS | own, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(
+            f"unknown verb {verb!r}{hint}; expected one of {', '.join(TRAINER_VERBS | own)}"
+        )
+    # The project's packages are imported before the user's folder is on the path, so that
+    # `class_path: mylab.franka.FrankaDataModule` works and no file there can replace one of them.
     for name in ("callbacks", "data_modules"):
         import_module(name)
     sys.path.append(str(Path.cwd()))
-    if verb in ours:
+    if verb in own:
         import_module(f"actionprior.commands.{verb.replace('-', '_')}").main(words[1:])
     else:
         from actionprior.commands import _trainer
@@ -83,14 +95,14 @@ def _dispatch(words: list[str], args: list[str] | None) -> None:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The ``UserError`` behind ``error``: jsonargparse wraps what a constructor raises."""
+    """Return the ``UserError`` behind ``error``: jsonargparse wraps what a constructor raises."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__
     return error
 
 
-def _our_verbs() -> dict[str, str]:
-    """Each verb of ours with the first sentence of its docstring, read without importing it."""
+def _own_verbs() -> dict[str, str]:
+    """Return each verb in ``commands`` with its docstring's first line, without importing it."""
     files = sorted(COMMANDS.glob("[!_]*.py"))
     docstrings = {
         f.stem.replace("_", "-"): ast.get_docstring(ast.parse(f.read_text("utf-8"))) for f in files
@@ -99,8 +111,10 @@ def _our_verbs() -> dict[str, str]:
 
 
 def _help() -> str:
-    lines = ["usage: lightning <verb> [options]      (actionprior is the same command)", ""]
-    for verb, text in (TRAINER_VERBS | _our_verbs()).items():
-        lines.append(f"  {verb:<17}{text}")
-    lines += ["", "`lightning <verb> --help` tells a verb's options; --version the version."]
-    return "\n".join(lines)
+    lines = [
+        "usage: lightning VERB [--option value …]      (`actionprior` is the same command)",
+        "",
+    ]
+    for verb, text in (TRAINER_VERBS | _own_verbs()).items():
+        lines.append(f"  {verb:<13}{text}")
+    return "\n".join([*lines, "", _HABITS])

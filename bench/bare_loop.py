@@ -1,4 +1,4 @@
-"""Stage 1 in PyTorch alone, which ``python -m bench.train`` holds Lightning's steps against."""
+"""Stage 1 in plain PyTorch, the reference of ``python -m bench.train`` for Lightning's steps."""
 
 from collections.abc import Iterator
 from itertools import count, islice
@@ -10,13 +10,13 @@ from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.training.settings import FlowSettings
 from actionprior.training.stage import FlowNoise
-from bench.short_runs import Run, SyntheticTrajectories, now
+from bench.short_runs import ShortRun, SyntheticTrajectories, now
 
 SIGMA = 0.05
 
 
 def prior_module(size: dict[str, Any], data: SyntheticTrajectories) -> MotionPriorModule:
-    """A Stage-1 module of a size, always with the same weights."""
+    """Return a Stage-1 module of a size, with the same weights in every call."""
     torch.manual_seed(0)
     robots = [robot.to_dict() for robot in data.embodiments]
     return MotionPriorModule(
@@ -25,9 +25,9 @@ def prior_module(size: dict[str, Any], data: SyntheticTrajectories) -> MotionPri
 
 
 def bare_loop(
-    module: MotionPriorModule, data: SyntheticTrajectories, run: Run
+    module: MotionPriorModule, data: SyntheticTrajectories, run: ShortRun
 ) -> tuple[float, float]:
-    """Seconds a step of the same training without Lightning, and its last loss."""
+    """Train without Lightning. Return seconds per step and the last loss."""
     module.to(run.device).train()
     matrices = [p for p in module.parameters() if p.dim() > 1]
     others = [p for p in module.parameters() if p.dim() <= 1]
@@ -61,7 +61,7 @@ def bare_loop(
 
 
 def _batches(data: SyntheticTrajectories) -> Iterator[tuple[int, Any]]:
-    """Batches of one epoch after the other, with their number in it."""
+    """Yield batches of one epoch after the other, with their number in the epoch."""
     loader = data.train_dataloader()
     for epoch in count():
         cast(Any, loader.batch_sampler).sampler.set_epoch(epoch)

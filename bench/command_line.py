@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from actionprior.cli import exit_on_user_error
+from actionprior.commands._parser import call
 
 
 def run[T](measure: Callable[..., T], name: str, args: list[str] | None = None) -> T:
@@ -11,15 +12,11 @@ def run[T](measure: Callable[..., T], name: str, args: list[str] | None = None) 
     Args:
         measure: Function of the benchmark; each of its arguments is an option.
         name: Module of the benchmark, as in ``python -m bench.<name>``.
-        args: Options; ``None`` reads ``sys.argv``.
+        args: Options; None reads ``sys.argv``.
 
     Raises:
-        SystemExit: with code 2 and one sentence on stderr, for bad input.
+        SystemExit: With code 2 and one sentence on stderr, for bad input.
     """
-    from jsonargparse import auto_cli
-
     with exit_on_user_error():
-        result: T = auto_cli(
-            measure, args=args, as_positional=False, prog=f"python -m bench.{name}"
-        )
+        result = call(measure, args, f"python -m bench.{name}")
     return result

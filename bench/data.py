@@ -1,4 +1,4 @@
-"""Measure, as ratios in one run, how fast data reach the models."""
+"""Measure how fast data reach the models, as ratios in one run."""
 
 import json
 import logging
@@ -26,20 +26,20 @@ from bench.command_line import run
 from bench.timing import median_seconds
 from data_modules import ImageSettings, LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
-STEPS = 15  # of the chunk, and of the history before it
-AT_ONCE = 1 << 18  # frames that are made up, or read for the first time, at once
+STEPS = 15  # length of the chunk, and of the history before it
+AT_ONCE = 1 << 18  # frames that are generated, or read for the first time, together
 
-TOLD = {
-    "stage1_windows_per_s": "Stage 1, windows of 15 + 15 steps a second",
+LABELS = {
+    "stage1_windows_per_s": "Stage 1, windows of 15 + 15 steps per second",
     "stage1_vs_lerobot": "  over LeRobotDataset with delta_timestamps in a DataLoader",
     "stage1_vs_gather_limit": "  over a bare NumPy gather of the same windows from memory",
     "frames": "Frames of the large store",
-    "scaling_1e5_to_1e8": "  windows a second there, over those at 10^5",
+    "scaling_1e5_to_1e8": "  windows per second there, over those at 10^5",
     "startup_s_1e8": "  seconds to the first batch",
-    "memory_mb_1e5": "  memory but mapped pages at 10^5 [MB]",
-    "memory_mb_1e8": "  and there [MB]",
-    "data_wait_share": "Stage 1's training, share of its time that waits for data",
-    "stage2_observations_per_s": "Stage 2, observations a second from the frame cache, 224 px",
+    "memory_mb_1e5": "  memory without mapped pages at 10^5 [MB]",
+    "memory_mb_1e8": "  the same in the large store [MB]",
+    "data_wait_share": "Stage 1's training, share of the time that it waits for data",
+    "stage2_observations_per_s": "Stage 2, observations per second from the frame cache, 224 px",
     "stage2_vs_lerobot_video": "  over LeRobotDataset, decoding video",
 }
 
@@ -51,27 +51,28 @@ def bench_data(
     episodes: int = 50,
     folder: str = "outputs",
 ) -> None:
-    """Compare our windows with lerobot's and with a bare gather, at small and at large size.
+    """Compare the project's data loading with LeRobot's and with a bare NumPy gather.
 
-    The last line is ``RESULT`` and JSON: ``stage1_windows_per_s``, of 15 past and 15 coming steps;
-    ``stage1_vs_lerobot``, against its loader on the same dataset; ``stage1_vs_gather_limit``,
-    against a bare NumPy gather of the same windows from memory; ``scaling_1e5_to_1e8``, speed at
-    ``frames`` over that at 10^5; ``startup_s_1e8``, until the first batch of the large store;
-    ``memory_mb_1e5`` and ``memory_mb_1e8``, most memory but mapped pages (Linux);
-    ``stage2_vs_lerobot_video``; ``data_wait_share`` of Stage 1's training.
+    The last line is `RESULT` and JSON. `stage1_windows_per_s` counts windows of 15 past and 15
+    future steps. `stage1_vs_lerobot` compares with LeRobot's loader on the same dataset, and
+    `stage1_vs_gather_limit` with a bare NumPy gather of the same windows from memory.
+    `scaling_1e5_to_1e8` is the speed at `frames` over that at 10^5, and `startup_s_1e8` the time to
+    the first batch of the large store. `memory_mb_1e5` and `memory_mb_1e8` are the largest memory
+    without mapped pages (Linux). `stage2_vs_lerobot_video` compares images from the cache with
+    LeRobot's video, and `data_wait_share` is the share of Stage 1's training that waits.
 
     Args:
-        repeats: of each measurement; medians are told.
-        batch_size: windows a batch.
-        frames: of the large store, which takes 76 bytes a frame on disk.
-        episodes: of each task in the small dataset, which the simulator records.
-        folder: where data are made, and removed again.
+        repeats: Number of measurements, of which the median is reported.
+        batch_size: Windows per batch.
+        frames: Frames in the large store, which takes 76 bytes per frame on disk.
+        episodes: Episodes per task in the small dataset, which the simulator records.
+        folder: Folder for temporary data.
 
     Raises:
-        UserError: the folder has no room for the large store.
+        UserError: The folder has no room for the large store.
     """
     torch.set_num_threads(1)
-    os.environ["SVT_LOG"] = "1"  # of the video encoder: errors only
+    os.environ["SVT_LOG"] = "1"  # the video encoder prints errors only
     Path(folder).mkdir(parents=True, exist_ok=True)
     needed, free = 76 * frames + 2**30, shutil.disk_usage(folder).free
     if free < needed:
@@ -81,7 +82,7 @@ def bench_data(
         )
     work = Path(tempfile.mkdtemp(prefix="bench-data-", dir=folder))
     try:
-        logging.disable(logging.WARNING)  # lerobot tells at length that torchcodec does not load
+        logging.disable(logging.WARNING)  # lerobot logs at length that torchcodec does not load
         data = _small(work, episodes)
         result = _stage_one(data, repeats, batch_size)
         result |= _scaling(work, repeats, batch_size, frames)
@@ -90,9 +91,9 @@ def bench_data(
     finally:
         shutil.rmtree(work)
         logging.disable(logging.NOTSET)
-    for name, what in TOLD.items():
+    for name, label in LABELS.items():
         if name in result:
-            print(f"{what:<68} {result[name]:>12,}")
+            print(f"{label:<68} {result[name]:>12,}")
     print("RESULT " + json.dumps(result))
 
 
@@ -109,11 +110,11 @@ def _small(work: Path, episodes: int, batch_size: int = 256) -> SimulatedTraject
 
 
 def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> dict[str, float]:
-    """Windows of 15 past and 15 coming steps, from one image-free dataset on disk.
+    """Measure windows of 15 past and 15 future steps, from one image-free dataset on disk.
 
-    The bare gather is given the same frames as ours and finds the same windows in the unified
-    spaces, in memory, by the fastest way that NumPy has; it knows no masks and no references, and
-    where a window leaves its episode it reads on.
+    The bare gather gets the same frames and gathers the same windows of the unified spaces from
+    memory, in the fastest way that NumPy has. It computes no masks and no references, and reads
+    beyond the end of an episode.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -131,13 +132,13 @@ def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> di
         return action_NA.take(at, 0), state_NS.take(at, 0)
 
     steps = [i / data.embodiments[0].control_hz for i in range(-STEPS, STEPS)]
-    theirs = LeRobotDataset(
+    dataset = LeRobotDataset(
         "bench/panda",
         root=data.sets[0].root,
         delta_timestamps={"action": steps, "observation.state": steps},
     )
     few = 64
-    loader: DataLoader[Any] = DataLoader(theirs, batch_size=few, shuffle=True)
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=few, shuffle=True)
     lerobot, whole, gathered, bare = median_seconds(
         repeats,
         lambda: next(iter(loader)),
@@ -158,7 +159,7 @@ def _draw(order: EpochOrder, batch_size: int) -> IntArray:
 
 
 def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str, float]:
-    """The same windows from a made-up store of 10^5 frames and from a large one."""
+    """Measure the same windows from a generated store of 10^5 frames and from a large one."""
     from actionprior.envs.embodiments import suite_embodiment
 
     robot: Embodiment = suite_embodiment("panda")
@@ -166,7 +167,7 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
     memory: dict[str, float] = {}
     startup = 0.0
     for name, size in (("1e5", 100_000), ("1e8", frames)):
-        _make_up(work / name, robot, size)
+        _generate(work / name, robot, size)
         start = time.perf_counter()
         columns = open_store(work / name).columns
         recording = Recording(columns["action"], columns["state"], columns["length"][:])
@@ -174,7 +175,7 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
         batch = partial(_batch, store, EpochOrder([Spans(store.start_E, store.stop_E)]), batch_size)
         batch()
         startup = time.perf_counter() - start
-        for first in range(0, size, AT_ONCE):  # warm: checked, and in the page cache
+        for first in range(0, size, AT_ONCE):  # warm up: verify checksums, fill the page cache
             for column in (recording.action_Na, recording.state_Ns):
                 column[first : first + AT_ONCE].max()
         sources.append(batch)
@@ -189,7 +190,7 @@ def _scaling(work: Path, repeats: int, batch_size: int, frames: int) -> dict[str
     }
 
 
-def _make_up(folder: Path, robot: Embodiment, size: int) -> None:
+def _generate(folder: Path, robot: Embodiment, size: int) -> None:
     widths = {"action": len(robot.action_features), "state": len(robot.state_features)}
     rng = np.random.default_rng(0)
     made = {k: rng.random((AT_ONCE, width), dtype=np.float32) for k, width in widths.items()}
@@ -204,14 +205,14 @@ def _batch(store: TrajectoryStore, order: EpochOrder, batch_size: int) -> Around
 
 
 def _anonymous_mb(_: Around) -> float:
-    """Memory of this process that is not of mapped files, while it holds a batch."""
+    """Return this process's memory without mapped files [MB], while it holds a batch."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    (told,) = [line for line in lines if line.startswith("RssAnon")]
-    return round(int(told.split()[1]) / 1024, 1)
+    (anonymous,) = [line for line in lines if line.startswith("RssAnon")]
+    return round(int(anonymous.split()[1]) / 1024, 1)
 
 
 def _stage_two(work: Path, repeats: int) -> dict[str, float]:
-    """Observations with image, instruction, history and chunk: our frame cache, their video."""
+    """Measure whole observations: our frame cache against LeRobot's video."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from actionprior.envs.embodiments import suite_embodiment
@@ -227,19 +228,19 @@ def _stage_two(work: Path, repeats: int) -> dict[str, float]:
     data = LeRobotVLA([robot], batch_size=64, images=images, val_fraction=0.0)
     data.prepare_data()
     data.setup("fit")
-    ours = iter(_endless(data.train_dataloader))
+    batches = iter(_endless(data.train_dataloader))
     steps = [i / robot.control_hz for i in range(STEPS)]
-    theirs = LeRobotDataset(
+    dataset = LeRobotDataset(
         "bench/video",
         root=root,
         delta_timestamps={"action": steps, "observation.state": steps},
         video_backend="pyav",
     )
-    loader: DataLoader[Any] = DataLoader(theirs, batch_size=16, shuffle=True)
-    lerobot, mine = median_seconds(repeats, lambda: next(iter(loader)), lambda: next(ours))
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=16, shuffle=True)
+    lerobot, cached = median_seconds(repeats, lambda: next(iter(loader)), lambda: next(batches))
     return {
-        "stage2_observations_per_s": round(64 / mine),
-        "stage2_vs_lerobot_video": round(64 / mine / (16 / lerobot), 1),
+        "stage2_observations_per_s": round(64 / cached),
+        "stage2_vs_lerobot_video": round(64 / cached / (16 / lerobot), 1),
     }
 
 
@@ -249,7 +250,7 @@ def _endless(loader: Callable[[], DataLoader[Any]]) -> Iterator[Any]:
 
 
 def _waiting(work: Path, episodes: int, steps: int = 60) -> dict[str, float]:
-    """The share of Stage 1's training that is spent on waiting for batches."""
+    """Measure the share of Stage 1's training that waits for batches."""
     from lightning import Trainer
     from lightning.pytorch.profilers import SimpleProfiler
 
@@ -260,7 +261,7 @@ def _waiting(work: Path, episodes: int, steps: int = 60) -> dict[str, float]:
     module = MotionPriorModule(
         [e.to_dict() for e in data.embodiments], PriorArchitecture(width=96, latent_width=64)
     )
-    profiler = SimpleProfiler(dirpath=work, filename="waiting")  # not on the screen
+    profiler = SimpleProfiler(dirpath=work, filename="waiting")  # a file instead of the screen
     Trainer(
         default_root_dir=work,
         accelerator="cpu",

@@ -1,4 +1,4 @@
-"""Measure what integration steps and real-time chunking do to a policy's chunks and success."""
+"""Measure how integration steps and real-time chunking change a policy's chunks and success."""
 
 import json
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ SETTINGS = [
     *(("rk4", steps) for steps in (1, 2)),
 ]
 CALLS = {"euler": 1, "midpoint": 2, "rk4": 4}
-KEPT = 200  # observations on which chunks are compared
+COMPARED = 200  # observations on which chunks are compared
 
 
-class Row(NamedTuple):
-    """One way to integrate or to execute, measured."""
+class Setting(NamedTuple):
+    """Measurements of one way to integrate or to execute."""
 
     name: str
     decoder_calls: int
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 class RecordedChunks:
-    """The policy, which notes what it was asked."""
+    """Policy that records the observations it gets."""
 
     def __init__(self, network: "PolicyNetwork") -> None:
         self.network = network
@@ -50,19 +50,19 @@ class RecordedChunks:
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
     ) -> Tensor:
-        """As the network."""
-        if len(self.asked) < KEPT:
+        """Predict as the network does."""
+        if len(self.asked) < COMPARED:
             self.asked.append((observation, noise_BHA))
         return self.network.predict_chunk(observation, noise_BHA, committed)
 
 
 class UnheldChunks(RecordedChunks):
-    """The policy, which is not told what is under way: a delay without real-time chunking."""
+    """Policy that ignores the actions under way: a delay without real-time chunking."""
 
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
     ) -> Tensor:
-        """As the network, but the first steps are replaced afterwards."""
+        """Predict as the network does, and replace the first steps afterwards."""
         chunk_BHA = self.network.predict_chunk(observation, noise_BHA)
         assert committed is not None
         known_BH = torch.arange(self.chunk_length) < committed.steps_B[:, None]
@@ -82,18 +82,18 @@ def bench_execution(
     """Roll a policy out with several integrators, numbers of steps and delays, on paired scenes.
 
     Args:
-        ckpt_path: a Stage-2 checkpoint or an exported folder.
-        env_ids: environments of the suite.
-        embodiment: robot of all of them; empty: the policy's only one.
-        rollouts: of each environment and setting; scenes and flow noise are the same in all.
-        execute_steps: actions executed of a chunk.
-        delays: steps that a plan takes, each with the actions under way held and not held; as
-            many steps as the longest are then executed of a chunk, if ``execute_steps`` is fewer.
-        seed: of the first scene.
-        page: a file to write the tables to.
+        ckpt_path: Stage-2 checkpoint or exported folder.
+        env_ids: Environments of the suite.
+        embodiment: Robot of the environments; by default the policy's only robot.
+        rollouts: Rollouts per environment and setting; all settings share scenes and flow noise.
+        execute_steps: Actions executed per chunk.
+        delays: Steps that a plan takes; each is measured with and without real-time chunking. If
+            the longest delay exceeds `execute_steps`, that many steps are executed per chunk.
+        seed: Seed of the first scene.
+        page: Markdown file to write.
 
     Raises:
-        UserError: no environment, or as loading the policy and rolling it out.
+        UserError: There is no environment, or the policy cannot be loaded or rolled out.
     """
     from actionprior.checkpoints.folder import load_policy_network
     from actionprior.chunk_planner import check_execution
@@ -109,10 +109,10 @@ def bench_execution(
 
     def measured(
         name: str, policy: "RecordedChunks", calls: int, steps: int, delay: int = 0
-    ) -> Row:
+    ) -> Setting:
         done, count = _successes(policy, env_ids, robot, rollouts, steps, delay, seed)
-        error, chunk_ms = _against(reference, network, asked)
-        row = Row(name, calls, chunk_ms, error, done, count)
+        error, chunk_ms = _distance(reference, network, asked)
+        row = Setting(name, calls, chunk_ms, error, done, count)
         print(row, flush=True)
         return row
 
@@ -137,8 +137,8 @@ def bench_execution(
     if page:
         scenes = f"{len(env_ids)} tasks, {rollouts} scenes each"
         _write(Path(page), integration, execution, scenes, execute_steps, slower)
-    told = {"integration": [r._asdict() for r in integration]}
-    print("RESULT " + json.dumps(told | {"delay": [r._asdict() for r in execution]}), flush=True)
+    result = {"integration": [r._asdict() for r in integration]}
+    print("RESULT " + json.dumps(result | {"delay": [r._asdict() for r in execution]}), flush=True)
 
 
 def _successes(
@@ -175,20 +175,20 @@ def _successes(
 def _reference(
     network: "PolicyNetwork", env_ids: Sequence[str], robot: str, execute_steps: int, seed: int
 ) -> tuple[list[tuple[Observation, Tensor]], list[Tensor]]:
-    """What the policy is asked in a few scenes, and its chunks integrated finely."""
-    kept = RecordedChunks(network)
-    _successes(kept, env_ids, robot, 2, execute_steps, 0, seed)
-    told: Any = network.integrator, network.integration_steps
+    """Return the policy's inputs in a few scenes, and its finely integrated chunks."""
+    recorded = RecordedChunks(network)
+    _successes(recorded, env_ids, robot, 2, execute_steps, 0, seed)
+    trained: Any = network.integrator, network.integration_steps
     network.integrator, network.integration_steps = "rk4", 32
-    chunks = [network.predict_chunk(*question) for question in kept.asked]
-    network.integrator, network.integration_steps = told
-    return kept.asked, chunks
+    chunks = [network.predict_chunk(*question) for question in recorded.asked]
+    network.integrator, network.integration_steps = trained
+    return recorded.asked, chunks
 
 
-def _against(
+def _distance(
     reference: list[Tensor], network: "PolicyNetwork", asked: list[tuple[Observation, Tensor]]
 ) -> tuple[float, float]:
-    """Mean distance to the finely integrated chunks, in spans of each action, and milliseconds."""
+    """Return the mean distance to the reference, in spans of each action, and milliseconds."""
     spans_EA = network.prior.normalizer.action_range_EA
     distances = []
     for (observation, noise_BHA), exact_BHA in zip(asked, reference, strict=True):
@@ -203,15 +203,15 @@ def _against(
 
 def _write(
     page: Path,
-    integration: list[Row],
-    execution: list[Row],
+    integration: list[Setting],
+    execution: list[Setting],
     scenes: str,
     execute_steps: int,
     slower: int,
 ) -> None:
     from actionprior.rollout import wilson_interval
 
-    def table(rows: list[Row], first: str) -> str:
+    def table(rows: list[Setting], first: str) -> str:
         lines = [f"| {first} | decoder calls | chunk [ms] | distance [%] | success [%] | 95 % |"]
         lines.append("|---|--:|--:|--:|--:|--:|")
         for r in rows:

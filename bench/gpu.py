@@ -23,27 +23,27 @@ from bench.bare_loop import bare_loop, prior_module
 from bench.short_runs import (
     Clock,
     Products,
-    Run,
+    ShortRun,
     SyntheticTrajectories,
     SyntheticVLA,
     now,
     peak,
     trainer,
 )
-from bench.step_costs import Machine, Part, costs
+from bench.step_costs import LayerStack, Machine, costs
 from bench.timing import median_seconds
 
 
 class Sizes(NamedTuple):
-    """What is measured."""
+    """Sizes of both stages to measure."""
 
     prior: dict[str, Any]  # architecture
-    stage1: Run
-    stage2: Run
+    stage1: ShortRun
+    stage2: ShortRun
     trunk: Callable[[], Trunk]
     pixels: int
     fusion: FusionSize
-    expert_batch: int = 0  # chunks; 0: no comparison with π0's expert
+    expert_batch: int = 0  # chunks; 0 skips the comparison with π0's expert
     compiled: bool = True  # also with compiled layers
 
 
@@ -62,8 +62,8 @@ PAPER = Sizes(
     # 0.6 B each, at the width and the heads of the paper's Qwen3-0.6B.
     prior={"width": 1024, "heads": 16, "encoder_depth": 48, "decoder_depth": 32, "latent_width": 64}
     | {"decoder_sees_state": True},
-    stage1=Run(256, 5, "cuda", "bf16-mixed", warm=3, accumulate=8),
-    stage2=Run(32, 10, "cuda", "bf16-mixed", warm=5),
+    stage1=ShortRun(256, 5, "cuda", "bf16-mixed", warm=3, accumulate=8),
+    stage2=ShortRun(32, 10, "cuda", "bf16-mixed", warm=5),
     trunk=_siglip,
     pixels=224,
     fusion=FusionSize(768, 4, 12),
@@ -72,50 +72,52 @@ PAPER = Sizes(
 
 
 def bench_gpu(sizes: Sizes = PAPER) -> dict[str, Any]:
-    """Samples a second, share of a large matrix product's speed and memory, of both stages.
+    """Measure samples per second, memory and the share of a matrix product's speed, of both stages.
 
-    Each as it is and with compiled layers, under Lightning; Stage 1 also in a bare loop; and a
-    decoder beside π0's action expert of equal size. ``activations_over_said`` compares with the
-    formula of ``python -m bench.scaling``.
+    Both run under Lightning, eager and with compiled layers, and Stage 1 also in a bare loop. A
+    decoder is compared with π0's action expert of equal size. ``activations_over_formula`` compares
+    with the formula of ``python -m bench.scaling``.
     """
     device = sizes.stage1.device
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "stage1_run": asdict(sizes.stage1),
         "stage2_run": asdict(sizes.stage2),
     }
     matmul = peak(device, sizes.stage1.precision)
-    told["matmul_tflops"] = round(matmul / 1e12, 1)
+    result["matmul_tflops"] = round(matmul / 1e12, 1)
     parts = {"stage1": _stage1, "stage2": _stage2} | (
         {"expert": _experts} if sizes.expert_batch else {}
     )
     for name, part in parts.items():
-        told[name] = part(sizes, matmul)
-        print(name, told[name], flush=True)
+        result[name] = part(sizes, matmul)
+        print(name, result[name], flush=True)
         gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
-    return told
+    return result
 
 
 def _stage1(sizes: Sizes, matmul: float) -> dict[str, Any]:
     run, data = sizes.stage1, SyntheticTrajectories(batch_size=sizes.stage1.batch_size)
     module = prior_module(sizes.prior, data)
-    told: dict[str, Any] = {"million_parameters": _millions(module)}
-    told["eager"], flops = _fit(module, data, run, matmul)
+    result: dict[str, Any] = {"million_parameters": _millions(module)}
+    result["eager"], flops = _fit(module, data, run, matmul)
     encoder, decoder = module.prior.encoder, module.prior.decoder
     a = module.prior.architecture
     parts = [
         _part(encoder, 1 + a.dataset_tokens + 2 * a.chunk_length, a.encoder_depth, a.width),
         _part(decoder, a.chunk_length, a.decoder_depth, a.width),
     ]
-    said = costs(parts, 1, run.batch_size, False, False, Machine()).activation_bytes
-    told["eager"]["activations_over_said"] = round(told["eager"]["activations_gb"] * 1e9 / said, 2)
+    formula = costs(parts, 1, run.batch_size, False, False, Machine()).activation_bytes
+    result["eager"]["activations_over_formula"] = round(
+        result["eager"]["activations_gb"] * 1e9 / formula, 2
+    )
     seconds, _ = bare_loop(module, data, run)
-    told["overhead"] = round(told["eager"]["step_seconds"] / seconds - 1, 4)
+    result["overhead"] = round(result["eager"]["step_seconds"] / seconds - 1, 4)
     if sizes.compiled:
-        told["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
-    return told
+        result["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
+    return result
 
 
 def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
@@ -128,16 +130,16 @@ def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
         decay_fraction=1.0,  # all terms in every step
         fusion=sizes.fusion,
     )
-    told: dict[str, Any] = {"million_parameters": _millions(module)}
-    told["million_parameters_of_trunk"] = _millions(module.network.trunk)
-    told["eager"], flops = _fit(module, data, run, matmul)
+    result: dict[str, Any] = {"million_parameters": _millions(module)}
+    result["million_parameters_of_trunk"] = _millions(module.network.trunk)
+    result["eager"], flops = _fit(module, data, run, matmul)
     if sizes.compiled:
-        told["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
-    return told
+        result["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
+    return result
 
 
 def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
-    """Training steps of π0's expert and of a decoder with as many parameters, chunks alone."""
+    """Time training steps on chunks of π0's expert and of a decoder with as many parameters."""
     from bench.lerobot_policies import pi0_expert, pi0_expert_velocity
 
     a, device = PriorArchitecture(**sizes.prior), sizes.stage1.device
@@ -162,29 +164,29 @@ def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
     inside_BH = torch.ones(shape, dtype=torch.bool, device=device)
     width = expert.config.max_action_dim
 
-    def theirs() -> Tensor:
+    def expert_velocity() -> Tensor:
         return pi0_expert_velocity(
             expert, state_BS[:, : expert.config.max_state_dim], x_BHA[..., :width], r_B
         )
 
-    def ours() -> Tensor:
+    def decoder_velocity() -> Tensor:
         velocity_BHA: Tensor = decoder(x_BHA, r_B[:, None], z_BZ, state_BS, inside_BH)
         return velocity_BHA
 
-    steps = [_step(expert, theirs, device), _step(decoder, ours, device)]
-    told: dict[str, Any] = {}
+    steps = [_step(expert, expert_velocity, device), _step(decoder, decoder_velocity, device)]
+    result: dict[str, Any] = {}
     for name, model, seconds in zip(
         ("pi0_expert", "decoder"), (expert, decoder), median_seconds(10, *steps), strict=True
     ):
-        told[name] = {
+        result[name] = {
             "million_parameters": _millions(model),
             "step_seconds": round(seconds, 5),
             "samples_per_s": round(shape[0] / seconds, 1),
         }
-    told["pi0_expert_over_decoder"] = round(
-        told["pi0_expert"]["step_seconds"] / told["decoder"]["step_seconds"], 3
+    result["pi0_expert_over_decoder"] = round(
+        result["pi0_expert"]["step_seconds"] / result["decoder"]["step_seconds"], 3
     )
-    return told
+    return result
 
 
 def _step(model: nn.Module, velocity: Callable[[], Tensor], device: str) -> Callable[[], float]:
@@ -205,9 +207,9 @@ def _step(model: nn.Module, velocity: Callable[[], Tensor], device: str) -> Call
 
 
 def _fit(
-    module: StageModule, data: SyntheticTrajectories, run: Run, matmul: float, flops: int = 0
+    module: StageModule, data: SyntheticTrajectories, run: ShortRun, matmul: float, flops: int = 0
 ) -> tuple[dict[str, Any], int]:
-    """Train under Lightning; what was measured, and the operations of a batch if not given."""
+    """Train under Lightning. Return the measurements and the operations of a batch."""
     clock, products = Clock(run), Products()
     callbacks: list[Callback] = [clock] if flops else [clock, products]
     with tempfile.TemporaryDirectory() as folder:
@@ -232,8 +234,8 @@ def _compiled(module: StageModule) -> StageModule:
     return module
 
 
-def _part(module: nn.Module, tokens: int, layers: int, width: int) -> Part:
-    return Part(_count(module), tokens, layers, width)
+def _part(module: nn.Module, tokens: int, layers: int, width: int) -> LayerStack:
+    return LayerStack(_count(module), tokens, layers, width)
 
 
 def _millions(module: nn.Module) -> float:

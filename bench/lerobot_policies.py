@@ -1,4 +1,4 @@
-"""LeRobot's own policies at their default sizes with random weights, to be timed beside ours."""
+"""LeRobot's policies at their default sizes with random weights, for comparison."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ NAMES = ("act", "diffusion", "multi_task_dit", "pi0_expert_loop")
 
 
 def calls(chunk_length: int, image_YX3: torch.Tensor) -> Iterator[tuple[str, Call]]:
-    """Name and one chunk's inference of each policy whose packages are installed.
+    """Yield the name and a call that infers one chunk, for each policy that is installed.
 
-    One at a time: the caller is done with a policy before the next is made.
+    Only one policy is in memory at a time.
 
     Args:
-        chunk_length: steps that each predicts.
-        image_YX3: uint8, the one camera's image.
+        chunk_length: Steps that each policy predicts.
+        image_YX3: Image of the only camera, uint8.
     """
     image = (image_YX3.permute(2, 0, 1).float() / 255)[None]
     make = {
@@ -118,7 +118,7 @@ def _multi_task_dit(chunk_length: int, image: torch.Tensor) -> Call:
 
 @contextmanager
 def _clip_folders() -> Iterator[tuple[str, str]]:
-    """Random weights of the sizes that it loads by default, CLIP ViT-B/16, in the hub's layout."""
+    """Write random weights of CLIP ViT-B/16, its default, in the hub's layout."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
     with tempfile.TemporaryDirectory() as folder:
@@ -129,10 +129,14 @@ def _clip_folders() -> Iterator[tuple[str, str]]:
 
 
 def pi0_expert(chunk_length: int, device: str = "cpu") -> Any:  # noqa: ANN401  an untyped library's
-    """π0 with its default action expert and without the language model before it, 2 B parameters.
+    """Return π0's default action expert, without the language model of 2 B parameters before it.
+
+    Args:
+        chunk_length: Steps per chunk.
+        device: Device of the weights.
 
     Raises:
-        ImportError: the extra ``bench`` is not installed.
+        ImportError: The extra ``bench`` is not installed.
     """
     from lerobot.policies.pi0.configuration_pi0 import PI0Config
     from lerobot.policies.pi0.modeling_pi0 import PI0Pytorch
@@ -156,7 +160,7 @@ def pi0_expert_velocity(
     x_BHA: torch.Tensor,
     time_B: torch.Tensor,
 ) -> torch.Tensor:
-    """What the expert of ``pi0_expert`` makes of noisy chunks, (B, H, A), nothing before them."""
+    """Return the velocity (B, H, A) that π0's expert predicts for noisy chunks without a prefix."""
     from lerobot.policies.pi0.modeling_pi0 import make_att_2d_masks, prepare_attention_masks_4d
 
     tokens, pad, blocks, _ = model.embed_suffix(state_BS, x_BHA, time_B)
@@ -172,9 +176,9 @@ def pi0_expert_velocity(
 
 
 def _pi0_expert(chunk_length: int, image: torch.Tensor) -> Call:
-    """The denoising loop of π0's default action expert, behind 256 image and 48 text tokens.
+    """Return π0's denoising loop with its default expert, after 256 image and 48 text tokens.
 
-    The language model before it is neither made nor timed.
+    The language model before it is neither built nor timed.
     """
     from transformers import DynamicCache
 

@@ -1,4 +1,4 @@
-"""Measure a policy's chunk latency beside LeRobot's policies, its control rate and its server."""
+"""Measure a policy's chunk latency against LeRobot's policies, its control rate and its server."""
 
 import copy
 import json
@@ -25,41 +25,41 @@ CHUNK = 16
 def bench_policy(
     repeats: int = 7, threads: int = 2, control_seconds: float = 20.0, device: str = "cpu"
 ) -> None:
-    """Time a chunk of ours, its parts and LeRobot's policies; control at 30 Hz; and the server.
+    """Time a policy's chunk and its parts, LeRobot's policies, control at 30 Hz, and the server.
 
-    All see the same 224-pixel image and predict chunks of 16 steps, at their default sizes and
-    with random weights. LeRobot's need the extra ``bench``; those whose packages are
-    missing are left out, and it is said. Compiling needs a C++ compiler.
+    All policies see the same 224-pixel image and predict chunks of 16 steps, at their default sizes
+    and with random weights. LeRobot's policies need the extra `bench`; a policy whose packages are
+    missing is skipped with a message. Compiling needs a C++ compiler.
 
     Args:
-        repeats: of each measurement; medians are told.
-        threads: torch's CPU threads.
-        control_seconds: length of the run at 30 Hz, with real-time chunking.
-        device: of our policies' measurements; LeRobot's are taken on the CPU only.
+        repeats: Number of measurements, of which the median is reported.
+        threads: CPU threads of torch.
+        control_seconds: Length of the run at 30 Hz with real-time chunking [s].
+        device: Device of this project's policies; LeRobot's run on the CPU only.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    told: dict[str, Any] = {"threads": threads, "device": device}
+    result: dict[str, Any] = {"threads": threads, "device": device}
     image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
-    ours = {"small": _small_trunk(), "siglip": _siglip_trunk()}
-    for name, trunk in ours.items():
+    trunks = {"small": _small_trunk(), "siglip": _siglip_trunk()}
+    for name, trunk in trunks.items():
         network = _network(trunk, "encoder")
-        told[name] = _parts(network, image, repeats, device)
-        told[name] |= _arithmetic(network, image, repeats, device)
-        print(name, told[name], flush=True)
-    told["chunk_seconds_of_lerobot"] = _lerobot(image, repeats) if device == "cpu" else {}
-    for name, seconds in told["chunk_seconds_of_lerobot"].items():
-        told[f"{name}_over_small"] = round(seconds / told["small"]["chunk_seconds"], 2)
-        told[f"{name}_over_siglip"] = round(seconds / told["siglip"]["chunk_seconds"], 2)
-    told["control"] = _control(image, control_seconds, device)
-    told["server"] = measure_serving(repeats=20 * repeats, clients=20, threads=1)
-    told["met"] = {
-        "decoder_below_15_percent": told["siglip"]["decoder_share"] < 0.15,
-        "history_at_most_2_percent": told["siglip"]["history_share"] <= 0.02,
-        "control_30_hz": told["control"]["p99_ms"] < 1000 / 30,
-        "server_adds_below_2_ms": bool(told["server"]["added_ms"] < 2),
+        result[name] = _parts(network, image, repeats, device)
+        result[name] |= _arithmetic(network, image, repeats, device)
+        print(name, result[name], flush=True)
+    result["chunk_seconds_of_lerobot"] = _lerobot(image, repeats) if device == "cpu" else {}
+    for name, seconds in result["chunk_seconds_of_lerobot"].items():
+        result[f"{name}_over_small"] = round(seconds / result["small"]["chunk_seconds"], 2)
+        result[f"{name}_over_siglip"] = round(seconds / result["siglip"]["chunk_seconds"], 2)
+    result["control"] = _control(image, control_seconds, device)
+    result["server"] = measure_serving(repeats=20 * repeats, clients=20, threads=1)
+    result["met"] = {
+        "decoder_below_15_percent": result["siglip"]["decoder_share"] < 0.15,
+        "history_at_most_2_percent": result["siglip"]["history_share"] <= 0.02,
+        "control_30_hz": result["control"]["p99_ms"] < 1000 / 30,
+        "server_adds_below_2_ms": bool(result["server"]["added_ms"] < 2),
     }
-    print("RESULT " + json.dumps(told), flush=True)
+    print("RESULT " + json.dumps(result), flush=True)
 
 
 def _lerobot(image: "np.ndarray[Any, Any]", repeats: int) -> dict[str, float]:
@@ -73,7 +73,7 @@ def _lerobot(image: "np.ndarray[Any, Any]", repeats: int) -> dict[str, float]:
     return seconds
 
 
-# ---- ours ---------------------------------------------------------------------------------
+# ---- this project's policies --------------------------------------------------------------
 
 
 def _robot() -> "Embodiment":
@@ -101,7 +101,7 @@ def _siglip_trunk() -> "Trunk":
     return TimmTrunk("vit_base_patch16_siglip_224", text_model="ViT-B-16")
 
 
-def _network(trunk: "Trunk", history: Any, prefix_steps: int = 0) -> "PolicyNetwork":  # noqa: ANN401  one of three words
+def _network(trunk: "Trunk", history: Any, prefix_steps: int = 0) -> "PolicyNetwork":  # noqa: ANN401  a literal
     from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
     from actionprior.networks.policy_network import PolicyNetwork
 
@@ -121,7 +121,7 @@ def _observation(image: "np.ndarray[Any, Any]") -> dict[str, Any]:
 def _parts(
     network: "PolicyNetwork", image: "np.ndarray[Any, Any]", repeats: int, device: str
 ) -> dict[str, float]:
-    """Seconds of a chunk with a full history, and the shares of its parts."""
+    """Measure the seconds of a chunk with a full history, and the shares of its parts."""
     from actionprior.policy import Policy
 
     policy = Policy(network, execute_steps=1, device=device)
@@ -133,11 +133,11 @@ def _parts(
         history=seen.history._replace(step_mask_BH=torch.zeros_like(seen.history.step_mask_BH))
     )
 
-    def waited(result: torch.Tensor) -> torch.Tensor:
+    def wait_for(result: torch.Tensor) -> torch.Tensor:
         return result.cpu()
 
     def not_cached() -> torch.Tensor:
-        """As if the trunk were asked anew at each integration step."""
+        """Predict as if the trunk ran again at each integration step."""
         chunk: torch.Tensor = noise_BHA
         network.integration_steps = 1
         for _ in range(10):
@@ -147,21 +147,21 @@ def _parts(
 
     with torch.no_grad():
         z_BZ = network.latent(seen)
-        whole, no_cache, decoder, token, fused, plain = median_seconds(
+        chunk_seconds, no_cache, decoder, token, fused, plain = median_seconds(
             repeats,
-            lambda: waited(network.predict_chunk(seen, noise_BHA)),
-            lambda: waited(not_cached()),
-            lambda: waited(network.decode(z_BZ, seen, noise_BHA)),
-            lambda: waited(network.prior.encode(network.to_prior_rows(seen.history))),
-            lambda: waited(network.latent(seen)),
-            lambda: waited(network.latent(without)),
+            lambda: wait_for(network.predict_chunk(seen, noise_BHA)),
+            lambda: wait_for(not_cached()),
+            lambda: wait_for(network.decode(z_BZ, seen, noise_BHA)),
+            lambda: wait_for(network.prior.encode(network.to_prior_rows(seen.history))),
+            lambda: wait_for(network.latent(seen)),
+            lambda: wait_for(network.latent(without)),
         )
     return {
-        "chunk_seconds": round(whole, 5),
-        "decoder_share": round(decoder / whole, 4),
-        "history_share": round(token / whole, 4),
-        "seeing_share": round(fused / whole, 4),
-        "without_cache_over_with": round(no_cache / whole, 2),
+        "chunk_seconds": round(chunk_seconds, 5),
+        "decoder_share": round(decoder / chunk_seconds, 4),
+        "history_share": round(token / chunk_seconds, 4),
+        "seeing_share": round(fused / chunk_seconds, 4),
+        "without_cache_over_with": round(no_cache / chunk_seconds, 2),
         "seeing_with_history_over_without": round(fused / plain, 3),
     }
 
@@ -169,7 +169,7 @@ def _parts(
 def _arithmetic(
     network: "PolicyNetwork", image: "np.ndarray[Any, Any]", repeats: int, device: str
 ) -> dict[str, float]:
-    """What bfloat16 and ``torch.compile`` make of a chunk's seconds, over float32 as it is."""
+    """Measure bfloat16 and ``torch.compile`` as ratios to eager float32."""
     from actionprior.policy import Policy
 
     policies = [
@@ -186,7 +186,7 @@ def _arithmetic(
 
 
 def _control(image: "np.ndarray[Any, Any]", seconds: float, device: str) -> dict[str, Any]:
-    """Keep 30 Hz with the small trunk: how long each ``select_action`` held the robot up."""
+    """Run at 30 Hz with the small trunk, and time each ``select_action``."""
     from actionprior.policy import Policy
 
     policy = Policy(
@@ -196,7 +196,7 @@ def _control(image: "np.ndarray[Any, Any]", seconds: float, device: str) -> dict
         device=device,
     )
     period, taken, late = 1 / 30, [], 0
-    policy.select_action(_observation(image))  # the first plan is waited for
+    policy.select_action(_observation(image))  # the first plan blocks
     due = time.perf_counter()
     for _ in range(int(seconds / period)):
         due += period

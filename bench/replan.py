@@ -1,4 +1,4 @@
-"""Measure how long a policy takes to re-plan, and on what."""
+"""Measure how long a policy takes to re-plan, and the shares of its parts."""
 
 import json
 
@@ -9,18 +9,18 @@ from bench.timing import median_seconds
 
 
 def bench(repeats: int = 7, threads: int = 1) -> None:
-    """Time a re-plan at the sizes of ``recipes/finetune.yaml``, and its parts.
+    """Time a re-plan at the sizes of `recipes/finetune.yaml`, and its parts.
 
     Args:
-        repeats: of each measurement; medians are told.
-        threads: torch's CPU threads.
+        repeats: Number of measurements, of which the median is reported.
+        threads: CPU threads of torch.
     """
     torch.set_num_threads(threads)
     print("RESULT " + json.dumps(_replan(repeats)))
 
 
 def _replan(repeats: int) -> dict[str, float]:
-    """Its latency, and the shares of decoder and history encoder."""
+    """Measure the latency, and the shares of decoder and history encoder."""
     from actionprior.batch import Observation, TrajectoryBatch
     from actionprior.envs.embodiments import suite_embodiment
     from actionprior.networks.motion_prior import PriorArchitecture
@@ -55,7 +55,7 @@ def _replan(repeats: int) -> dict[str, float]:
     )
     noise_BHA, z_BZ = torch.randn(1, 15, 37), torch.randn(1, architecture.latent_width)
     with torch.no_grad():
-        whole, history, decoder = median_seconds(
+        replan, history, decoder = median_seconds(
             repeats,
             lambda: policy.predict_chunk(observation, noise_BHA),
             lambda: policy.prior.encode(past),
@@ -64,9 +64,9 @@ def _replan(repeats: int) -> dict[str, float]:
             ),
         )
     return {
-        "replan_ms": round(1000 * whole, 1),
-        "decoder_share": round(decoder / whole, 3),
-        "history_share": round(history / whole, 3),
+        "replan_ms": round(1000 * replan, 1),
+        "decoder_share": round(decoder / replan, 3),
+        "history_share": round(history / replan, 3),
     }
 
 

@@ -1,4 +1,4 @@
-"""Tell memory, communication and time of large runs; check the formulas on this machine."""
+"""Compute memory, traffic and time of large runs, and check the formulas on this machine."""
 
 import json
 from pathlib import Path
@@ -7,40 +7,40 @@ from typing import Any
 from actionprior.files.atomic import write_text
 from bench.command_line import run
 from bench.scaling_check import measured_over_formula
-from bench.step_costs import Costs, Machine, Part, costs
+from bench.step_costs import Costs, LayerStack, Machine, costs
 
 HORIZON, SOFT_TOKENS, DRAWS = 15, 2, 4
-SEEN = 2 * 196 + 32  # tokens of two cameras and an instruction
-ENCODER = Part(0.6e9, 1 + SOFT_TOKENS + 2 * HORIZON, 28, 1024)
-DECODER = Part(0.6e9, HORIZON, 28, 1024)
+OBSERVED = 2 * 196 + 32  # tokens of two cameras and an instruction
+ENCODER = LayerStack(0.6e9, 1 + SOFT_TOKENS + 2 * HORIZON, 28, 1024)
+DECODER = LayerStack(0.6e9, HORIZON, 28, 1024)
 TRUNKS = {  # layers and width of usual transformers of these sizes
-    "0.1 B": Part(0.1e9, SEEN, 12, 768),
-    "0.4 B": Part(0.4e9, SEEN, 24, 1024),
-    "1 B": Part(1e9, SEEN, 24, 1536),
-    "3 B": Part(3e9, SEEN, 36, 2560),
-    "7 B": Part(7e9, SEEN, 32, 4096),
+    "0.1 B": LayerStack(0.1e9, OBSERVED, 12, 768),
+    "0.4 B": LayerStack(0.4e9, OBSERVED, 24, 1024),
+    "1 B": LayerStack(1e9, OBSERVED, 24, 1536),
+    "3 B": LayerStack(3e9, OBSERVED, 36, 2560),
+    "7 B": LayerStack(7e9, OBSERVED, 32, 4096),
 }
 
 
-def stage2(trunk: Part) -> list[Part]:
-    """Trunk, encoder (chunk and history) and decoder (draws of both branches, and of L_recon)."""
+def stage2(trunk: LayerStack) -> list[LayerStack]:
+    """Return trunk, encoder (chunk and history) and decoder (draws of all loss terms)."""
     decoded = DECODER.tokens * (2 * DRAWS + 1)
     return [
         trunk,
-        Part(ENCODER.parameters, 2 * ENCODER.tokens, ENCODER.layers, ENCODER.width),
-        Part(DECODER.parameters, decoded, DECODER.layers, DECODER.width),
+        LayerStack(ENCODER.parameters, 2 * ENCODER.tokens, ENCODER.layers, ENCODER.width),
+        LayerStack(DECODER.parameters, decoded, DECODER.layers, DECODER.width),
     ]
 
 
 def scaling(page: str = "", processes: tuple[int, ...] = (2, 4), batch: int = 32) -> None:
-    """Print the tables, and compare the formulas with what some processes here do.
+    """Print tables of memory, traffic and time, and check their formulas with small runs.
 
-    The last line is ``RESULT`` and JSON: for each of DDP and FSDP2 on so many processes, the bytes
-    that a process kept and sent over what the formulas say.
+    The last line is `RESULT` and JSON: for DDP and FSDP2 on each number of processes, the measured
+    memory and traffic of a process over the formula's.
 
     Args:
-        page: also write the tables there, as Markdown.
-        processes: numbers of them to compare with; none: only the tables.
+        page: Markdown file whose tables are replaced.
+        processes: Numbers of processes to check; an empty list prints only the tables.
         batch: Samples per GPU and step in Stage 2.
     """
     result: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def _stage1_table() -> list[str]:
     ]
     for processes in GPUS:
         c = costs([ENCODER, DECODER], processes, 2048 // processes, False, False, Machine())
-        lines.append(_row(processes, *_told(c)))
+        lines.append(_row(processes, *_cells(c)))
     return lines
 
 
@@ -98,11 +98,11 @@ def _stage2_table(batch: int) -> list[str]:
         for processes in GPUS:
             for sharded in (False, True):
                 c = costs(stage2(trunk), processes, batch, sharded, True, Machine())
-                lines.append(_row(name, processes, "FSDP2" if sharded else "DDP", *_told(c)))
+                lines.append(_row(name, processes, "FSDP2" if sharded else "DDP", *_cells(c)))
     return lines
 
 
-def _told(c: Costs) -> list[str]:
+def _cells(c: Costs) -> list[str]:
     longest = "traffic" if c.traffic_seconds > c.compute_seconds else "compute"
     return [
         f"{c.state_bytes / 1e9:,.1f} GB",

@@ -1,4 +1,4 @@
-"""What processes of a training keep and send, measured, for ``python -m bench.scaling``."""
+"""Measure memory and traffic of training processes, for ``python -m bench.scaling``."""
 
 import math
 import multiprocessing
@@ -8,26 +8,31 @@ import tempfile
 import warnings
 from typing import Any
 
-from bench.step_costs import BYTES, Part, state_bytes, traffic_bytes
+from bench.step_costs import BYTES, LayerStack, state_bytes, traffic_bytes
 
 
 def measured_over_formula(processes: int, sharded: bool) -> dict[str, float]:
-    """What the processes of a small Stage 1 keep and send, over what the formulas say."""
+    """Measure memory and traffic of a small Stage 1, as ratios to the formulas.
+
+    Args:
+        processes: Processes that train together.
+        sharded: Train with FSDP2 instead of DDP.
+    """
     context = multiprocessing.get_context("spawn")
-    told = context.Queue()
+    reports = context.Queue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     children = [
-        context.Process(target=_measure, args=(rank, processes, sharded, port, told))
+        context.Process(target=_measure, args=(rank, processes, sharded, port, reports))
         for rank in range(processes)
     ]
     for child in children:
         child.start()
-    found = [told.get(timeout=300) for _ in children]
+    found = [reports.get(timeout=300) for _ in children]
     for child in children:
         child.join()
-    parts = [Part(found[0]["parameters"], 1, 1, 1)]
+    parts = [LayerStack(found[0]["parameters"], 1, 1, 1)]
     state, traffic = (
         sum(f[key] for f in found) / processes / formula(parts, processes, sharded)
         for key, formula in (("state", state_bytes), ("traffic", traffic_bytes))
@@ -35,8 +40,8 @@ def measured_over_formula(processes: int, sharded: bool) -> dict[str, float]:
     return {"state": round(state, 3), "traffic": round(traffic, 3)}
 
 
-def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> None:  # noqa: ANN401  a queue has no type
-    """One process of a short training: what it keeps and what it sends."""
+def _measure(rank: int, processes: int, sharded: bool, port: int, reports: Any) -> None:  # noqa: ANN401  a queue has no type
+    """Train briefly in one process, and report its memory and traffic to the queue."""
     import torch
     from lightning import Callback, LightningModule, Trainer
     from torch.distributed.tensor import DTensor
@@ -45,10 +50,10 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     from actionprior.motion_prior import MotionPriorModule
     from actionprior.networks.motion_prior import PriorArchitecture
     from actionprior.training.sharding import ShardedStrategy
-    from bench.short_runs import Run, SyntheticTrajectories, trainer
+    from bench.short_runs import ShortRun, SyntheticTrajectories, trainer
 
     class Count(Callback):
-        """Counts in the last of three steps."""
+        """Count in the last of three steps."""
 
         def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
             if trainer.global_step == 2:
@@ -70,7 +75,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
             state = sum(held(t) for t in (*weights, *moments)) + self.gradients
             sent = _sent(self.profile, processes, sharded)
             count = sum(p.numel() for p in weights)
-            told.put({"state": state, "traffic": sent, "parameters": count})
+            reports.put({"state": state, "traffic": sent, "parameters": count})
 
     def held(tensor: torch.Tensor) -> int:
         local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -80,7 +85,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
     warnings.simplefilter("ignore")
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    run = Run(batch_size=8, steps=3, device="cpu", precision="32-true", warm=0)
+    run = ShortRun(batch_size=8, steps=3, device="cpu", precision="32-true", warm=0)
     data = SyntheticTrajectories(batch_size=run.batch_size)
     module = MotionPriorModule(
         [robot.to_dict() for robot in data.embodiments], PriorArchitecture(width=96)
@@ -95,9 +100,9 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, told: Any) -> 
 
 
 def _sent(profile: Any, processes: int, sharded: bool) -> float:  # noqa: ANN401  torch's has no type
-    """Bytes that this process sent in collectives, by what a ring sends for each."""
+    """Return the bytes that this process sent in collectives, by the traffic of a ring."""
     times = {"c10d::_allgather_base_": 1, "c10d::_reduce_scatter_base_": 1}
-    if not sharded:  # a list, whose shape torch's own operation does not tell
+    if not sharded:  # torch's own operation does not report the shape of the list
         times = {"gloo:all_reduce": 2}
     sent = 0.0
     for event in profile.events():

@@ -24,24 +24,29 @@ _SERVE = "import sys; from actionprior.cli import main; main(['serve', *sys.argv
 
 
 def bench_serve(repeats: int = 200, clients: int = 20, threads: int = 1) -> None:
-    """Time a client's re-plans beside those in this process, then many clients at once.
+    """Time a client's re-plans against those in this process, then many clients together.
 
-    The policy has the sizes of ``recipes/finetune.yaml`` and one camera of 64 x 64 pixels; the
-    server is ``lightning serve`` in a process of its own on this machine.
+    The policy has the sizes of `recipes/finetune.yaml` and one camera of 64 x 64 pixels. The server
+    is `lightning serve` in a separate process on this machine.
 
     Args:
-        repeats: re-plans of a client.
-        clients: at once.
-        threads: torch's CPU threads.
+        repeats: Re-plans per client.
+        clients: Number of concurrent clients.
+        threads: CPU threads of torch.
     """
     print("RESULT " + json.dumps(measure_serving(repeats, clients, threads)))
 
 
 def measure_serving(repeats: int, clients: int, threads: int) -> dict[str, Any]:
-    """What :func:`bench_serve` tells.
+    """Measure what :func:`bench_serve` reports.
+
+    Args:
+        repeats: Re-plans per client.
+        clients: Number of concurrent clients.
+        threads: CPU threads of torch.
 
     Raises:
-        UserError: a number below 1.
+        UserError: A number is below 1.
     """
     if min(repeats, clients, threads) < 1:
         raise UserError("repeats, clients and threads are expected to be 1 or more")
@@ -63,7 +68,7 @@ def measure_serving(repeats: int, clients: int, threads: int) -> dict[str, Any]:
 
 
 def _network() -> "PolicyNetwork":
-    """Untrained weights; they take as long as others."""
+    """Return a network with untrained weights, which is as fast as a trained one."""
     from actionprior.envs.embodiments import suite_embodiment
     from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
     from actionprior.networks.policy_network import PolicyNetwork
@@ -90,17 +95,17 @@ def _served(words: list[str]) -> Iterator[str]:
     command = [sys.executable, "-c", _SERVE, *words, "--port=0", "--max_rate=1e6"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
-            said = server.stdout.readline() if server.stdout else ""
-            if not said:
-                raise UserError("the server did not start; what it said is above")
-            yield "ws://" + said.partition("ws://")[2].partition(",")[0]
+            line = server.stdout.readline() if server.stdout else ""
+            if not line:
+                raise UserError("the server did not start; its messages are above")
+            yield "ws://" + line.partition("ws://")[2].partition(",")[0]
         finally:
             server.terminate()
             server.wait()
 
 
 def _one_client(url: str, policy: Any, repeats: int) -> dict[str, float]:  # noqa: ANN401  # Policy
-    """Turns of both, so that a machine that is busy for a while is so for both."""
+    """Time both in turns, so that a machine that is busy for a while slows both."""
     from websockets.sync.client import connect
 
     from actionprior.serving.wire import pack, unpack
@@ -120,7 +125,7 @@ def _one_client(url: str, policy: Any, repeats: int) -> dict[str, float]:  # noq
                 here.append(middle - start)
                 there.append(end - middle)
                 beside.append(end - middle - answer["policy_timing"]["infer_ms"] / 1000)
-    # The lowest tenth is what it takes where no other program has the cores.
+    # The lowest tenth shows the time while no other program uses the cores.
     (quick, in_process), (quick_served, served), (quick_beside, median_beside) = (
         1000 * np.percentile(seconds, [10, 50]) for seconds in (here, there, beside)
     )
@@ -136,7 +141,7 @@ def _one_client(url: str, policy: Any, repeats: int) -> dict[str, float]:  # noq
 
 
 async def _many_clients(url: str, clients: int, repeats: int) -> dict[str, float]:
-    """Each asks again as soon as it is answered."""
+    """Let each client send its next request as soon as it gets an answer."""
     from websockets.asyncio.client import connect
 
     from actionprior.serving.wire import pack, unpack

@@ -1,4 +1,4 @@
-"""Short training runs in memory, timed and counted, for the benchmarks of training."""
+"""Short training runs on data in memory, timed and counted, for the training benchmarks."""
 
 import time
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from bench.timing import median_seconds
 
 
 @dataclass(frozen=True)
-class Run:
-    """A short run: what it is given, and how many of its steps are timed."""
+class ShortRun:
+    """Sizes of a short run, and how many of its steps are timed."""
 
-    batch_size: int  # windows a process and batch
+    batch_size: int  # windows per process and batch
     steps: int  # timed
     device: str  # cpu or cuda
     precision: str
-    warm: int = 10  # steps before those
-    accumulate: int = 1  # batches a step
+    warm: int = 10  # steps before the timed ones
+    accumulate: int = 1  # batches per step
 
     @property
     def total(self) -> int:
-        """Steps in all."""
+        """Number of steps, warm-up included."""
         return self.warm + self.steps
 
 
@@ -42,13 +42,13 @@ class SyntheticTrajectories(EmbodiedDataModule):
 
     @property
     def embodiments(self) -> list[Embodiment]:
-        """One arm of seven joints."""
+        """Return one arm of seven joints."""
         from actionprior.envs.embodiments import suite_embodiment
 
         return [suite_embodiment("panda")]
 
     def read_frames(self) -> Frames:
-        """Two hundred episodes of 120 steps."""
+        """Generate 200 episodes of 120 steps."""
         robot, episodes, length = self.embodiments[0], 200, 120
         rng = np.random.default_rng(0)
         shape = (episodes * length, len(robot.state_features))
@@ -61,18 +61,18 @@ class SyntheticTrajectories(EmbodiedDataModule):
 
 
 class SyntheticVLA(SyntheticTrajectories):
-    """The same with noise for two cameras, the same in each batch, and four instructions."""
+    """The same windows with noise images of two cameras and with four instructions."""
 
     def __init__(self, pixels: int = 224, **options: Any) -> None:  # noqa: ANN401  EmbodiedDataModule's
         super().__init__(**options)
         self.pixels = pixels
 
-    def windows(self, training: bool) -> "_Seen":
-        """Observations and what follows."""
-        return _Seen(self)
+    def windows(self, training: bool) -> "_NoiseImages":
+        """Return observations with the chunks that follow."""
+        return _NoiseImages(self)
 
 
-class _Seen(Dataset[VLABatch]):
+class _NoiseImages(Dataset[VLABatch]):
     def __init__(self, data: SyntheticVLA) -> None:
         self.store, self.data = data.frames.store, data
         shape = (data.batch_size, 2, 3, data.pixels, data.pixels)
@@ -99,15 +99,15 @@ class _Seen(Dataset[VLABatch]):
 
 
 class Clock(Callback):
-    """Seconds a step of the steps that are timed, the last loss, and the most memory meanwhile."""
+    """Measure seconds per timed step, the last loss, and the peak memory."""
 
-    def __init__(self, run: Run, barrier: Any = None) -> None:  # noqa: ANN401  multiprocessing's has no type
+    def __init__(self, run: ShortRun, barrier: Any = None) -> None:  # noqa: ANN401  multiprocessing's has no type
         self.run, self.barrier = run, barrier
         self.began, self.seconds, self.loss = 0.0, 0.0, 0.0
-        self.held_bytes = self.most_bytes = 0  # between two steps, and at most; on a GPU
+        self.held_bytes = self.most_bytes = 0  # between two steps, and the peak; on a GPU
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:  # noqa: ANN401  Lightning's own
-        """Read the clock at the two steps."""
+        """Read the clock at the first and the last timed step."""
         if trainer.global_step == self.run.warm and not self.began:
             if self.barrier is not None:
                 self.barrier.wait()
@@ -124,26 +124,26 @@ class Clock(Callback):
 
 
 class Products(Callback):
-    """Counts the operations of the matrix products of a run's first batch, forward and back."""
+    """Count the matrix operations of a run's first batch, forward and backward."""
 
     def __init__(self) -> None:
         self.counter, self.flops = FlopCounterMode(display=False), 0
 
     def on_train_batch_start(self, *args: Any) -> None:  # noqa: ANN401  Lightning's own
-        """Count from here."""
+        """Start counting."""
         if not self.flops:
             self.counting = ExitStack()
             self.counting.enter_context(self.counter)
 
     def on_train_batch_end(self, *args: Any) -> None:  # noqa: ANN401  Lightning's own
-        """To here."""
+        """Stop counting."""
         if not self.flops:
             self.counting.close()
             self.flops = int(self.counter.get_total_flops())
 
 
-def trainer(run: Run, folder: str, callbacks: list[Callback], **options: Any) -> Trainer:  # noqa: ANN401  Lightning's
-    """A Trainer as the recipes have it, that shows and keeps nothing."""
+def trainer(run: ShortRun, folder: str, callbacks: list[Callback], **options: Any) -> Trainer:  # noqa: ANN401  Lightning's
+    """Return a Trainer with the recipes' settings, without output and checkpoints."""
     return Trainer(
         default_root_dir=folder,
         accelerator="cpu" if run.device == "cpu" else "gpu",
@@ -162,14 +162,14 @@ def trainer(run: Run, folder: str, callbacks: list[Callback], **options: Any) ->
 
 
 def now(device: str) -> float:
-    """Seconds, when what the device was told is done."""
+    """Return the time [s] after the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def peak(device: str, precision: str) -> float:
-    """Operations a second of one large matrix product."""
+    """Measure the operations per second of one large matrix product."""
     edge = 1024 if device == "cpu" else 8192
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     a, b = torch.randn(2, edge, edge, device=device, dtype=dtype)

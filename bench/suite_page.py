@@ -1,8 +1,7 @@
-"""Describe and draw the tasks: ``python -m bench.suite_page --out docs/suite.md``."""
+"""Write the page of the suite's tasks: ``python -m bench.suite_page --out docs/suite.md``."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 from pathlib import Path
@@ -15,15 +14,15 @@ from numpy.typing import NDArray
 from actionprior.envs import SUITE, env_id
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import TabletopExpert
-from actionprior.files.atomic import write_text
-from bench.experts import Outcome, run_episode
+from bench.command_line import run
+from bench.experts import ExpertEpisode, run_episode
 
 _HEAD = """\
 # The suite: thirteen tasks of five robots
 
 Written by `python -m bench.suite_page --out docs/suite.md`: each task at the start, in
 the middle and at the end of an episode of its scripted expert, and how often that expert succeeds.
-The other ids, each robot with each task its gripper can do, are in [its guide](suite_guide.md).
+The other ids (each robot with each task that its gripper can do) are in the [README](../README.md).
 """
 _MODES = {
     "joint_delta": "joint deltas",
@@ -32,48 +31,48 @@ _MODES = {
 }
 
 
-def suite_page(page: Path, seeds: int) -> dict[str, int]:
-    """Write the page, and its pictures into the folder beside it that is named like it.
+def suite_page(out: Path, seeds: int = 100) -> None:
+    """Write a page with a picture of every task and the success of its expert.
+
+    The pictures go to the folder beside the page with its name. The last line is `RESULT` and JSON,
+    with the successes per environment.
 
     Args:
-        page: a Markdown file; replaced.
-        seeds: episodes of each expert.
-
-    Returns:
-        Successes of each environment's expert.
+        out: Markdown file to write; an existing one is replaced.
+        seeds: Episodes per expert.
     """
-    folder = page.with_suffix("")
+    folder = out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     sections, found = [_HEAD], {}
     for robot, tasks in SUITE.items():
         for task in tasks:
             name = env_id(robot, task)
-            env = _made(name, images=False)
-            outcomes = [run_episode(env, TabletopExpert(env), seed) for seed in range(seeds)]
+            env = _make(name, images=False)
+            episodes = [run_episode(env, TabletopExpert(env), seed) for seed in range(seeds)]
             env.close()
-            found[name] = sum(o.success for o in outcomes)
+            found[name] = sum(o.success for o in episodes)
             print(f"{name}: {found[name]} of {seeds}", flush=True)
             picture = folder / f"{robot}_{task}.png"
-            good = [s for s, o in enumerate(outcomes) if o.success] or [0]
+            good = [s for s, o in enumerate(episodes) if o.success] or [0]
             seed = good[len(found) % len(good)]  # another scene for each
-            instruction = _draw(name, seed, outcomes[seed].steps, picture)
+            instruction = _draw(name, seed, episodes[seed].steps, picture)
             shown = f"![{instruction}]({folder.name}/{picture.name})"
-            sections.append(_section(env, name, instruction, shown, outcomes))
-    write_text("\n".join(sections), page)
-    return found
+            sections.append(_section(env, name, instruction, shown, episodes))
+    out.write_text("\n".join(sections), "utf-8")
+    print("RESULT " + json.dumps({"seeds": seeds, "successes": found}))
 
 
-def _made(name: str, *, images: bool) -> TabletopEnv:
+def _make(name: str, *, images: bool) -> TabletopEnv:
     env = gym.make(name, images=images, render_mode="rgb_array").unwrapped
     assert isinstance(env, TabletopEnv)  # the suite's ids are
     return env
 
 
 def _draw(name: str, seed: int, steps: int, file: Path) -> str:
-    """Save start, middle and end of an expert's episode side by side; its instruction."""
+    """Save start, middle and end of an expert's episode as one picture. Return the instruction."""
     from PIL import Image
 
-    env = _made(name, images=False)
+    env = _make(name, images=False)
     env.reset(seed=seed)
     expert = TabletopExpert(env)
     expert.reset(seed)
@@ -95,7 +94,7 @@ def _frame(env: TabletopEnv) -> NDArray[np.uint8]:
 
 
 def _section(
-    env: TabletopEnv, name: str, instruction: str, shown: str, outcomes: list[Outcome]
+    env: TabletopEnv, name: str, instruction: str, shown: str, episodes: list[ExpertEpisode]
 ) -> str:
     task, robot = env.task, env.robot
     grippers = " and ".join(dict.fromkeys(arm.gripper for arm in robot.arms))
@@ -107,22 +106,17 @@ def _section(
         f"“{instruction}”: {about.replace(chr(10) * 2, ' ').replace(chr(10), ' ')}\n",
         f"- {_MODES[env.control_mode]} of {sum(arm.dof for arm in robot.arms)} joints, {grippers}, "
         f"{robot.control_hz} Hz, at most {task.seconds:g} s",
-        f"- expert: {sum(o.success for o in outcomes)} of {len(outcomes)} episodes, "
-        f"{median(o.steps for o in outcomes):g} steps (median)",
+        f"- expert: {sum(o.success for o in episodes)} of {len(episodes)} episodes, "
+        f"{median(o.steps for o in episodes):g} steps (median)",
         f"- also worded {', '.join(known)}" if known else "",
         f"- held out: {', '.join(held_out)}" if held_out else "",
     ]
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def main() -> None:
-    """Write the page; the last line is ``RESULT {json}``, successes by environment."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="Markdown file")
-    parser.add_argument("--seeds", type=int, default=100, help="episodes of each expert")
-    options = parser.parse_args()
-    found = suite_page(options.out, options.seeds)
-    print("RESULT", json.dumps({"seeds": options.seeds, "successes": found}))
+def main(args: list[str] | None = None) -> None:
+    """Write the page: see :func:`suite_page` for the options."""
+    run(suite_page, "suite_page", args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long calls take, for the benchmarks."""
+"""Timing of function calls, for the benchmarks."""
 
 import statistics
 import time
@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 
 def median_seconds(repeats: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call, after one that is not counted.
+    """Return the median seconds of each call, after one warm-up call.
 
-    They take turns, so that a machine that is busy for a while is so for all of them.
+    The calls take turns, so that a machine that is busy for a while slows all of them.
+
+    Args:
+        repeats: Timed calls of each function.
+        calls: Functions to time.
     """
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(repeats + 1):
@@ -17,5 +21,5 @@ def median_seconds(repeats: int, *calls: Callable[[], object]) -> list[float]:
             result = call()
             if turn:
                 taken.append(time.perf_counter() - start)
-            del result  # freed outside of what is timed
+            del result  # freed outside of the timed section
     return [statistics.median(taken) for taken in times]

@@ -1,4 +1,4 @@
-"""Measure what Lightning adds to a step, what a second process adds, and what a GPU makes of it."""
+"""Measure training steps: the cost of Lightning, a second process, and the speed on a GPU."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ import torch
 from bench.bare_loop import bare_loop, prior_module
 from bench.command_line import run
 from bench.gpu import bench_gpu
-from bench.short_runs import Clock, Products, Run, SyntheticTrajectories, peak, trainer
+from bench.short_runs import Clock, Products, ShortRun, SyntheticTrajectories, peak, trainer
 
 
 def bench_train(
@@ -29,22 +29,23 @@ def bench_train(
 ) -> None:
     """Time Stage-1 steps on the CPU, and both stages at the paper's size on a GPU.
 
-    On the CPU: under Lightning, in a bare loop, alone and on two ranks of DDP, a thread each. The
-    bare loop is the same step in PyTorch alone (loader, loss, clipping, AdamW, schedule); it must
-    end with the same loss. The last line is ``RESULT`` and JSON: ``overhead``, of a step under
-    Lightning with a logger over one in the bare loop; ``ddp_efficiency``, windows a second of two
-    ranks over those of two independent runs at once; ``samples_per_s`` and ``flops_share``, the
-    step's matrix products a second over those of a large product alone; and under ``gpu`` what
-    ``_bench_gpu`` measures.
+    The CPU runs have one thread per process: under Lightning, in a bare loop, and on two ranks of
+    DDP. The bare loop is the same step in plain PyTorch (loader, loss, clipping, AdamW, schedule)
+    and must end with the same loss.
+
+    The last line is `RESULT` and JSON. `overhead` compares a step under Lightning, with a logger,
+    with the bare loop. `ddp_efficiency` compares the windows per second of two ranks with those of
+    two independent, concurrent runs. `flops_share` is the step's matrix operations per second over
+    those of one large product. `gpu` holds the results on a GPU.
 
     Args:
-        steps: of each run on the CPU, without the first ten.
-        rounds: of each measurement there; all take turns, and medians are told.
-        width: of the prior there.
-        depth: of its encoder and its decoder; 0: as by default.
-        batch_size: windows a step and process there.
-        cpu: measure there.
-        gpu: measure on a GPU; by default where there is one.
+        steps: Timed steps of each run on the CPU, after ten warm-up steps.
+        rounds: Number of CPU measurements, of which the median is reported.
+        width: Width of the prior in the CPU runs.
+        depth: Depth of the prior's encoder and decoder in the CPU runs; 0 is the default depth.
+        batch_size: Windows per step and process in the CPU runs.
+        cpu: Measure on the CPU.
+        gpu: Measure on a GPU; by default if there is one.
     """
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -55,11 +56,11 @@ def bench_train(
         size = {"width": width, "decoder_sees_state": True}
         if depth:
             size |= {"encoder_depth": depth, "decoder_depth": depth}
-        result |= _on_cpu(size, Run(batch_size, steps, "cpu", "32-true"), rounds)
+        result |= _on_cpu(size, ShortRun(batch_size, steps, "cpu", "32-true"), rounds)
     print("RESULT " + json.dumps(result), flush=True)
 
 
-def _on_cpu(size: dict[str, Any], run: Run, rounds: int) -> dict[str, Any]:
+def _on_cpu(size: dict[str, Any], run: ShortRun, rounds: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     found = [_overhead(size, run) for _ in range(rounds)]
     seconds = statistics.median(f["seconds"] for f in found)
@@ -79,8 +80,8 @@ def _on_cpu(size: dict[str, Any], run: Run, rounds: int) -> dict[str, Any]:
     return result
 
 
-def _overhead(size: dict[str, Any], run: Run) -> dict[str, float]:
-    """One run under Lightning beside one in a bare loop."""
+def _overhead(size: dict[str, Any], run: ShortRun) -> dict[str, float]:
+    """Compare a run under Lightning with one in a bare loop."""
     clock, products, data = Clock(run), Products(), SyntheticTrajectories(batch_size=run.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer(run, folder, [clock, products], devices=1).fit(prior_module(size, data), data)
@@ -100,29 +101,29 @@ def _overhead(size: dict[str, Any], run: Run) -> dict[str, float]:
 # ---- two processes ------------------------------------------------------------------------
 
 
-def _two_processes(size: dict[str, Any], run: Run, rounds: int) -> dict[str, Any]:
-    """Two ranks of DDP, and two runs that know nothing of each other, in turns."""
+def _two_processes(size: dict[str, Any], run: ShortRun, rounds: int) -> dict[str, Any]:
+    """Compare two ranks of DDP with two independent runs, in turns."""
     efficiency = []
     for _ in range(rounds):
-        together, alone = (_pair(size, run, ddp) for ddp in (True, False))
-        efficiency.append(round(alone / together, 3))
+        ranks, independent = (_pair(size, run, ddp) for ddp in (True, False))
+        efficiency.append(round(independent / ranks, 3))
     return {"ddp_efficiency": statistics.median(efficiency), "ddp_efficiencies": efficiency}
 
 
-def _pair(size: dict[str, Any], run: Run, ddp: bool) -> float:
-    """Seconds a step of the slower of two processes that train at the same time."""
+def _pair(size: dict[str, Any], run: ShortRun, ddp: bool) -> float:
+    """Return the seconds per step of the slower of two concurrent processes."""
     context = multiprocessing.get_context("spawn")
-    barrier, told = context.Barrier(2), context.Queue()
+    barrier, times = context.Barrier(2), context.Queue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     children = [
-        context.Process(target=_one_of_two, args=(size, run, ddp, rank, port, barrier, told))
+        context.Process(target=_one_of_two, args=(size, run, ddp, rank, port, barrier, times))
         for rank in range(2)
     ]
     for child in children:
         child.start()
-    seconds = [told.get(timeout=300) for _ in children]
+    seconds = [times.get(timeout=300) for _ in children]
     for child in children:
         child.join()
     return float(max(seconds))
@@ -130,12 +131,12 @@ def _pair(size: dict[str, Any], run: Run, ddp: bool) -> float:
 
 def _one_of_two(
     size: dict[str, Any],
-    run: Run,
+    run: ShortRun,
     ddp: bool,
     rank: int,
     port: int,
     barrier: Any,  # noqa: ANN401  multiprocessing's have no types
-    told: Any,  # noqa: ANN401  likewise
+    times: Any,  # noqa: ANN401  a queue, which has no type either
 ) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -148,11 +149,11 @@ def _one_of_two(
     clock, data = Clock(run, barrier), SyntheticTrajectories(batch_size=run.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer(run, folder, [clock], **options).fit(prior_module(size, data), data)
-    told.put(clock.seconds)
+    times.put(clock.seconds)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the benchmark: see :func:`bench_train` for its options."""
+    """ShortRun the benchmark: see :func:`bench_train` for its options."""
     run(bench_train, "train", args)
 
 

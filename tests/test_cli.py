@@ -137,8 +137,20 @@ def test_a_bug_keeps_its_traceback(folder: Path) -> None:
         cli.main(["fit", "--config", "recipe.yaml", "--model.broken", "true"])
 
 
-def test_an_unknown_verb_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "unknown verb 'fti'; expected one of fit, validate" in refused(["fti"], capsys)
+def test_an_unknown_verb_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = "error: unknown verb 'fti' (did you mean 'fit'?); expected one of fit, validate"
+    assert refused(["fti"], capsys).startswith(expected)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = refused(["fit", "--config", "recipe.yaml", "--trainer.max_stpes", "3"], capsys)
+    assert found.startswith(
+        "error: unknown option '--trainer.max_stpes' (did you mean '--trainer.max_steps'?)"
+    )
+    found = refused(["record", "--ovrewrite"], capsys)
+    assert found.startswith("error: unknown option '--ovrewrite' (did you mean '--overwrite'?)")
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

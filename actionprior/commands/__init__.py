@@ -1,6 +1,7 @@
-"""The verbs beside ``fit``, ``validate``, ``test`` and ``predict``.
+"""The verbs besides ``fit``, ``validate``, ``test`` and ``predict``.
 
-A module here is a verb: its name is what one types, its docstring's first line stands in
-``lightning --help``, and its ``main(args: list[str]) -> None`` runs it. Heavy libraries are
-imported inside ``main``. Names that begin with an underscore are no verbs.
+Each module is a verb. Its name is what a user types, and the first line of its docstring is its
+line in ``lightning --help``. ``main(args: list[str]) -> None`` runs it: a function whose arguments
+are the verb's options and whose docstring is the text of ``--help`` (see ``_parser``). Modules with
+a leading underscore are helpers.
 """

@@ -1,6 +1,6 @@
-"""What the demo found: a table, learning curves, a film and one line of JSON.
+"""Report of the demo: a table, learning curves, a film and one line of JSON.
 
-All figures are read back from the runs' TensorBoard events and ``results.json`` files.
+All numbers come from the runs' TensorBoard events and ``results.json`` files.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import NamedTuple
 from actionprior.errors import UserError
 from actionprior.files.atomic import write_json
 from actionprior.rollout import wilson_interval
+from actionprior.study.run_outputs import FIRST, NORMALIZED, Curve, read_curves
 
 LABELS = {"prior": "with the prior", "no_prior": "no prior", "shuffled": "time-shuffled prior"}
 COLOURS = {"prior": "#1b6ca8", "no_prior": "#c8553d", "shuffled": "#8a8a8a"}
-FIRST = 10  # steps whose mean is called initial: one batch alone is noisy
 
 
-class Run(NamedTuple):
-    """One finished Stage-2 run."""
+class DemoRun(NamedTuple):
+    """A Stage-2 run of the demo."""
 
     arm: str
     seed: int
@@ -28,31 +28,24 @@ class Run(NamedTuple):
 
     @property
     def log_dir(self) -> Path:
-        """Where its events and rollouts are."""
+        """Folder of the events and rollouts."""
         return self.folder / "lightning_logs" / "version_0"
 
     @property
     def rollouts(self) -> list[Path]:
-        """Results of its rollouts, the last ones at the end; empty before a run is finished."""
+        """Files of results, in the order of steps; empty until the run is finished."""
         return sorted(self.log_dir.glob("rollouts/step_*/results.json"))
 
     @property
     def finished(self) -> bool:
-        """Rollouts come last."""
+        """True once there are rollouts: a run ends with them."""
         return bool(self.rollouts)
 
 
-class Curve(NamedTuple):
-    """A logged scalar."""
+class RunOutcome(NamedTuple):
+    """Curve, losses and successes of one run."""
 
-    steps: list[int]
-    values: list[float]
-
-
-class Outcome(NamedTuple):
-    """What one run reached."""
-
-    run: Run
+    run: DemoRun
     mae: Curve
     initial_loss: float
     initial_grad_norm: float
@@ -65,8 +58,8 @@ class Outcome(NamedTuple):
         return sum(won), sum(played)
 
 
-class Row(NamedTuple):
-    """What an arm reached over its seeds."""
+class ArmOutcome(NamedTuple):
+    """Result of an arm over all seeds, a row of the table."""
 
     success: float
     ci95: tuple[float, float]
@@ -74,57 +67,49 @@ class Row(NamedTuple):
     by_seed: dict[int, float]
     initial_loss: float
     initial_grad_norm: float
-    steps_to_mae: float | None  # None: some run never got there
+    steps_to_mae: float | None  # None: a run never reached it
 
 
 def report(
-    runs: Sequence[Run], folder: Path, demonstrations: int, steps: int, minutes: float
+    runs: Sequence[DemoRun], folder: Path, demonstrations: int, steps: int, minutes: float
 ) -> None:
-    """Print the table, draw ``demo.png``, keep one film, and print the ``RESULT`` line."""
+    """Print the table, draw ``demo.png``, copy one film, and print the ``RESULT`` line."""
     outcomes = [_read(run) for run in runs]
     arms = list(dict.fromkeys(run.arm for run in runs))
-    # The worst of them: an average is one that some run never reaches.
+    # The largest final error of the runs, since some run never reaches their average.
     threshold = max(o.mae.values[-1] for o in outcomes if o.run.arm == "no_prior")
     rows = {arm: _row([o for o in outcomes if o.run.arm == arm], threshold) for arm in arms}
     _print(rows, outcomes, threshold, demonstrations, steps)
     _draw(outcomes, rows, folder / "demo.png", demonstrations, steps)
-    _keep_film(runs, folder / "success.mp4")
+    _copy_film(runs, folder / "success.mp4")
     result = _result(rows, outcomes, minutes)
     write_json(result, folder / "result.json")
     print(f"picture {folder / 'demo.png'}, film {folder / 'success.mp4'}")
     print("RESULT " + json.dumps(result), flush=True)
 
 
-def _read(run: Run) -> Outcome:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run.log_dir), size_guidance={"scalars": 0})
-    events.Reload()
-
-    def curve(tag: str) -> Curve:
-        scalars = events.Scalars(tag)
-        return Curve([s.step for s in scalars], [s.value for s in scalars])
-
+def _read(run: DemoRun) -> RunOutcome:
     if not run.finished:
         raise UserError(f"{run.log_dir} holds no rollouts; expected the end of a finished run")
-    found = json.loads(run.rollouts[-1].read_text())["environments"]
-    return Outcome(
+    curves = read_curves(run.log_dir)
+    environments = json.loads(run.rollouts[-1].read_text())["environments"]
+    return RunOutcome(
         run,
-        curve("val/mae_normalized"),
-        mean(curve("train/loss_pred").values[:FIRST]),
-        mean(curve("train/grad_norm").values[:FIRST]),
+        curves[NORMALIZED],
+        mean(curves["train/loss_pred"].values[:FIRST]),
+        mean(curves["train/grad_norm"].values[:FIRST]),
         {
             e["env_id"]: (sum(x["success"] for x in e["episodes"]), len(e["episodes"]))
-            for e in found
+            for e in environments
         },
     )
 
 
-def _row(outcomes: list[Outcome], threshold: float) -> Row:
+def _row(outcomes: list[RunOutcome], threshold: float) -> ArmOutcome:
     won, played = (sum(counts) for counts in zip(*(o.counts for o in outcomes), strict=True))
     steps = [_steps_to(o.mae, threshold) for o in outcomes]
     reached = [s for s in steps if s is not None]
-    return Row(
+    return ArmOutcome(
         success=won / played,
         ci95=wilson_interval(won, played),
         rollouts=played,
@@ -136,16 +121,18 @@ def _row(outcomes: list[Outcome], threshold: float) -> Row:
 
 
 def _steps_to(curve: Curve, threshold: float) -> int | None:
-    """Steps until the error is first at or below ``threshold``; None: never."""
+    """Return the first step with an error at or below ``threshold``; None if there is no such."""
     pairs = zip(curve.steps, curve.values, strict=True)
-    return next((step + 1 for step, value in pairs if value <= threshold), None)
+    return next((step for step, value in pairs if value <= threshold), None)
 
 
 def _ratio(top: float | None, bottom: float | None) -> float | None:
     return None if top is None or bottom is None else round(top / bottom, 3)
 
 
-def _result(rows: dict[str, Row], outcomes: list[Outcome], minutes: float) -> dict[str, object]:
+def _result(
+    rows: dict[str, ArmOutcome], outcomes: list[RunOutcome], minutes: float
+) -> dict[str, object]:
     prior, without = rows["prior"], rows["no_prior"]
     result: dict[str, object] = {}
     for arm, row in rows.items():
@@ -162,8 +149,8 @@ def _result(rows: dict[str, Row], outcomes: list[Outcome], minutes: float) -> di
 
 
 def _print(
-    rows: dict[str, Row],
-    outcomes: list[Outcome],
+    rows: dict[str, ArmOutcome],
+    outcomes: list[RunOutcome],
     threshold: float,
     demonstrations: int,
     steps: int,
@@ -173,8 +160,8 @@ def _print(
 
     seeds = sorted({o.run.seed for o in outcomes})
     table = Table(
-        title=f"{demonstrations} demonstrations a task, {steps} steps, seeds {seeds}",
-        caption=f"initial: mean of the first {FIRST} steps; MAE: no prior's worst final one",
+        title=f"{demonstrations} demonstrations per task, {steps} steps, seeds {seeds}",
+        caption=f"initial: mean of the first {FIRST} steps; MAE: worst final error without prior",
     )
     table.add_column("arm")
     for name in ("success", "95 % interval", "rollouts", f"steps to MAE {threshold:.3f}"):
@@ -200,8 +187,8 @@ def _print(
 
 
 def _draw(
-    outcomes: list[Outcome],
-    rows: dict[str, Row],
+    outcomes: list[RunOutcome],
+    rows: dict[str, ArmOutcome],
     path: Path,
     demonstrations: int,
     steps: int,
@@ -217,10 +204,17 @@ def _draw(
     for arm in rows:
         for k, outcome in enumerate(o for o in outcomes if o.run.arm == arm):
             label = LABELS[arm] if k == 0 else None
-            left.plot(*outcome.mae, color=COLOURS[arm], label=label, marker=".", linewidth=1.8)
+            left.plot(
+                outcome.mae.steps,
+                outcome.mae.values,
+                color=COLOURS[arm],
+                label=label,
+                marker=".",
+                linewidth=1.8,
+            )
     left.set(
         xlabel="Stage-2 steps",
-        ylabel="held-out action error (of each slot's scale)",
+        ylabel="held-out action error (normalized per slot)",
         ylim=(0, None),
     )
     left.legend(frameon=False)
@@ -236,16 +230,16 @@ def _draw(
         axis.spines[["top", "right"]].set_visible(False)
     seeds = len({o.run.seed for o in outcomes})
     figure.suptitle(
-        f"{demonstrations} demonstrations a task, {steps} steps, {seeds} seed(s); bars: 95 % Wilson"
+        f"{demonstrations} demonstrations per task, {steps} steps, {seeds} seed(s); bars: 95 %"
     )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def _keep_film(runs: Sequence[Run], path: Path) -> None:
+def _copy_film(runs: Sequence[DemoRun], path: Path) -> None:
     films = [f for r in runs if r.arm == "prior" for f in r.log_dir.rglob("*_success.mp4")]
     if films:
-        # The longest task's success shows the most.
+        # A success in the longest task shows the most.
         tasks = ("Reach", "Lift", "Push", "Place")
         best = max(films, key=lambda film: [task in film.name for task in tasks[::-1]])
         shutil.copyfile(best, path)

@@ -1,4 +1,4 @@
-"""What breaks around a run, told in one sentence each: disks, loader processes, other ranks."""
+"""Faults around a run as one sentence each: disks, loader processes, other ranks."""
 
 import errno
 import re
@@ -10,7 +10,7 @@ from actionprior.errors import UserError, shorten
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _DATALOADER = ("torch", "utils", "data", "dataloader.py")
 _LOADER = (
-    "a process that loads data has ended ({}); where it was killed for memory, lower "
+    "a process that loads data has ended ({}); if it was killed for memory, lower "
     "--data.num_workers, or give shared memory (/dev/shm) more room"
 )
 _RULES = {
@@ -26,15 +26,22 @@ _RULES = {
     r"(Connection (closed|reset) by peer|Connection was likely closed|Connection timed out|"
     r"No route to host|Broken pipe|remote process exited|Timed out waiting|wait timeout after|"
     r"Timed out after .* waiting for clients)": (
-        "another process of this run has ended or hangs ({}); its own output says why; go on "
+        "another process of this run has ended or hangs ({}); its own output says why; resume "
         "with --ckpt_path last"
     ),
 }
-"""What torch says, and what it means: torch raises all of them as ``RuntimeError``."""
+"""Patterns of torch's messages with their meaning; torch raises all as ``RuntimeError``."""
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """What a fault of the surroundings means; None: it is none, or is told already."""
+    """Return a fault of disk, loader or network as a user error.
+
+    Args:
+        error: Error that ended the run.
+
+    Returns:
+        None for any other fault, and for one that is a user error already.
+    """
     chain: list[BaseException] = []
     reason: BaseException | None = error
     while reason is not None and reason not in chain:
@@ -57,6 +64,6 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 
 def _in_loader(error: BaseException) -> bool:
-    """Whether it came of taking a batch: from a process that has just ended."""
+    """Check that the error comes from reading a batch, so from a process that has just ended."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(f.filename).parts[-4:] == _DATALOADER for f in frames)

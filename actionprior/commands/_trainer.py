@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: the project's one LightningCLI."""
+"""``fit``, ``validate``, ``test`` and ``predict``: the project's only LightningCLI."""
 
 from importlib import import_module
 from pathlib import Path
@@ -14,21 +14,39 @@ from actionprior.checkpoints.atomic import AtomicCheckpointIO
 from actionprior.checkpoints.policy import PRETRAINED_ARGS
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_either
+from actionprior.commands._parser import OneSentenceErrors
 from actionprior.commands._run_faults import as_user_error
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.training.stop import StopBetweenSteps
 from actionprior.vla import VLAModule
 
+DESCRIPTIONS = {
+    "fit": (
+        "Train the model of a recipe: `lightning fit --config RECIPE [--option value …]`. A recipe "
+        "is a YAML file with the model, the data and the trainer's settings; each entry is also an "
+        "option, such as --trainer.max_steps 100. "
+        "Several --config are merged, and later ones win. `--ckpt_path last` resumes from the "
+        "newest checkpoint. `--model.help CLASS` and `--data.help CLASS` list a class's options."
+    ),
+    "validate": "Compute a checkpoint's metrics on the validation data of a recipe.",
+    "test": "Test a checkpoint as a recipe says, for instance with rollouts.",
+    "predict": "Run a checkpoint on the prediction data of a recipe.",
+}
+
+
+class TrainerParser(OneSentenceErrors, LightningArgumentParser):
+    """LightningCLI's parser, with one sentence for a wrong command line."""
+
 
 class TrainerCLI(LightningCLI):
-    """LightningCLI with one link (the data's robots are the model's) and safe checkpoints."""
+    """LightningCLI that passes the data's robots to the model and reads checkpoints safely."""
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         # Plain dicts, so that the checkpoint's hyper-parameters load with weights_only=True.
-        # The source is `data` itself: where `data.embodiments` did not exist, the link would
-        # be left out without a word and the model would get None.
+        # The source is `data` itself: if `data.embodiments` did not exist, jsonargparse would skip
+        # the link silently and the model would get None.
         parser.link_arguments(
             "data",
             "model.init_args.embodiments",
@@ -53,19 +71,21 @@ class TrainerCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         if config.get("ckpt_path") == resume.LAST:
             config["ckpt_path"] = self._last(config)
-        # A Stage-2 checkpoint stands alone: prior and trunk come out of it, not of the files
-        # that the recipe still names and that may be gone.
+        # A Stage-2 checkpoint is complete: prior and trunk come from it, not from the files that
+        # the recipe still names and that may be deleted.
         settings, path = config.model.get("init_args") or {}, config.get("ckpt_path") or ""
         if "prior_checkpoint" not in settings or not path or not Path(path).exists():
             return
         settings["prior_checkpoint"] = str(path)
-        told = read_either(path, weights=False).get("vla", {}).get("trunk", {}).get("init_args", {})
+        saved = (
+            read_either(path, weights=False).get("vla", {}).get("trunk", {}).get("init_args", {})
+        )
         trunk = settings["trunk"].get("init_args") or {}
-        for name in PRETRAINED_ARGS & set(told):
+        for name in PRETRAINED_ARGS & set(saved):
             if name in trunk:
-                trunk[name] = told[name]
-        if trunk.get("image_size") == 0:  # as the weights' source says, which is not asked again
-            trunk["image_size"] = told.get("image_size", 0)
+                trunk[name] = saved[name]
+        if trunk.get("image_size") == 0:  # 0 means: as the source of the weights says
+            trunk["image_size"] = saved.get("image_size", 0)
 
     def _last(self, config: Namespace) -> str | None:
         module, _, name = config.model.class_path.rpartition(".")
@@ -85,18 +105,18 @@ class TrainerCLI(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        # Set here rather than among the default plugins, so that a recipe's own plugins, and
-        # strategies that write checkpoints themselves, stay what they are.
+        # Set here rather than among the default plugins, so that a recipe's own plugins and
+        # strategies that write checkpoints themselves stay unchanged.
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
 
 
 def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:
-    """The DataModule's robots as the model takes them: plain data.
+    """Return the DataModule's robots as plain data, which a model's hyper-parameters hold.
 
     Raises:
-        EmbodimentError: the DataModule does not say which robots it holds.
+        EmbodimentError: The DataModule has no robots.
     """
     embodiments: list[Embodiment] | None = getattr(data, "embodiments", None)
     if not embodiments:
@@ -108,16 +128,20 @@ def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:
 
 
 def main(args: list[str] | None) -> TrainerCLI:
-    """Parse ``args`` (``None``: the command line) and run the trainer's verb.
+    """Parse a command line and run the trainer's verb.
+
+    Args:
+        args: Words of the command line; None reads ``sys.argv``.
 
     Raises:
-        UserError: bad input, or a fault around the run: a full disk, a killed loader process.
+        UserError: The input is wrong, or something around the run failed, such as a full disk or a
+            killed loader process.
     """
     try:
         return _run(args)
     except Exception as error:
-        if (told := as_user_error(error)) is not None:
-            raise told from error
+        if (user_error := as_user_error(error)) is not None:
+            raise user_error from error
         raise
 
 
@@ -127,14 +151,19 @@ def _run(args: list[str] | None) -> TrainerCLI:
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        parser_class=TrainerParser,
+        parser_kwargs={
+            "prog": "lightning",
+            **{verb: {"description": text} for verb, text in DESCRIPTIONS.items()},
+        },
         # Modules configure their own optimisers.
         auto_configure_optimizers=False,
-        # A resumed or requeued job writes its config.yaml again.
+        # A resumed or requeued job writes config.yaml a second time.
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
         trainer_defaults={
             "default_root_dir": "outputs",
-            # The DataModules shard by themselves, so that a resumed run sees the same data.
+            # The DataModules shard themselves, so that a resumed run sees the same data.
             "use_distributed_sampler": False,
             "callbacks": StopBetweenSteps(),
         },

@@ -1,19 +1,22 @@
-"""Make one checkpoint file of a folder of shards: what DDP, Stage 2, a robot and export read."""
+"""Merge a sharded checkpoint into one file, which every other command reads."""
 
 from pathlib import Path
 
+from actionprior.commands._parser import call
+
 
 def consolidate(folder: Path, file: Path) -> None:
-    """Write the file; it appears whole or not at all, and one that stands there is replaced.
+    """Merge a sharded checkpoint into one file.
 
-    Needs memory for all weights and moments.
+    DDP, Stage 2, robots and `lightning export` read such a file. The file is written completely or
+    not at all, and replaces an older one. The merge needs memory for all weights and moments.
 
     Args:
-        folder: of ``ShardedStrategy(sharded_checkpoints=True)``.
-        file: to write, ``….ckpt``.
+        folder: Folder that `ShardedStrategy(sharded_checkpoints=True)` wrote.
+        file: Checkpoint file to write, such as policy.ckpt.
 
     Raises:
-        CheckpointError: ``folder`` is damaged or not one of shards, or the disk is full.
+        CheckpointError: ``folder`` is damaged or not a sharded checkpoint, or the disk is full.
         UserError: ``file`` is a folder or lies in ``folder``.
     """
     from actionprior.checkpoints.atomic import AtomicCheckpointIO
@@ -24,15 +27,9 @@ def consolidate(folder: Path, file: Path) -> None:
     if file.is_dir() or file.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{file} is a folder or lies in {folder}; choose another file")
     AtomicCheckpointIO().save_checkpoint(checkpoint.full_checkpoint(), file)
+    print(f"{file}: written")
 
 
 def main(args: list[str]) -> None:
     """Run the verb: ``lightning consolidate FOLDER FILE.ckpt``."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="lightning consolidate")
-    parser.add_argument("folder", type=str, help="a sharded checkpoint")
-    parser.add_argument("file", type=str, help="the checkpoint to write")
-    given = parser.parse_args(args)
-    consolidate(Path(given["folder"]), Path(given["file"]))
-    print(f"{given['file']}: written")
+    call(consolidate, args, "lightning consolidate", as_positional=True)

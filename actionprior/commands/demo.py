@@ -1,7 +1,7 @@
-"""Record, pretrain, train with and without the prior, roll out, compare.
+"""Show what the prior gives: record, pretrain, train with and without it, roll out, compare.
 
-Every step is the command that a user would type (``lightning ground``, ``lightning fit``), in a
-process of its own; the arms differ in the switches named in ``ARMS`` and in nothing else.
+Every step is a command that a user would type (``lightning ground``, ``lightning fit``), in a
+separate process. The arms differ only in the options named in ``ARMS``.
 """
 
 import shutil
@@ -9,14 +9,17 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from actionprior.commands._parser import call
 from actionprior.errors import UserError
 
 if TYPE_CHECKING:
+    from actionprior.commands._demo_report import DemoRun
     from actionprior.study.jobs import Jobs
 
 PRETRAIN, FINETUNE = "recipes/pretrain.yaml", "recipes/finetune.yaml"
+TRUNK = "trunk.safetensors"
 ARMS: dict[str, list[str]] = {
     "prior": [],
     "no_prior": ["--model.use_prior=false"],
@@ -27,18 +30,18 @@ ARMS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A budget, fixed before any arm is trained and the same for all of them.
+    """Budget of a demo, fixed before the training and the same for all arms.
 
     Attributes:
-        arms: of ``ARMS``.
-        seeds: of weights, batches and noise; shared by the arms.
-        steps: of Stage 2, with a completed learning-rate schedule.
-        demonstrations: of each task in Stage 2.
-        rollouts: of each task, arm and seed; the scenes are shared by arms and seeds.
-        pretrain_steps: of Stage 1.
-        pretrain_demonstrations: of each arm and task in Stage 1.
-        ground_steps: of the trunk's warm-up.
-        ground_samples: images of the trunk's warm-up.
+        arms: Keys of ``ARMS``.
+        seeds: Seeds of weights, batches and noise, shared by the arms.
+        steps: Steps of Stage 2, with a completed learning-rate schedule.
+        demonstrations: Demonstrations per task in Stage 2.
+        rollouts: Rollouts per task, arm and seed; arms and seeds share the scenes.
+        pretrain_steps: Steps of Stage 1.
+        pretrain_demonstrations: Demonstrations per robot and task in Stage 1.
+        ground_steps: Steps of the trunk's warm-up.
+        ground_samples: Images of the trunk's warm-up.
     """
 
     arms: tuple[str, ...] = ("prior", "no_prior")
@@ -56,7 +59,7 @@ PRESETS = {
     "quick": Preset(),
     "paired": Preset(arms=("prior", "no_prior", "shuffled"), seeds=(0, 1, 2)),
     "full": Preset(steps=3000, demonstrations=100),
-    # Whether everything runs, not what it reaches.
+    # For a test that everything runs; its success says nothing.
     "smoke": Preset(
         steps=10,
         demonstrations=2,
@@ -69,75 +72,101 @@ PRESETS = {
 }
 
 
-def demo(preset: str = "quick", out: str = "outputs/demo", reuse: bool = False) -> None:
-    """Show what the prior gives on the simulated suite.
+def demo(
+    preset: Literal["quick", "paired", "full", "smoke"] = "quick",
+    out: Path = Path("outputs/demo"),
+    reuse: bool = False,
+) -> None:
+    """Record, pretrain, train with and without the prior, roll out, and compare the success.
+
+    Run it in the project's folder: it uses the recipes there. It writes checkpoints, logs, a
+    picture, a film of a success and `result.json`.
 
     Args:
-        preset: ``quick`` (one seed), ``paired`` (three seeds and the control prior), ``full``
-            (100 demonstrations a task and a longer run) or ``smoke`` (does it run at all).
-        out: folder for checkpoints, logs, the picture, the film and ``result.json``.
-        reuse: take the trunk, the priors and the finished runs that an earlier demo with the
-            same preset left in ``out``: so an interrupted one goes on.
+        preset: Budget: `quick` (one seed), `paired` (three seeds and the control prior), `full`
+            (100 demonstrations per task and a longer run), or `smoke` (a test run of two minutes).
+        out: Folder to write; each preset gets a folder in it.
+        reuse: Keep the trunk, priors and finished runs of an earlier demo with the same preset in
+            `out`, for instance to resume an interrupted demo.
 
     Raises:
-        UserError: unknown preset, or the recipes are not there.
+        UserError: The recipes are missing, or a run failed.
     """
-    from actionprior.commands._demo_report import Run, report
+    from actionprior.commands._demo_report import report
     from actionprior.study.jobs import Jobs
 
-    if preset not in PRESETS:
-        raise UserError(f"preset {preset!r} is unknown; expected one of {sorted(PRESETS)}")
     for recipe in (PRETRAIN, FINETUNE):
         if not Path(recipe).is_file():
             raise UserError(f"{recipe} is not here; run the demo in the project's folder")
-    start, chosen, folder = time.monotonic(), PRESETS[preset], Path(out) / preset
+    start, chosen, folder = time.monotonic(), PRESETS[preset], out / preset
     folder.mkdir(parents=True, exist_ok=True)
-    trunk = folder / "trunk.safetensors"
-    priors = {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
     with Jobs(folder / "logs") as jobs:
-        if not (reuse and all(path.is_file() for path in priors.values())):
-            for robot in _recipe_robots():  # side by side, rather than in the pretraining
-                words = [f"--config={PRETRAIN}", f"--data.robots=[{robot}]"]
-                words += [f"--data.episodes_per_task={chosen.pretrain_demonstrations}"]
-                jobs.start(f"record-{robot}", ["prepare", *words])
-            jobs.wait()
-        for arm, path in priors.items():
-            if not (reuse and path.is_file()):
-                jobs.submit(partial(_pretrain, jobs, arm, path, chosen))
-        if not (reuse and trunk.is_file()):
-            words = [f"--steps={chosen.ground_steps}", f"--samples={chosen.ground_samples}"]
-            jobs.start("ground", ["ground", "--robots=[panda]", f"--out={trunk}", *words])
-        recorded = f"--data.episodes_per_task={chosen.demonstrations}"
-        jobs.start("record", ["prepare", f"--config={FINETUNE}", recorded])
-        jobs.wait()
-        runs = []
-        for seed in chosen.seeds:
-            for arm in chosen.arms:
-                run = Run(arm, seed, folder / f"{arm}-{seed}")
-                runs.append(run)
-                if reuse and run.finished:
-                    continue
-                shutil.rmtree(run.folder, ignore_errors=True)  # of an earlier demo
-                jobs.start(
-                    f"{preset}-{arm}-{seed}",
-                    [
-                        *_words(FINETUNE, run.folder),
-                        f"--seed_everything={seed}",
-                        f"--model.prior_checkpoint={priors.get(arm, priors['prior'])}",
-                        f"--model.trunk.init_args.weights={trunk}",
-                        recorded,
-                        f"--data.seed={seed}",
-                        f"--trainer.max_steps={chosen.steps}",
-                        f"--trainer.val_check_interval={max(1, chosen.steps // 10)}",
-                        "--trainer.log_every_n_steps=1",
-                        # jsonargparse: an option of the list's last callback, the rollouts.
-                        f"--trainer.callbacks.episodes={chosen.rollouts}",
-                        *ARMS[arm],
-                    ],
-                )
-        jobs.wait()
+        _prepare(jobs, chosen, folder, reuse)
+        runs = _finetune(jobs, chosen, folder, reuse)
     minutes = (time.monotonic() - start) / 60
     report(runs, folder, chosen.demonstrations, chosen.steps, minutes)
+
+
+def _prepare(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> None:
+    """Record the data of both stages, and train the priors and the trunk."""
+    priors = _priors(chosen, folder)
+    if not (reuse and all(path.is_file() for path in priors.values())):
+        for robot in _recipe_robots():  # in parallel, rather than in the pretraining
+            words = [f"--config={PRETRAIN}", f"--data.robots=[{robot}]"]
+            words += [f"--data.episodes_per_task={chosen.pretrain_demonstrations}"]
+            jobs.start(f"record-{robot}", ["prepare", *words])
+        jobs.wait()
+    for arm, path in priors.items():
+        if not (reuse and path.is_file()):
+            jobs.submit(partial(_pretrain, jobs, arm, path, chosen))
+    trunk = folder / TRUNK
+    if not (reuse and trunk.is_file()):
+        words = [f"--steps={chosen.ground_steps}", f"--samples={chosen.ground_samples}"]
+        jobs.start("ground", ["ground", "--robots=[panda]", f"--out={trunk}", *words])
+    jobs.start("record", ["prepare", f"--config={FINETUNE}", _recorded(chosen)])
+    jobs.wait()
+
+
+def _finetune(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> "list[DemoRun]":
+    """Train every arm with every seed, with rollouts at the end."""
+    from actionprior.commands._demo_report import DemoRun
+
+    priors, runs = _priors(chosen, folder), []
+    for seed in chosen.seeds:
+        for arm in chosen.arms:
+            run = DemoRun(arm, seed, folder / f"{arm}-{seed}")
+            runs.append(run)
+            if reuse and run.finished:
+                continue
+            shutil.rmtree(run.folder, ignore_errors=True)  # of an earlier demo
+            jobs.start(
+                f"{folder.name}-{arm}-{seed}",
+                [
+                    *_words(FINETUNE, run.folder),
+                    f"--seed_everything={seed}",
+                    f"--model.prior_checkpoint={priors.get(arm, priors['prior'])}",
+                    f"--model.trunk.init_args.weights={folder / TRUNK}",
+                    _recorded(chosen),
+                    f"--data.seed={seed}",
+                    f"--trainer.max_steps={chosen.steps}",
+                    f"--trainer.val_check_interval={max(1, chosen.steps // 10)}",
+                    "--trainer.log_every_n_steps=1",
+                    # jsonargparse: an option of the list's last callback, the rollouts.
+                    f"--trainer.callbacks.episodes={chosen.rollouts}",
+                    *ARMS[arm],
+                ],
+            )
+    jobs.wait()
+    return runs
+
+
+def _priors(chosen: Preset, folder: Path) -> dict[str, Path]:
+    """Checkpoint of each arm that starts from a prior."""
+    return {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
+
+
+def _recorded(chosen: Preset) -> str:
+    return f"--data.episodes_per_task={chosen.demonstrations}"
 
 
 def _recipe_robots() -> list[str]:
@@ -148,7 +177,7 @@ def _recipe_robots() -> list[str]:
 
 
 def _pretrain(jobs: "Jobs", arm: str, path: Path, chosen: Preset) -> None:
-    """Train a prior; its file appears when it is trained to the end, which ``reuse`` counts on."""
+    """Train a prior. Its file appears at the end of the training, which ``reuse`` relies on."""
     log = path.parent / "pretrain" / arm
     shutil.rmtree(log, ignore_errors=True)  # of an earlier demo
     words = [
@@ -171,6 +200,4 @@ def _words(recipe: str, folder: Path) -> list[str]:
 
 def main(args: list[str]) -> None:
     """Run the verb: see :func:`demo` for its options."""
-    from jsonargparse import auto_cli
-
-    auto_cli(demo, args=args, prog="lightning demo")
+    call(demo, args, "lightning demo")

@@ -1,17 +1,18 @@
-"""Write a first recipe for a LeRobot dataset: which of its features go where, by their names."""
+"""Write a first recipe for a LeRobot dataset, from the names of its features."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from actionprior.commands._parser import call
 from actionprior.errors import UserError
 
 HEAD = """\
-# Written by `lightning describe` from the names in meta/info.json: a guess, to be checked.
-#   lightning doctor --config {file}      what is wrong with the recordings, or with this
-#   lightning fit --config {file}         learn to move
+# Written by `lightning describe` from the names in meta/info.json. It is a guess; check it.
+#   lightning doctor --config {file}      check the recordings and this description
+#   lightning fit --config {file}         Stage 1: learn to move
 #   lightning fit --config {file} --config recipes/vla.yaml --model.prior_checkpoint PRIOR.ckpt
-#                                         learn to see and act, where there are cameras
+#                                         Stage 2: learn to see and act, if there are cameras
 model:
   class_path: actionprior.MotionPriorModule
   init_args:
@@ -31,8 +32,34 @@ trainer:
 """
 
 
+def describe(dataset: str, name: str | None = None, out: Path | None = None) -> None:
+    """Write a first Stage-1 recipe for a LeRobot dataset.
+
+    The names of the dataset's features decide which of them fills which slot. Check the result,
+    then run `lightning doctor` on it.
+
+    Args:
+        dataset: Folder, URL, or user/name on the hub.
+        name: Name of the robot; by default the dataset's.
+        out: YAML file to write; by default the recipe is printed.
+
+    Raises:
+        UserError: The dataset cannot be read, or ``out`` exists.
+    """
+    from data_modules.lerobot.description import describe as describe_robot
+
+    text = recipe(describe_robot(dataset, name), str(out or "robot.yaml"))
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise UserError(f"{out} is there already; remove it, or choose another --out")
+    out.write_text(text)
+    print(f"{out}: check it, then run `lightning doctor --config {out}`")
+
+
 def recipe(robot: dict[str, Any], file: str = "robot.yaml") -> str:
-    """The recipe of Stage 1 that trains on ``robot``, as text."""
+    """Return the text of a Stage-1 recipe that trains on ``robot``."""
     lines = [f"      - name: {json.dumps(robot['name'])}"]
     for key in ("control_hz", "roots", "repo_ids", "ignored", "cameras"):
         if robot.get(key):
@@ -43,27 +70,10 @@ def recipe(robot: dict[str, Any], file: str = "robot.yaml") -> str:
             inner = ", ".join(f"{k}: {json.dumps(v)}" for k, v in group.items())
             lines.append(f"          - {{{inner}}}")
     if robot["ignored"]:
-        lines.insert(1, "        # Not placed by name: map what the robot is steered by.")
+        lines.insert(1, "        # No slot found by name; map those that control the robot.")
     return HEAD.format(file=file) + "\n".join(lines) + "\n" + TAIL
 
 
 def main(args: list[str]) -> None:
     """Run the verb: ``lightning describe DATASET [--name NAME] [--out FILE]``."""
-    from jsonargparse import ArgumentParser
-
-    from data_modules.lerobot.description import describe
-
-    parser = ArgumentParser(prog="lightning describe")
-    parser.add_argument("dataset", type=str, help="a folder, a URL, or user/name on the hub")
-    parser.add_argument("--name", type=str | None, help="of the robot")
-    parser.add_argument("--out", type=str | None, help="file to write; by default it is printed")
-    options = parser.parse_args(args)
-    out = options["out"]
-    text = recipe(describe(options["dataset"], options["name"]), out or "robot.yaml")
-    if out is None:
-        print(text, end="")
-        return
-    if Path(out).exists():
-        raise UserError(f"{out} is there already; remove it, or choose another --out")
-    Path(out).write_text(text)
-    print(f"{out}: check it, then run `lightning doctor --config {out}`")
+    call(describe, args, "lightning describe", as_positional=True)

@@ -1,4 +1,4 @@
-"""Look for what is wrong with a recipe's data, before a GPU hour is spent on them."""
+"""Check a recipe's data for mistakes before training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,16 +14,22 @@ from actionprior.checkup import (
     examine,
     refusal,
 )
+from actionprior.commands._parser import call
 from actionprior.data import EmbodiedDataModule, Source
 from actionprior.errors import UserError
 from actionprior.files.atomic import write_json
 
 
-def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
-    """Read the data as training would, check every dataset, and report.
+def doctor(data: EmbodiedDataModule, out: Path = Path("outputs/doctor")) -> list[Finding]:
+    """Read a recipe's data as training would, check every dataset, and report.
 
-    Prints a table; writes ``doctor.json``, ``report.html`` and a picture of each dataset to
-    ``out``. Data that training would refuse are a finding each, and do not hide the others.
+    Prints a table, and writes `doctor.json`, `report.html` and a picture of each dataset. Data that
+    training would refuse become findings, so one refusal does not hide the others. Ends with exit
+    code 1 if a finding is an error.
+
+    Args:
+        data: Data module of the recipe.
+        out: Folder of the report.
     """
     from actionprior.checkup.report import draw, print_table, write_html
 
@@ -38,7 +44,7 @@ def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
             findings.append(refusal(error, source.robot.name, source.name))
             continue
         robot, chunk = source.robot, data.chunk_length
-        if contents.recorded_hz is not None:  # examined as it was recorded
+        if contents.recorded_hz is not None:  # checks run at the recorded rate
             chunk = max(1, round(chunk * contents.recorded_hz / robot.control_hz))
             robot = replace(robot, control_hz=contents.recorded_hz)
         subject = Subject(robot, source.name, contents, chunk)
@@ -47,11 +53,11 @@ def doctor(data: EmbodiedDataModule, out: Path) -> list[Finding]:
         draw(robot, contents.recording, pictures[-1])
         subjects.append(subject)
     findings += check_polarities(subjects)
-    findings += _as_a_whole(data, subjects, findings)
+    findings += _check_together(data, subjects, findings)
     print_table(findings)
     write_json([f._asdict() for f in findings], out / "doctor.json")
     write_html(findings, pictures, out / "report.html")
-    print(f"all of it: {out / 'report.html'}, {out / 'doctor.json'}, pictures beside them")
+    print(f"report: {out / 'report.html'}, {out / 'doctor.json'}, pictures beside them")
     return findings
 
 
@@ -59,7 +65,7 @@ def _sources(data: EmbodiedDataModule) -> tuple[list[Finding], Sequence[Source]]
     from data_modules import LeRobotVLA
 
     if isinstance(data, LeRobotVLA):
-        data.cache_images = False  # a few frames are looked at; training fills the cache
+        data.cache_images = False  # the check reads a few frames only; training fills the cache
     try:
         data.prepare_data()
         return [], data.sources()
@@ -67,10 +73,10 @@ def _sources(data: EmbodiedDataModule) -> tuple[list[Finding], Sequence[Source]]
         return [refusal(error)], []
 
 
-def _as_a_whole(
+def _check_together(
     data: EmbodiedDataModule, subjects: Sequence[Subject], findings: Sequence[Finding]
 ) -> Iterator[Finding]:
-    """What shows only once all datasets are read together, images among it."""
+    """Check what only shows once all datasets are read together, such as images."""
     if any(finding.check == "refused" for finding in findings):
         return
     try:
@@ -96,13 +102,7 @@ def main(args: list[str]) -> None:
     """Run the verb: ``lightning doctor --config RECIPE [--data.… ] [--out FOLDER]``.
 
     Raises:
-        SystemExit: with code 1 where there is an error among the findings.
+        SystemExit: With code 1 if a finding is an error.
     """
-    from actionprior.commands._recipe import data_parser, embodied_data
-
-    parser = data_parser("lightning doctor")
-    parser.add_argument("--out", type=str, default="outputs/doctor", help="folder of the report")
-    options = parser.instantiate(parser.parse_args(args))
-    found = doctor(embodied_data(options, "doctor"), Path(options["out"]))
-    if any(finding.level == "error" for finding in found):
+    if any(finding.level == "error" for finding in call(doctor, args, "lightning doctor")):
         raise SystemExit(1)

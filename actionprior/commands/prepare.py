@@ -1,13 +1,19 @@
-"""Fetch or record a recipe's data without training: what a cluster job wants done beforehand."""
+"""Download or record a recipe's data without training, for instance before a cluster job."""
+
+from lightning.pytorch import LightningDataModule
+
+from actionprior.commands._parser import call
+
+
+def prepare(data: LightningDataModule) -> None:
+    """Download or record the data of a recipe, without training.
+
+    Args:
+        data: Data module of the recipe.
+    """
+    data.prepare_data()
 
 
 def main(args: list[str]) -> None:
-    """Run the verb: ``lightning prepare --config RECIPE [--data.… ]``; only ``data`` is used."""
-    from actionprior.commands._recipe import data_parser
-    from actionprior.errors import UserError
-
-    parser = data_parser("lightning prepare")
-    data = parser.instantiate(parser.parse_args(args)).get("data")
-    if data is None:
-        raise UserError("no data to prepare; expected a recipe with a `data` section (--config)")
-    data.prepare_data()
+    """Run the verb: ``lightning prepare --config RECIPE [--data.… ]``."""
+    call(prepare, args, "lightning prepare")

@@ -1,4 +1,4 @@
-"""Record a scripted expert in any Gymnasium environment, as a LeRobot dataset."""
+"""Record a scripted expert in any Gymnasium environment as a LeRobot dataset."""
 
 import importlib
 import json
@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from actionprior.commands._parser import call
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import (
     RecordingSummary,
@@ -38,37 +39,40 @@ def record(
     use_videos: bool = False,
     overwrite: bool = False,
 ) -> RecordingSummary:
-    """Record an expert's successful episodes; for a failed one the next seed is tried.
+    """Record a scripted expert's successful episodes as a LeRobot dataset.
 
-    The dataset holds ``observation.state``, ``action`` and the cameras, under the names of the
-    observation map and of the environment. Several environments of one robot become one dataset,
-    in turn.
+    A failed episode is discarded, and the next seed is tried. The dataset holds
+    `observation.state`, `action` and the cameras, under the names of the observation map and of the
+    environment. Several environments of one robot become one dataset, one after the other.
 
     Args:
-        env: Gymnasium id, or several.
-        out: folder of the dataset; it appears whole or not at all.
-        expert: dotted name of a class or function, also of your own folder, that is called with
-            the environment and gives an expert; called with the environment's own observation,
-            that answers an action. Its ``reset(seed)``, if it has one, is called after each reset.
-        observation_map: where state, cameras and instruction are found, as in
-            ``callbacks.RolloutEvaluation``.
-        episodes: kept of each environment.
-        env_kwargs: for ``gymnasium.make``.
-        import_modules: modules that register the environments; by default ours.
-        success_key: key of ``info``; None: ``is_success``, else ``success``.
-        max_steps: time limit in place of the environments' own; give one to an endless one.
-        settle_steps: steps recorded after the first success, where the environment goes on.
-        noise: standard deviation of white noise on the executed action, in units of half its
-            range; recorded is the action that the expert chose.
-        seed: block of a million reset seeds, 0 to 899; evaluation owns the rest.
-        robot: its name in the dataset; by default the environment's ``robot_name``.
-        control_hz: by default the environment's ``control_hz``, else its ``render_fps``.
-        action_names: by default the environment's, else ``action_0`` and so on.
-        use_videos: AV1 video instead of lossless images.
-        overwrite: replace what stands at ``out``.
+        env: Gymnasium id, or a list of ids.
+        out: Folder of the dataset; it is written completely or not at all.
+        expert: Dotted name of a class or function, which may lie in your own folder. It is called
+            with the environment and returns an expert. The expert is called with the environment's
+            own observation and returns an action; its `reset(seed)`, if it has one, is called after
+            each reset.
+        observation_map: Keys of state, cameras and instruction in the environment's observation, as
+            in `callbacks.RolloutEvaluation`.
+        episodes: Successful episodes to record in each environment.
+        env_kwargs: Keyword arguments of `gymnasium.make`.
+        import_modules: Modules that register the environments, besides those of actionprior.
+        success_key: Key of `info` that marks success; by default `is_success`, else `success`.
+        max_steps: Time limit in place of the environment's own; required if it has none.
+        settle_steps: Steps to record after the first success, if the environment continues.
+        noise: Standard deviation of white noise on the executed action, in units of half its range.
+            The recorded action has no noise.
+        seed: Block of a million reset seeds, 0 to 899; the other blocks belong to evaluation.
+        robot: Name of the robot in the dataset; by default the environment's `robot_name`.
+        control_hz: Control rate [Hz]; by default the environment's `control_hz`, else its
+            `render_fps`.
+        action_names: Names of the action's elements; by default the environment's, else `action_0`
+            and so on.
+        use_videos: Store AV1 video instead of lossless images.
+        overwrite: Replace an existing folder at `out`.
 
     Raises:
-        UserError: an environment or expert is not found or does not fit, the environments are of
+        UserError: An environment or expert is not found or does not fit, the environments are of
             several robots, an expert keeps failing, or a number is out of range.
     """
     ids = [env] if isinstance(env, str) else env
@@ -120,7 +124,7 @@ def _register(modules: list[str]) -> None:
 
 
 def _find(name: str) -> Callable[[Any], Any]:
-    """What a dotted name names."""
+    """Import the class or function with a dotted name."""
     module, _, attribute = name.rpartition(".")
     try:
         found: Callable[[Any], Any] = getattr(importlib.import_module(module), attribute)
@@ -143,15 +147,8 @@ def _check_agreement(ids: list[str], tasks: list[ScriptedTask]) -> None:
 
 
 def main(args: list[str]) -> None:
-    """Run the verb: see :func:`record` for its options; they may stand in a ``--config``."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="lightning record", description=record.__doc__)
-    parser.add_argument("--config", action="config", help="a YAML file of these options")
-    parser.add_function_arguments(record)
-    options = parser.instantiate(parser.parse_args(args)).as_dict()
-    options.pop("config")
-    done = record(**options)
+    """Run the verb: see :func:`record` for its options."""
+    done = call(record, args, "lightning record")
     tried = done.episodes + done.discarded
     print(f"kept {done.episodes} of {tried} episodes tried, {done.frames} frames: {done.root}")
     print("RESULT " + json.dumps({"kept": done.episodes, "tried": tried, "frames": done.frames}))

@@ -1,6 +1,7 @@
-"""Run a grid of arms, seeds and demonstrations, and draw its tables and figures.
+"""Run a grid of arms, seeds and demonstrations, and write its table, figures and report.
 
-On a SLURM cluster, first what all cells share, then an array with a job a cell::
+On a SLURM cluster, first prepare what all cells share, then submit an array with one job per
+cell::
 
     lightning study --config recipes/study.yaml --prepare
     sbatch --array=0-$(($(lightning study --config recipes/study.yaml --cells) - 1)) \
@@ -15,6 +16,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actionprior.commands._parser import call
 from actionprior.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,26 +37,26 @@ def study(
     cell: int = -1,
     report: bool = False,
 ) -> None:
-    """Run what is not finished of a study, then write its table, figures and report.
+    """Run the unfinished cells of a study, then write its table, figures and report.
 
-    A cell is one Stage-2 run. A finished one is never run again, as long as nothing of its
-    configuration changes; a killed study goes on where it was. A cell that the results table
-    beside ``page`` knows already counts as finished.
+    A cell is one Stage-2 run. A finished cell is not run again unless its configuration changes, so
+    a killed study resumes with the missing cells. A cell in the results table beside `page` counts
+    as finished.
 
     Args:
-        config: study file, such as recipes/study.yaml.
-        out: folder for runs, priors and logs; studies may share it, and the runs in it.
-        page: the report to write, with table and figures in a folder of its name without suffix
-            (by default ``<out>/<name of the study file>.md``).
-        at_once: runs side by side; 0: one a core.
-        prepare: only record data and train trunk and priors.
-        cells: only print the number of cells.
-        cell: only run this cell, counted from 0, and write no report.
-        report: only write the report, from the cells that are finished.
+        config: Study file, such as recipes/study.yaml.
+        out: Folder for runs, priors and logs; several studies may share it and the runs in it.
+        page: Markdown file of the report, by default `OUT/NAME.md` with the study file's name.
+            Table and figures go to the folder of that name without suffix.
+        at_once: Number of parallel runs; 0 is one per core.
+        prepare: Only record data and train trunk and priors.
+        cells: Only print the number of cells.
+        cell: Run only this cell, counted from 0, and write no report; -1 is all cells.
+        report: Only write the report of the finished cells.
 
     Raises:
-        UserError: the study file is wrong, a run failed, or two of prepare, cells, cell and
-            report are asked for.
+        UserError: The study file is wrong, a run failed, or more than one of prepare, cells, cell
+            and report is given.
     """
     from actionprior.study.finished_cells import assemble
     from actionprior.study.grid import make_grid
@@ -87,7 +89,7 @@ def study(
 
 
 def _run(runs: "Runs", cell: int, at_once: int, prepare: bool) -> UserError | None:
-    """Run all cells, or one; what failed is returned, since the others are worth a report."""
+    """Run all cells or one. Return a failure, since the finished cells still get a report."""
     cells = runs.grid.cells
     done = sum(map(runs.finished, cells))
     print(f"{len(cells)} cells, {done} of them finished", flush=True)
@@ -99,7 +101,7 @@ def _run(runs: "Runs", cell: int, at_once: int, prepare: bool) -> UserError | No
 
 
 def _cores() -> int:
-    """Of those that this process may use, where the system says so."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -122,14 +124,14 @@ def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, con
     write_page(results, found, figures, page, config, len(grid.cells))
     _print(found)
     print(f"report {page}, table {folder / 'results.parquet'}")
-    told: dict[str, object] = {
+    record: dict[str, object] = {
         f.key: {k: _plain(v) for k, v in f._asdict().items() if k != "key"} for f in found
     }
     if results.has_rollouts:
-        told["arms"] = [as_plain(s) for s in summaries(results)]
+        record["arms"] = [as_plain(s) for s in summaries(results)]
     else:
-        told["errors"] = [plain_error(f) for f in group_errors(results)]
-    print("RESULT " + json.dumps(told), flush=True)
+        record["errors"] = [plain_error(f) for f in group_errors(results)]
+    print("RESULT " + json.dumps(record), flush=True)
 
 
 def _print(found: "list[Finding]") -> None:
@@ -149,16 +151,10 @@ def _print(found: "list[Finding]") -> None:
 
 
 def _plain(value: object) -> object:
-    """JSON has no infinity."""
+    """Write infinity as text, since JSON has no number for it."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main(args: list[str]) -> None:
     """Run the verb: see :func:`study` for its options."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="lightning study", description=study.__doc__)
-    parser.add_function_arguments(study)
-    # Switches as one types them: `--report`, without `=true`.
-    flags = {"--prepare", "--cells", "--report"}
-    study(**parser.parse_args([f"{a}=true" if a in flags else a for a in args]))
+    call(study, args, "lightning study")

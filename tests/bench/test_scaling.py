@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.scaling import MARK, main
-from bench.step_costs import Machine, Part, costs, state_bytes, traffic_bytes
+from bench.step_costs import LayerStack, Machine, costs, state_bytes, traffic_bytes
 
-PARTS = [Part(1e9, 100, 10, 1000), Part(5e8, 100, 10, 1000, trained=False)]
+PARTS = [LayerStack(1e9, 100, 10, 1000), LayerStack(5e8, 100, 10, 1000, trained=False)]
 
 
 def test_states_and_traffic_of_trained_and_frozen_parts() -> None:

@@ -8,7 +8,7 @@ import pytest
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.training.settings import FusionSize
 from bench.gpu import Sizes, bench_gpu
-from bench.short_runs import Run
+from bench.short_runs import ShortRun
 from bench.train import main
 
 
@@ -26,7 +26,7 @@ def test_both_ways_end_with_the_same_loss(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.slow
 def test_both_stages_on_a_device() -> None:
-    run = Run(4, 1, "cpu", "bf16-mixed", warm=1, accumulate=2)
+    run = ShortRun(4, 1, "cpu", "bf16-mixed", warm=1, accumulate=2)
     sizes = Sizes(
         prior={"width": 32, "encoder_depth": 1, "decoder_depth": 1, "decoder_sees_state": True},
         stage1=run,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from actionprior.commands._demo_report import Run, report
+from actionprior.commands._demo_report import DemoRun, report
 from actionprior.errors import UserError
 from actionprior.study.jobs import Jobs
 
@@ -64,9 +64,9 @@ def test_the_demo_runs_from_a_clone(tmp_path: Path) -> None:
     assert last_result(again.stdout)["success_prior"] == result["success_prior"]
 
 
-def fake_run(folder: Path, arm: str, seed: int, *, won: int, losses: list[float]) -> Run:
+def fake_run(folder: Path, arm: str, seed: int, *, won: int, losses: list[float]) -> DemoRun:
     """A log folder as a finished run leaves it."""
-    run = Run(arm, seed, folder / f"{arm}-{seed}")
+    run = DemoRun(arm, seed, folder / f"{arm}-{seed}")
     with SummaryWriter(str(run.log_dir)) as writer:
         for step, loss in enumerate(losses):
             writer.add_scalar("train/loss_pred", loss, step)

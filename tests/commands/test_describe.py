@@ -37,8 +37,8 @@ def test_a_recipe_is_written_that_the_doctor_passes(capsys: pytest.CaptureFixtur
     assert Path("robot.yaml").read_text() == text
 
 
-def test_what_no_name_places_is_said() -> None:
+def test_features_without_a_slot_are_named() -> None:
     action = [{"name": "arm", "slot": "joints", "features": ["j1"], "unit": "rad"}]
     robot = {"name": "mine", "control_hz": 10, "roots": ["set"], "action": action, "state": []}
-    assert "# Not placed" in recipe(robot | {"ignored": ["qw"]})
-    assert "# Not placed" not in recipe(robot | {"ignored": []})
+    assert "# No slot found" in recipe(robot | {"ignored": ["qw"]})
+    assert "# No slot found" not in recipe(robot | {"ignored": []})

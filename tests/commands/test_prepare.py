@@ -17,8 +17,10 @@ def test_a_recipes_data_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (made / "meta" / "info.json").is_file()
 
 
-def test_no_data_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_without_data_is_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["prepare"])
     assert stop.value.code == 2
-    assert "error: no data to prepare" in capsys.readouterr().err
+    assert "needs a recipe whose `data` is a LightningDataModule" in capsys.readouterr().err

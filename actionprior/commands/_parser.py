@@ -1,0 +1,138 @@
+"""The one command-line parser of all verbs: a function with a documented signature becomes options.
+
+Options go by name (``--option value``). A switch is on when it is given (``--overwrite``), and
+``--overwrite false`` turns it off. Options may stand in a YAML file (``--config``). Verbs that read
+a recipe's data have an argument ``data``; for them ``--config`` is the recipe.
+"""
+
+import inspect
+import re
+from argparse import SUPPRESS, Action
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, NoReturn, get_type_hints, override
+
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from actionprior.errors import UserError
+
+RECIPE_KEYS = {"model": dict, "trainer": dict, "seed_everything": int}
+"""What a recipe of ``fit`` has besides its data, with the types; verbs read over it."""
+
+
+class OneSentenceErrors(ArgumentParser):
+    """Parser that raises one sentence for a wrong command line, with the nearest option."""
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        cause: BaseException | None = ex
+        while cause is not None:
+            if isinstance(cause, UserError):  # the user's value was refused by our own check
+                raise cause
+            cause = cause.__cause__ or cause.__context__
+        if not self.exit_on_error:  # jsonargparse tries another type then
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        if unknown := re.search(r"unrecognized arguments: (-\S*?)(?:[=\s]|$)", message):
+            options = [name for action in parser._actions for name in action.option_strings]
+            message = f"unknown option {unknown[1]!r}{nearest(unknown[1], options)}"
+        prog = parser.prog.replace(" [options]", "")
+        raise UserError(f"{' '.join(message.split())}; `{prog} --help` lists the options") from ex
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Keep the paragraphs of a description, and leave out empty defaults."""
+
+    @override
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+
+    @override
+    def _expand_help(self, action: Action) -> str:
+        text = super()._expand_help(action)
+        text = re.sub(r"<class '(\w+)'>", lambda found: found[1].lower(), text)
+        text = re.sub(r"type: Optional\[(.*)\](?=, default|\))", r"type: \1", text)
+        return re.sub(r", default: (null|\[\])?(?=[,)])|, known subclasses: [^)]*", "", text)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the most similar of ``words``, or an empty string."""
+    found = get_close_matches(word, list(words), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def make_parser(
+    function: Callable[..., Any], prog: str, *, as_positional: bool = False
+) -> OneSentenceErrors:
+    """Make the parser of a function's arguments, with the texts of its docstring.
+
+    Args:
+        function: Function to call; each argument is an option.
+        prog: Command that a user types.
+        as_positional: Take required arguments by position instead of by name.
+    """
+    parameters = inspect.signature(function).parameters
+    description = re.split(r"\n\n(?:Args|Returns|Raises):\n", inspect.getdoc(function) or "")[0]
+    parser = OneSentenceErrors(
+        prog=prog, description=description.replace("``", "`"), formatter_class=_HelpFormatter
+    )
+    if "data" in parameters:
+        _add_recipe(parser)
+    elif "config" not in parameters:
+        parser.add_argument("--config", action="config", help="YAML file of these options.")
+    skip: set[str | int] = {name for name in parameters if name == "data"}
+    parser.add_function_arguments(function, as_group=False, as_positional=as_positional, skip=skip)
+    hints = get_type_hints(function)
+    for action in parser._actions:
+        if hints.get(action.dest) in (bool, bool | None) and action.option_strings:
+            action.nargs, action.const = "?", True
+        if isinstance(action.help, str):
+            action.help = action.help.replace("``", "`")
+    return parser
+
+
+def call[T](
+    function: Callable[..., T], args: list[str] | None, prog: str, *, as_positional: bool = False
+) -> T:
+    """Call a function with the options of a command line.
+
+    Args:
+        function: Function to call; each argument is an option, and ``data`` is a recipe's.
+        args: Words of the command line; None reads ``sys.argv``.
+        prog: Command that a user types.
+        as_positional: Take required arguments by position instead of by name.
+
+    Raises:
+        UserError: An option is unknown or wrong, or the recipe's data are of another class.
+    """
+    parser = make_parser(function, prog, as_positional=as_positional)
+    values = parser.instantiate(parser.parse_args(args))
+    parameters = inspect.signature(function).parameters
+    if "data" in parameters and not isinstance(
+        values["data"], expected := get_type_hints(function)["data"]
+    ):
+        raise UserError(
+            f"{prog} needs a recipe whose `data` is {_with_article(expected)}, found "
+            f"{type(values['data']).__name__} (--config)"
+        )
+    return function(**{name: values[name] for name in parameters})
+
+
+def _with_article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
+def _add_recipe(parser: ArgumentParser) -> None:
+    """Add the options of a recipe of ``fit``, of which only ``data`` is read."""
+    from lightning.pytorch import LightningDataModule
+
+    parser.add_argument("--config", action="config", help="Recipe of `lightning fit` (YAML).")
+    parser.add_subclass_arguments(
+        LightningDataModule,
+        "data",
+        as_group=False,
+        help="Options of the recipe's data module, such as --data.batch_size 8.",
+    )
+    for name, kind in RECIPE_KEYS.items():
+        parser.add_argument(f"--{name}", type=kind, help=SUPPRESS)
