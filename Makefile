@@ -1,16 +1,16 @@
-# `make` lists the targets. Needed: Python 3.12 (as `python3.12`, or `make PYTHON=...`) and a C++ compiler.
+# `make` lists the targets. They need Python 3.12 (`make PYTHON=...` names another) and a C++ compiler.
 PYTHON ?= python3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-policy bench-serve bench-train faults clean
+.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-experts bench-policy bench-scaling bench-serve bench-train house suite-page faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## make .venv and install everything into it, at the versions of constraints.txt
+install: $(INSTALLED)  ## install everything into .venv, at the versions of constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt examples/lerobot_policy_actionprior/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,28 +21,28 @@ $(INSTALLED): pyproject.toml constraints.txt examples/lerobot_policy_actionprior
 demo: install  ## record, pretrain, train with and without the prior, roll out, compare
 	$(BIN)/lightning demo
 
-demo-full: install  ## the demo at its full budget
+demo-full: install  ## run the demo at its full budget
 	$(BIN)/lightning demo --preset full
 
-demo-paired: install  ## the demo over paired seeds, with the control prior
+demo-paired: install  ## run the demo over paired seeds, with the control prior
 	$(BIN)/lightning demo --preset paired
 
-study: install  ## the study in small: arms, seeds and demonstrations, with intervals and figures
+study: install  ## run a small study: arms, seeds and demonstrations, with intervals and figures
 	$(BIN)/lightning study --config recipes/study_small.yaml
 
-test: lint types  ## lint, types and every test
+test: lint types  ## check style and types, run every test
 	$(BIN)/pytest $(PARALLEL)
 
-check: lint types  ## lint, types and the quick tests
+check: lint types  ## check style and types, run the quick tests
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-lint: install  ## style, format and the floors of the imports
+lint: install  ## check style, format and the layers of the imports
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/lint-imports
 
-types: install  ## mypy, strict
+types: install  ## check types with mypy
 	$(BIN)/mypy
 
-docs: install  ## build the documentation into build/docs; a broken link fails it
+docs: install  ## build the documentation into build/docs; fail on a broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install  ## measure how long a re-plan takes
@@ -51,17 +51,29 @@ bench: install  ## measure how long a re-plan takes
 bench-data: install  ## measure how fast data reach the models, at small and at large size
 	$(BIN)/python -m bench.data
 
-bench-policy: install  ## measure chunk latency beside LeRobot's policies, and the control rate
+bench-experts: install  ## measure how often the scripted experts succeed
+	$(BIN)/python -m bench.experts
+
+bench-policy: install  ## measure chunk latency against LeRobot's policies, and the control rate
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m bench.policy
 
-bench-serve: install  ## measure what serving a policy adds to a re-plan, and many clients at once
+bench-scaling: install  ## check the formulas of large runs, and update docs/scaling.md
+	$(BIN)/python -m bench.scaling --page docs/scaling.md
+
+bench-serve: install  ## measure what serving adds to a re-plan, with one and with many clients
 	$(BIN)/python -m bench.serve
 
 bench-train: install  ## measure what Lightning adds to a training step, and two processes of DDP
 	$(BIN)/python -m bench.train
 
-faults: install  ## kill, signal and damage tiny runs of both stages, and count what survives
+suite-page: install  ## draw docs/suite.md, the page of the simulated tasks
+	$(BIN)/python -m bench.suite_page --out docs/suite.md
+
+house: install  ## count long files, wide signatures and advised-against words
+	$(BIN)/python -m bench.house
+
+faults: install  ## kill, signal and damage tiny runs of both stages, and count the survivors
 	$(BIN)/python -m tests.faults
 
 clean:  ## remove caches and builds; .venv and outputs stay

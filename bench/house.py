@@ -1,4 +1,4 @@
-"""Count what keeps the code readable: root modules, long functions, wordy arguments, bad English.
+"""Count what keeps the code readable: modules, long files, wide signatures, words to avoid.
 
 ``python -m bench.house`` prints the counts; ``--words`` lists each line that uses a word or phrase
 that the style guide (CONTRIBUTING.md) advises against.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 PACKAGES = ("actionprior", "data_modules", "callbacks")
 CODE = (*PACKAGES, "bench", "examples", "tests")
 TEXT_SUFFIXES = {".py", ".md", ".yaml", ".toml"}
-# This file lists the words, and the changelog reports what versions were like; fixtures are old.
+# This file lists the words; the changelog and the old fixtures stay as they were written.
 EXEMPT = ("bench/house.py", "CHANGELOG.md", "tests/made_before/")
 BANNED = {
     "tell, told": r"(?<![a-z])(tells?|told|telling)(?![a-z])",
@@ -37,7 +37,7 @@ BANNED = {
 
 
 class Function(NamedTuple):
-    """A function and its size."""
+    """Place, lines and number of arguments of a function."""
 
     place: str
     lines: int
@@ -45,14 +45,14 @@ class Function(NamedTuple):
 
 
 def tracked(*folders: str) -> list[Path]:
-    """Files under version control below the folders that exist on disk."""
+    """List the files under version control below some folders, if they exist on disk."""
     words = ["git", "ls-files", *folders]
     listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return [path for path in map(Path, listed.splitlines()) if path.is_file()]
 
 
 def functions(paths: list[Path]) -> Iterator[Function]:
-    """Every function and method; docstrings do not count as lines."""
+    """Yield every function and method; docstrings do not count as lines."""
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -69,7 +69,7 @@ def functions(paths: list[Path]) -> Iterator[Function]:
 
 
 def undocumented(paths: list[Path]) -> list[str]:
-    """Public modules, classes, functions and methods without a docstring."""
+    """List public modules, classes, functions and methods without a docstring."""
     found = []
     for path in paths:
         tree = ast.parse(path.read_text("utf-8"))
@@ -94,7 +94,7 @@ def undocumented(paths: list[Path]) -> list[str]:
 
 
 def repeated_classes(paths: list[Path]) -> dict[str, list[str]]:
-    """Public class names that stand in more than one file."""
+    """List public class names that occur in more than one file."""
     places: dict[str, list[str]] = {}
     for path in paths:
         for node in ast.parse(path.read_text("utf-8")).body:
@@ -104,7 +104,7 @@ def repeated_classes(paths: list[Path]) -> dict[str, list[str]]:
 
 
 def banned_words() -> list[tuple[str, str]]:
-    """(kind, place and line) of every use of a word that the style guide advises against."""
+    """List every use of a word to avoid, as its kind and its place with the line."""
     found = []
     for path in tracked():
         if path.suffix not in TEXT_SUFFIXES or str(path).startswith(EXEMPT):
@@ -117,7 +117,7 @@ def banned_words() -> list[tuple[str, str]]:
 
 
 def counts() -> dict[str, object]:
-    """The figures of the printed report."""
+    """Count everything that the report prints."""
     sources = [path for path in tracked(*PACKAGES) if path.suffix == ".py"]
     every = list(functions(sources))
     longest = max(every, key=lambda f: f.lines)
@@ -149,7 +149,10 @@ def counts() -> dict[str, object]:
 
 
 def main() -> None:
-    """Print the counts; the last line is ``RESULT {json}``."""
+    """Print the counts; the last line is ``RESULT {json}``.
+
+    This module uses the standard library only, so that it runs without the environment.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--words", action="store_true", help="list each line with a banned word")
     parser.add_argument("--below", default="", help="list only files whose path starts with this")
@@ -162,7 +165,7 @@ def main() -> None:
     found = counts()
     for name, value in found.items():
         print(f"{name:34} {value}")
-    print("RESULT", json.dumps(found))
+    print("RESULT " + json.dumps(found))
 
 
 if __name__ == "__main__":

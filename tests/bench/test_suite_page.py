@@ -1,4 +1,4 @@
-"""The suite's page tells and shows every task."""
+"""The suite's page describes and shows every task."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,12 @@ from actionprior.envs.env import RENDER_SIZE
 from bench import suite_page
 
 
-def test_every_task_is_told_and_shown(
+def test_every_task_is_described_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(suite_page, "SUITE", {"panda": ["push"], "kuka": ["recall"]})
     page = tmp_path / "suite.md"
-    monkeypatch.setattr("sys.argv", ["suite_page", f"--out={page}", "--seeds=1"])
-    suite_page.main()
+    suite_page.main([f"--out={page}", "--seeds=1"])
     text = page.read_text()
     for name, picture in (("PandaPush", "panda_push"), ("KukaRecall", "kuka_recall")):
         assert f"## `actionprior/{name}-v0`" in text

@@ -12,7 +12,8 @@ from actionprior import cli
 from actionprior.commands._parser import call, make_parser
 from actionprior.errors import UserError
 
-FILES = sorted(path.stem for path in cli.COMMANDS.glob("[!_]*.py"))
+LATER = {"export", "illustrate", "visualize"}  # their options are not yet those of a function
+FILES = sorted({path.stem for path in cli.COMMANDS.glob("[!_]*.py")} - LATER)
 
 
 def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -89,9 +89,8 @@ def test_experts_finish_without_undoing_their_work(env_id):
     env.close()
 
 
-def test_the_command_ends_with_a_result_line(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["check_experts", "--seeds", "1", "--only", "PandaReach"])
-    main()
+def test_the_command_ends_with_a_result_line(capsys):
+    main(["--seeds", "1", "--only", "PandaReach"])
     assert capsys.readouterr().out.splitlines()[-1].startswith('RESULT {"actionprior/PandaReach')
 
 

@@ -1,0 +1,32 @@
+"""Limits that keep the code readable, as ``python -m bench.house`` counts them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.house import counts
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, object]:
+    before = Path.cwd()
+    os.chdir(PROJECT)  # git lists the files of the repository
+    try:
+        return counts()
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("name", "most"), [("root_modules", 12), ("helpers_in_commands", 6)])
+def test_counts_stay_below_their_limits(found: dict[str, object], name: str, most: int) -> None:
+    count = found[name]
+    assert isinstance(count, int)
+    assert count <= most
+
+
+@pytest.mark.parametrize("name", ["public_symbols_without_docstring"])
+def test_lists_are_empty(found: dict[str, object], name: str) -> None:
+    assert not found[name]
