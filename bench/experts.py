@@ -28,7 +28,7 @@ def run_episode(env: TabletopEnv, expert: TabletopExpert, seed: int) -> ExpertEp
 
     Args:
         env: Environment of the suite, which may be wrapped.
-        expert: TabletopExpert of the environment.
+        expert: Expert of the environment.
         seed: Seed of scene and expert.
     """
     start = time.process_time()
