@@ -1,6 +1,6 @@
-"""What travels from data to model: one named tuple a stage, no optional field.
+"""Batches that a data module hands to a model: one named tuple per stage, no optional fields.
 
-Named tuples keep their type through torch's collate and pinning and Lightning's transfer.
+Named tuples keep their type in torch's collation and pinning and in Lightning's device transfer.
 
 Axes: B batch, H chunk or history steps, A = 37 action slots, S = 74 state slots,
 C cameras, K = 3 colours, Y rows, X columns.
@@ -14,21 +14,21 @@ from torch import Tensor
 class TrajectoryBatch(NamedTuple):
     """Windows of state-action trajectories in the unified spaces, in the robots' own units.
 
-    Slots that a robot does not use are zero. Steps outside the episode hold any finite value
-    and are marked in ``step_mask_BH``; nothing of them reaches a loss or a metric.
-    Step h pairs state s_{t+h} with the action a_{t+h} commanded from it.
+    Slots that a robot does not use are zero. Steps outside the episode hold any finite value and
+    are False in ``step_mask_BH``, so losses and metrics exclude them. Step h pairs the state
+    s_{t+h} with the action a_{t+h} commanded from it.
     """
 
     action_BHA: Tensor  # float32 (B, H, 37), raw: absolute targets or per-step deltas
     state_BHS: Tensor  # float32 (B, H, 74)
-    reference_BA: Tensor  # float32 (B, 37): what position-like actions of the window are learnt
-    #                       relative to (the window's first state), zero elsewhere
+    reference_BA: Tensor  # float32 (B, 37), the window's first state: position-like actions are
+    #                       learnt relative to it; zero elsewhere
     step_mask_BH: Tensor  # bool (B, H), True inside the episode
     embodiment_B: Tensor  # int64 (B,), index into the DataModule's embodiments
 
 
 class Observation(NamedTuple):
-    """What a policy sees at one time step; the same in training and on the robot."""
+    """Input of a policy at one time step, the same in training and on the robot."""
 
     images_BCKYX: Tensor  # uint8 (B, C, 3, Y, X)
     camera_mask_BC: Tensor  # bool (B, C), False where the embodiment has fewer cameras
@@ -40,10 +40,10 @@ class Observation(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """The first actions of the coming chunk that are decided already, since they are under way.
+    """First actions of the next chunk, which the robots are already executing.
 
-    Actions are as commanded, in the robots' own units and slots; what lies behind the first
-    ``steps_B`` of them is any finite value.
+    Actions are as commanded, in the robots' own units and slots. Steps after the first ``steps_B``
+    hold any finite value.
     """
 
     action_BHA: Tensor  # float32 (B, H, 37)
@@ -51,13 +51,13 @@ class Committed(NamedTuple):
 
 
 class VLABatch(NamedTuple):
-    """Stage 2: an observation and the chunk that a demonstrator executed from it."""
+    """Batch of Stage 2: observations and the chunks that a demonstrator executed from them."""
 
     observation: Observation
-    future: TrajectoryBatch  # starts at the observation's step; a teacher's input only
+    future: TrajectoryBatch  # starts at the observation's step; only the teacher may see it
 
 
 def batch_size(batch: TrajectoryBatch | VLABatch) -> int:
-    """Rows of a batch, for Lightning's ``ThroughputMonitor``."""
+    """Return the number of rows of a batch, for Lightning's ``ThroughputMonitor``."""
     rows = batch.future if isinstance(batch, VLABatch) else batch
     return len(rows.embodiment_B)

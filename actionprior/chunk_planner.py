@@ -1,10 +1,10 @@
-"""From what a robot senses to chunks of actions: what a policy is shown, remembers, and answers.
+"""Plan chunks of actions: build a policy's input, remember an episode, predict its next chunk.
 
-Rollouts, the server and ``actionprior.Policy`` all plan through here, so that the same
-observations and seed give the same actions in each.
+Rollouts, the server and ``actionprior.Policy`` all plan through this module. The same observations
+and seed therefore give the same actions in each.
 
 Axes: B batch, H chunk or history steps, A = 37 action slots, S = 74 state slots, C cameras,
-Y rows, X columns. Histories are laid out as in training: oldest pair at position 0, padding last.
+Y rows, X columns. Histories are laid out as in training: oldest step at position 0, padding last.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatA
 from actionprior.errors import UserError
 
 Images = npt.NDArray[np.uint8]
-# With no camera the batch holds no pixel at all; a real size lets convolutions pass it through.
+# Without cameras the batch holds no pixels. Convolutions still need rows and columns to accept it.
 _NO_CAMERA = (0, 64, 64, 3)
 
 
 class PolicyError(UserError):
-    """A policy cannot act on what it was given; the message names the key or the robot."""
+    """Input that a policy cannot act on. The message names the key or the robot."""
 
 
 class ChunkPolicy(Protocol):
-    """A policy that answers an observation with a chunk of actions."""
+    """Interface of a policy that predicts a chunk of actions from an observation."""
 
     @property
     def embodiments(self) -> list[Embodiment]:
-        """The robots that it knows; ``Observation.embodiment_B`` indexes them."""
+        """Robots that the policy knows, indexed by ``Observation.embodiment_B``."""
 
     @property
     def chunk_length(self) -> int:
@@ -42,19 +42,20 @@ class ChunkPolicy(Protocol):
 
     @property
     def history_length(self) -> int:
-        """Past (state, action) pairs H_h that it looks at."""
+        """Number H_h of past (state, action) pairs in an observation."""
 
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
     ) -> Tensor:
-        """Actions (B, H, 37) in the robots' own units, integrated from the given flow noise.
+        """Predict actions (B, H, 37) in the robots' own units by integrating the flow noise.
 
-        With ``committed``, the first actions are those; only asked for with a delay.
+        With ``committed``, the chunk begins with these actions. Policies without real-time
+        chunking need not accept ``committed``.
         """
 
 
 class ExecutedStep(NamedTuple):
-    """A state and the action that was executed from it, in the robot's own order and units."""
+    """State and the action executed from it, in the robot's own order and units."""
 
     state: FloatArray  # (n_s,)
     action: FloatArray  # (n_a,)
@@ -62,13 +63,14 @@ class ExecutedStep(NamedTuple):
 
 @dataclass
 class Memory:
-    """What a policy remembers of an episode.
+    """Memory of one episode.
 
     Attributes:
-        seed: with ``plans`` it fixes the flow noise.
-        history_length: how many past pairs the policy is shown.
-        plans: plans made so far.
-        pairs: all (state, action) executed so far.
+        seed: Seed of the flow noise. Each plan draws its own noise from seed and ``plans``.
+        history_length: Number of past pairs that the policy's input holds.
+        instruction: Task of the episode in words.
+        plans: Number of plans made so far.
+        pairs: All executed (state, action) pairs, oldest first.
     """
 
     seed: int
@@ -79,18 +81,18 @@ class Memory:
 
     @property
     def history(self) -> list[ExecutedStep]:
-        """The last H_h pairs, oldest first; fewer at the episode's start."""
+        """Return the last H_h pairs, oldest first. There are fewer at the episode's start."""
         return self.pairs[max(0, len(self.pairs) - self.history_length) :]
 
     def flow_noise(self, chunk_length: int) -> Tensor:
-        """(H, 37) standard normal, a function of the seed and the number of the plan alone."""
+        """Draw standard normal noise (H, 37) from the seed and the number of the plan."""
         words = np.random.SeedSequence([self.seed, self.plans]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         return torch.randn(chunk_length, ACTION_WIDTH, generator=generator, dtype=torch.float32)
 
 
 class ChunkRequest(NamedTuple):
-    """What a policy is asked for B chunks: taken at once, answered when there is time."""
+    """A policy's input for B chunks, complete before the (slow) prediction starts."""
 
     observation: Observation
     noise_BHA: Tensor
@@ -98,15 +100,15 @@ class ChunkRequest(NamedTuple):
 
 
 class Planner:
-    """Asks a policy for chunks of one of its robots.
+    """Predicts chunks of one robot with a policy.
 
     Args:
-        policy: what is asked.
-        embodiment: name of the robot; empty: the only one.
-        device: where the policy wants its observations.
+        policy: Policy that predicts the chunks.
+        embodiment: Name of the robot. May be empty if the policy knows only one.
+        device: Device on which the policy expects its input.
 
     Raises:
-        PolicyError: the policy does not know the robot, or knows several and none is named.
+        PolicyError: The policy does not know the robot, or knows several and none is named.
     """
 
     def __init__(
@@ -129,13 +131,13 @@ class Planner:
         images: Images | None,
         committed: Sequence[FloatArray] | None = None,
     ) -> ChunkRequest:
-        """What the policy is to answer for B episodes; each counts one plan more.
+        """Build the policy's input for B episodes and increase their count of plans.
 
         Args:
-            memories: of the episodes.
-            states: (B, n_s) current states in the robot's order and units.
-            images: (B, C, Y, X, 3), or None for a robot without cameras.
-            committed: B arrays (d, n_a): actions that are under way already, from now on.
+            memories: Memories of the episodes.
+            states: Current states (B, n_s) in the robot's order and units.
+            images: Images (B, C, Y, X, 3), or None for a robot without cameras.
+            committed: B arrays (d, n_a) of actions that are already being executed, from now on.
         """
         length = self.policy.chunk_length
         noise_BHA = torch.stack([memory.flow_noise(length) for memory in memories])
@@ -150,21 +152,21 @@ class Planner:
             under_way = Committed(
                 torch.from_numpy(action_BHA).to(self.device), steps_B.to(self.device)
             )
-        seen = observe(memories, states, images, self.robot, self.index, self.device)
-        return ChunkRequest(seen, noise_BHA.to(self.device), under_way)
+        observation = observe(memories, states, images, self.robot, self.index, self.device)
+        return ChunkRequest(observation, noise_BHA.to(self.device), under_way)
 
     def predict(self, request: ChunkRequest) -> FloatArray:
-        """Actions (B, H, n_a) in the robot's order and units.
+        """Predict actions (B, H, n_a) in the robot's order and units.
 
         Raises:
-            PolicyError: the chunk has another shape.
+            PolicyError: The policy returned a chunk of another shape.
         """
-        seen, noise_BHA, committed = request
+        observation, noise_BHA, committed = request
         with torch.no_grad():
-            if committed is None:  # no more than this is asked of a policy that is not held up
-                chunk = self.policy.predict_chunk(seen, noise_BHA)
+            if committed is None:  # policies without real-time chunking need not accept it
+                chunk = self.policy.predict_chunk(observation, noise_BHA)
             else:
-                chunk = self.policy.predict_chunk(seen, noise_BHA, committed)
+                chunk = self.policy.predict_chunk(observation, noise_BHA, committed)
         chunk_BHA = chunk.float().cpu().numpy()  # waits for the device
         expected = tuple(noise_BHA.shape)
         if chunk_BHA.shape != expected:
@@ -175,10 +177,10 @@ class Planner:
 
 
 def require_finite(actions: FloatArray, robot: Embodiment, what: str) -> None:
-    """Refuse actions (..., n_a) that no robot may be told.
+    """Reject actions (..., n_a) that are not finite, so that none reaches a robot.
 
     Raises:
-        PolicyError: naming ``what`` they are, and the features that are NaN or infinite.
+        PolicyError: An action is NaN or infinite. The message names ``what`` and the features.
     """
     fine = np.isfinite(actions)
     if not fine.all():
@@ -188,10 +190,10 @@ def require_finite(actions: FloatArray, robot: Embodiment, what: str) -> None:
 
 
 def check_execution(execute_steps: int, delay_steps: int, chunk_length: int) -> None:
-    """Refuse a way to execute chunks that no chunk is long enough for.
+    """Check that chunks are long enough for a way to execute them.
 
     Raises:
-        PolicyError: naming what was found and expected.
+        PolicyError: The steps do not fit the chunk.
     """
     if execute_steps < 1 or execute_steps + delay_steps > chunk_length:
         raise PolicyError(
@@ -212,15 +214,15 @@ def observe(
     index: int,
     device: torch.device | str,
 ) -> Observation:
-    """The policy's input for episodes of one robot.
+    """Build the policy's input for B episodes of one robot.
 
     Args:
-        memories: of B episodes, all with the same history length.
-        states: (B, n_s) current states in ``embodiment.state_features`` order.
-        images: (B, C, Y, X, 3) uint8, or None for a robot without cameras.
-        embodiment: the robot.
-        index: its place among the policy's embodiments.
-        device: where the tensors go.
+        memories: Memories of the episodes, all with the same history length.
+        states: Current states (B, n_s) in ``embodiment.state_features`` order.
+        images: Images (B, C, Y, X, 3), uint8, or None for a robot without cameras.
+        embodiment: Robot of the episodes.
+        index: Index of the robot among the policy's embodiments.
+        device: Device of the returned tensors.
     """
     count = len(memories)
     if images is None:

@@ -1,7 +1,7 @@
 """Conditional flow matching on straight paths.
 
-One convention everywhere: flow time ``r = 0`` is noise, ``r = 1`` is data
-(arXiv 2606.26095, Sec. III-B). Code that runs the other way is converted at its border.
+Flow time ``r = 0`` is noise and ``r = 1`` is data everywhere (arXiv 2606.26095, Sec. III-B).
+Formulas of papers with the opposite direction are converted.
 
 Axes: B batch, D any number of trailing data axes.
 """
@@ -20,17 +20,17 @@ VelocityField = Callable[[Tensor, Tensor], Tensor]
 
 
 class FlowSample(NamedTuple):
-    """A point on the path and the velocity to be learnt there."""
+    """Point on the path from noise to data, and the velocity to learn there."""
 
     x_r: Tensor  # (B, *D)
     velocity: Tensor  # (B, *D)
 
 
 def expand_time(r_B: Tensor, like: Tensor) -> Tensor:
-    """Shape ``(B,)`` times so that they broadcast over the trailing axes of ``like``.
+    """Reshape flow times ``(B,)`` to broadcast over the trailing axes of ``like``.
 
     Raises:
-        ValueError: ``r_B`` is not one time per batch row.
+        ValueError: ``r_B`` does not hold one time per row of the batch.
     """
     if r_B.shape != like.shape[:1]:
         raise ValueError(
@@ -45,9 +45,9 @@ def path_sample(data: Tensor, noise: Tensor, r_B: Tensor) -> FlowSample:
     x_r = r·data + (1 - r)·noise and v = data - noise (arXiv 2606.26095, Eq. 2).
 
     Args:
-        data: (B, *D), normalised.
-        noise: (B, *D), standard normal.
-        r_B: (B,) flow times in [0, 1].
+        data: Normalised data (B, *D).
+        noise: Standard normal noise (B, *D).
+        r_B: Flow times (B,) in [0, 1].
     """
     r = expand_time(r_B, data)
     return FlowSample(x_r=r * data + (1 - r) * noise, velocity=data - noise)
@@ -62,12 +62,12 @@ def sample_time(
 ) -> Tensor:
     """Draw ``count`` flow times, stratified over the batch: (u + i/B) mod 1.
 
-    ``uniform`` covers [0, 1) evenly. ``beta`` is π0's law (arXiv 2410.24164, App. B) in our
-    direction: noise level 1 - r ~ Beta(1.5, 1) scaled to [0.001, 1], so that early, noisy
-    times are drawn more often.
+    ``uniform`` covers [0, 1) evenly. ``beta`` is π0's law (arXiv 2410.24164, App. B) in this
+    module's direction: the noise level 1 - r follows Beta(1.5, 1), scaled to [0.001, 1]. Early,
+    noisy times are therefore drawn more often.
 
     Raises:
-        ValueError: unknown law.
+        ValueError: The law is unknown.
     """
     u = torch.rand(1, generator=generator, device=device, dtype=torch.float64)
     strata = torch.arange(count, device=device, dtype=torch.float64) / max(count, 1)
@@ -85,17 +85,17 @@ def sample_time(
 def integrate(
     velocity: VelocityField, noise: Tensor, steps: int, method: Integrator = "euler"
 ) -> Tensor:
-    """Carry noise (r = 0) to data (r = 1) along a velocity field.
+    """Integrate a velocity field from noise (r = 0) to data (r = 1).
 
     Args:
-        velocity: maps (x_r (B, *D), r (B,)) to a velocity (B, *D).
-        noise: (B, *D) start.
-        steps: number of equal steps.
-        method: ``euler``; ``midpoint``, which calls the field twice a step; or ``rk4``, the
-            classical Runge-Kutta method, four times.
+        velocity: Velocity field that maps (x_r (B, *D), r (B,)) to a velocity (B, *D).
+        noise: Start points (B, *D).
+        steps: Number of equal steps.
+        method: ``euler`` (one call of the field per step), ``midpoint`` (two calls) or ``rk4``
+            (the classical Runge-Kutta method, four calls).
 
     Raises:
-        ValueError: ``steps`` < 1 or unknown method.
+        ValueError: ``steps`` is below 1, or the method is unknown.
     """
     if steps < 1:
         raise ValueError(f"integration steps must be at least 1, found {steps}")
@@ -122,7 +122,7 @@ def integrate(
 def time_features(
     r: Tensor, width: int, max_period: float = 4.0, min_period: float = 4e-3
 ) -> Tensor:
-    """Sine-cosine features of flow times, (...) → (..., width), periods spaced geometrically.
+    """Encode flow times (...) as sines and cosines (..., width) of geometrically spaced periods.
 
     Raises:
         ValueError: ``width`` is odd.

@@ -1,4 +1,4 @@
-"""A policy on a robot: observations in, actions out; no Lightning, no simulator.
+"""Run a policy on a robot: observations in, actions out. Needs neither Lightning nor a simulator.
 
 Axes: H chunk steps, n_s state features, n_a action features, A = 37 action slots, C cameras,
 Y rows, X columns.
@@ -35,7 +35,7 @@ DEFAULT_EXECUTE_STEPS = 8
 
 
 class CheckedObservation(NamedTuple):
-    """A checked observation."""
+    """An observation that passed ``check_observation``."""
 
     state: FloatArray  # (n_s,)
     images: Images | None  # (C, Y, X, 3)
@@ -43,26 +43,31 @@ class CheckedObservation(NamedTuple):
 
 
 class Policy:
-    """Acts for one robot: ``reset()``, then ``select_action(observation)`` at its control rate.
+    """Policy of one robot: call ``reset()``, then ``select_action(observation)`` at each step.
 
-    An observation is a mapping with the names of the robot's dataset: its ``state_key`` (by
-    default ``observation.state``), a vector (n_s,) in the robot's units and order; each of its
-    ``cameras``, uint8 (Y, X, 3); and ``task``, the instruction. Actions (n_a,) come in the robot's
-    units and order, as its dataset holds them. The past is remembered; the same seed and
-    observations give the same actions.
+    An observation is a mapping with the keys of the robot's dataset:
 
-    Three ways to execute chunks:
+    - ``state_key`` (by default ``observation.state``): a vector (n_s,) in the robot's units and
+      order;
+    - each of the robot's ``cameras``: an image, uint8 (Y, X, 3);
+    - ``task``: the instruction.
 
-    - ``execute_steps`` actions of each, then the next is planned while the robot waits;
-    - with ``delay_steps`` d, it is planned in the background while d further actions of the
-      chunk under way are executed; it begins with exactly these and takes over after them
-      (real-time chunking, arXiv 2506.07339 and 2512.05964);
-    - with ``ensemble`` m, every action is the mean of what all chunks say of its step, weighted
-      by exp(-m·i), i = 0 for the oldest (arXiv 2304.13705, Sec. IV-B).
+    Actions (n_a,) are in the robot's units and order, as in its dataset. The policy remembers the
+    past. The same seed and observations give the same actions.
+
+    A chunk is a sequence of planned actions. There are three ways to execute chunks:
+
+    - Execute ``execute_steps`` actions, then plan the next chunk while the robot waits.
+    - With ``delay_steps`` d, plan the next chunk in the background while the robot executes d
+      further actions of the current one. The next chunk begins with exactly these actions and
+      takes over after them (real-time chunking, arXiv 2506.07339 and 2512.05964).
+    - With ``ensemble`` m, average what all chunks plan for a step, weighted by exp(-m·i), i = 0
+      for the oldest chunk (arXiv 2304.13705, Sec. IV-B).
 
     Attributes:
-        robot: the embodiment.
-        late_plans: plans that were not ready after ``delay_steps``, for which the robot waited.
+        robot: Embodiment that the policy acts for.
+        late_plans: Number of plans that were not ready after ``delay_steps``. The robot waited for
+            them.
     """
 
     def __init__(
@@ -78,24 +83,25 @@ class Policy:
         compile: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Let a network act.
+        """Create a policy from a network.
 
         Args:
-            network: put in evaluation mode and on ``device``.
-            embodiment: which of its robots; empty: the only one.
-            execute_steps: actions of a chunk before the next; 0: 8, or what fits the chunk.
-            delay_steps: actions that are executed while a chunk is planned.
-            ensemble: m of temporal ensembling; None: off.
-            integration_steps: of the flow; 0: as trained.
-            integrator: ``euler``, ``midpoint`` or ``rk4``; None: as trained.
-            precision: of the networks' arithmetic: float32, or bfloat16 or float16 by autocast.
-            compile: run trunk, fusion and decoder through ``torch.compile``.
-            device: where the networks run.
+            network: Trained network. It is moved to ``device`` and put in evaluation mode.
+            embodiment: Name of the robot. May be empty if the network knows only one.
+            execute_steps: Actions executed of each chunk. 0 selects 8, or fewer if the chunk is
+                shorter.
+            delay_steps: Actions that the robot executes while a chunk is planned.
+            ensemble: Decay m of temporal ensembling. None disables it.
+            integration_steps: Integration steps of the flow. 0 selects the number of training.
+            integrator: ``euler``, ``midpoint`` or ``rk4``. None selects the one of training.
+            precision: Precision of the networks: float32, or bfloat16 or float16 by autocast.
+            compile: Run trunk, fusion and decoder through ``torch.compile``.
+            device: Device of the networks.
 
         Raises:
-            PolicyError: an unknown robot, steps that do not fit the chunk, or ensembling together
-                with a delay.
-            MissingStatisticsError: the network was never trained on a robot of its.
+            PolicyError: The robot is unknown, the steps do not fit the chunk, or ensembling is
+                combined with a delay.
+            MissingStatisticsError: The network has no statistics of one of its robots.
         """
         length = network.chunk_length
         if not execute_steps:
@@ -112,62 +118,62 @@ class Policy:
         if compile:
             for part in (network.trunk, network.fusion, network.prior.decoder):
                 part.compile()
-        acting = _InPrecision(network, precision, torch.device(device))
-        self.planner = Planner(acting, embodiment, device)
+        policy = _AutocastPolicy(network, precision, torch.device(device))
+        self.planner = Planner(policy, embodiment, device)
         self.robot: Embodiment = self.planner.robot
         self.execute_steps, self.delay_steps, self.ensemble = execute_steps, delay_steps, ensemble
         self.late_plans = 0
-        self._coming: Future[FloatArray] | None = None
+        self._pending: Future[FloatArray] | None = None
         self._background = ThreadPoolExecutor(1, "policy") if delay_steps else None
         self.reset()
 
     @classmethod
     def load(cls, path: str | Path, trunk: Trunk | None = None, **execution: Any) -> Self:  # noqa: ANN401  # the constructor's
-        """A policy from a Stage-2 checkpoint or an exported folder; nothing is unpickled.
+        """Load a policy from a Stage-2 checkpoint or an exported folder, without unpickling.
 
         Args:
-            path: of either.
-            trunk: needed only where the policy's trunk is not one of ours.
-            **execution: arguments of the constructor; an exported folder says the robot.
+            path: Checkpoint file or exported folder.
+            trunk: Trunk of the policy, needed only if it is not one of this package's.
+            **execution: Arguments of the constructor. An exported folder already names the robot.
 
         Raises:
-            CheckpointError: missing, damaged, or of another kind.
-            PolicyError: as the constructor.
+            CheckpointError: The file is missing, damaged, or of another kind.
+            PolicyError: The arguments do not fit, see the constructor.
         """
-        network, told = load_policy_network(path, trunk)
-        return cls(network, **(told | execution))
+        network, exported = load_policy_network(path, trunk)
+        return cls(network, **(exported | execution))
 
     # ---- acting ---------------------------------------------------------------------------
 
     def reset(self, seed: int = 0) -> None:
-        """Forget the past; an episode begins.
+        """Forget the past and begin an episode.
 
         Args:
-            seed: of the flow noise.
+            seed: Seed of the flow noise.
         """
-        coming, self._coming = self._coming, None
-        if coming is not None:
-            coming.exception()  # a plan of the episode before must not run beside ours
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.exception()  # wait: the last episode's plan must not run during this one
         self.memory = Memory(seed, self.network.history_length)
         self._queue: deque[FloatArray] = deque()
         self._chunks: deque[tuple[int, FloatArray]] = deque()
         self._step = 0
 
     def predict_chunk(self, observation: Mapping[str, Any]) -> FloatArray:
-        """The next chunk (H, n_a), of which nothing is taken as executed: see :meth:`remember`.
+        """Predict the next chunk (H, n_a) without remembering it: see :meth:`remember`.
 
         Raises:
-            PolicyError: a missing key, wrong shape or type, or NaN, naming the key; or the chunk is
-                not finite.
+            PolicyError: A key is missing, or has a wrong shape, type or NaN, or the chunk is not
+                finite.
         """
         observed = self.check_observation(observation)
         return self._chunk(observed)
 
     def select_action(self, observation: Mapping[str, Any]) -> FloatArray:
-        """The next action (n_a,), taken as executed: see :meth:`executed`.
+        """Return the next action (n_a,) and remember it as executed: see :meth:`executed`.
 
         Raises:
-            PolicyError: as ``predict_chunk``.
+            PolicyError: The observation or the chunk is not valid, see :meth:`predict_chunk`.
         """
         observed = self.check_observation(observation)
         if self.ensemble is not None:
@@ -180,10 +186,11 @@ class Policy:
         return action.copy()
 
     def executed(self, action: FloatArray) -> None:
-        """Tell what the robot executed in place of the last action, such as a clipped one.
+        """Report the action that the robot executed instead of the selected one, such as clipped.
 
         Raises:
-            PolicyError: no action was selected yet, or this one's shape is another, or not finite.
+            PolicyError: No action was selected yet, or this one has another shape or is not
+                finite.
         """
         if not self.memory.pairs:
             raise PolicyError("executed() was called before the first select_action()")
@@ -197,14 +204,14 @@ class Policy:
         self.memory.pairs[-1] = ExecutedStep(state, value)
 
     def remember(self, states: FloatArray, actions: FloatArray) -> None:
-        """Tell what a loop of one's own executed since the last :meth:`predict_chunk`.
+        """Report what your own control loop executed since the last :meth:`predict_chunk`.
 
         Args:
-            states: (k, n_s), oldest first.
-            actions: (k, n_a), executed from these.
+            states: States (k, n_s), oldest first.
+            actions: Actions (k, n_a) executed from these states.
 
         Raises:
-            PolicyError: other shapes, or not finite.
+            PolicyError: The shapes differ from these, or a value is not finite.
         """
         rows = [np.asarray(values, dtype=np.float32) for values in (states, actions)]
         expected = [
@@ -222,10 +229,10 @@ class Policy:
         self.memory.pairs = [*self.memory.history, *pairs]
 
     def check_observation(self, observation: Mapping[str, Any]) -> CheckedObservation:
-        """Check an observation and take from it what the policy sees.
+        """Check an observation and extract the policy's input.
 
         Raises:
-            PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
+            PolicyError: A key is missing, or has a wrong shape, type or NaN. The message names it.
         """
         return check_observation(observation, self.robot)
 
@@ -248,17 +255,17 @@ class Policy:
         return self.planner.request([self.memory], observed.state[None], images, under_way)
 
     def _refill(self, observed: CheckedObservation) -> None:
-        """See that there is an action to execute; with a delay, plan ahead of need."""
+        """Fill the action queue if it is empty. With a delay, start planning ahead."""
         last = self.execute_steps + self.delay_steps
-        if not self._queue and self._coming is not None:
-            coming, self._coming = self._coming, None  # gone even where it failed
-            self.late_plans += not coming.done()
-            self._queue.extend(coming.result()[self.delay_steps : last])
+        if not self._queue and self._pending is not None:
+            pending, self._pending = self._pending, None  # cleared even if the plan failed
+            self.late_plans += not pending.done()
+            self._queue.extend(pending.result()[self.delay_steps : last])
         if not self._queue:
             self._queue.extend(self._chunk(observed)[:last])
-        if self._background and self._coming is None and len(self._queue) == self.delay_steps:
+        if self._background and self._pending is None and len(self._queue) == self.delay_steps:
             request = self._request(observed, np.stack(self._queue))
-            self._coming = self._background.submit(self._predict, request)
+            self._pending = self._background.submit(self._predict, request)
 
     def _ensembled(self, observed: CheckedObservation, m: float) -> FloatArray:
         if self._step % self.execute_steps == 0:
@@ -283,8 +290,8 @@ class Policy:
         return self.robot.action_from_unified(mean_A)
 
 
-class _InPrecision:
-    """The network, run in a precision."""
+class _AutocastPolicy:
+    """Run a network under autocast."""
 
     def __init__(
         self, network: PolicyNetwork, precision: torch.dtype, device: torch.device
@@ -305,15 +312,15 @@ class _InPrecision:
 
 
 def observation_keys(robot: Embodiment) -> list[str]:
-    """What an observation of a robot holds; one without a state is asked for none."""
+    """List the keys that an observation of a robot must have."""
     return [*([robot.state_key] if robot.state else []), *robot.cameras, "task"]
 
 
 def check_observation(observation: Mapping[str, Any], robot: Embodiment) -> CheckedObservation:
-    """Check an observation of a robot and take from it what a policy sees.
+    """Check an observation of a robot and extract a policy's input.
 
     Raises:
-        PolicyError: a missing key, wrong shape or type, or NaN, naming the key.
+        PolicyError: A key is missing, or has a wrong shape, type or NaN. The message names it.
     """
     wanted = observation_keys(robot)
     if missing := [key for key in wanted if key not in observation]:
@@ -321,7 +328,7 @@ def check_observation(observation: Mapping[str, Any], robot: Embodiment) -> Chec
             f"the observation lacks {', '.join(map(repr, missing))}; "
             f"robot {robot.name!r} needs {wanted}, found {sorted(map(str, observation))}"
         )
-    state = np.asarray(observation.get(robot.state_key, np.zeros(0)))  # of none, where it has none
+    state = np.asarray(observation.get(robot.state_key, np.zeros(0)))  # robots may have no state
     count = len(robot.state_features)
     if state.shape != (count,) or not np.issubdtype(state.dtype, np.number):
         raise PolicyError(

@@ -1,4 +1,4 @@
-"""Laws of the flow, in float64."""
+"""Test the flow: paths, integrators, time laws and features, in float64."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_integrators_have_their_orders() -> None:
     assert error("rk4", 10) / error("rk4", 20) == pytest.approx(16, rel=0.1)
 
 
-def test_the_field_is_asked_at_times_from_noise_to_data() -> None:
+def test_the_field_is_evaluated_at_times_from_noise_to_data() -> None:
     seen = []
     integrate(lambda x, r: seen.append(float(r[0])) or torch.zeros_like(x), torch.ones(1, 1), 4)
     assert seen == [0.0, 0.25, 0.5, 0.75]
@@ -81,14 +81,14 @@ def test_times_are_stratified_and_follow_their_law() -> None:
         sample_time(3, "gamma")
 
 
-def test_time_features_tell_times_apart() -> None:
+def test_time_features_distinguish_times() -> None:
     r = torch.linspace(0, 1, 101, dtype=torch.float64)
     f = time_features(r, 64)
     assert f.shape == (101, 64)
     assert float(torch.pdist(f).min()) > 0.1
 
 
-def test_bad_integration_is_refused() -> None:
+def test_bad_integration_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         integrate(lambda x, r: x, torch.ones(1, 1), 0)
     with pytest.raises(ValueError, match="'rk9' is unknown"):

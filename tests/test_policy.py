@@ -1,4 +1,4 @@
-"""A policy on a robot: the same actions as everywhere else, and ways to execute chunks."""
+"""Test the policy on a robot: the ways to execute chunks, memory, files and messages."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def act(policy: Policy, steps: int, seed: int = 0) -> np.ndarray:
     return np.stack([policy.select_action(observation(policy.robot, k)) for k in range(steps)])
 
 
-def test_it_executes_so_many_actions_of_each_chunk() -> None:
+def test_execute_steps_actions_of_each_chunk_are_executed() -> None:
     policy = Policy(tiny_network(), execute_steps=3)
     policy.reset(7)
     chunk = policy.predict_chunk(observation(ARM))
@@ -36,35 +36,35 @@ def test_it_executes_so_many_actions_of_each_chunk() -> None:
     done = act(policy, 7, seed=7)
     np.testing.assert_array_equal(done[:3], chunk[:3])
     assert policy.memory.plans == 3
-    # The past is a part of what is seen: a chunk from the same observation and noise differs.
+    # The input includes the past: a chunk from the same observation and noise differs.
     fresh = Policy(tiny_network(), execute_steps=3)
     fresh.reset(7)
     fresh.memory.plans = 1
     assert not np.allclose(fresh.predict_chunk(observation(ARM, 3))[:3], done[3:6])
 
 
-def test_the_seed_and_the_observations_decide() -> None:
+def test_actions_depend_only_on_seed_and_observations() -> None:
     policy = Policy(tiny_network())
     np.testing.assert_array_equal(act(policy, 10), act(policy, 10))
     assert not np.allclose(act(policy, 10), act(policy, 10, seed=1))
 
 
-@pytest.mark.parametrize("execute", [5, 3])  # 3: the next is planned as soon as one takes over
+@pytest.mark.parametrize("execute", [5, 3])  # with 3, planning starts as soon as a chunk takes over
 @pytest.mark.parametrize("robot", [delta_arm(), position_arm(), tool_arm()], ids=lambda r: r.name)
-def test_a_delay_holds_what_is_under_way(robot: Any, execute: int) -> None:
+def test_a_delayed_chunk_begins_with_the_committed_actions(robot: Any, execute: int) -> None:
     network = tiny_network([robot], prefix_steps=3)
     policy = Policy(network, execute_steps=execute, delay_steps=3)
     chunks: list[np.ndarray] = []
     plain = policy.planner.predict
 
-    def noted(request: Any) -> np.ndarray:
+    def recorded(request: Any) -> np.ndarray:
         chunks.append(plain(request)[0])
         return chunks[-1][None]
 
-    policy.planner.predict = noted  # type: ignore[method-assign]  # a spy
+    policy.planner.predict = recorded  # type: ignore[method-assign]  # a spy
     done = act(policy, 18)
     assert len(chunks) >= 3
-    # A chunk begins with the three actions that the one before still executes, then takes over.
+    # A chunk begins with three actions of the previous one, then takes over.
     for k, chunk in enumerate(chunks[1:3], 1):
         start = execute * k
         np.testing.assert_allclose(chunk[:3], done[start : start + 3], atol=2e-5)
@@ -72,7 +72,7 @@ def test_a_delay_holds_what_is_under_way(robot: Any, execute: int) -> None:
         np.testing.assert_array_equal(chunk[3:stop], done[start + 3 : start + stop])
 
 
-def test_a_plan_in_the_background_does_not_change_what_is_done() -> None:
+def test_planning_in_the_background_does_not_change_actions() -> None:
     policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
     fast = act(policy, 20)
     plain, hurry = policy.planner.predict, threading.Event()
@@ -83,55 +83,55 @@ def test_a_plan_in_the_background_does_not_change_what_is_done() -> None:
 
     policy.planner.predict = slow  # type: ignore[method-assign]  # a spy
     np.testing.assert_array_equal(act(policy, 20), fast)
-    assert policy.late_plans > 0  # the robot waited, and it is told
+    assert policy.late_plans > 0  # the robot waited, and the count reports it
 
 
-def test_an_ensemble_is_the_weighted_mean_of_all_that_was_said() -> None:
+def test_an_ensemble_is_the_weighted_mean_of_all_chunks() -> None:
     policy = Policy(tiny_network(), execute_steps=1, ensemble=0.1)
     chunks = []
     plain = policy._chunk
 
-    def noted(sensed: Any) -> np.ndarray:
-        chunks.append(plain(sensed))
+    def recorded(observed: Any) -> np.ndarray:
+        chunks.append(plain(observed))
         return chunks[-1]
 
-    policy._chunk = noted  # type: ignore[method-assign]  # a spy
+    policy._chunk = recorded  # type: ignore[method-assign]  # a spy
     done = act(policy, 15)
     for step in (0, 4, 14):
         first = max(0, step - 11)
-        said = np.stack([chunks[k][step - k] for k in range(first, step + 1)])
-        weight = np.exp(-0.1 * np.arange(len(said)))[:, None]
-        np.testing.assert_allclose(done[step], (weight * said).sum(0) / weight.sum(), atol=1e-5)
+        planned = np.stack([chunks[k][step - k] for k in range(first, step + 1)])
+        weight = np.exp(-0.1 * np.arange(len(planned)))[:, None]
+        np.testing.assert_allclose(done[step], (weight * planned).sum(0) / weight.sum(), atol=1e-5)
 
 
-def test_turns_are_averaged_where_their_vectors_wrap() -> None:
-    """A tool that points down: π about x and a little more is told as -π and a little less."""
+def test_rotations_are_averaged_across_the_wrap_of_their_vectors() -> None:
+    """A tool that points down: π about x and a little more is -π and a little less."""
     robot = tool_arm()
     policy = Policy(tiny_network([robot]), execute_steps=1, ensemble=0.0)
     rolls = [3.13, -3.13, 3.14]
 
-    def said(_: Any) -> np.ndarray:
+    def planned(_: Any) -> np.ndarray:
         chunk = np.zeros((12, 6), dtype=np.float32)
         chunk[:, robot.action_features.index("roll")] = rolls.pop(0)
         return chunk
 
-    policy._chunk = said  # type: ignore[method-assign]  # a spy
+    policy._chunk = planned  # type: ignore[method-assign]  # a spy
     done = act(policy, 3)[:, robot.action_features.index("roll")]
     wanted = [3.13, np.pi, (2 * np.pi + 3.14 + 3.13 - 3.13) / 3]
     np.testing.assert_allclose(np.angle(np.exp(1j * (done - wanted))), 0, atol=1e-3)
 
 
-def test_angles_are_averaged_the_shorter_way_round() -> None:
+def test_angles_are_averaged_along_the_shorter_arc() -> None:
     robot = position_arm()
     policy = Policy(tiny_network([robot]), execute_steps=1, ensemble=0.0)
-    said = [3.15, 3.15 - 2 * np.pi + 0.02]  # the robot tells its angle within ±π meanwhile
-    policy._chunk = lambda _: np.full((12, 6), said.pop(0), dtype=np.float32)  # type: ignore[method-assign]  # a spy
+    planned = [3.15, 3.15 - 2 * np.pi + 0.02]  # the robot now reports its angle within ±π
+    policy._chunk = lambda _: np.full((12, 6), planned.pop(0), dtype=np.float32)  # type: ignore[method-assign]  # a spy
     done = act(policy, 2)
     np.testing.assert_allclose(done[0], 3.15, atol=1e-5)
     np.testing.assert_allclose(done[1], 3.15 - 2 * np.pi + 0.01, atol=1e-5)
 
 
-def test_a_plan_that_fails_in_the_background_is_told_once() -> None:
+def test_a_failed_background_plan_is_raised_once() -> None:
     policy = Policy(tiny_network(), execute_steps=4, delay_steps=2)
     plain, failing = policy.planner.predict, threading.Event()
 
@@ -144,7 +144,7 @@ def test_a_plan_that_fails_in_the_background_is_told_once() -> None:
     for step in range(4):
         policy.select_action(observation(ARM, step))
     failing.set()
-    for step in (4, 5):  # what was under way; the plan fails meanwhile
+    for step in (4, 5):  # the current chunk is executed while the plan fails
         policy.select_action(observation(ARM, step))
     with pytest.raises(RuntimeError, match="no memory left"):
         policy.select_action(observation(ARM, 6))
@@ -159,7 +159,7 @@ def test_a_plan_that_fails_in_the_background_is_told_once() -> None:
     np.testing.assert_array_equal(act(policy, 10), act(policy, 10))
 
 
-def test_what_is_no_number_is_never_commanded_nor_remembered() -> None:
+def test_nan_is_neither_commanded_nor_remembered() -> None:
     policy = Policy(tiny_network())
     beyond = observation(ARM) | {ARM.state_key: np.full(8, 3e38, dtype=np.float32)}
     with pytest.raises(PolicyError, match="the policy's chunk is not finite at joint_1, "):
@@ -170,25 +170,25 @@ def test_what_is_no_number_is_never_commanded_nor_remembered() -> None:
         policy.executed(action)
 
 
-def test_a_loop_of_ones_own_tells_what_it_executed() -> None:
-    ours, own = (Policy(tiny_network(), execute_steps=3) for _ in range(2))
-    done = act(ours, 7)
-    own.reset()
+def test_your_own_loop_reports_what_it_executed() -> None:
+    selecting, own_loop = (Policy(tiny_network(), execute_steps=3) for _ in range(2))
+    done = act(selecting, 7)
+    own_loop.reset()
     for start in (0, 3):
-        chunk = own.predict_chunk(observation(ARM, start))
+        chunk = own_loop.predict_chunk(observation(ARM, start))
         np.testing.assert_array_equal(chunk[:3], done[start : start + 3])
         states = [observation(ARM, start + k)[ARM.state_key] for k in range(3)]
-        own.remember(np.stack(states), chunk[:3])
-    np.testing.assert_array_equal(own.predict_chunk(observation(ARM, 6))[0], done[6])
+        own_loop.remember(np.stack(states), chunk[:3])
+    np.testing.assert_array_equal(own_loop.predict_chunk(observation(ARM, 6))[0], done[6])
     with pytest.raises(
         PolicyError, match=r"shapes \(2, 8\) and \(3, 8\), expected \(2, 8\) and \("
     ):
-        own.remember(np.zeros((2, 8)), np.zeros((3, 8)))
+        own_loop.remember(np.zeros((2, 8)), np.zeros((3, 8)))
     with pytest.raises(PolicyError, match="the states to remember are not finite"):
-        own.remember(np.full((1, 8), np.inf), np.zeros((1, 8)))
+        own_loop.remember(np.full((1, 8), np.inf), np.zeros((1, 8)))
 
 
-def test_a_robot_without_a_state_is_asked_for_none() -> None:
+def test_a_robot_without_state_needs_none_in_the_observation() -> None:
     blind = replace(delta_arm(), state=[])
     policy = Policy(tiny_network([blind]))
     seen = observation(blind)
@@ -196,7 +196,7 @@ def test_a_robot_without_a_state_is_asked_for_none() -> None:
     assert policy.select_action(seen).shape == (8,)
 
 
-def test_what_was_really_executed_is_remembered() -> None:
+def test_a_reported_action_replaces_the_selected_one() -> None:
     policy = Policy(tiny_network())
     with pytest.raises(PolicyError, match="before the first select_action"):
         policy.executed(np.zeros(8))
@@ -207,19 +207,19 @@ def test_what_was_really_executed_is_remembered() -> None:
         policy.executed(np.zeros(7))
     for step in range(30):
         policy.select_action(observation(ARM, step))
-    assert len(policy.memory.pairs) <= policy.network.history_length + 1  # not the whole day
+    assert len(policy.memory.pairs) <= policy.network.history_length + 1  # memory stays bounded
 
 
-def test_a_changed_description_is_refused_and_one_without_a_digest_read(tmp_path: Path) -> None:
+def test_a_changed_description_is_rejected_and_one_without_a_digest_is_read(tmp_path: Path) -> None:
     write_folder(tiny_network(), {"actionprior": {"execute_steps": 5}}, tmp_path)
     file = tmp_path / "config.json"
     written = file.read_text()
     file.write_text(written.replace('"execute_steps": 5', '"execute_steps": 7'))
     with pytest.raises(CheckpointError, match=r"config\.json is damaged: its part 'actionprior'"):
         Policy.load(tmp_path)
-    told = json.loads(written)
-    del told["actionprior"]["content_sha256"]  # as before 0.3
-    file.write_text(json.dumps(told))
+    config = json.loads(written)
+    del config["actionprior"]["content_sha256"]  # as before 0.3
+    file.write_text(json.dumps(config))
     assert Policy.load(tmp_path).execute_steps == 5
 
 
@@ -233,7 +233,7 @@ def test_an_exported_folder_acts_as_the_network(tmp_path: Path) -> None:
     assert Policy.load(tmp_path, embodiment="panda", execute_steps=2).robot.name == "panda"
 
 
-def test_precision_and_integrator_change_the_arithmetic_alone() -> None:
+def test_precision_and_integrator_change_only_the_arithmetic() -> None:
     reference = act(Policy(tiny_network(), integration_steps=64, integrator="rk4"), 6)
     for changes in (
         {"integration_steps": 16, "integrator": "midpoint"},
@@ -256,14 +256,14 @@ def test_precision_and_integrator_change_the_arithmetic_alone() -> None:
         ({"task": 3}, "'task' is a int, expected a string"),
     ],
 )
-def test_bad_observations_are_told_in_one_sentence(change: Any, message: str) -> None:
+def test_bad_observations_are_rejected_in_one_sentence(change: Any, message: str) -> None:
     policy = Policy(tiny_network())
     with pytest.raises(PolicyError, match=message):
         policy.select_action(observation(ARM) | change)
     assert not policy.memory.pairs
 
 
-def test_bad_set_ups_are_told_in_one_sentence() -> None:
+def test_bad_arguments_are_rejected_in_one_sentence() -> None:
     both = tiny_network([delta_arm(), position_arm()])
     with pytest.raises(PolicyError, match=r"several robots, \['panda', 'kuka'\]; name one"):
         Policy(both)

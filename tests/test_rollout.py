@@ -1,4 +1,4 @@
-"""Rollouts in a real environment: what they measure, and what they show the policy."""
+"""Test rollouts in a real environment: what they measure and what the policy receives."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from tests.helpers import point_env
 from tests.helpers.point_env import STEP, VECTOR, Policy, Solver, Wanderer, point_robot, roll
 
 
-def told(result: RolloutResult) -> list[tuple[Any, ...]]:
+def results_of(result: RolloutResult) -> list[tuple[Any, ...]]:
     return [
         (e.seed, e.success, e.episode_return, e.length, e.jerk, e.clipped_share)
         for e in result.episodes
@@ -54,12 +54,12 @@ def test_a_policy_that_solves_the_task_succeeds_and_a_random_one_seldom() -> Non
     assert len({e.length for e in solved.episodes}) > 3  # environments were at different phases
 
 
-def test_an_episode_is_what_one_gets_by_stepping_the_environment() -> None:
+def test_an_episode_equals_stepping_the_environment_directly() -> None:
     policy = Wanderer()
     episode = roll(policy, episodes=1, max_steps=12).episodes[0]
     env = gymnasium.make("test/Point-v0", max_episode_steps=12)
     start, _ = env.reset(seed=50)
-    # three plans (5 + 5 + 2 steps), of each the first five actions
+    # three plans (5 + 5 + 2 steps); the first five actions of each
     commands = torch.cat([0.08 * n[0, :5, 7:9] for n in policy.noise])[:12].numpy()
     total, states = 0.0, [start]
     for action in np.clip(commands, np.float32(-STEP), np.float32(STEP)):
@@ -79,15 +79,15 @@ def test_an_episode_is_what_one_gets_by_stepping_the_environment() -> None:
 
 
 @pytest.mark.parametrize("num_envs", [1, 2, 7])
-def test_results_depend_on_the_seed_alone(num_envs: int) -> None:
-    assert told(roll(Wanderer(), num_envs=num_envs)) == told(roll(Wanderer()))
+def test_results_depend_only_on_the_seed(num_envs: int) -> None:
+    assert results_of(roll(Wanderer(), num_envs=num_envs)) == results_of(roll(Wanderer()))
 
 
-def test_an_episode_does_not_depend_on_which_others_run() -> None:
+def test_an_episode_does_not_depend_on_the_other_episodes() -> None:
     torch.manual_seed(1)
-    alone = roll(Wanderer(), seed=53, episodes=1)
-    assert told(alone) == told(roll(Wanderer()))[3:4]
-    assert told(alone) != told(roll(Wanderer(), seed=54, episodes=1))
+    single = roll(Wanderer(), seed=53, episodes=1)
+    assert results_of(single) == results_of(roll(Wanderer()))[3:4]
+    assert results_of(single) != results_of(roll(Wanderer(), seed=54, episodes=1))
 
 
 def test_the_global_random_state_is_untouched() -> None:
@@ -98,8 +98,10 @@ def test_the_global_random_state_is_untouched() -> None:
 
 @pytest.mark.slow
 def test_processes_give_the_same_results() -> None:
-    alone = told(roll(Wanderer(), episodes=3, num_envs=2))
-    assert told(roll(Wanderer(), episodes=3, num_envs=2, vectorization="async")) == alone
+    synchronous = results_of(roll(Wanderer(), episodes=3, num_envs=2))
+    assert (
+        results_of(roll(Wanderer(), episodes=3, num_envs=2, vectorization="async")) == synchronous
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,13 +133,13 @@ def test_jerk_is_the_third_difference_of_commanded_positions() -> None:
     )
     deltas = point_robot()
     assert jerk(cubic, positions) == pytest.approx(6.0)
-    # as deltas, the same motion is t³ - (t - 1)³; the other feature stands still
+    # The same motion as deltas is t³ - (t - 1)³. The other feature stays constant.
     steps = np.diff(cubic, axis=0, prepend=cubic[:1])
     assert jerk(steps, deltas) == pytest.approx(6.0 / 2)
     assert np.isnan(jerk(cubic[:3], positions))
 
 
-# ---- what the policy is shown ---------------------------------------------------------------
+# ---- the input of the policy ------------------------------------------------------------------
 
 
 def test_history_is_the_executed_past_oldest_first_and_padded_last() -> None:
@@ -190,7 +192,7 @@ def test_references_are_the_first_states_of_chunk_and_history() -> None:
         assert not torch.equal(oldest, seen.state_BS[:, 8:10])
 
 
-def test_environments_replan_together_only_when_their_queues_are_empty() -> None:
+def test_environments_plan_together_only_when_their_queues_are_empty() -> None:
     policy = Solver()
     result = roll(policy, episodes=9)
     sizes = [len(seen.task) for seen in policy.seen]
@@ -208,7 +210,7 @@ def test_flow_noise_is_new_at_every_plan_and_standard_normal() -> None:
     assert noise.std() == pytest.approx(1.0, abs=0.05)
 
 
-def test_cameras_are_shown_in_the_embodiments_order() -> None:
+def test_cameras_are_in_the_embodiments_order() -> None:
     robot = point_robot(cameras=["rendered", "top"])
     policy = Solver(robot)
     images = ObservationMap("arm/state", images={"top": "image", "rendered": RENDER})
@@ -219,14 +221,14 @@ def test_cameras_are_shown_in_the_embodiments_order() -> None:
         assert seen.images_BCKYX.dtype == torch.uint8
         assert seen.camera_mask_BC.tolist() == [[True, True]] * batch
         torch.testing.assert_close(seen.images_BCKYX[:, 0], seen.images_BCKYX[:, 1])
-        # the picture is that of the shown state: its first pixel counts the steps
+        # The image shows the same state as the vector. Its first pixel counts the steps.
         white = seen.images_BCKYX[0, 0, 0].clone()
         white[0, 0] = 0
         place = (seen.state_BS[0, 8:10].double() + 0.5).clamp(0, 1) * torch.tensor([19, 29])
         assert white.nonzero().tolist() in ([place.int().tolist()], [])
 
 
-def test_a_robot_without_cameras_is_shown_no_image() -> None:
+def test_a_robot_without_cameras_gets_no_image() -> None:
     policy = Solver()
     roll(policy, episodes=1)
     assert policy.seen[0].images_BCKYX.shape[:3] == (1, 0, 3)
@@ -239,10 +241,10 @@ def test_a_fixed_instruction_replaces_the_environments() -> None:
     assert policy.seen[0].task == ["just go"]
 
 
-def test_features_are_matched_by_name_where_the_environment_names_them(
+def test_features_are_matched_by_name_if_the_environment_names_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = told(roll(Solver()))
+    expected = results_of(roll(Solver()))
     monkeypatch.setattr(
         point_env.PointEnv, "state_names", ["x", "y", "target_x", "target_y"], raising=False
     )
@@ -251,7 +253,7 @@ def test_features_are_matched_by_name_where_the_environment_names_them(
         action=[ActionGroup("move", "right_arm", ["dy", "dx"], "end_effector_delta", "m")],
         state=[StateGroup("place", "joints", ["y", "x", "target_y", "target_x"], unit="m")],
     )
-    assert told(roll(Solver(swapped))) == expected
+    assert results_of(roll(Solver(swapped))) == expected
     unknown = point_robot(
         state=[StateGroup("place", "joints", ["x", "y", "target_x", "elbow"], unit="m")]
     )
@@ -259,10 +261,10 @@ def test_features_are_matched_by_name_where_the_environment_names_them(
         roll(Solver(unknown))
 
 
-def test_a_state_may_lie_under_several_keys_and_be_named_by_the_map(
+def test_a_state_may_span_several_keys_and_be_named_by_the_map(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    expected = told(roll(Solver()))
+    expected = results_of(roll(Solver()))
     halves = Box(-np.inf, np.inf, (2,), np.float64)
 
     class Halves(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -285,10 +287,10 @@ def test_a_state_may_lie_under_several_keys_and_be_named_by_the_map(
         "test/Halves-v0", lambda **k: Halves(point_env.PointEnv(**k)), max_episode_steps=40
     )
     joined = ObservationMap(["arm/place", "target"])
-    assert told(roll(Solver(), "test/Halves-v0", observation_map=joined)) == expected
+    assert results_of(roll(Solver(), "test/Halves-v0", observation_map=joined)) == expected
     turned = ObservationMap(["target", "arm/place"], state_names=["target_x", "target_y", "x", "y"])
-    assert told(roll(Solver(), "test/Halves-v0", observation_map=turned)) == expected
-    # A robot that knows less than the environment's vector holds takes its own entries.
+    assert results_of(roll(Solver(), "test/Halves-v0", observation_map=turned)) == expected
+    # A robot with fewer features than the environment selects its own entries.
     less = Wanderer(point_robot(state=[StateGroup("place", "joints", ["y", "x"], unit="m")]))
     named = ObservationMap("", state_names=["x", "y", "target_x", "target_y"])
     (episode,) = roll(less, episodes=1, observation_map=named).episodes
@@ -306,7 +308,7 @@ def test_rendered_images_are_drawn_when_the_policy_plans(monkeypatch: pytest.Mon
     images = ObservationMap("", images={"top": RENDER})
     roll(policy, episodes=1, num_envs=1, max_steps=12, observation_map=images)
     assert [int(o.images_BCKYX[0, 0, 0, 0, 0]) for o in policy.seen] == [0, 5, 10]
-    assert drawn == [0, 0, 5, 10]  # the first is to learn the size
+    assert drawn == [0, 0, 5, 10]  # the first render determines the image size
 
 
 def test_an_environment_that_draws_its_own_images_does_so_when_the_policy_plans(
@@ -334,7 +336,7 @@ def test_an_environment_that_draws_its_own_images_does_so_when_the_policy_plans(
 
 def test_filmed_episodes_decode_again_frame_by_frame(tmp_path: Path) -> None:
     result = roll(Solver(), record=2)
-    assert told(result) == told(roll(Solver()))  # filming changes nothing
+    assert results_of(result) == results_of(roll(Solver()))  # filming changes nothing
     assert [len(e.frames) > 0 for e in result.episodes] == [True] * 2 + [False] * 5
     for episode in result.episodes[:2]:
         assert len(episode.frames) == episode.length + 1
@@ -357,7 +359,7 @@ def test_filmed_episodes_decode_again_frame_by_frame(tmp_path: Path) -> None:
 
 
 def test_replayed_demonstrations_succeed_in_the_suite() -> None:
-    """Ties names, orders, units and step counts of suite and rollout together."""
+    """Names, orders, units and step counts of suite and rollout agree."""
     pytest.importorskip("pybullet", reason="the PyBullet suite needs the extra 'sim'")
     from actionprior.envs.experts import TabletopExpert
     from actionprior.envs.recording import CAMERA_KEY, demonstrate
@@ -411,7 +413,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
 
 
 class Follower(Wanderer):
-    """Goes on with what is committed, and notes it."""
+    """Keeps the committed actions in its chunk, and records them."""
 
     def __init__(self) -> None:
         super().__init__()

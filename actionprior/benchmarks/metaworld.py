@@ -1,7 +1,7 @@
-"""MetaWorld's tasks (Yu et al., CoRL 2019), seen as a robot sees them: camera, hand and words.
+"""MetaWorld's tasks (Yu et al., CoRL 2019) with a robot's observations: camera, hand and words.
 
-The package's own environments show where the objects are, take goals from a list of pickles, go on
-after success and draw frames with all that a software renderer is slow at; these do not.
+The package's own environments reveal where the objects are, read goals from a list of pickles,
+continue after success, and render effects that are slow in software. These environments do not.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
 
-from actionprior.benchmarks.optional_import import BenchmarkError, benchmark
+from actionprior.benchmarks.optional_import import BenchmarkError, import_benchmark
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 
 COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
-"""What a software renderer spends most of a frame on."""
+"""Effects that take most of a frame's time in a software renderer."""
 
 Observation = dict[str, NDArray[Any]]
 
 
 class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
-    """One task, with goal and objects drawn anew by each seed.
+    """One task whose goal and objects are drawn at random from the seed.
 
-    Observation: ``state`` (4,), hand x, y, z [m] and the gripper's opening (0 to 1), and ``image``
-    (Y, X, 3). Action (4,), -1 to 1: change of the hand's commanded place [cm], and the gripper
-    (1 closes). The episode ends with success, or after 500 steps of 1/80 s.
+    The observation holds ``state`` (4,), the hand's x, y, z [m] and the gripper's opening (0 to
+    1), and ``image`` (Y, X, 3). The action (4,) is in -1 to 1: change of the hand's commanded
+    position [cm], and the gripper (1 closes). The episode ends on success, or after 500 steps of
+    1/80 s.
 
     Args:
-        task: such as ``reach-v3``.
-        images: whether observations hold an image.
-        image_size: edge of the image [pixels].
-        camera: ``corner4`` (the usual ``corner2``, nearer), ``corner``, ``corner2``, ``corner3``,
-            ``topview``, ``behindGripper`` or ``gripperPOV``. The corners' pictures, which the
-            package has upside down, are turned upright.
-        ends: whether success ends the episode.
+        task: Name of the task, such as ``reach-v3``.
+        images: Include an image in observations.
+        image_size: Height and width of the image [pixels].
+        camera: ``corner4`` (the usual ``corner2``, but nearer), ``corner``, ``corner2``,
+            ``corner3``, ``topview``, ``behindGripper`` or ``gripperPOV``. The package's images of
+            the corner cameras are upside down, so they are rotated by 180°.
+        ends: End the episode on success.
         render_mode: ``rgb_array`` or None.
 
     Raises:
@@ -59,8 +60,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         ends: bool = True,
         render_mode: str | None = None,
     ) -> None:
-        self._mujoco = benchmark("mujoco", "metaworld")
-        known = benchmark("metaworld.env_dict", "metaworld").ENV_CLS_MAP
+        self._mujoco = import_benchmark("mujoco", "metaworld")
+        known = import_benchmark("metaworld.env_dict", "metaworld").ENV_CLS_MAP
         if task not in known:
             raise BenchmarkError(f"MetaWorld has no task {task!r}; it has {sorted(known)}")
         self.task = task
@@ -69,7 +70,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         self._images, self._ends, self._camera = images, ends, camera
         self._size = image_size
         self._renderer: Any = None
-        # What the package's `set_task` does from a pickled goal: shown, and drawn by our seed.
+        # As the package's `set_task` does, but with a visible goal drawn from the seed.
         sim = known[task]()
         sim._set_task_called, sim._partially_observable = True, False
         sim._freeze_rand_vec, sim.seeded_rand_vec = False, True
@@ -88,12 +89,12 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         self.observation_space = Dict(spaces)
         self.action_space = Box(-1, 1, (4,), np.float32)
         self.full_observation = np.zeros(39)
-        """What the package shows: hand, objects (twice: now and a step ago) and goal (39,)."""
+        """The package's observation (39,): hand and objects (now and one step ago), and goal."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Draw goal and objects from the seed."""
+        """Draw goal and objects at random from the seed."""
         super().reset(seed=seed)
         if seed is not None:
             self.simulation.seed(seed)
@@ -103,14 +104,14 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Move; ``info`` is the package's, with the instruction."""
+        """Execute an action. ``info`` is the package's, with the instruction."""
         self.full_observation, reward, _, truncated, info = self.simulation.step(action)
         success = bool(info["success"])
-        told = {**info, "instruction": self.instruction, "success": success}
-        return self._observe(), float(reward), success and self._ends, truncated, told
+        info = {**info, "instruction": self.instruction, "success": success}
+        return self._observe(), float(reward), success and self._ends, truncated, info
 
     def render(self) -> NDArray[np.uint8]:
-        """The camera's picture (Y, X, 3)."""
+        """Render the camera's image (Y, X, 3)."""
         if self._renderer is None:
             model = self.simulation.model
             model.vis.quality.offsamples = 0
@@ -129,18 +130,18 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         self.simulation.close()
 
     def _observe(self) -> Observation:
-        seen: Observation = {"state": self.full_observation[:4].astype(np.float32)}
-        return {**seen, "image": self.render()} if self._images else seen
+        state: Observation = {"state": self.full_observation[:4].astype(np.float32)}
+        return {**state, "image": self.render()} if self._images else state
 
 
 class Expert:
-    """The package's scripted expert of the environment's task; it sees what the robot does not.
+    """The package's scripted expert of the environment's task. It knows the full state.
 
     Args:
-        env: a ``MetaWorldEnv``, wrapped or not.
+        env: A ``MetaWorldEnv``, wrapped or not.
 
     Raises:
-        BenchmarkError: it is something else.
+        BenchmarkError: The environment is no ``MetaWorldEnv``.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -148,17 +149,17 @@ class Expert:
         if not isinstance(bare, MetaWorldEnv):
             raise BenchmarkError(f"{bare} is no MetaWorld task; it has another expert")
         self._env = bare
-        policies = benchmark("metaworld.policies", "metaworld").ENV_POLICY_MAP
+        policies = import_benchmark("metaworld.policies", "metaworld").ENV_POLICY_MAP
         self._policy = policies[bare.task]()
 
     def reset(self, seed: int = 0) -> None:
-        """Start a new episode: some experts remember."""
+        """Start a new episode, since some experts have a memory."""
         self._policy = type(self._policy)()
 
     def __call__(self, observation: object = None) -> NDArray[np.float32]:
-        """The action (4,), within -1 to 1; ``observation`` is not looked at."""
+        """Return the action (4,) in -1 to 1. ``observation`` is not used."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it asks for more than the bounds allow
+            warnings.simplefilter("ignore")  # the expert warns that its action exceeds the bounds
             action = self._policy.get_action(self._env.full_observation)
         within: NDArray[np.float32] = np.clip(action, -1, 1).astype(np.float32)
         return within

@@ -1,4 +1,4 @@
-"""Import what is an extra, or say what to install."""
+"""Import the optional package of a benchmark, or say how to install it."""
 
 import importlib
 import os
@@ -9,14 +9,18 @@ from actionprior.errors import UserError, missing_extra
 
 
 class BenchmarkError(UserError):
-    """A benchmark that is not installed, or is asked for what it does not have."""
+    """A benchmark is not installed, or lacks the requested task, suite or camera."""
 
 
-def benchmark(module: str, extra: str) -> Any:  # noqa: ANN401  they are untyped
-    """Import a benchmark's module, ready to draw without a display.
+def import_benchmark(module: str, extra: str) -> Any:  # noqa: ANN401  benchmarks are untyped
+    """Import a benchmark's module and prepare rendering without a display.
+
+    Args:
+        module: Module to import.
+        extra: Extra of this project that installs the module's package.
 
     Raises:
-        BenchmarkError: its package is not installed.
+        BenchmarkError: The package is not installed.
     """
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported

@@ -1,4 +1,4 @@
-"""The tasks that are registered: known without the packages that hold them."""
+"""Tasks of the benchmarks, listed here so that registering them imports no package."""
 
 METAWORLD_TASKS: dict[str, str] = {
     "assembly-v3": "pick up the wrench and put its ring over the peg",
@@ -52,7 +52,7 @@ METAWORLD_TASKS: dict[str, str] = {
     "window-close-v3": "close the window",
     "window-open-v3": "open the window",
 }
-"""MetaWorld's fifty, each in words of ours: the package has none."""
+"""MetaWorld's 50 tasks and an instruction of each, since the package has none."""
 
 LIBERO_SUITES = {
     "libero_spatial": 10,
@@ -61,10 +61,10 @@ LIBERO_SUITES = {
     "libero_10": 10,
     "libero_90": 90,
 }
-"""LIBERO's suites and their numbers of tasks."""
+"""LIBERO's suites and the number of tasks of each."""
 
 ALOHA_TASKS = {
     "transfer_cube": "pick up the cube with the right arm and hand it to the left arm",
     "insertion": "pick up the peg and the socket and put the peg into the socket",
 }
-"""gym-aloha's, in words of ours."""
+"""gym-aloha's tasks and an instruction of each."""

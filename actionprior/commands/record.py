@@ -15,7 +15,7 @@ from actionprior.recording.lerobot_writer import (
     check_recording,
     write_demonstrations,
 )
-from actionprior.recording.scripted import ScriptedTask, whole_body
+from actionprior.recording.scripted import ScriptedTask, environment_robot
 from actionprior.rollout import ObservationMap
 from actionprior.rollout.robot_env import find_spec, make_env
 
@@ -91,7 +91,7 @@ def record(
         for env_id in ids:
             made = make_env(find_spec(env_id), observation_map, max_steps, env_kwargs or {})
             stack.callback(made.close)
-            body = whole_body(made, env_id, observation_map, robot, control_hz, action_names)
+            body = environment_robot(made, env_id, observation_map, robot, control_hz, action_names)
             tasks.append(
                 ScriptedTask(
                     made,

@@ -1,4 +1,4 @@
-"""What LeRobot is told of a policy of ours: the LeRobot part of an exported ``config.json``."""
+"""LeRobot's configuration of an ActionPrior policy, a part of the exported ``config.json``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,32 +12,32 @@ from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 
 ANY_SIZE = (3, 224, 224)
-"""Of images: LeRobot wants a shape, and our trunks take every size."""
+"""Image shape in the configuration. LeRobot requires one, but the trunks accept every size."""
 
 
 @PreTrainedConfig.register_subclass("actionprior")
 @dataclass
 class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has no types
-    """A policy of ours among LeRobot's.
+    """LeRobot configuration of an ActionPrior policy.
 
     Attributes:
-        actionprior: our own description of the network (``networks/policy_folder.py``); empty: a
-            new policy is made for the dataset that it is trained on.
-        chunk_size: steps H of a chunk; an exported policy's is fixed.
-        n_action_steps: actions of a chunk before the next is planned; 0: as exported, else 8.
-        seed: of the flow noise of the first episode, the k-th has ``seed + k``; None: what torch
-            was seeded with, such as lerobot-eval's ``--seed``.
-        default_task: the instruction where LeRobot gives none.
-        state_feature_names: entries of LeRobot's state vectors, in their order.
-        action_feature_names: entries of LeRobot's action vectors, in their order.
-        compile_model: run trunk, fusion and decoder through ``torch.compile``; lerobot-rollout sets
-            it for ``--use_torch_compile``.
-        noise_repeats: draws of noise and flow time an observation and training step.
-        optimizer_lr: learning rate of AdamW.
-        optimizer_weight_decay: AdamW's.
+        actionprior: Description of the network (``checkpoints/folder.py``). If empty, a new policy
+            is created for the dataset that it is trained on.
+        chunk_size: Steps H of a chunk. Fixed for an exported policy.
+        n_action_steps: Actions executed of each chunk. 0 selects the exported value, or else 8.
+        seed: Seed of the first episode's flow noise. The k-th episode uses ``seed + k``. None
+            selects torch's seed, such as lerobot-eval's ``--seed``.
+        default_task: Instruction if LeRobot gives none.
+        state_feature_names: Names of the entries of LeRobot's state vectors, in order.
+        action_feature_names: Names of the entries of LeRobot's action vectors, in order.
+        compile_model: Run trunk, fusion and decoder through ``torch.compile``. lerobot-rollout
+            sets it for ``--use_torch_compile``.
+        noise_repeats: Draws of noise and flow time per observation and training step.
+        optimizer_lr: Learning rate of AdamW.
+        optimizer_weight_decay: Weight decay of AdamW.
     """
 
-    push_to_hub: bool = False  # LeRobot's own default publishes what was trained
+    push_to_hub: bool = False  # LeRobot's default would publish the trained policy
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {kind.value: NormalizationMode.IDENTITY for kind in FeatureType}
     )
@@ -55,19 +55,19 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
 
     @property
     def observation_delta_indices(self) -> None:
-        """None: the present alone; with a past, LeRobot would read every image of it, too."""
+        """None, only the current observation: LeRobot would also read all images of a past."""
 
     @property
     def action_delta_indices(self) -> list[int]:
-        """Steps of a chunk."""
+        """Indices of the steps of a chunk."""
         return list(range(self.chunk_size))
 
     @property
     def reward_delta_indices(self) -> None:
-        """None: no reward."""
+        """None, since no reward is used."""
 
     def get_optimizer_preset(self) -> AdamWConfig:
-        """AdamW, with gradients clipped to length 1."""
+        """Return AdamW's settings, with gradients clipped to norm 1."""
         return AdamWConfig(
             lr=self.optimizer_lr,
             betas=(0.9, 0.95),
@@ -76,35 +76,38 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
         )
 
     def get_scheduler_preset(self) -> LRSchedulerConfig | None:
-        """None: a constant rate."""
+        """Return None: the learning rate is constant."""
         return None
 
     def validate_features(self) -> None:
-        """Nothing: the policy names what it lacks."""
+        """Check nothing, since the policy itself reports missing features."""
 
     def describe_robot(
         self, robot: Embodiment, states: Sequence[str] = (), actions: Sequence[str] = ()
     ) -> None:
-        """Tell LeRobot what goes in and out.
+        """Set LeRobot's input and output features for a robot.
 
         Args:
-            robot: that the policy acts for.
-            states: entries of LeRobot's state vectors; none: the robot's, in its order.
-            actions: likewise of its action vectors.
+            robot: Robot that the policy acts for.
+            states: Names of the entries of LeRobot's state vectors. Empty selects the robot's
+                state features, in its order.
+            actions: Names of the entries of LeRobot's action vectors. Empty selects the robot's
+                action features, in its order.
 
         Raises:
-            UserError: a feature of the robot is not among them, or an action is not the robot's.
+            UserError: LeRobot's vectors lack a feature of the robot, or its actions include one
+                that the robot does not have.
         """
         states = list(states or robot.state_features)
         actions = list(actions or robot.action_features)
-        for what, ours, theirs in (
+        for what, needed, given in (
             ("state", robot.state_features, states),
             ("action", robot.action_features, actions),
         ):
-            if missing := [name for name in ours if name not in theirs]:
+            if missing := [name for name in needed if name not in given]:
                 raise UserError(
                     f"LeRobot's {what} vector lacks {missing} of robot {robot.name!r}; "
-                    f"it holds {theirs}"
+                    f"it holds {given}"
                 )
         if extra := sorted(set(actions) - set(robot.action_features)):
             raise UserError(

@@ -1,4 +1,4 @@
-"""A policy of ours behind LeRobot's interface.
+"""ActionPrior policies behind LeRobot's policy interface.
 
 Axes: B batch, H chunk steps, n_s and n_a entries of the robot's state and action vectors, n entries
 of LeRobot's vectors, A = 37 action slots, Z latent width, C cameras, Y rows, X columns.
@@ -42,22 +42,25 @@ Batch = dict[str, Any]
 
 
 class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has no types
-    """Acts, and learns, as LeRobot's policies do; each row of a batch is an episode of its own.
+    """LeRobot policy that acts and trains. Each row of a batch is a separate episode.
 
-    Actions and states are in the robot's own units, in the order of LeRobot's vectors; images are
-    float (B, 3, Y, X) in [0, 1]. ``select_action`` remembers the past; ``predict_action_chunk``,
-    which does not know what is executed, acts on the present alone. The flow noise is that of our
-    own rollouts: a function of the episode's seed and the number of the plan.
+    Actions and states are in the robot's own units and in the order of LeRobot's vectors. Images
+    are float (B, 3, Y, X) in [0, 1].
+
+    ``select_action`` remembers the past. ``predict_action_chunk`` does not know which actions are
+    executed, so it uses only the current observation. The flow noise is that of
+    ``actionprior.rollout``: it depends on the episode's seed and the number of the plan.
 
     Args:
-        config: of an exported folder, or of a policy to be trained.
-        dataset_stats: not used; see ``processor_actionprior``.
-        dataset_meta: of the dataset that it is trained on.
-        network: in place of the one that ``config`` describes.
+        config: Configuration of an exported folder, or of a policy to train.
+        dataset_stats: Ignored, see ``processor_actionprior``.
+        dataset_meta: Metadata of the dataset to train on.
+        network: Network that replaces the one described by ``config``.
 
     Raises:
-        PolicyError: steps that do not fit the chunk, or more than one robot and none named.
-        UserError: the dataset does not fit the robot.
+        PolicyError: The steps do not fit the chunk, or the policy knows several robots and none is
+            named.
+        UserError: The dataset does not fit the robot.
     """
 
     config_class = ActionPriorConfig
@@ -66,31 +69,31 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
     def __init__(
         self,
         config: ActionPriorConfig,
-        dataset_stats: Any = None,  # noqa: ANN401  # LeRobot's
-        dataset_meta: Any = None,  # noqa: ANN401  lerobot's
+        dataset_stats: Any = None,  # noqa: ANN401  # LeRobot has no types
+        dataset_meta: Any = None,  # noqa: ANN401  # LeRobot has no types
         network: PolicyNetwork | None = None,
     ) -> None:
         super().__init__(config)
         self.config: ActionPriorConfig = config
-        self.network = network or _described(config, dataset_meta)
-        told = config.actionprior
-        self._planner = Planner(self.network, told.get("embodiment", ""))
+        self.network = network or _build_or_create_network(config, dataset_meta)
+        exported = config.actionprior
+        self._planner = Planner(self.network, exported.get("embodiment", ""))
         robot, length = self._planner.robot, self.network.chunk_length
         if config.actionprior and config.chunk_size != length:
             raise PolicyError(f"chunk_size is {config.chunk_size}; the policy's is {length}")
         config.chunk_size = length
-        self.delay_steps: int = told.get("delay_steps", 0)
+        self.delay_steps: int = exported.get("delay_steps", 0)
         self.execute_steps: int = (
             config.n_action_steps
-            or told.get("execute_steps", 0)
+            or exported.get("execute_steps", 0)
             or min(DEFAULT_EXECUTE_STEPS, length - self.delay_steps)
         )
         check_execution(self.execute_steps, self.delay_steps, length)
         if config.compile_model:
             for part in (self.network.trunk, self.network.fusion, self.network.prior.decoder):
                 part.compile()
-        self._learns = dataset_meta is not None
-        if self._learns:
+        self._trains = dataset_meta is not None
+        if self._trains:
             config.describe_robot(robot, *dataset_names(dataset_meta.features, robot))
         elif not config.action_feature_names:
             config.describe_robot(robot)
@@ -106,8 +109,8 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
     def _save_pretrained(
         self, save_directory: Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        told = encode(self.config, PreTrainedConfig)
-        told[OURS] = {
+        description = encode(self.config, PreTrainedConfig)
+        description[OURS] = {
             "embodiment": self._planner.robot.name,
             "execute_steps": self.execute_steps,
             "delay_steps": self.delay_steps,
@@ -115,16 +118,16 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         weights = None
         if state_dict is not None:  # gathered from several processes
             weights = {k.removeprefix("network."): v for k, v in state_dict.items()}
-        write_folder(self.network, told, Path(save_directory), weights)
+        write_folder(self.network, description, Path(save_directory), weights)
 
     @classmethod
     def _load_as_safetensor(
         cls, model: "ActionPriorPolicy", model_file: str, map_location: str, strict: bool
     ) -> "ActionPriorPolicy":
-        """Strictly, whatever ``strict``: a policy with missing weights must not move a robot."""
+        """Load weights, always strictly: a policy with missing weights must not move a robot."""
         fill(model.network, load_weights(Path(model_file)), model_file)
-        if model._learns:
-            # LeRobot shows the present alone; what learns without a past must act without it.
+        if model._trains:
+            # LeRobot's batches hold no past. A policy trained without a past must act without it.
             model.network.history, model.network.history_mlp = "off", None
         else:
             model.network.trunk.merge()
@@ -133,36 +136,36 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
     # ---- acting ---------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Forget the past; episodes begin."""
+        """Forget the past and begin new episodes."""
         self._episodes += len(self._memories)
         self._memories = []
         self._queue = deque()
 
     def supports_rtc(self) -> bool:
-        """True: actions that are under way are kept in the next chunk."""
+        """Return True: the next chunk keeps actions that are already being executed."""
         return True
 
     @torch.no_grad()
     def select_action(self, batch: Batch) -> Tensor:
-        """The next actions (B, n) of B episodes, taken as executed.
+        """Return the next actions (B, n) of B episodes and remember them as executed.
 
         Raises:
-            PolicyError: a missing key, wrong shape, type or range, or NaN, naming the key; or
-                another number of episodes than since ``reset``.
+            PolicyError: A key is missing, or has a wrong shape, type, range or NaN, or the number
+                of episodes changed since ``reset``.
         """
-        sensed = self._sense(batch)
-        self._begin(len(sensed.tasks))
+        checked = self._check_batch(batch)
+        self._begin(len(checked.tasks))
         if len(self._queue) <= self.delay_steps:
             under_way = np.stack(self._queue, axis=1) if self._queue else None
-            chunk_BHa = self._plan(sensed, under_way)
+            chunk_BHa = self._plan(checked, under_way)
             steps = self.execute_steps + self.delay_steps
             self._queue = deque(chunk_BHa[:, :steps].swapaxes(0, 1))
         action_Ba = self._queue.popleft()
-        for memory, state, action in zip(self._memories, sensed.states, action_Ba, strict=True):
+        for memory, state, action in zip(self._memories, checked.states, action_Ba, strict=True):
             memory.pairs = [*memory.history, ExecutedStep(state, action)]
         return self._for_lerobot(action_Ba)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # LeRobot would compile what is around the network, too
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # LeRobot would compile the code around the network, too
     @torch.no_grad()
     def predict_action_chunk(
         self,
@@ -171,22 +174,22 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         prev_chunk_left_over: Tensor | None = None,
         execution_horizon: int | None = None,
     ) -> Tensor:
-        """The next chunks (B, H, n).
+        """Predict the next chunks (B, H, n).
 
         Args:
-            batch: what is seen.
-            inference_delay: steps that the robot makes while this is computed.
-            prev_chunk_left_over: (T, n) or (B, T, n), what is left of the chunk under way; the
-                first ``inference_delay`` of these actions begin the new chunk.
-            execution_horizon: LeRobot's; we follow on at once.
+            batch: Observations of B episodes.
+            inference_delay: Steps that the robot executes during this prediction.
+            prev_chunk_left_over: Remaining actions (T, n) or (B, T, n) of the current chunk. The
+                first ``inference_delay`` of them begin the new chunk.
+            execution_horizon: Ignored. The new chunk continues the current one exactly.
 
         Raises:
-            PolicyError: as ``select_action``.
+            PolicyError: The batch is not valid, see ``select_action``.
         """
-        sensed = self._sense(batch)
-        self._begin(len(sensed.tasks))
+        checked = self._check_batch(batch)
+        self._begin(len(checked.tasks))
         return self._for_lerobot(
-            self._plan(sensed, self._under_way(prev_chunk_left_over, inference_delay))
+            self._plan(checked, self._under_way(prev_chunk_left_over, inference_delay))
         )
 
     def _begin(self, count: int) -> None:
@@ -200,19 +203,19 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
                 f"the batch is of {count} episodes, expected {len(self._memories)} until reset()"
             )
 
-    def _plan(self, sensed: "_CheckedBatch", under_way: FloatArray | None) -> FloatArray:
+    def _plan(self, checked: "_CheckedBatch", under_way: FloatArray | None) -> FloatArray:
         self.network.prior.normalizer.require_fitted()
         self._planner.device = self._device
-        for memory, task in zip(self._memories, sensed.tasks, strict=True):
+        for memory, task in zip(self._memories, checked.tasks, strict=True):
             memory.instruction = task
         committed = None if under_way is None else list(under_way)
-        question = self._planner.request(self._memories, sensed.states, sensed.images, committed)
-        chunk = self._planner.predict(question)
+        request = self._planner.request(self._memories, checked.states, checked.images, committed)
+        chunk = self._planner.predict(request)
         require_finite(chunk, self._planner.robot, "the policy's chunk")
         return chunk
 
     def _under_way(self, left_over: Tensor | None, delay: int) -> FloatArray | None:
-        """(B, d, n_a) in the robot's order."""
+        """Return the actions (B, d, n_a) that are being executed, in the robot's order."""
         if left_over is None:
             return None
         left = left_over.detach().float().cpu().numpy()[..., self._actions]
@@ -228,13 +231,13 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         ordered[..., self._actions] = action
         return torch.from_numpy(ordered)
 
-    # ---- seeing ---------------------------------------------------------------------------
+    # ---- observations -----------------------------------------------------------------------
 
     @property
     def _device(self) -> torch.device:
         return self.network.prior.dataset_EPW.device
 
-    def _sense(self, batch: Batch) -> "_CheckedBatch":
+    def _check_batch(self, batch: Batch) -> "_CheckedBatch":
         robot = self._planner.robot
         wanted = [*([robot.state_key] if robot.state else []), *robot.cameras]
         if missing := [key for key in wanted if key not in batch]:
@@ -261,62 +264,64 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             )
             for k in range(count)
         ]
-        seen = [row.images for row in rows if row.images is not None]
+        pictures = [row.images for row in rows if row.images is not None]
         return _CheckedBatch(
             np.stack([row.state for row in rows]),
-            np.stack(seen) if seen else None,
+            np.stack(pictures) if pictures else None,
             [row.task for row in rows],
         )
 
-    # ---- learning -------------------------------------------------------------------------
+    # ---- training -------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """L_pred = ‖D(x_r, r, z′) - v‖² of recorded chunks, without a past (``vla.py``).
+        """Compute L_pred = ‖D(x_r, r, z′) - v‖² of recorded chunks, without a past (``vla.py``).
 
         Args:
-            batch: observations, ``action`` (B, H, n) and, bool (B, H), ``action_is_pad``.
+            batch: Observations, ``action`` (B, H, n) and optionally ``action_is_pad``, bool (B, H).
 
         Returns:
-            the loss, and it again for the log.
+            The loss, and its value for the log.
 
         Raises:
-            PolicyError: as ``select_action``; or chunks of another length.
+            PolicyError: The batch is not valid (see ``select_action``), or the chunks have another
+                length.
         """
-        n, sensed = self.network, self._sense(batch)
-        memories = [Memory(0, n.history_length, task) for task in sensed.tasks]
-        where = self._planner.robot, self._planner.index, self._device
-        seen = observe(memories, sensed.states, sensed.images, *where)
-        future = n.to_prior_rows(self._future(batch, seen))
+        network, checked = self.network, self._check_batch(batch)
+        memories = [Memory(0, network.history_length, task) for task in checked.tasks]
+        robot, index = self._planner.robot, self._planner.index
+        observation = observe(memories, checked.states, checked.images, robot, index, self._device)
+        future = network.to_prior_rows(self._future(batch, observation))
         count = self.config.noise_repeats * len(memories)
         r_B = sample_time(count).to(self._device)
-        noise_BHA = torch.randn(count, n.chunk_length, ACTION_WIDTH, device=self._device)
+        noise_BHA = torch.randn(count, network.chunk_length, ACTION_WIDTH, device=self._device)
         known_B = None
-        if n.prefix_steps:
-            known_B = torch.randint(n.prefix_steps + 1, (count,), device=self._device)
-        loss = n.prior.flow_loss(n.latent(seen), future, noise_BHA, r_B, known_B)
+        if network.prefix_steps:
+            known_B = torch.randint(network.prefix_steps + 1, (count,), device=self._device)
+        latent = network.latent(observation)
+        loss = network.prior.flow_loss(latent, future, noise_BHA, r_B, known_B)
         return loss, {"loss_pred": loss.item()}
 
-    def _future(self, batch: Batch, seen: Observation) -> TrajectoryBatch:
+    def _future(self, batch: Batch, observation: Observation) -> TrajectoryBatch:
         action = batch[ACTION].detach().float().cpu().numpy()
-        expected = (len(seen.task), self.network.chunk_length, len(self._actions))
+        expected = (len(observation.task), self.network.chunk_length, len(self._actions))
         if action.shape != expected:
             raise PolicyError(f"{ACTION!r} has shape {action.shape}, expected {expected}")
         unified_BHA = self._planner.robot.action_to_unified(action[..., self._actions])
         inside_BH = torch.ones(expected[:2], dtype=torch.bool, device=self._device)
         if "action_is_pad" in batch:
             inside_BH = ~batch["action_is_pad"].to(self._device)
-        state_BHS = seen.state_BS.new_zeros(*expected[:2], STATE_WIDTH)
-        state_BHS[:, 0] = seen.state_BS  # no loss of ours looks at the later ones
+        state_BHS = observation.state_BS.new_zeros(*expected[:2], STATE_WIDTH)
+        state_BHS[:, 0] = observation.state_BS  # no loss uses the later states
         return TrajectoryBatch(
             torch.from_numpy(unified_BHA).to(self._device),
             state_BHS,
-            seen.reference_BA,
+            observation.reference_BA,
             inside_BH,
-            seen.embodiment_B,
+            observation.embodiment_B,
         )
 
     def get_optim_params(self) -> list[dict[str, Any]]:
-        """Parameters; the trunk's learn at rates of their own."""
+        """Return the parameter groups. The trunk's groups have their own learning rates."""
         groups: list[dict[str, Any]] = []
         known: set[int] = set()
         for parameters, factor in self.network.trunk.parameter_groups():
@@ -328,14 +333,15 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
 
 
 class _CheckedBatch(NamedTuple):
-    """A checked batch of observations."""
+    """Batch of observations that passed ``_check_batch``."""
 
     states: FloatArray  # (B, n_s)
     images: Images | None  # (B, C, Y, X, 3)
     tasks: list[str]
 
 
-def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401  lerobot's
+def _build_or_create_network(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401  # LeRobot has no types
+    """Build the network that ``config`` describes, or create a new one for a dataset."""
     if config.actionprior:
         check_format(config.actionprior, "config.json")
         check_digest(config.actionprior, "config.json")
@@ -346,7 +352,7 @@ def _described(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  
 
 
 def _pixels(image: Tensor, key: str) -> Images:
-    """(B, 3, Y, X) in [0, 1] → uint8 (B, Y, X, 3); exactly, for what was uint8 once."""
+    """Convert images (B, 3, Y, X) in [0, 1] to uint8 (B, Y, X, 3). Exact if they were uint8."""
     if image.ndim != 4 or image.shape[1] != 3:
         raise PolicyError(f"{key!r} has shape {tuple(image.shape)}, expected (rows, 3, Y, X)")
     if image.dtype != torch.uint8:

@@ -1,10 +1,11 @@
-"""LeRobot's steps around a policy of ours: they rename, batch and move, and normalise nothing.
+"""LeRobot's processing steps around an ActionPrior policy: rename, batch and move, no normalising.
 
-Our normalisation is a part of the network: actions are learnt relative to the chunk's first state,
-with statistics for each of its steps, which no step of LeRobot's can hold. It lies in
-``model.safetensors``; ``statistics.json`` of an exported folder shows it. The pipelines have
-LeRobot's normalising steps all the same, for its tools set them by name; all of them are
-``IDENTITY``, and the policy gives and takes the robot's own units.
+Normalisation is a part of the network. Actions are learnt relative to the chunk's first state,
+with statistics of each chunk step, which LeRobot's steps cannot hold. The statistics are in
+``model.safetensors``, and ``statistics.json`` of an exported folder shows them.
+
+The pipelines contain LeRobot's normalising steps nevertheless, since its tools set them by name.
+All of them are ``IDENTITY``, and the policy's inputs and outputs are in the robot's own units.
 """
 
 from typing import Any
@@ -26,5 +27,5 @@ def make_actionprior_pre_post_processors(
     PolicyProcessorPipeline[dict[str, Any], dict[str, Any]],
     PolicyProcessorPipeline[PolicyAction, PolicyAction],
 ]:
-    """Steps before and after the policy; ``dataset_stats`` are kept in their files, unused."""
+    """Return the steps before and after the policy. They store ``dataset_stats`` without use."""
     return make_default_pre_post_processors(config, dataset_stats)  # type: ignore[no-any-return]  # lerobot is untyped

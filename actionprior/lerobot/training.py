@@ -1,4 +1,4 @@
-"""What a policy learns from when LeRobot trains it: the dataset's robot and its statistics."""
+"""Create a policy that LeRobot trains, from the dataset's robot and its statistics."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,18 +11,22 @@ from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks import SmallTrunk
 
 
-class Names(NamedTuple):
-    """Entries of a dataset's vectors, in their order."""
+class VectorNames(NamedTuple):
+    """Names of the entries of a dataset's state and action vectors, in order."""
 
     states: Sequence[str]
     actions: Sequence[str]
 
 
-def dataset_names(features: dict[str, Any], robot: Embodiment) -> Names:
-    """The entries of the vectors that LeRobot reads for a robot from a dataset.
+def dataset_names(features: dict[str, Any], robot: Embodiment) -> VectorNames:
+    """Return the names of the entries of a robot's vectors in a LeRobot dataset.
+
+    Args:
+        features: The dataset's ``features``.
+        robot: Robot whose state and action vectors are looked up.
 
     Raises:
-        UserError: the dataset has no such vector.
+        UserError: The dataset has no such vector.
     """
     from data_modules.lerobot.source import feature_names
 
@@ -30,21 +34,21 @@ def dataset_names(features: dict[str, Any], robot: Embodiment) -> Names:
     if missing := [key for key in wanted if key not in features]:
         raise UserError(f"the dataset has no {missing} of robot {robot.name!r}: {sorted(features)}")
     states = feature_names(features[robot.state_key]) if robot.state else []
-    return Names(states, feature_names(features[robot.action_key]))
+    return VectorNames(states, feature_names(features[robot.action_key]))
 
 
 def new_network(root: str, chunk_length: int) -> PolicyNetwork:
-    """A small policy with fresh weights for a dataset's robot, which its names describe.
+    """Create a small policy with new weights for the robot that a dataset's feature names describe.
 
-    Its statistics are fitted on the dataset's own windows, as in Stage 1: LeRobot's statistics
-    are of single frames and tell nothing of actions relative to a chunk's first state.
+    Its statistics are fitted on the dataset's windows, as in Stage 1. LeRobot's statistics are of
+    single frames, so they cannot describe actions relative to a chunk's first state.
 
     Args:
-        root: folder of the dataset.
-        chunk_length: H.
+        root: Folder of the dataset.
+        chunk_length: Steps H of a chunk.
 
     Raises:
-        UserError: the names do not tell where the features go, or the data are damaged.
+        UserError: The feature names do not determine the slots, or the data are damaged.
     """
     from data_modules.lerobot.columns import LeRobotEmbodiment
     from data_modules.lerobot.description import describe
@@ -54,8 +58,8 @@ def new_network(root: str, chunk_length: int) -> PolicyNetwork:
     data = LeRobotTrajectories([recorded], chunk_length, history_length=chunk_length)
     data.prepare_data()
     data.setup("fit")
-    ours = {f.name for f in fields(Embodiment)}
-    robot = Embodiment.from_dict({k: v for k, v in vars(recorded).items() if k in ours})
+    known = {f.name for f in fields(Embodiment)}
+    robot = Embodiment.from_dict({k: v for k, v in vars(recorded).items() if k in known})
     sizes = PriorArchitecture(chunk_length, chunk_length, decoder_sees_state=True)
     prior = MotionPrior([robot], sizes)
     prior.normalizer.fit(data.statistics_sample())

@@ -1,1 +1,1 @@
-"""Demonstrations of scripted experts, written as LeRobot datasets."""
+"""Record demonstrations of scripted experts as LeRobot datasets."""

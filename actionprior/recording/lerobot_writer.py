@@ -1,7 +1,7 @@
-"""Write scripted demonstrations as a LeRobot v3 dataset, with lerobot itself.
+"""Write scripted demonstrations as a LeRobot v3 dataset, with lerobot's own writer.
 
-A recording appears whole or not at all: it grows in a hidden folder beside its destination and is
-renamed into place when lerobot has closed it.
+A recording is atomic. It is written to a hidden folder beside its destination, which is renamed
+when lerobot has closed the dataset.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from actionprior.files.folders import atomic_folder
 
 SEEDS_PER_RECORDING = 1_000_000
 BLOCKS = 900
-"""Of reset seeds: evaluation begins where they end (``actionprior.rollout.DEFAULT_SEED``)."""
+"""Blocks of reset seeds. Evaluation uses later seeds (``actionprior.rollout.DEFAULT_SEED``)."""
 
 _log = logging.getLogger(__name__)
 
 
 class RecordedFrame(NamedTuple):
-    """One step: the observation and the action that was chosen on it.
+    """One step of a demonstration: an observation and the action that the expert chose.
 
     Attributes:
-        state: (n_s,).
-        images: camera key → (Y, X, 3).
-        action: (n_a,).
+        state: State vector (n_s,).
+        images: Image (Y, X, 3) of each camera key.
+        action: Action vector (n_a,).
     """
 
     state: NDArray[np.float32]
@@ -43,18 +43,19 @@ class RecordedFrame(NamedTuple):
 
 
 class Demonstration(NamedTuple):
-    """One episode that succeeded, and its task in words."""
+    """A successful episode, and its task in words."""
 
     instruction: str
     frames: list[RecordedFrame]
 
 
 class TaskToRecord(NamedTuple):
-    """One of the tasks that are recorded.
+    """A task and its expert.
 
     Attributes:
-        name: for messages.
-        demonstrate: the expert's episode from a reset seed, or None where it fails.
+        name: Name of the task in messages.
+        demonstrate: Function that runs the expert's episode of a reset seed. It returns None if
+            the expert fails.
     """
 
     name: str
@@ -62,14 +63,14 @@ class TaskToRecord(NamedTuple):
 
 
 class DatasetFeatures(NamedTuple):
-    """What the dataset holds of each frame.
+    """Features of a dataset's frames.
 
     Attributes:
-        robot: its name.
-        fps: frames a second, a whole number (lerobot knows no other).
-        state: names of the entries of ``observation.state``.
-        action: names of the entries of ``action``.
-        images: camera key → (Y, X, 3).
+        robot: Name of the robot.
+        fps: Frames per second, an integer since lerobot supports no other.
+        state: Names of the entries of ``observation.state``.
+        action: Names of the entries of ``action``.
+        images: Shape (Y, X, 3) of each camera key.
     """
 
     robot: str
@@ -80,14 +81,14 @@ class DatasetFeatures(NamedTuple):
 
 
 class RecordingSummary(NamedTuple):
-    """What was recorded.
+    """Summary of a finished recording.
 
     Attributes:
-        root: the dataset's folder.
-        episodes: episodes in it.
-        frames: frames in it.
-        discarded: expert episodes that failed and were drawn again with the next seed.
-        next_seed: first reset seed that the recording did not use.
+        root: Folder of the dataset.
+        episodes: Number of episodes.
+        frames: Number of frames.
+        discarded: Number of failed expert episodes, which were repeated with the next seed.
+        next_seed: First reset seed that the recording did not use.
     """
 
     root: Path
@@ -98,16 +99,17 @@ class RecordingSummary(NamedTuple):
 
 
 def check_recording(root: Path, episodes_per_task: int, seed: int, overwrite: bool) -> None:
-    """Refuse what ``write_demonstrations`` would, before environments are made.
+    """Check the arguments of a recording before environments are created.
 
     Raises:
-        UserError: something stands at ``root`` and ``overwrite`` is False, or a number is out of
-            range.
+        UserError: ``root`` exists and ``overwrite`` is False, or a number is out of range.
     """
     if episodes_per_task < 1:
         raise UserError(f"episodes_per_task is {episodes_per_task}; it must be at least 1")
     if not 0 <= seed < BLOCKS:
-        raise UserError(f"seed is {seed}; it must be 0 to {BLOCKS - 1}: evaluation owns the rest")
+        raise UserError(
+            f"seed is {seed}; it must be 0 to {BLOCKS - 1}, since evaluation uses the others"
+        )
     if root.exists() and not overwrite:
         raise UserError(f"{root} exists already; remove it or pass overwrite=True")
 
@@ -122,65 +124,81 @@ def write_demonstrations(
     use_videos: bool = False,
     progress: bool = True,
 ) -> RecordingSummary:
-    """Record episodes of one robot's tasks into one LeRobot dataset; what stood there is replaced.
+    """Record episodes of one robot's tasks into one LeRobot dataset. Replace an existing one.
 
     Frame ``t`` holds the observation at ``t`` and the action taken on it. Images are lossless PNG
-    inside parquet, or AV1 video. Tasks alternate, so that any stretch of episodes holds all of
-    them. Reset seeds run from ``seed * 1_000_000``, each used once for all tasks together.
+    inside parquet, or AV1 video. Tasks alternate, so that consecutive episodes cover all of them.
+    Reset seeds start at ``seed * 1_000_000``. Each is used once, for one of the tasks.
 
     Args:
-        tasks: at least one.
-        features: what a frame holds.
-        root: the dataset's folder.
-        episodes_per_task: episodes kept of each task.
-        seed: which block of a million reset seeds to use, 0 to 899.
-        use_videos: store video instead of images; slower to write and to read at small sizes.
-        progress: show a progress bar.
+        tasks: Tasks to record, at least one.
+        features: Features of the frames.
+        root: Folder of the dataset.
+        episodes_per_task: Number of successful episodes of each task.
+        seed: Block of a million reset seeds to use, 0 to 899.
+        use_videos: Store video instead of images. It is slower to write and to read at small
+            sizes.
+        progress: Show a progress bar.
 
     Raises:
-        UserError: an expert fails more often than it succeeds.
+        UserError: An expert fails more often than it succeeds.
     """
     check_recording(root, episodes_per_task, seed, overwrite=True)
     with atomic_folder(root) as building, _quiet_datasets():
         dataset = _create(features, root.name, building, use_videos)
-        next_seed = first_seed = seed * SEEDS_PER_RECORDING
         frame_count = 0
-        failed = [0] * len(tasks)
         total = episodes_per_task * len(tasks)
+        source = _Demonstrations(tasks, seed * SEEDS_PER_RECORDING)
         tqdm: Any = importlib.import_module("tqdm").tqdm
-        hidden = not progress or None  # None hides the bar where there is no terminal
+        hidden = not progress or None  # None hides the bar if there is no terminal
         with tqdm(total=total, desc="recording", unit="episode", disable=hidden) as bar:
             for episode in range(total):
-                turn, which = divmod(episode, len(tasks))
-                found = None
-                while found is None:
-                    if next_seed - first_seed >= SEEDS_PER_RECORDING:
-                        raise UserError(f"all {SEEDS_PER_RECORDING} seeds of this block are used")
-                    found = tasks[which].demonstrate(next_seed)
-                    next_seed += 1
-                    failed[which] += found is None
-                    if failed[which] > 20 + turn:
-                        raise UserError(
-                            f"the expert of {tasks[which].name} keeps failing "
-                            f"({failed[which]} of {turn + failed[which]} episodes)"
-                        )
+                found = source.draw(episode)
                 for frame in found.frames:
                     dataset.add_frame(_row(frame, found.instruction))
-                with scheduled_as_before():
+                with restored_scheduling():
                     dataset.save_episode()
                 frame_count += len(found.frames)
                 bar.update()
-        with scheduled_as_before():
+        with restored_scheduling():
             dataset.finalize()
-        # lerobot leaves the folder that images were staged in.
+        # lerobot leaves the empty folder of temporary images.
         shutil.rmtree(building / "images", ignore_errors=True)
-    discarded = sum(failed)
+    discarded = sum(source.failed)
     _log.info("recorded %d episodes (%d discarded) at %s", total, discarded, root)
-    return RecordingSummary(root, total, frame_count, discarded, next_seed)
+    return RecordingSummary(root, total, frame_count, discarded, source.next_seed)
+
+
+class _Demonstrations:
+    """Draws successful demonstrations of alternating tasks from one block of reset seeds."""
+
+    def __init__(self, tasks: Sequence[TaskToRecord], first_seed: int) -> None:
+        self._tasks = tasks
+        self._stop = first_seed + SEEDS_PER_RECORDING
+        self.next_seed = first_seed
+        self.failed = [0] * len(tasks)
+
+    def draw(self, episode: int) -> Demonstration:
+        """Try seeds until the expert of the episode's task succeeds."""
+        turn, which = divmod(episode, len(self._tasks))
+        task = self._tasks[which]
+        while True:
+            if self.next_seed >= self._stop:
+                raise UserError(f"all {SEEDS_PER_RECORDING} seeds of this block are used")
+            found = task.demonstrate(self.next_seed)
+            self.next_seed += 1
+            if found is not None:
+                return found
+            self.failed[which] += 1
+            if self.failed[which] > 20 + turn:
+                raise UserError(
+                    f"the expert of {task.name} keeps failing "
+                    f"({self.failed[which]} of {turn + self.failed[which]} episodes)"
+                )
 
 
 def _create(features: DatasetFeatures, name: str, folder: Path, use_videos: bool) -> Any:  # noqa: ANN401  lerobot is untyped
-    # Imported here: lerobot takes ten CPU-seconds to import.
+    # Imported here, since it takes ten CPU-seconds.
     dataset_class: Any = importlib.import_module("lerobot.datasets").LeRobotDataset
     columns: dict[str, dict[str, Any]] = {
         "observation.state": _vector(features.state),
@@ -199,7 +217,7 @@ def _create(features: DatasetFeatures, name: str, folder: Path, use_videos: bool
         root=folder,
         robot_type=features.robot,
         use_videos=use_videos,
-        video_backend="pyav",  # without it, lerobot warns at length where FFmpeg is missing
+        video_backend="pyav",  # without it, lerobot warns at length if FFmpeg is missing
         metadata_buffer_size=100,
     )
 
@@ -214,11 +232,11 @@ def _row(frame: RecordedFrame, instruction: str) -> dict[str, Any]:
 
 
 @contextmanager
-def scheduled_as_before() -> Iterator[None]:
-    """Undo what lerobot's AV1 encoder (SVT-AV1) does to a thread that opens it as root.
+def restored_scheduling() -> Iterator[None]:
+    """Context manager: restore the thread's scheduling policy on exit.
 
-    It makes it a real-time one (``SCHED_FIFO``, 99): whatever the process does from then on, no
-    other gets a core as long as it computes.
+    lerobot's AV1 encoder (SVT-AV1) gives a thread of root real-time priority (``SCHED_FIFO``, 99).
+    As long as such a thread computes, no other process gets its core.
     """
     if not hasattr(os, "sched_getscheduler"):  # not Linux
         yield
@@ -232,7 +250,7 @@ def scheduled_as_before() -> Iterator[None]:
 
 @contextmanager
 def _quiet_datasets() -> Iterator[None]:
-    """Hide the bar that the ``datasets`` library shows for every episode."""
+    """Context manager: hide the progress bar of the ``datasets`` library for every episode."""
     datasets = importlib.import_module("datasets")
     if datasets.are_progress_bars_disabled():
         yield

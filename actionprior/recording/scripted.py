@@ -1,4 +1,4 @@
-"""A scripted expert in any Gymnasium environment, as a task to record."""
+"""Record a scripted expert in any Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gymnasium.spaces import Box
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import DatasetFeatures, Demonstration, RecordedFrame
-from actionprior.rollout import ObservationMap, RolloutError
-from actionprior.rollout.compatibility import find_space
+from actionprior.rollout import ObservationMap
+from actionprior.rollout.compatibility import find_space, missing_success
 from actionprior.rollout.robot_env import RobotEnv, RobotObservation
 
 Environment = gymnasium.Env[Any, Any]
 
 
 class RecordedRobot(NamedTuple):
-    """What is recorded of an environment: a ``RobotInterface``."""
+    """Robot whose features a recording holds, a ``RobotInterface``."""
 
     name: str
     control_hz: float
@@ -29,7 +29,7 @@ class RecordedRobot(NamedTuple):
     cameras: list[str]
 
 
-def whole_body(
+def environment_robot(
     env: Environment,
     env_id: str,
     observation_map: ObservationMap,
@@ -37,19 +37,20 @@ def whole_body(
     control_hz: float | None = None,
     action_names: list[str] | None = None,
 ) -> RecordedRobot:
-    """All that an environment's vectors hold, under its own names where it has any.
+    """Describe all entries of an environment's state and action vectors as a robot.
 
     Args:
-        env: the environment.
-        env_id: its name, for messages.
-        observation_map: where state and cameras are.
-        robot: in place of the environment's ``robot_name``.
-        control_hz: in place of its ``control_hz``, or else its ``render_fps``: by Gymnasium's
-            convention a film of it runs at the rate of its steps.
-        action_names: in place of its ``action_names``; without any, ``action_0`` and so on.
+        env: Environment to describe.
+        env_id: Name of the environment in messages.
+        observation_map: Map to the state and the images in the environment's observation.
+        robot: Name that replaces the environment's ``robot_name``.
+        control_hz: Rate that replaces the environment's ``control_hz``, or else its
+            ``render_fps``, which by Gymnasium's convention is the rate of its steps.
+        action_names: Names that replace the environment's ``action_names``. Without any, actions
+            are named ``action_0``, ``action_1``, …
 
     Raises:
-        UserError: its rate is unknown or no whole number, or its action is no vector.
+        UserError: The rate is unknown or no whole number, or the action is no vector.
     """
     bare = env.unwrapped
     rate = control_hz or getattr(bare, "control_hz", bare.metadata.get("render_fps"))
@@ -79,24 +80,25 @@ def whole_body(
 
 
 class ScriptedTask:
-    """An expert's episodes in an environment.
+    """Episodes of a scripted expert in an environment.
 
     Args:
-        env: the environment, made for this; ``close`` closes it.
-        env_id: its name, for messages.
-        make_expert: called with the environment, gives an expert. Called with the environment's
-            own observation, that answers an action; its ``reset(seed)``, if it has one, is called
-            after each of the environment's.
-        body: what is recorded.
-        observation_map: where it is found.
-        success_key: key of ``info``; None: ``is_success``, else ``success``.
-        settle_steps: steps recorded after the first success, where the environment goes on.
-        noise: standard deviation of white noise on the executed action, in units of half its
-            range. Recorded is the action that the expert chose, as in DART (arXiv 1703.09327), so
-            that demonstrations show the way back.
+        env: Environment, which ``close`` closes.
+        env_id: Name of the environment in messages.
+        make_expert: Function from the environment to an expert. The expert is called with the
+            environment's own observation and returns an action. If it has a ``reset(seed)``, that
+            is called after each reset of the environment.
+        robot: Robot whose features are recorded.
+        observation_map: Map from the robot's features to the environment's observation.
+        success_key: Key of ``info`` that reports success. None selects ``is_success``, or else
+            ``success``.
+        settle_steps: Steps to record after the first success, if the environment continues.
+        noise: Standard deviation of white noise on the executed action, in units of half its
+            range. The recording holds the action that the expert chose, as in DART (arXiv
+            1703.09327), so that demonstrations show how to recover.
 
     Raises:
-        UserError: environment, body and map do not fit, or there is no expert.
+        UserError: The environment does not fit the robot, or the expert is not callable.
     """
 
     def __init__(
@@ -104,15 +106,15 @@ class ScriptedTask:
         env: Environment,
         env_id: str,
         make_expert: Callable[[Environment], Any],
-        body: RecordedRobot,
+        robot: RecordedRobot,
         observation_map: ObservationMap,
         success_key: str | None = None,
         settle_steps: int = 0,
         noise: float = 0.0,
     ) -> None:
-        self._id, self._body, self._settle = env_id, body, settle_steps
-        self._seen = _LastSeen(env)
-        self._env = RobotEnv(self._seen, env_id, body, observation_map, success_key)
+        self._id, self._robot, self._settle = env_id, robot, settle_steps
+        self._raw_env = _LastObservation(env)
+        self._env = RobotEnv(self._raw_env, env_id, robot, observation_map, success_key)
         self._noise = noise * _half_range(self._env, env_id) if noise else None
         self._expert = make_expert(env)
         if not callable(self._expert):
@@ -123,23 +125,24 @@ class ScriptedTask:
 
     @property
     def features(self) -> DatasetFeatures:
-        """What each frame holds."""
-        body, space = self._body, self._env.observation_space
+        """Features of the recorded frames."""
+        robot, space = self._robot, self._env.observation_space
         assert isinstance(space, gymnasium.spaces.Dict)
-        shape = (space["images"].shape or ())[1:] if body.cameras else ()
+        shape = (space["images"].shape or ())[1:] if robot.cameras else ()
         return DatasetFeatures(
-            body.name,
-            round(body.control_hz),
-            body.state_features,
-            body.action_features,
-            dict.fromkeys(body.cameras, shape),
+            robot.name,
+            round(robot.control_hz),
+            robot.state_features,
+            robot.action_features,
+            dict.fromkeys(robot.cameras, shape),
         )
 
     def demonstrate(self, seed: int) -> Demonstration | None:
-        """The expert's episode from a reset seed, or None where it fails.
+        """Run the expert's episode of a reset seed. Return None if the expert fails.
 
         Raises:
-            UserError: the expert's answer does not fit, or the environment tells no success.
+            UserError: The expert's action does not fit, or the environment does not report
+                success.
         """
         observation, info = self._env.reset(seed=seed)
         rng = np.random.default_rng(seed)
@@ -149,7 +152,7 @@ class ScriptedTask:
         left: int | None = None
         over = False
         while not over:
-            action = self._ask(len(frames), seed)
+            action = self._expert_action(len(frames), seed)
             frames.append(self._frame(observation, action))
             if self._noise is not None:
                 drawn = rng.standard_normal(len(action)).astype(np.float32)
@@ -161,22 +164,18 @@ class ScriptedTask:
                 left = self._settle
             over = terminated or truncated or left == 0
         if "success" not in info:
-            raise RolloutError(
-                f"environment {self._id!r} does not tell success: its info at the end of an "
-                "episode has neither 'is_success' nor 'success' (nor the given key); pass "
-                "success_key"
-            )
+            raise missing_success(self._id)
         return None if left is None else Demonstration(info["instruction"], frames)
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
 
-    def _ask(self, step: int, seed: int) -> FloatArray:
-        """The expert's action (n_a,), inside of the bounds."""
+    def _expert_action(self, step: int, seed: int) -> FloatArray:
+        """Return the expert's action (n_a,), clipped to the bounds."""
         space = self._env.action_space
         assert isinstance(space, Box)
-        action = np.asarray(self._expert(self._seen.observation), dtype=np.float32)
+        action = np.asarray(self._expert(self._raw_env.observation), dtype=np.float32)
         if action.shape != space.shape or not np.isfinite(action).all():
             raise UserError(
                 f"the expert of {self._id!r} answered {action.tolist()} at step {step} of the "
@@ -185,12 +184,12 @@ class ScriptedTask:
         return np.clip(action, space.low, space.high)
 
     def _frame(self, observation: RobotObservation, action: FloatArray) -> RecordedFrame:
-        images = dict(zip(self._body.cameras, observation.get("images", ()), strict=True))
+        images = dict(zip(self._robot.cameras, observation.get("images", ()), strict=True))
         return RecordedFrame(observation["state"], images, action)
 
 
-class _LastSeen(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Keeps the environment's own observation, which the expert is shown."""
+class _LastObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Wrapper that keeps the environment's own observation for the expert."""
 
     observation: object = None
 
@@ -199,8 +198,8 @@ class _LastSeen(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.observation, info
 
     def step(self, action: Any) -> Any:  # noqa: ANN401  an environment's own
-        self.observation, *told = self.env.step(action)
-        return self.observation, *told
+        self.observation, *rest = self.env.step(action)
+        return self.observation, *rest
 
 
 def _numbered(kind: str, count: int) -> list[str]:
@@ -214,6 +213,6 @@ def _half_range(env: RobotEnv, env_id: str) -> FloatArray:
     if not np.isfinite(half).all():
         raise UserError(
             f"environment {env_id!r} has unbounded actions, {space}; noise is in units of half "
-            "their range: leave it 0"
+            "their range, so set it to 0"
         )
     return half

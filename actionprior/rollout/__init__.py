@@ -1,4 +1,4 @@
-"""Rollouts of a chunk policy in any Gymnasium environment, without Lightning."""
+"""Roll out a chunk policy in any Gymnasium environment, without Lightning."""
 
 from actionprior.chunk_planner import ChunkPolicy
 from actionprior.rollout.compatibility import RENDER, ObservationMap, RolloutError

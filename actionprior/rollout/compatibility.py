@@ -1,4 +1,4 @@
-"""Whether an environment fits a robot: rate, state, action and cameras, told in one sentence."""
+"""Check that an environment fits a robot: control rate, state, action and cameras."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from actionprior.errors import UserError
 from actionprior.rollout.results import Frame
 
 RENDER = "__render__"
-"""In ``ObservationMap.images``: the image is what ``env.render()`` returns."""
+"""Value in ``ObservationMap.images`` for images that ``env.render()`` returns."""
 
 Order = npt.NDArray[np.intp]
 
 
 class RolloutError(UserError):
-    """Environment, policy and embodiment do not fit; the message names the environment."""
+    """Environment, policy and embodiment do not fit. The message names the environment."""
 
 
 class RobotInterface(Protocol):
-    """What an environment is asked for; every ``Embodiment`` is one."""
+    """Properties of a robot that an environment must match. Every ``Embodiment`` has them."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the robot in messages."""
 
     @property
     def control_hz(self) -> float:
@@ -35,11 +35,11 @@ class RobotInterface(Protocol):
 
     @property
     def state_features(self) -> list[str]:
-        """Names of the state vector, n_s of them."""
+        """Names of the n_s entries of the state vector."""
 
     @property
     def action_features(self) -> list[str]:
-        """Names of the action vector, n_a of them."""
+        """Names of the n_a entries of the action vector."""
 
     @property
     def cameras(self) -> list[str]:
@@ -48,19 +48,20 @@ class RobotInterface(Protocol):
 
 @dataclass
 class ObservationMap:
-    """Where an environment's observation holds the embodiment's features.
+    """Map from an embodiment's features to entries of an environment's observation.
 
-    Keys of nested dictionaries are joined by ``/``, e.g. ``pixels/top``.
+    Join the keys of nested dictionaries by ``/``, such as ``pixels/top``.
 
     Attributes:
-        state: key of the state vector; empty: the observation itself is the vector; several keys:
-            their vectors, one after the other.
-        images: camera of the embodiment → key of its (Y, X, 3) uint8 image; ``__render__``: what
-            ``env.render()`` returns.
-        instruction: key of ``info`` that holds the task in words.
-        text: a fixed task in words, in place of that key.
-        state_names: names of the state's entries, of which the embodiment takes its own; by
-            default the environment's ``state_names``, else it must have the embodiment's.
+        state: Key of the state vector. Several keys are concatenated. Empty if the observation
+            itself is the vector.
+        images: Key of the (Y, X, 3) uint8 image of each camera of the embodiment. ``__render__``
+            stands for what ``env.render()`` returns.
+        instruction: Key of ``info`` that holds the task in words.
+        text: Fixed task in words, which replaces ``instruction``.
+        state_names: Names of the state's entries, from which the embodiment's features are
+            selected. By default the environment's ``state_names``. If it has none, its entries
+            must be the embodiment's.
     """
 
     state: str | list[str] = "state"
@@ -71,12 +72,15 @@ class ObservationMap:
 
     @property
     def state_keys(self) -> list[str]:
-        """The keys of ``state``."""
+        """Keys of ``state`` as a list."""
         return [self.state] if isinstance(self.state, str) else self.state
 
 
 class Compatibility(NamedTuple):
-    """The checks; every method raises a ``RolloutError`` that says what does not fit."""
+    """Checks of an environment against a robot.
+
+    Every method raises a ``RolloutError`` that says what does not fit.
+    """
 
     env: gymnasium.Env[Any, Any]
     env_id: str
@@ -84,7 +88,7 @@ class Compatibility(NamedTuple):
     observation_map: ObservationMap
 
     def check_rate(self) -> None:
-        """An environment that tells its ``control_hz`` must run at the robot's."""
+        """Check that an environment with a ``control_hz`` runs at the robot's rate."""
         rate = getattr(self.env.unwrapped, "control_hz", self.robot.control_hz)
         if rate != self.robot.control_hz:
             raise RolloutError(
@@ -93,7 +97,7 @@ class Compatibility(NamedTuple):
             )
 
     def state_order(self) -> Order:
-        """Entries (n_s,) of the environment's state that are the robot's features."""
+        """Return the indices (n_s,) of the robot's features in the environment's state."""
         keys = self.observation_map.state_keys
         spaces = [find_space(self.env.observation_space, key) for key in keys]
         if not keys or None in spaces:
@@ -114,7 +118,7 @@ class Compatibility(NamedTuple):
         return self._order("state", names, expected)
 
     def action_order(self) -> tuple[Order, Box]:
-        """Entries (n_a,) of the environment's action in the robot's order, and their bounds."""
+        """Return the indices (n_a,) of the robot's actions in the environment's, and the bounds."""
         space = self.env.action_space
         expected = self.robot.action_features
         if not isinstance(space, Box) or space.shape != (len(expected),):
@@ -129,7 +133,7 @@ class Compatibility(NamedTuple):
         return order, Box(low, high, dtype=np.float32)
 
     def image_space(self) -> Box:
-        """Space (C, Y, X, 3) of the robot's cameras; resets an environment that is rendered."""
+        """Return the space (C, Y, X, 3) of the cameras. Rendered environments are reset for it."""
         shapes = {camera: self._image_shape(camera) for camera in self.robot.cameras}
         if len(set(shapes.values())) > 1:
             raise RolloutError(
@@ -175,14 +179,14 @@ class Compatibility(NamedTuple):
 
 
 def find_entry(observation: Any, key: str) -> Any:  # noqa: ANN401  an environment's own types
-    """The entry of a nested observation under ``a/b``; everything under the empty key."""
+    """Return the entry of a nested observation at ``a/b``, or all of it for the empty key."""
     for part in key.split("/") if key else []:
         observation = observation[part]
     return observation
 
 
 def find_space(space: Space[Any], key: str) -> Space[Any] | None:
-    """The space of the entry under ``a/b``; None where there is none, or more than one."""
+    """Return the space of the entry at ``a/b``, or None if it is missing or a dictionary."""
     for part in key.split("/") if key else []:
         if not isinstance(space, Dict) or part not in space.spaces:
             return None
@@ -191,10 +195,10 @@ def find_space(space: Space[Any], key: str) -> Space[Any] | None:
 
 
 def render(env: gymnasium.Env[Any, Any], env_id: str) -> Frame:
-    """A copy of the environment's (Y, X, 3) picture.
+    """Render an environment and copy the (Y, X, 3) image.
 
     Raises:
-        RolloutError: it renders anything else.
+        RolloutError: The environment renders anything else.
     """
     frame = env.render()
     if not _is_image(frame):
@@ -204,6 +208,14 @@ def render(env: gymnasium.Env[Any, Any], env_id: str) -> Frame:
             "make it with render_mode='rgb_array' or film no episode"
         )
     return np.array(frame)
+
+
+def missing_success(env_id: str) -> RolloutError:
+    """Return the error about an environment whose info does not report success."""
+    return RolloutError(
+        f"environment {env_id!r} does not report success: its info at the end of an episode has "
+        "neither 'is_success' nor 'success' (nor the given key); pass success_key"
+    )
 
 
 def _keys(space: Space[Any]) -> str:

@@ -1,4 +1,4 @@
-"""An episode of a rollout while it runs."""
+"""State of one episode during a rollout."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,10 +12,15 @@ from actionprior.rollout.results import EpisodeResult, Frame, jerk
 
 @dataclass
 class RunningEpisode(Memory):
-    """One episode under way.
+    """An episode that is still running.
 
     Attributes:
-        queue: robot actions (n_a,) still to be executed.
+        success: What the environment's info said at the last step, None if it said nothing.
+        total_reward: Sum of rewards so far.
+        clipped: Number of action entries that were outside of the action space's bounds.
+        queue: Planned actions (n_a,) that are not executed yet.
+        latencies_s: Wall time of each planning call [s].
+        frames: Filmed images (Y, X, 3).
     """
 
     success: bool | None = None
@@ -26,7 +31,7 @@ class RunningEpisode(Memory):
     frames: list[Frame] = field(default_factory=list)
 
     def result(self, embodiment: Embodiment) -> EpisodeResult:
-        """The finished episode's result."""
+        """Summarise the finished episode."""
         action_TA = np.stack([pair.action for pair in self.pairs])
         return EpisodeResult(
             seed=self.seed,

@@ -1,4 +1,4 @@
-"""What a set of rollouts says: per episode, and summed up with its uncertainty."""
+"""Results of rollouts: per episode, and per environment with a confidence interval."""
 
 import math
 from dataclasses import dataclass, field
@@ -22,12 +22,12 @@ class Interval(NamedTuple):
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a success rate (Wilson, JASA 22, 1927).
+    """Compute Wilson's score interval of a success rate (Wilson, JASA 22, 1927).
 
     With rate p and normal quantile z: (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
 
     Raises:
-        ValueError: ``n`` < 1 or ``successes`` outside 0..n.
+        ValueError: ``n`` is below 1, or ``successes`` is not in 0..n.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"found {successes} successes of {n} episodes; expected 0 to n, n above 0")
@@ -40,20 +40,19 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
 
 
 def jerk(action_TA: FloatArray, embodiment: Embodiment) -> float:
-    """Roughness of the executed motion: mean of |p_{t+3} - 3 p_{t+2} + 3 p_{t+1} - p_t|.
+    """Measure the roughness of motion: the mean of |p_{t+3} - 3 p_{t+2} + 3 p_{t+1} - p_t|.
 
-    p_t are the commanded positions: the actions themselves for position groups, their running
-    sum for delta groups, rotation vectors from the first orientation for rotations; grippers are
-    left out. The mean is over t and all these features, in
-    their units (rad, m) per step³, seams between chunks included. Jerk in units per second³ is
-    this times ``control_hz``³.
+    p_t are the commanded positions: the actions of position groups, the running sums of delta
+    groups, and rotation vectors from the first orientation of rotation groups. Grippers are
+    excluded. The mean is over t and all these features, in their units (rad, m) per step³. It
+    includes the transitions between chunks. Multiply by ``control_hz``³ for units per second³.
 
     Args:
-        action_TA: (T, n_a) executed actions in ``embodiment.action_features`` order.
-        embodiment: says which features are positions, deltas and grippers.
+        action_TA: Executed actions (T, n_a) in ``embodiment.action_features`` order.
+        embodiment: Robot that executed them.
 
     Returns:
-        NaN when T < 4 or when the robot has nothing but grippers.
+        The jerk, or NaN if T < 4 or the robot has only grippers.
     """
     positions = []
     column = 0
@@ -73,19 +72,19 @@ def jerk(action_TA: FloatArray, embodiment: Embodiment) -> float:
 
 @dataclass
 class EpisodeResult:
-    """One episode.
+    """Result of one episode.
 
     Attributes:
-        seed: that the environment was reset with.
-        instruction: the task in words.
-        success: what the environment's info said at the last step.
-        episode_return: sum of rewards.
-        length: number of steps.
-        jerk: see ``jerk``; NaN for episodes shorter than four steps.
-        clipped_share: share of commanded action entries outside of the action space's bounds.
-        latencies_s: wall time of each re-planning call [s] (which may serve several episodes).
-        state_Ts: (length, n_s) states from which the actions were executed, in the robot's order.
-        frames: (Y, X, 3) images of reset and every step, for filmed episodes only.
+        seed: Reset seed of the environment.
+        instruction: Task in words.
+        success: Whether the environment's info reported success at the last step.
+        episode_return: Sum of rewards.
+        length: Number of steps.
+        jerk: Roughness of the motion (see ``jerk``), NaN for episodes of fewer than four steps.
+        clipped_share: Share of commanded action entries outside of the action space's bounds.
+        latencies_s: Wall time of each planning call [s], which may serve several episodes.
+        state_Ts: States (length, n_s) from which the actions were executed, in the robot's order.
+        frames: Images (Y, X, 3) of the reset and of every step, only for filmed episodes.
     """
 
     seed: int
@@ -119,7 +118,7 @@ class RolloutResult:
 
     @property
     def success_interval(self) -> Interval:
-        """Its 95 % Wilson interval."""
+        """95 % Wilson interval of the success rate."""
         return wilson_interval(self.successes, len(self.episodes))
 
     @property
@@ -134,13 +133,13 @@ class RolloutResult:
 
     @property
     def mean_jerk(self) -> float:
-        """Mean jerk of the episodes that have one, else NaN."""
+        """Mean jerk of the episodes in which it is defined, or NaN."""
         known = [e.jerk for e in self.episodes if not math.isnan(e.jerk)]
         return float(np.mean(known)) if known else math.nan
 
     @property
     def median_latency_s(self) -> float:
-        """Median wall time of a re-planning call [s]."""
+        """Median wall time of a planning call [s]."""
         return float(np.median([s for e in self.episodes for s in e.latencies_s]))
 
     @property
@@ -150,7 +149,7 @@ class RolloutResult:
         return float(np.average([e.clipped_share for e in self.episodes], weights=lengths))
 
     def metrics(self) -> dict[str, float]:
-        """What is logged under the environment's name; latency in milliseconds."""
+        """Return the metrics that are logged per environment. Latency is in milliseconds."""
         interval = self.success_interval
         return {
             "success_rate": self.success_rate,
@@ -164,7 +163,7 @@ class RolloutResult:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON file, without frames; an unknown jerk is None."""
+        """Convert to plain data for a JSON file, without frames. An undefined jerk is None."""
         episodes = [
             {
                 "seed": e.seed,

@@ -1,4 +1,4 @@
-"""Any Gymnasium environment as one robot: typed observations, actions in the robot's order."""
+"""Wrap any Gymnasium environment as one robot's: typed observations, actions in its order."""
 
 from typing import Any
 
@@ -24,30 +24,32 @@ RobotObservation = dict[str, npt.NDArray[Any]]
 
 
 class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Shows an environment as ``{"state": (n_s,), "images": (C, Y, X, 3)}``, typed and checked.
+    """Wrapper with observations ``{"state": (n_s,), "images": (C, Y, X, 3)}``, typed and checked.
 
-    State and actions are in the order of the embodiment's features. An environment whose
-    unwrapped object has ``state_names`` or ``action_names`` (or whose observation map has) is
-    matched by name, any other must use the embodiment's order. ``images`` is left out for a robot
-    without cameras.
+    State and actions are in the order of the embodiment's features. They are matched by name if
+    the unwrapped environment has ``state_names`` or ``action_names``, or the observation map has
+    ``state_names``. Any other environment must use the embodiment's order. A robot without cameras
+    has no ``images``.
 
-    ``info`` holds ``instruction``, ``success`` (if the environment tells) and, in filmed
+    ``info`` holds ``instruction``, ``success`` (if the environment reports it) and, in filmed
     episodes, ``frame``. ``reset(seed=None)`` parks the environment: until the next reset with a
     seed, steps cost nothing and return the last observation.
 
     Args:
-        env: the environment.
-        env_id: its name, for messages.
-        embodiment: the robot.
-        observation_map: where its features are found.
-        success_key: key of ``info``; None: ``is_success``, else ``success``.
-        filmed: seeds of the episodes to be filmed.
-        look_every: images that ``render()`` gives are drawn after reset and at each so many
-            steps, when a policy plans anew; in between, the last one is shown. An environment
-            that draws its own is told so, if its unwrapped object has a ``look_every``.
+        env: Environment to wrap.
+        env_id: Name of the environment in messages.
+        embodiment: Robot of the environment.
+        observation_map: Map from the robot's features to the environment's observation.
+        success_key: Key of ``info`` that reports success. None selects ``is_success``, or else
+            ``success``.
+        filmed: Seeds of the episodes to film.
+        look_every: Steps between two images of a policy that plans every so many steps.
+            ``render()`` is called after a reset and then at this interval. In between, the last
+            image is repeated. If the unwrapped environment has an attribute ``look_every``, it is
+            set to this value.
 
     Raises:
-        RolloutError: the spaces, the control rate or the cameras do not fit the embodiment.
+        RolloutError: The spaces, the control rate or the cameras do not fit the embodiment.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[RobotObservation, dict[str, Any]]:
-        """Start the episode of a seed, or park (``seed=None``)."""
+        """Start the episode of a seed, or park the environment (``seed=None``)."""
         self._parked = seed is None
         if seed is None:
             return self._last, {}
@@ -102,24 +104,24 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                     f"environment {self._id!r} shows {key} of shape {self._last[key].shape}, but "
                     f"its observation space says {space.shape}"
                 )
-        return self._last, self._tell(info)
+        return self._last, self._robot_info(info)
 
     def step(
         self, action: FloatArray
     ) -> tuple[RobotObservation, float, bool, bool, dict[str, Any]]:
-        """Step with an action (n_a,) in the embodiment's order."""
+        """Execute an action (n_a,) in the embodiment's order."""
         if self._parked:
             return self._last, 0.0, False, False, {}
         space = self.env.action_space
         assert isinstance(space, Box)
         vector = np.empty(space.shape, space.dtype)
         vector[self._action_order] = action
-        # Bounds in float64 may lie inside of their float32 roundings.
+        # Clip again: bounds in float64 may be tighter than their float32 roundings.
         vector = np.clip(vector, space.low, space.high)
         observation, reward, terminated, truncated, info = self.env.step(vector)
         self._steps += 1
         self._last = self._observe(observation)
-        return self._last, float(reward), bool(terminated), bool(truncated), self._tell(info)
+        return self._last, float(reward), bool(terminated), bool(truncated), self._robot_info(info)
 
     def _observe(self, observation: object) -> RobotObservation:
         parts = [find_entry(observation, key) for key in self._map.state_keys]
@@ -127,11 +129,11 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         typed: RobotObservation = {"state": state[self._state_order]}
         if self._robot.cameras:
             typed["images"] = np.stack(
-                [self._look(i, observation) for i in range(len(self._robot.cameras))]
+                [self._camera_image(i, observation) for i in range(len(self._robot.cameras))]
             )
         return typed
 
-    def _look(self, camera: int, observation: object) -> Frame:
+    def _camera_image(self, camera: int, observation: object) -> Frame:
         key = self._map.images[self._robot.cameras[camera]]
         if key != RENDER:
             image: Frame = find_entry(observation, key)
@@ -141,7 +143,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             return last
         return render(self.env, self._id)
 
-    def _tell(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _robot_info(self, info: dict[str, Any]) -> dict[str, Any]:
         if not self._map.text:
             self._instruction = info.get(self._map.instruction, self._instruction)
         if not self._instruction:
@@ -149,21 +151,21 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"environment {self._id!r} gives no instruction: info has keys {sorted(info)}, "
                 f"expected {self._map.instruction!r}; or set observation_map.text to a fixed one"
             )
-        told: dict[str, Any] = {"instruction": self._instruction}
+        robot_info: dict[str, Any] = {"instruction": self._instruction}
         for key in self._success_keys:
             if key in info:
-                told["success"] = bool(info[key])
+                robot_info["success"] = bool(info[key])
                 break
         if self._filming:
-            told["frame"] = render(self.env, self._id)
-        return told
+            robot_info["frame"] = render(self.env, self._id)
+        return robot_info
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """A registered environment's specification.
+    """Return the specification of a registered environment.
 
     Raises:
-        RolloutError: it is not registered.
+        RolloutError: The environment is not registered.
     """
     try:
         return gymnasium.spec(env_id)
@@ -181,16 +183,16 @@ def make_env(
     env_kwargs: dict[str, Any],
     filmed: bool = False,
 ) -> gymnasium.Env[Any, Any]:
-    """Make an environment; one that renders, where a film or an image of the map needs it.
+    """Make an environment. Enable rendering if a film or an image of the map needs it.
 
     Raises:
-        RolloutError: it cannot render.
+        RolloutError: The environment cannot render.
     """
     kwargs = dict(env_kwargs)
     renders = filmed or RENDER in observation_map.images.values()
     if renders:
         kwargs.setdefault("render_mode", "rgb_array")
-    # The passive checker warns of what RobotEnv refuses, and costs a check a step.
+    # Gymnasium's passive checker costs time at each step, and RobotEnv checks the same.
     env = gymnasium.make(spec, max_episode_steps=max_steps, disable_env_checker=True, **kwargs)
     if renders and env.render_mode != "rgb_array":
         env.close()
@@ -211,10 +213,10 @@ def make_robot_env(
     env_kwargs: dict[str, Any],
     look_every: int,
 ) -> RobotEnv:
-    """Make one environment of a vector.
+    """Make one environment of a vector environment.
 
     Raises:
-        RolloutError: see ``RobotEnv`` and ``make_env``.
+        RolloutError: The environment does not fit, see ``RobotEnv`` and ``make_env``.
     """
     env = make_env(spec, observation_map, max_steps, env_kwargs, bool(filmed))
     try:

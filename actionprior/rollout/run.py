@@ -1,6 +1,6 @@
-"""Roll a chunk policy out in a vector of environments.
+"""Roll out a chunk policy in a vector of environments.
 
-Axes: B environments that re-plan together, H chunk steps, A = 37 action slots.
+Axes: B environments that plan together, H chunk steps, A = 37 action slots.
 """
 
 import time
@@ -16,13 +16,13 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from actionprior.chunk_planner import ChunkPolicy, ExecutedStep, Images, Planner, check_execution
 from actionprior.embodiment import FloatArray
-from actionprior.rollout.compatibility import ObservationMap, RolloutError
+from actionprior.rollout.compatibility import ObservationMap, RolloutError, missing_success
 from actionprior.rollout.episode import RunningEpisode
 from actionprior.rollout.results import RolloutResult
 from actionprior.rollout.robot_env import RobotEnv, find_spec, make_robot_env
 
 DEFAULT_SEED = 900_000_000
-"""First seed of evaluation episodes; demonstrations are never recorded with seeds from here on."""
+"""First seed of evaluation episodes. Demonstrations are never recorded with this or later seeds."""
 
 Vectorization = Literal["sync", "async"]
 Environments = SyncVectorEnv | AsyncVectorEnv
@@ -45,38 +45,41 @@ def rollout(
     success_key: str | None = None,
     device: torch.device | str = "cpu",
 ) -> RolloutResult:
-    """Run episodes with seeds ``seed``, ``seed + 1``, … and report each.
+    """Run episodes with seeds ``seed``, ``seed + 1``, … and return the result of each.
 
-    Of every chunk the first ``execute_steps`` actions are executed, then the environment
-    re-plans; environments are at different phases and share a call when they happen to coincide.
-    With ``delay_steps`` a plan takes as long as so many steps: it starts from an observation
-    while actions of the plan before are executed, and begins with these (real-time chunking).
-    An episode's result depends on its seed alone (up to the rounding of batched inference): the
-    flow noise of its n-th plan comes from a generator of its own, and finished environments are
-    refilled without touching the others. Actions are clipped to the action space.
+    The first ``execute_steps`` actions of every chunk are executed, then the next chunk is
+    planned. Environments that need a plan at the same step share one call of the policy.
+
+    With ``delay_steps``, planning takes that many steps: a plan starts from an observation while
+    actions of the previous plan are executed, and begins with these (real-time chunking).
+
+    An episode's result depends only on its seed, up to the rounding of batched inference. Each
+    plan draws its flow noise from the episode's seed and its own number, and a finished
+    environment is reset without touching the others. Actions are clipped to the action space.
 
     Args:
-        policy: what is evaluated; put it in eval mode first.
-        env_id: any Gymnasium id; the module that registers it must be imported.
-        episodes: how many.
-        observation_map: where the observation holds the embodiment's features.
-        embodiment: name of one of ``policy.embodiments``.
-        seed: of the first episode.
-        num_envs: environments run side by side.
-        execute_steps: actions executed of a chunk, from 1 on.
-        delay_steps: of a plan, at most ``execute_steps``; the sum of both is at most
-            ``policy.chunk_length``.
-        env_kwargs: for ``gymnasium.make``.
-        vectorization: ``sync`` in this process, ``async`` one process an environment.
-        record: number of episodes, from the first, whose frames are kept.
-        max_steps: time limit in place of the environment's own; give one to an endless one.
-        success_key: key of ``info``; None: ``is_success``, else ``success``. The value at the
-            episode's last step counts.
-        device: where the policy wants its observations.
+        policy: Policy to evaluate, in eval mode.
+        env_id: Gymnasium id. The module that registers it must be imported.
+        episodes: Number of episodes.
+        observation_map: Map from the embodiment's features to the environment's observation.
+        embodiment: Name of one of ``policy.embodiments``.
+        seed: Seed of the first episode.
+        num_envs: Number of environments that run side by side.
+        execute_steps: Actions executed of each chunk, at least 1.
+        delay_steps: Steps that planning takes, at most ``execute_steps``. The sum of both must not
+            exceed ``policy.chunk_length``.
+        env_kwargs: Arguments of ``gymnasium.make``.
+        vectorization: ``sync`` runs all environments in this process, ``async`` one process per
+            environment.
+        record: Number of episodes whose frames are kept, counted from the first.
+        max_steps: Time limit that replaces the environment's. Endless environments need one.
+        success_key: Key of ``info`` that reports success. None selects ``is_success``, or else
+            ``success``. The value at the episode's last step counts.
+        device: Device on which the policy expects its input.
 
     Raises:
-        RolloutError: unknown environment or embodiment; spaces, cameras or info keys that do
-            not fit; a chunk of wrong shape, or with NaN or inf.
+        RolloutError: The environment or embodiment is unknown, its spaces, cameras or info keys do
+            not fit, or the policy's chunk has a wrong shape or is not finite.
     """
     planner = _Planner(policy, embodiment, execute_steps, delay_steps, env_id, device)
     if episodes < 1 or num_envs < 1:
@@ -95,13 +98,13 @@ def rollout(
         env_kwargs or {},
         execute_steps,
     )
-    with closing(_vector(make, min(num_envs, episodes), vectorization)) as envs:
+    with closing(_vector_env(make, min(num_envs, episodes), vectorization)) as envs:
         finished = _run(envs, planner, list(range(seed, seed + episodes)))
     return RolloutResult(env_id, [finished[s].result(robot) for s in sorted(finished)])
 
 
 class _Planner(Planner):
-    """Refills the action queues of episodes with one batched call of the policy."""
+    """Plans for several episodes with one batched call of the policy."""
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class _Planner(Planner):
     def plan(
         self, episodes: list[RunningEpisode], states: FloatArray, images: Images | None
     ) -> None:
-        """Replace the queue of each episode, from states (B, n_s) and images."""
+        """Plan from states (B, n_s) and images, and replace the queue of each episode."""
         start = time.perf_counter()
         under_way = None
         if self.delay_steps:
@@ -141,7 +144,7 @@ class _Planner(Planner):
 
 
 def _run(envs: Environments, planner: _Planner, seeds: list[int]) -> dict[int, RunningEpisode]:
-    """Run the episodes of all seeds; environments that have none left are parked."""
+    """Run the episodes of all seeds. Park environments when no episode is left."""
     space = envs.single_action_space
     assert isinstance(space, gymnasium.spaces.Box)
     low, high = space.low, space.high
@@ -149,7 +152,7 @@ def _run(envs: Environments, planner: _Planner, seeds: list[int]) -> dict[int, R
     slots: list[RunningEpisode | None] = [waiting.pop() for _ in range(envs.num_envs)]
     finished: dict[int, RunningEpisode] = {}
     observation, info = envs.reset(seed=[episode.seed for episode in slots if episode])
-    _note(slots, info)
+    _store_info(slots, info)
     while any(slots):
         active = [(i, episode) for i, episode in enumerate(slots) if episode]
         due = [(i, episode) for i, episode in active if len(episode.queue) <= planner.delay_steps]
@@ -164,24 +167,25 @@ def _run(envs: Environments, planner: _Planner, seeds: list[int]) -> dict[int, R
             episode.clipped += int((actions[i] != wanted).sum())
             episode.pairs.append(ExecutedStep(observation["state"][i].copy(), actions[i].copy()))
         observation, reward, terminated, truncated, info = envs.step(actions)
-        _note(slots, info)
+        _store_info(slots, info)
         done = terminated | truncated
         for i, episode in active:
             episode.total_reward += float(reward[i])
             if done[i]:
-                _check_success(episode, planner.env_id)
+                if episode.success is None:
+                    raise missing_success(planner.env_id)
                 finished[episode.seed] = episode
                 slots[i] = waiting.pop() if waiting else None
         if done.any():
             # A slot without an episode is reset with seed None, which parks it.
             refill = [episode.seed if episode else None for episode in slots]
             observation, info = envs.reset(seed=refill, options={"reset_mask": done})
-            _note(slots, info)
+            _store_info(slots, info)
     return finished
 
 
-def _note(slots: list[RunningEpisode | None], info: dict[str, Any]) -> None:
-    """Hand each episode what its environment told; ``_key`` marks the rows that did."""
+def _store_info(slots: list[RunningEpisode | None], info: dict[str, Any]) -> None:
+    """Store each environment's info in its episode. ``info["_key"]`` marks rows that have a key."""
     for i, episode in enumerate(slots):
         if episode is None or "instruction" not in info or not info["_instruction"][i]:
             continue
@@ -192,19 +196,13 @@ def _note(slots: list[RunningEpisode | None], info: dict[str, Any]) -> None:
             episode.frames.append(info["frame"][i].copy())
 
 
-def _check_success(episode: RunningEpisode, env_id: str) -> None:
-    if episode.success is None:
-        raise RolloutError(
-            f"environment {env_id!r} does not tell success: its info at the end of an episode has "
-            "neither 'is_success' nor 'success' (nor the given key); pass success_key"
-        )
-
-
-def _vector(make: Callable[[], RobotEnv], count: int, vectorization: Vectorization) -> Environments:
+def _vector_env(
+    make: Callable[[], RobotEnv], count: int, vectorization: Vectorization
+) -> Environments:
     if vectorization == "sync":
         return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
     if vectorization == "async":
-        # Not forked: this process may hold CUDA and the locks of data workers.
+        # Do not fork: this process may hold CUDA and the locks of data workers.
         return AsyncVectorEnv(
             [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
         )

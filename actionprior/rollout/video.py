@@ -1,4 +1,4 @@
-"""Films of episodes: mp4 files and GIF bytes."""
+"""Write videos of episodes: mp4 files and GIF bytes."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from actionprior.rollout.results import Frame
 def enlarge(frame: Frame, smallest: int = 256) -> Frame:
     """Repeat pixels a whole number of times until both edges have at least ``smallest``.
 
-    (Y, X, 3) → (k·Y, k·X, 3), less a last odd row or column (yuv420p needs even edges).
+    (Y, X, 3) → (k·Y, k·X, 3), without a last odd row or column (yuv420p needs even edges).
     """
     factor = max(1, -(-smallest // min(frame.shape[:2])))
     big = frame.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -21,14 +21,15 @@ def enlarge(frame: Frame, smallest: int = 256) -> Frame:
 
 
 def write_mp4(frames: Iterable[Frame], path: Path, fps: float) -> None:
-    """Write (Y, X, 3) uint8 frames as H.264 in yuv420p, which every browser plays.
+    """Write frames as H.264 video in yuv420p, which every browser plays.
 
     Args:
-        frames: at least one, all of one size; small ones are enlarged to 256 pixels.
-        path: of the file; its folder is made.
-        fps: frames per second.
+        frames: At least one image (Y, X, 3), uint8, all of one size. Small ones are enlarged to
+            256 pixels.
+        path: File to write. Its folder is created.
+        fps: Frames per second.
     """
-    import av  # 0.1 s that only films need
+    import av  # takes 0.1 s, and only videos need it
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -44,12 +45,13 @@ def write_mp4(frames: Iterable[Frame], path: Path, fps: float) -> None:
 
 
 def gif_bytes(frames: Sequence[Frame], fps: float) -> bytes:
-    """The frames as an endless GIF, which is what TensorBoard shows as a video."""
+    """Encode frames as a looping GIF, TensorBoard's video format."""
     from PIL import Image
 
     pictures = [Image.fromarray(frame) for frame in frames]
     buffer = io.BytesIO()
-    # GIFs count in hundredths of a second; disposal 2 and no optimisation keep equal frames apart.
+    # A GIF counts time in hundredths of a second. Disposal 2 and no optimisation: otherwise equal
+    # frames are merged.
     pictures[0].save(
         buffer,
         format="GIF",

@@ -1,3 +1,3 @@
-"""Lets LeRobot find the policies of actionprior: it imports what is called ``lerobot_policy_…``."""
+"""Register the policies of actionprior: LeRobot imports packages named ``lerobot_policy_…``."""
 
-import actionprior.lerobot.configuration_actionprior  # noqa: F401  # registers them
+import actionprior.lerobot.configuration_actionprior  # noqa: F401  # registers the policies

@@ -1,4 +1,4 @@
-"""A policy of random motions for any robot, to really step an environment through a rollout."""
+"""Fixture that rolls out random motions of any robot."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from tests.helpers.environments import Jitter
 
 @pytest.fixture
 def jitter() -> Callable[..., tuple[RolloutResult, list[Observation]]]:
-    """Rolls a robot out at random in an environment."""
+    """Roll out random motions of a robot in an environment."""
 
     def run(
         robot: Embodiment, env_id: str, **changes: Any

@@ -1,4 +1,4 @@
-"""The blocks of docs/environments.md, each really stepped through a rollout."""
+"""Test each block of docs/environments.md in a rollout of its environment."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""LIBERO in Gymnasium's interface."""
+"""Test LIBERO behind Gymnasium's interface."""
 
 import gymnasium as gym
 import numpy as np
@@ -18,13 +18,13 @@ def env():
     env.close()
 
 
-def test_the_suites_are_the_packages():
+def test_the_suites_equal_the_packages():
     from libero.libero import benchmark
 
     assert {s: benchmark.get_benchmark(s)().n_tasks for s in LIBERO_SUITES} == LIBERO_SUITES
 
 
-def test_an_episode_depends_on_its_seed_alone(env):
+def test_an_episode_depends_only_on_its_seed(env):
     actions = np.random.default_rng(0).uniform(-1, 1, (3, 7)).astype(np.float32)
 
     def episode(seed):
@@ -37,7 +37,7 @@ def test_an_episode_depends_on_its_seed_alone(env):
     assert np.abs(image.astype(int) - other[1]).mean() > 1
 
 
-def test_what_the_robot_sees(env):
+def test_observations(env):
     observation, info = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     assert info["instruction"].startswith("pick up the black bowl between the plate")
@@ -49,7 +49,7 @@ def test_what_the_robot_sees(env):
     assert observation["image"].std() > 10
 
 
-def test_what_it_does_not_have_is_told():
+def test_unknown_names_are_rejected():
     with pytest.raises(BenchmarkError, match="no suite 'libero_none'"):
         gym.make("libero_spatial/0", suite="libero_none")
     with pytest.raises(BenchmarkError, match="has no task 10; it has 0 to 9"):

@@ -1,4 +1,4 @@
-"""MetaWorld as a robot sees it."""
+"""Test MetaWorld with a robot's observations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,27 +22,27 @@ pytestmark = needs("metaworld", "metaworld")
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def made(env_id: str = "metaworld/push-v3", **kwargs: Any) -> gym.Env[Any, Any]:
+def make_env(env_id: str = "metaworld/push-v3", **kwargs: Any) -> gym.Env[Any, Any]:
     return gym.make(env_id, disable_env_checker=True, **kwargs)
 
 
-def test_the_tasks_are_the_packages() -> None:
+def test_the_tasks_equal_the_packages() -> None:
     from metaworld.env_dict import ENV_CLS_MAP
 
     assert set(METAWORLD_TASKS) == set(ENV_CLS_MAP)
     assert len(set(METAWORLD_TASKS.values())) == 50
 
 
-def test_it_keeps_to_gymnasiums_interface() -> None:
-    env = made()
+def test_it_follows_gymnasiums_interface() -> None:
+    env = make_env()
     from gymnasium.utils.env_checker import check_env
 
     check_env(env.unwrapped, skip_render_check=True)
     env.close()
 
 
-def test_an_episode_depends_on_its_seed_alone() -> None:
-    one, other = made(images=False), made(images=False)
+def test_an_episode_depends_only_on_its_seed() -> None:
+    one, other = make_env(images=False), make_env(images=False)
     other.reset(seed=3)
     for _ in range(5):
         other.step(np.ones(4, np.float32))
@@ -58,31 +58,31 @@ def test_an_episode_depends_on_its_seed_alone() -> None:
     assert not np.array_equal(one.unwrapped.full_observation, full[1])  # type: ignore[attr-defined]  # MetaWorld's own
 
 
-def test_the_robot_knows_its_hand_and_no_object() -> None:
-    env = made(images=False)
+def test_observations_hold_the_hand_but_no_object() -> None:
+    env = make_env(images=False)
     observation, info = env.reset(seed=1)
     full = env.unwrapped.full_observation  # type: ignore[attr-defined]  # MetaWorld's own
     assert observation.keys() == {"state"}
     np.testing.assert_allclose(observation["state"], full[:4], atol=1e-6)
-    assert np.abs(full[-3:]).sum() > 0  # the goal, which the expert is shown
+    assert np.abs(full[-3:]).sum() > 0  # the goal, which only the expert observes
     assert info["instruction"] == "push the puck to the goal"
 
 
-def test_pictures_show_the_scene_and_differ_by_camera() -> None:
-    pictures = {}
+def test_images_show_the_scene_and_differ_by_camera() -> None:
+    images = {}
     for camera in ("corner4", "corner2", "topview"):
-        env = made(image_size=32, camera=camera)
-        pictures[camera] = env.reset(seed=0)[0]["image"]
+        env = make_env(image_size=32, camera=camera)
+        images[camera] = env.reset(seed=0)[0]["image"]
         env.close()
-    assert all(p.shape == (32, 32, 3) and p.std() > 20 for p in pictures.values())
-    assert (pictures["corner4"] != pictures["corner2"]).any()
+    assert all(p.shape == (32, 32, 3) and p.std() > 20 for p in images.values())
+    assert (images["corner4"] != images["corner2"]).any()
     # Upright: the floor's edge, a black void behind it, is at the top.
-    assert pictures["corner4"][:3].mean() < pictures["corner4"][-3:].mean()
+    assert images["corner4"][:3].mean() < images["corner4"][-3:].mean()
 
 
 @pytest.mark.parametrize("env_id", METAWORLD_IDS[::7])
 def test_experts_succeed(env_id: str) -> None:
-    env = made(env_id, images=False)
+    env = make_env(env_id, images=False)
     expert = Expert(env)
     succeeded = 0
     for seed in range(3):
@@ -98,7 +98,7 @@ def test_experts_succeed(env_id: str) -> None:
 
 def test_success_ends_an_episode_unless_asked_otherwise() -> None:
     for ends in (True, False):
-        env = made("metaworld/reach-v3", images=False, ends=ends)
+        env = make_env("metaworld/reach-v3", images=False, ends=ends)
         expert = Expert(env)
         env.reset(seed=0)
         info: dict[str, Any] = {}
@@ -125,11 +125,11 @@ def test_the_finetune_recipe_rolls_out(jitter: Callable[..., Any]) -> None:
     assert (seen[0].images_BCKYX != seen[1].images_BCKYX).any()
 
 
-def test_what_it_does_not_have_is_told() -> None:
+def test_unknown_names_are_rejected() -> None:
     with pytest.raises(BenchmarkError, match="no task 'juggle-v3'; it has"):
-        made(task="juggle-v3")
+        make_env(task="juggle-v3")
     with pytest.raises(BenchmarkError, match="no camera 'front'; it has"):
-        made(camera="front")
+        make_env(camera="front")
     with pytest.raises(BenchmarkError, match="is no MetaWorld task"):
         Expert(gym.make("CartPole-v1"))
 

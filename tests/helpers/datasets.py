@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from actionprior.embodiment import ActionGroup, StateGroup
-from actionprior.recording.lerobot_writer import scheduled_as_before
+from actionprior.recording.lerobot_writer import restored_scheduling
 from data_modules.lerobot.columns import LeRobotEmbodiment
 from data_modules.trajectories import RobotMixture
 from data_modules.vla import ImageSettings
@@ -85,9 +85,9 @@ def write_dataset(
                 if key in (cameras or {}):
                     frame[key] = _picture(feature["shape"], episode, t)
             dataset.add_frame({**frame, "task": tasks[episode % len(tasks)]})
-        with scheduled_as_before():
+        with restored_scheduling():
             dataset.save_episode()
-    with scheduled_as_before():
+    with restored_scheduling():
         dataset.finalize()
     shutil.rmtree(root / "images", ignore_errors=True)
     return root

@@ -1,4 +1,4 @@
-"""LeRobot's own commands, in processes of their own, with an exported folder."""
+"""Test LeRobot's own commands, in their own processes, with an exported folder."""
 
 import json
 import os
@@ -26,12 +26,12 @@ from tests.lerobot.toys.toy_arm import START, picture, toy_arm
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-OURS = "--discover_packages_path=actionprior.lerobot"
+DISCOVER = "--discover_packages_path=actionprior.lerobot"
 SEED = 1000
 
 
 def lerobot(command: str, *words: str, folder: Path) -> str:
-    """Run a command of LeRobot's in ``folder``; gives what it wrote."""
+    """Run a command of LeRobot in ``folder``, and return its output."""
     ran = subprocess.run(
         [sys.executable, Path(sys.executable).with_name(f"lerobot-{command}"), *words],
         cwd=folder,
@@ -50,8 +50,8 @@ def exported(network: PolicyNetwork, folder: Path, **settings: object) -> Path:
     return folder / "policy"
 
 
-def still(network: PolicyNetwork, robot: Embodiment, spread: float) -> PolicyNetwork:
-    """With statistics of short movements."""
+def with_short_movements(network: PolicyNetwork, robot: Embodiment, spread: float) -> PolicyNetwork:
+    """Replace the statistics by those of short movements."""
     n = network.prior.normalizer
     n.fitted_E.fill_(False)
     n.fit(windows([robot], 40, network.chunk_length, spread=spread))
@@ -59,7 +59,7 @@ def still(network: PolicyNetwork, robot: Embodiment, spread: float) -> PolicyNet
 
 
 def evaluated(folder: Path, env: str, *words: str, episodes: int = 4) -> Path:
-    """Run lerobot-eval on two environments at a time; gives its folder."""
+    """Run lerobot-eval on two environments at a time, and return its output folder."""
     lerobot(
         "eval",
         f"--policy.path={folder}",
@@ -68,19 +68,19 @@ def evaluated(folder: Path, env: str, *words: str, episodes: int = 4) -> Path:
         f"--eval.n_episodes={episodes}",
         "--eval.batch_size=2",
         "--eval.use_async_envs=false",
-        f"--output_dir={folder.parent / 'told'}",
-        OURS,
+        f"--output_dir={folder.parent / 'output'}",
+        DISCOVER,
         *words,
         folder=folder.parent,
     )
-    return folder.parent / "told"
+    return folder.parent / "output"
 
 
-def test_lerobot_eval_and_our_rollouts_agree(tmp_path: Path) -> None:
+def test_lerobot_eval_and_rollouts_agree(tmp_path: Path) -> None:
     robot = point_robot(["observation.image"])
-    network = still(tiny_network([robot]), robot, 0.003)
+    network = with_short_movements(tiny_network([robot]), robot, 0.003)
     folder = exported(network, tmp_path, execute_steps=5)
-    told = evaluated(folder, "toy_point", "--env.discover_packages_path=tests.lerobot.toys")
+    output = evaluated(folder, "toy_point", "--env.discover_packages_path=tests.lerobot.toys")
     result = rollout(
         network,
         toy_point.ENV_ID,
@@ -91,15 +91,15 @@ def test_lerobot_eval_and_our_rollouts_agree(tmp_path: Path) -> None:
         num_envs=2,
         execute_steps=5,
     )
-    [task] = json.loads((told / "eval_info.json").read_text())["per_task"]
-    ours = [e.episode_return for e in result.episodes]
-    assert len(set(ours)) == 4
-    np.testing.assert_allclose(task["metrics"]["sum_rewards"], ours, rtol=1e-5)
+    [task] = json.loads((output / "eval_info.json").read_text())["per_task"]
+    returns = [e.episode_return for e in result.episodes]
+    assert len(set(returns)) == 4
+    np.testing.assert_allclose(task["metrics"]["sum_rewards"], returns, rtol=1e-5)
     assert task["metrics"]["successes"] == [e.success for e in result.episodes]
 
 
 def pusht_robot() -> Embodiment:
-    """The pusher of gym-pusht: where it is and where it is to go, in pixels of 512 x 512."""
+    """The pusher of gym-pusht: its position and its target in pixels of 512 x 512."""
     group = "place", "right_arm", ["x", "y"], "end_effector_position", "px"
     return Embodiment(
         name="pusht",
@@ -110,14 +110,14 @@ def pusht_robot() -> Embodiment:
     )
 
 
-def test_lerobot_eval_and_our_rollouts_agree_on_pusht(tmp_path: Path) -> None:
+def test_lerobot_eval_and_rollouts_agree_on_pusht(tmp_path: Path) -> None:
     pytest.importorskip("gym_pusht")
     robot = pusht_robot()
-    network = still(tiny_network([robot]), robot, 5.0)  # never to the edge of the world
+    network = with_short_movements(tiny_network([robot]), robot, 5.0)  # stays within the workspace
     folder = exported(network, tmp_path, task="push the T onto its place")
     recorded = ["--eval.recording=true", "--env.observation_height=96"]
     size = "--env.observation_width=96"
-    told = evaluated(folder, "pusht", "--env.episode_length=40", *recorded, size, episodes=2)
+    output = evaluated(folder, "pusht", "--env.episode_length=40", *recorded, size, episodes=2)
     kwargs = {"obs_type": "pixels_agent_pos", "render_mode": "rgb_array"}
     result = rollout(
         network,
@@ -133,19 +133,19 @@ def test_lerobot_eval_and_our_rollouts_agree_on_pusht(tmp_path: Path) -> None:
         max_steps=40,
     )
     for k, episode in enumerate(result.episodes):
-        [file] = (told / "recordings" / "pusht_0" / f"env_{k}" / "data").rglob("*.parquet")
+        [file] = (output / "recordings" / "pusht_0" / f"env_{k}" / "data").rglob("*.parquet")
         steps = pd.read_parquet(file)
-        assert episode.clipped_share == 0  # LeRobot does not tell a policy what was cut off
+        assert episode.clipped_share == 0  # LeRobot does not report clipped actions to a policy
         np.testing.assert_allclose(np.stack(steps["agent_pos"]), episode.state_Ts, atol=1e-3)
         rewards = float(np.stack(steps["next.reward"]).sum())
         np.testing.assert_allclose(rewards, episode.episode_return, atol=1e-5)
 
 
-# Of real-time chunking's first chunk, 12 steps, LeRobot drops what the plan took: on a busy machine
-# all of it, but for a slow clock. Nor may the next plan come before it is begun.
+# LeRobot drops the steps of the first 12-step chunk that real-time chunking took to plan. On a busy
+# machine these are all steps, hence the low rate. The next plan must also not come too early.
 @pytest.mark.parametrize(("inference", "fps"), [("sync", 20), ("rtc", 3)])
 def test_lerobot_rollout_moves_a_robot(inference: str, fps: int, tmp_path: Path) -> None:
-    network = still(tiny_network([toy_arm()], prefix_steps=4), toy_arm(), 0.05)
+    network = with_short_movements(tiny_network([toy_arm()], prefix_steps=4), toy_arm(), 0.05)
     folder = exported(network, tmp_path, execute_steps=4)
     lerobot(
         "rollout",
@@ -161,7 +161,7 @@ def test_lerobot_rollout_moves_a_robot(inference: str, fps: int, tmp_path: Path)
         f"--duration={3 if fps == 20 else 8}",
         "--play_sounds=false",
         "--return_to_initial_position=false",
-        OURS,
+        DISCOVER,
         folder=tmp_path,
     )
     done = np.array([json.loads(s) for s in (tmp_path / "actions.jsonl").read_text().splitlines()])
@@ -170,7 +170,7 @@ def test_lerobot_rollout_moves_a_robot(inference: str, fps: int, tmp_path: Path)
     policy.reset(5)
     state = np.array(START, dtype=np.float32)
     seen = {"observation.state": state, "task": "wave", "observation.images.front": picture(0)}
-    if inference == "rtc":  # it begins as far into its first chunk as the clock was by then
+    if inference == "rtc":  # it begins at a later step of its first chunk
         chunk = policy.predict_chunk(seen)
         assert np.abs(chunk - done[0]).max(axis=1).min() < 1e-5
         return
@@ -180,7 +180,7 @@ def test_lerobot_rollout_moves_a_robot(inference: str, fps: int, tmp_path: Path)
         state = action.astype(np.float32)
 
 
-def test_lerobot_train_learns_and_its_policy_acts(tmp_path: Path) -> None:
+def test_lerobot_train_runs_and_its_policy_acts(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     data = write_dataset(tmp_path / "set", (30, 20), cameras={"observation.images.front": "image"})
     words = [
@@ -192,11 +192,11 @@ def test_lerobot_train_learns_and_its_policy_acts(tmp_path: Path) -> None:
         "--log_freq=1",
         "--wandb.enable=false",
         "--steps=3",
-        OURS,
+        DISCOVER,
     ]
     start = ["--policy.type=actionprior", "--policy.chunk_size=6", "--output_dir=first"]
-    told = lerobot("train", *start, *words, folder=tmp_path)
-    assert "loss:" in told
+    output = lerobot("train", *start, *words, folder=tmp_path)
+    assert "loss:" in output
     first = tmp_path / "first" / "checkpoints" / "last" / "pretrained_model"
     more = [f"--policy.path={first}", "--output_dir=second"]
     lerobot("train", *more, *words, folder=tmp_path)
@@ -222,11 +222,11 @@ def test_an_installed_plugin_needs_no_flag(tmp_path: Path) -> None:
         "print(PreTrainedConfig.get_choice_class('actionprior').__module__)"
     )
     path = os.pathsep.join([str(tmp_path / "installed"), str(ROOT)])
-    told = subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "actionprior.lerobot.configuration_actionprior"
+    assert ran.stdout.strip() == "actionprior.lerobot.configuration_actionprior"

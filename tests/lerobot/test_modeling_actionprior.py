@@ -1,4 +1,4 @@
-"""A policy behind LeRobot's interface acts as everywhere else, and learns."""
+"""Test that a policy behind LeRobot's interface acts as elsewhere, and trains."""
 
 import json
 import pickle
@@ -32,11 +32,13 @@ from tests.helpers.policies import lerobot_batch, observation, tiny_network
 from tests.helpers.robots import delta_arm, position_arm, tool_arm
 
 
-def plugin(network: PolicyNetwork, robot: str = "", **settings: Any) -> ActionPriorPolicy:
-    told = {key: settings.pop(key) for key in ("execute_steps", "delay_steps") if key in settings}
+def lerobot_policy(network: PolicyNetwork, robot: str = "", **settings: Any) -> ActionPriorPolicy:
+    execution = {
+        key: settings.pop(key) for key in ("execute_steps", "delay_steps") if key in settings
+    }
     config = ActionPriorConfig(
         device="cpu",
-        actionprior={"embodiment": robot, **told},
+        actionprior={"embodiment": robot, **execution},
         chunk_size=network.chunk_length,
         **settings,
     )
@@ -53,7 +55,7 @@ def saved(policy: ActionPriorPolicy, folder: Path) -> Path:
 def through_lerobot(
     folder: Path, observations: list[list[dict[str, Any]]], **overrides: Any
 ) -> Any:
-    """Actions (T, B, n), as LeRobot's tools get them from a folder."""
+    """Return the actions (T, B, n) that LeRobot's tools get from a folder."""
     arguments = [f"--{key}={value}" for key, value in overrides.items()]
     config = PreTrainedConfig.from_pretrained(folder, cli_overrides=arguments)
     config.pretrained_path = folder
@@ -73,10 +75,10 @@ def test_three_ways_to_load_give_the_same_actions(
 ) -> None:
     network = tiny_network([robot], prefix_steps=delay)
     seen = [[observation(robot, 100 * row + t) for row in range(3)] for t in range(20)]
-    saved(plugin(network, execute_steps=execute, delay_steps=delay), tmp_path)
+    saved(lerobot_policy(network, execute_steps=execute, delay_steps=delay), tmp_path)
     done = through_lerobot(tmp_path, seen, seed=40)
-    ours = Policy(network, execute_steps=execute, delay_steps=delay)
-    for policy in (ours, Policy.load(tmp_path)):
+    direct = Policy(network, execute_steps=execute, delay_steps=delay)
+    for policy in (direct, Policy.load(tmp_path)):
         assert (policy.execute_steps, policy.delay_steps) == (execute, delay)
         for row in range(3):
             policy.reset(40 + row)
@@ -84,23 +86,25 @@ def test_three_ways_to_load_give_the_same_actions(
             np.testing.assert_allclose(done[:, row], expected, atol=1e-5)
 
 
-def test_episodes_count_on_from_the_seed_that_torch_was_given() -> None:
+def test_episodes_count_up_from_torchs_seed() -> None:
     network, robot = tiny_network(), delta_arm()
-    policy, ours = plugin(network), Policy(network)
+    policy, direct = lerobot_policy(network), Policy(network)
     torch.manual_seed(1000)
     policy.reset()
     for first in (1000, 1002):
         done = policy.select_action(lerobot_batch([observation(robot)] * 2))
         for row in range(2):
-            ours.reset(first + row)
-            np.testing.assert_allclose(done[row], ours.select_action(observation(robot)), atol=1e-5)
+            direct.reset(first + row)
+            np.testing.assert_allclose(
+                done[row], direct.select_action(observation(robot)), atol=1e-5
+            )
         policy.reset()
 
 
-def test_images_come_back_as_they_were() -> None:
+def test_images_are_converted_exactly() -> None:
     seen: list[np.ndarray] = []
     robot = delta_arm()
-    policy = plugin(tiny_network())
+    policy = lerobot_policy(tiny_network())
     request = policy._planner.request
     policy._planner.request = lambda *a: seen.append(a[2]) or request(*a)  # type: ignore[method-assign]  # a spy
     values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
@@ -108,10 +112,10 @@ def test_images_come_back_as_they_were() -> None:
     np.testing.assert_array_equal(seen[0][0, 0], values)
 
 
-def test_vectors_are_in_the_order_that_lerobot_has() -> None:
+def test_vectors_are_in_lerobots_order() -> None:
     network, robot = tiny_network(), delta_arm()
     order = np.random.default_rng(0).permutation(8)
-    policy = plugin(network)
+    policy = lerobot_policy(network)
     expected = policy.select_action(lerobot_batch([observation(robot)]))
     names = [robot.action_features[k] for k in order], ["clock", *robot.state_features]
     config = ActionPriorConfig(device="cpu", chunk_size=12)
@@ -128,9 +132,9 @@ def test_vectors_are_in_the_order_that_lerobot_has() -> None:
 # ---- real-time chunking -------------------------------------------------------------------
 
 
-def test_what_is_under_way_begins_the_next_chunk() -> None:
+def test_the_next_chunk_begins_with_the_committed_actions() -> None:
     robot = position_arm()
-    policy = plugin(tiny_network([robot], prefix_steps=3))
+    policy = lerobot_policy(tiny_network([robot], prefix_steps=3))
     batch = lerobot_batch([observation(robot, k) for k in range(2)])
     first = policy.predict_action_chunk(batch)
     assert first.shape == (2, 12, 6)
@@ -144,22 +148,23 @@ def test_what_is_under_way_begins_the_next_chunk() -> None:
     assert not np.allclose(free[:, :3], first[:, 4:7], atol=1e-3)
 
 
-def test_a_robot_is_not_held_to_what_lerobot_fills_up_with() -> None:
+def test_lerobots_padding_is_not_committed() -> None:
     robot = position_arm()
     network = tiny_network([robot], prefix_steps=5)
     batch = lerobot_batch([observation(robot)])
-    left = plugin(network).predict_action_chunk(batch)[0, 10:]
+    left = lerobot_policy(network).predict_action_chunk(batch)[0, 10:]
     filled = torch.cat([left, torch.zeros(8, 6)])
-    told, padded = (
-        plugin(network, seed=3).predict_action_chunk(batch, 5, prefix) for prefix in (left, filled)
+    exact, padded = (
+        lerobot_policy(network, seed=3).predict_action_chunk(batch, 5, prefix)
+        for prefix in (left, filled)
     )
-    assert torch.equal(told, padded)
+    assert torch.equal(exact, padded)
     assert padded[0, 2].abs().sum() > 1e-3
 
 
 def test_lerobots_own_compilation_changes_nothing() -> None:
     network, batch = tiny_network(), lerobot_batch([observation(delta_arm())])
-    plain, compiled = plugin(network, seed=1), plugin(network, seed=1)
+    plain, compiled = lerobot_policy(network, seed=1), lerobot_policy(network, seed=1)
     compiled.predict_action_chunk = torch.compile(compiled.predict_action_chunk, backend="eager")
     assert supports_rtc_inference(compiled)
     expected = plain.predict_action_chunk(batch)
@@ -171,7 +176,7 @@ def test_lerobots_own_compilation_changes_nothing() -> None:
 
 
 def test_a_flag_changes_how_chunks_are_executed(tmp_path: Path) -> None:
-    saved(plugin(tiny_network(), execute_steps=5), tmp_path)
+    saved(lerobot_policy(tiny_network(), execute_steps=5), tmp_path)
     policy = ActionPriorPolicy.from_pretrained(tmp_path)
     assert policy.execute_steps == 5
     overrides = ["--n_action_steps=2", "--seed=9"]
@@ -183,15 +188,15 @@ def test_a_flag_changes_how_chunks_are_executed(tmp_path: Path) -> None:
         ActionPriorPolicy.from_pretrained(tmp_path, config=config)
 
 
-def test_missing_weights_and_poisoned_ones_are_refused(tmp_path: Path) -> None:
+def test_missing_and_malicious_weights_are_rejected(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> Any:
             return open, (str(tmp_path / "proof"), "w")
 
-    saved(plugin(tiny_network()), tmp_path)
+    saved(lerobot_policy(tiny_network()), tmp_path)
     other = tiny_network(width=16)
     broken = tmp_path / "broken"
-    saved(plugin(other), broken)
+    saved(lerobot_policy(other), broken)
     (broken / "config.json").write_bytes((tmp_path / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match="do not fit the file's own description"):
         ActionPriorPolicy.from_pretrained(broken)
@@ -204,32 +209,32 @@ def test_missing_weights_and_poisoned_ones_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "proof").exists()
 
 
-def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    saved(plugin(tiny_network()), tmp_path)
-    told = json.loads((tmp_path / "config.json").read_text())
-    told["actionprior"]["format"] = 99
-    (tmp_path / "config.json").write_text(json.dumps(told))
+def test_a_folder_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
+    saved(lerobot_policy(tiny_network()), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["actionprior"]["format"] = 99
+    (tmp_path / "config.json").write_text(json.dumps(config))
     for load in (Policy.load, ActionPriorPolicy.from_pretrained):
         with pytest.raises(FormatError, match=r"of format 99, .* update actionprior"):
             load(tmp_path)
 
 
-def test_lerobots_own_part_of_the_file_is_whole(tmp_path: Path) -> None:
+def test_lerobots_part_of_the_file_is_complete(tmp_path: Path) -> None:
     both = tiny_network([delta_arm(), position_arm()])
-    saved(plugin(both, "kuka", default_task="wave"), tmp_path)
-    told = json.loads((tmp_path / "config.json").read_text())
-    assert told["type"] == "actionprior"
-    assert told["chunk_size"] == 12
-    assert told["action_feature_names"] == position_arm().action_features
-    assert told["output_features"]["action"]["shape"] == [6]
-    assert set(told["input_features"]) == {"observation.state", "observation.images.front"}
-    assert set(told["normalization_mapping"].values()) == {"IDENTITY"}
-    assert told["push_to_hub"] is False
+    saved(lerobot_policy(both, "kuka", default_task="wave"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["type"] == "actionprior"
+    assert config["chunk_size"] == 12
+    assert config["action_feature_names"] == position_arm().action_features
+    assert config["output_features"]["action"]["shape"] == [6]
+    assert set(config["input_features"]) == {"observation.state", "observation.images.front"}
+    assert set(config["normalization_mapping"].values()) == {"IDENTITY"}
+    assert config["push_to_hub"] is False
     with pytest.raises(PolicyError, match=r"several robots, \['panda', 'kuka'\]"):
-        plugin(both)
+        lerobot_policy(both)
 
 
-# ---- learning -----------------------------------------------------------------------------
+# ---- training -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +244,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recorded(root: Path, config: ActionPriorConfig, rows: range = range(8)) -> dict[str, Any]:
-    """A batch as lerobot-train shows it to a policy."""
+    """Return a batch as lerobot-train passes it to a policy."""
     meta = LeRobotDatasetMetadata("set", root=root)
     delta = resolve_delta_timestamps(config, meta)
     frames = LeRobotDataset("set", root=root, delta_timestamps=delta)
@@ -247,7 +252,7 @@ def recorded(root: Path, config: ActionPriorConfig, rows: range = range(8)) -> d
     return batch
 
 
-def test_a_new_policy_is_made_for_a_dataset_and_learns(dataset: Path, tmp_path: Path) -> None:
+def test_a_new_policy_is_created_for_a_dataset_and_trains(dataset: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     meta = LeRobotDatasetMetadata("set", root=dataset)
     config = ActionPriorConfig(device="cpu", chunk_size=6)
@@ -269,11 +274,11 @@ def test_a_new_policy_is_made_for_a_dataset_and_learns(dataset: Path, tmp_path: 
     assert Policy.load(tmp_path).robot.state_features == ["j1", "j2", "grip"]
 
 
-def test_an_exported_policy_learns_on_and_acts_without_a_past(
+def test_an_exported_policy_trains_further_and_acts_without_a_past(
     dataset: Path, tmp_path: Path
 ) -> None:
     robot = Embodiment.from_dict(arm(cameras=("observation.images.front",)).to_dict())
-    saved(plugin(tiny_network([robot], history="mlp")), tmp_path)
+    saved(lerobot_policy(tiny_network([robot], history="mlp")), tmp_path)
     config = PreTrainedConfig.from_pretrained(tmp_path)
     config.pretrained_path = tmp_path
     policy = make_policy(config, ds_meta=LeRobotDatasetMetadata("set", root=dataset)).train()
@@ -296,9 +301,9 @@ def test_an_exported_policy_learns_on_and_acts_without_a_past(
     assert torch.equal(before({"observation.state": state})["observation.state"], state)
 
 
-def test_steps_beyond_the_end_teach_nothing(dataset: Path) -> None:
+def test_steps_beyond_the_end_do_not_affect_the_loss(dataset: Path) -> None:
     robot = Embodiment.from_dict(arm(cameras=("observation.images.front",)).to_dict())
-    policy = plugin(tiny_network([robot]))
+    policy = lerobot_policy(tiny_network([robot]))
     batch = recorded(dataset, policy.config, range(15, 30))
     assert batch["action_is_pad"].any()
     torch.manual_seed(0)
@@ -309,7 +314,7 @@ def test_steps_beyond_the_end_teach_nothing(dataset: Path) -> None:
     torch.testing.assert_close(loss, expected)
 
 
-# ---- refusals -----------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,14 +326,14 @@ def test_steps_beyond_the_end_teach_nothing(dataset: Path) -> None:
         ({"observation.images.front": torch.zeros(2, 8, 8, 3)}, r"shape \(2, 8, 8, 3\)"),
     ],
 )
-def test_bad_batches_are_told_in_one_sentence(change: Any, message: str) -> None:
+def test_bad_batches_are_rejected_in_one_sentence(change: Any, message: str) -> None:
     batch = lerobot_batch([observation(delta_arm(), k) for k in range(2)])
     with pytest.raises(PolicyError, match=message):
-        plugin(tiny_network()).select_action(batch | change)
+        lerobot_policy(tiny_network()).select_action(batch | change)
 
 
-def test_bad_set_ups_are_told_in_one_sentence(dataset: Path) -> None:
-    policy = plugin(tiny_network())
+def test_bad_configurations_are_rejected_in_one_sentence(dataset: Path) -> None:
+    policy = lerobot_policy(tiny_network())
     batch = lerobot_batch([observation(delta_arm())])
     with pytest.raises(PolicyError, match=r"lacks \['observation.state'\] of robot 'panda'"):
         policy.select_action({k: v for k, v in batch.items() if k != "observation.state"})

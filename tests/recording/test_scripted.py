@@ -1,4 +1,4 @@
-"""What is recorded of an expert in a real environment."""
+"""Test what is recorded of an expert in a real environment."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actionprior.errors import UserError
-from actionprior.recording.scripted import ScriptedTask, whole_body
+from actionprior.recording.scripted import ScriptedTask, environment_robot
 from actionprior.rollout import RENDER, ObservationMap
 from tests.helpers import experts
 from tests.helpers.point_env import CAMERA, STEP, VECTOR
@@ -24,8 +24,8 @@ def scripted(
     **changes: Any,
 ) -> Iterator[ScriptedTask]:
     env = gymnasium.make(env_id, render_mode="rgb_array", **(make or {}))
-    body = whole_body(env, env_id, observation_map)
-    task = ScriptedTask(env, env_id, expert, body, observation_map, **changes)
+    robot = environment_robot(env, env_id, observation_map)
+    task = ScriptedTask(env, env_id, expert, robot, observation_map, **changes)
     yield task
     task.close()
 
@@ -35,7 +35,7 @@ def frames_of(seed: int = 4, **changes: Any) -> Any:
         return task.demonstrate(seed)
 
 
-def test_a_demonstration_is_what_one_gets_by_stepping_the_environment() -> None:
+def test_a_demonstration_equals_stepping_the_environment_directly() -> None:
     found = frames_of()
     assert found.instruction == "go to the target"
     env = gymnasium.make("test/Point-v0")
@@ -48,7 +48,7 @@ def test_a_demonstration_is_what_one_gets_by_stepping_the_environment() -> None:
     assert reached
 
 
-def test_images_are_those_of_the_observation_or_of_render() -> None:
+def test_images_come_from_the_observation_or_from_render() -> None:
     seen = frames_of(env_id="test/PointCamera-v0", observation_map=CAMERA)
     drawn = frames_of(observation_map=ObservationMap(state="", images={"top": RENDER}))
     for number, (one, other) in enumerate(zip(seen.frames, drawn.frames, strict=True)):
@@ -60,20 +60,20 @@ def test_a_failed_episode_is_none() -> None:
     assert frames_of(expert=experts.stands_still) is None
 
 
-def test_it_goes_on_after_success_where_the_environment_does() -> None:
-    class GoesOn(gymnasium.Wrapper[Any, Any, Any, Any]):
+def test_recording_continues_after_success_if_the_environment_does() -> None:
+    class Endless(gymnasium.Wrapper[Any, Any, Any, Any]):
         def step(self, action: Any) -> Any:
             observation, reward, _, truncated, info = self.env.step(action)
             return observation, reward, False, truncated, info
 
     short = len(frames_of().frames)
-    env = GoesOn(gymnasium.make("test/Point-v0"))
-    body = whole_body(env, "goes on", VECTOR)
-    task = ScriptedTask(env, "goes on", experts.Walker, body, VECTOR, settle_steps=3)
+    env = Endless(gymnasium.make("test/Point-v0"))
+    robot = environment_robot(env, "continues", VECTOR)
+    task = ScriptedTask(env, "continues", experts.Walker, robot, VECTOR, settle_steps=3)
     found = task.demonstrate(4)
     assert found is not None
     assert len(found.frames) == short + 3
-    assert len(frames_of(settle_steps=3).frames) == short  # this one ends with success
+    assert len(frames_of(settle_steps=3).frames) == short  # this environment ends on success
 
 
 def test_noise_moves_the_point_but_not_the_recorded_action() -> None:
@@ -82,7 +82,7 @@ def test_noise_moves_the_point_but_not_the_recorded_action() -> None:
     np.testing.assert_array_equal(plain.frames[0].action, noisy.frames[0].action)
     moved = noisy.frames[1].state[:2] - noisy.frames[0].state[:2]
     assert np.abs(moved - noisy.frames[0].action).max() > 5e-3
-    for frame in noisy.frames:  # the expert's answer where it found itself
+    for frame in noisy.frames:  # the expert's action at the state it was in
         state = frame.state
         np.testing.assert_allclose(
             frame.action, np.clip(state[2:] - state[:2], -STEP, STEP), atol=1e-6
@@ -90,7 +90,7 @@ def test_noise_moves_the_point_but_not_the_recorded_action() -> None:
     assert [f.state.tolist() for f in again.frames] == [f.state.tolist() for f in noisy.frames]
 
 
-def test_names_are_the_environments_the_maps_or_numbers() -> None:
+def test_names_come_from_the_environment_the_map_or_numbers() -> None:
     with scripted() as task:
         assert task.features.state == ["state_0", "state_1", "state_2", "state_3"]
         assert task.features.action == ["action_0", "action_1"]
@@ -101,8 +101,8 @@ def test_names_are_the_environments_the_maps_or_numbers() -> None:
         assert task.features.state == ["x", "y", "tx", "ty"]
         assert task.features.images == {"top": (20, 30, 3)}
     env = gymnasium.make("test/Point-v0")
-    body = whole_body(env, "test/Point-v0", VECTOR, "point", 25, ["dx", "dy"])
-    assert (body.name, body.control_hz, body.action_features) == ("point", 25, ["dx", "dy"])
+    robot = environment_robot(env, "test/Point-v0", VECTOR, "point", 25, ["dx", "dy"])
+    assert (robot.name, robot.control_hz, robot.action_features) == ("point", 25, ["dx", "dy"])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_names_are_the_environments_the_maps_or_numbers() -> None:
         ({"expert": experts.answers_three}, r"answered \[0.0, 0.0, 0.0\] at step 0 .* expected 2"),
         ({"expert": experts.gets_lost}, "at step 0 of the episode with seed 4, expected 2 finite"),
         ({"expert": experts.no_expert}, "the expert of 'test/Point-v0' is 0.1, expected something"),
-        ({"make": {"info_key": "done"}}, "does not tell success.*pass success_key"),
+        ({"make": {"info_key": "done"}}, "does not report success.*pass success_key"),
         ({"make": {"instruction": ""}}, "gives no instruction"),
         ({"env_id": "CartPole-v1"}, r"action space Discrete\(2\); expected a Box"),
         ({"observation_map": ObservationMap()}, "observation_map.state is 'state'"),
@@ -121,12 +121,14 @@ def test_names_are_the_environments_the_maps_or_numbers() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_told_in_one_sentence(changes: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_rejected_in_one_sentence(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         frames_of(**changes)
 
 
-def test_a_rate_that_is_unknown_or_broken_is_refused() -> None:
+def test_an_unknown_or_fractional_rate_is_rejected() -> None:
     env = gymnasium.make("test/Point-v0")
     with pytest.raises(UserError, match=r"runs at 12.5 Hz; give control_hz, a whole number"):
-        whole_body(env, "test/Point-v0", VECTOR, control_hz=12.5)
+        environment_robot(env, "test/Point-v0", VECTOR, control_hz=12.5)

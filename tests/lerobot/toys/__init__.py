@@ -1,4 +1,4 @@
-"""An environment and a robot that LeRobot's commands find by ``discover_packages_path``."""
+"""Environment and robot that LeRobot's commands find by ``discover_packages_path``."""
 
 from tests.lerobot.toys.toy_arm import ToyArm
 

@@ -1,4 +1,4 @@
-"""A robot for lerobot-rollout that goes where it is told, and writes down what it was told."""
+"""Robot for lerobot-rollout that reaches each command exactly and logs it."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``tests/helpers/point_env.py`` as an environment of lerobot-eval, with the names that it knows."""
+"""The environment of ``tests/helpers/point_env.py`` for lerobot-eval, with LeRobot's names."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from tests.helpers.point_env import PointEnv
 
 
 class LeRobotPoint(PointEnv):
-    """A point that must be moved to a target, as gym-pusht and its like show theirs."""
+    """A point that must be moved to a target, with observations like gym-pusht's."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         super().__init__(render_mode, camera=True)
@@ -23,8 +23,8 @@ class LeRobotPoint(PointEnv):
         self.observation_space = Dict({"agent_pos": state, "pixels": pixels})
 
     def _observe(self) -> Any:
-        shown = super()._observe()
-        return {"agent_pos": shown["arm"]["state"], "pixels": shown["image"]}
+        observation = super()._observe()
+        return {"agent_pos": observation["arm"]["state"], "pixels": observation["image"]}
 
 
 ENV_ID = "gym_toy_point/Point-v0"
