@@ -26,7 +26,8 @@ from actionprior.chunk_planner import (
     check_execution,
     require_finite,
 )
-from actionprior.embodiment import Embodiment, FloatArray, rotations
+from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.embodiment.representations.relative_forms import DIFFERENCE
 from actionprior.flow_matching import Integrator
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
@@ -277,16 +278,12 @@ class Policy:
         )
         weight_N = np.exp(-m * np.arange(len(said_NA), dtype=np.float32))
         weight_N1 = (weight_N / weight_N.sum())[:, None]
-        mean_A = (weight_N1 * said_NA).sum(0)
-        newest_A, angles = said_NA[-1], self.robot.angle_mask()
-        way_NA = rotations.wrapped(torch.from_numpy(said_NA - newest_A)).numpy()
-        mean_A[angles] = (newest_A + (weight_N1 * way_NA).sum(0))[angles]
-        for start in self.robot.rotation_starts():  # as turns from the newest: vectors wrap at π
-            three = slice(start, start + rotations.VECTOR_WIDTH)
-            said_N3 = torch.from_numpy(said_NA[:, three])
-            turn_N3 = rotations.relative_vector(said_N3, said_N3[-1:])
-            turn_3 = (torch.from_numpy(weight_N1) * turn_N3).sum(0)
-            mean_A[three] = rotations.absolute_vector(turn_3, said_N3[-1]).numpy()
+        mean_A = DIFFERENCE.average(said_NA, weight_N1)
+        for form, slots in self.robot.relative_forms():
+            if form.spans_group:
+                mean_A[slots] = form.average(said_NA[:, slots], weight_N1)
+            else:
+                mean_A[slots] = form.average(said_NA, weight_N1)[slots]
         return self.robot.action_from_unified(mean_A)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import Pair, Subject
+from actionprior.checkup.subject import ActionWithState, Subject
 from actionprior.embodiment import FloatArray
 from actionprior.embodiment.normalization import CONSTANT
 
@@ -25,8 +25,8 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
         tolerance = 1e-5 * max(float(np.ptp(pair.state_ND)), CONSTANT)
         if not np.ptp(pair.state_ND, axis=0).max() > CONSTANT:
             continue
-        same = np.abs(pair.action_ND - pair.state_ND).max(axis=1) <= tolerance
-        after = np.abs(pair.action_ND[:-1] - pair.state_ND[1:]).max(axis=1) <= tolerance
+        same = _distance(pair, lag=0).max(axis=1) <= tolerance
+        after = _distance(pair, lag=1).max(axis=1) <= tolerance
         if same.mean() > MOSTLY:
             yield subject.say(
                 "error",
@@ -47,10 +47,11 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
             yield from _start(subject, pair)
 
 
-def _start(subject: Subject, pair: Pair) -> Iterator[Finding]:
+def _start(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
     """Episodes whose first action is further from the state than later ones ever are."""
-    apart_ND = np.abs(pair.action_ND - pair.state_ND)
-    spread = float(np.subtract(*np.quantile(pair.state_ND, [0.99, 0.01], axis=0)).max())
+    apart_ND = _distance(pair, lag=0)
+    state_ND = pair.representation.around_their_centre(pair.state_ND)
+    spread = float(np.subtract(*np.quantile(state_ND, [0.99, 0.01], axis=0)).max())
     usual_D = np.maximum(np.quantile(apart_ND, 0.99, axis=0), JUMP * spread)
     far_ED = apart_ND[subject.start_E] > usual_D
     if not far_ED.any():
@@ -69,10 +70,10 @@ def _start(subject: Subject, pair: Pair) -> Iterator[Finding]:
     )
 
 
-def _lag(subject: Subject, pair: Pair) -> Iterator[Finding]:
+def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
     """By how many steps the state follows the action, where that can be told."""
     steps = range(-5, 11)
-    apart = [_mean_distance(pair.action_ND, pair.state_ND, lag) for lag in steps]
+    apart = [_mean_distance(pair, lag) for lag in steps]
     best = steps[int(np.argmin(apart))]
     seconds = best / subject.robot.control_hz
     if best < 0:
@@ -93,13 +94,17 @@ def _lag(subject: Subject, pair: Pair) -> Iterator[Finding]:
         )
 
 
-def _mean_distance(action_ND: FloatArray, state_ND: FloatArray, lag: int) -> float:
-    """Mean distance of action[t] from state[t + lag], episodes' edges included."""
-    count = len(action_ND) - abs(lag)
-    if count < 1:
+def _distance(pair: ActionWithState, lag: int) -> FloatArray:
+    """|action[t] - state[t + lag]| for all t that have both, episodes' edges included."""
+    count, first = len(pair.action_ND) - abs(lag), max(0, -lag)
+    action_ND = pair.action_ND[first : first + count]
+    state_ND = pair.state_ND[first + lag : first + lag + count]
+    return np.abs(pair.representation.apart(action_ND, state_ND))
+
+
+def _mean_distance(pair: ActionWithState, lag: int) -> float:
+    """Mean distance of action[t] from state[t + lag]; infinite if no t has both."""
+    if len(pair.action_ND) <= abs(lag):
         return float("inf")
-    first = max(0, -lag)
-    apart: npt.NDArray[np.float64] = np.abs(
-        action_ND[first : first + count] - state_ND[first + lag : first + lag + count]
-    ).mean(axis=1, dtype=np.float64)
+    apart: npt.NDArray[np.float64] = _distance(pair, lag).mean(axis=1, dtype=np.float64)
     return float(apart.mean())

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import Pair, Subject
+from actionprior.checkup.subject import ActionWithState, Subject
 from actionprior.embodiment.normalization import CONSTANT
 
 AGAINST = -0.5  # correlation below which action and state run in opposite directions
@@ -20,7 +20,7 @@ AN_END = 0.3  # share of the range that counts as one end
 def check_grippers(subject: Subject) -> Iterator[Finding]:
     """Range, rest and saturation of each gripper; polarity of its action beside its state."""
     for part in subject.actions:
-        if part.group.representation != "gripper":
+        if not part.representation.is_gripper:
             continue
         for entry, feature in enumerate(part.group.features):
             column = part.values_ND[:, entry]
@@ -38,11 +38,11 @@ def check_grippers(subject: Subject) -> Iterator[Finding]:
                 f"at {start:.0%} and have {middle:.0%} in their middle third",
             )
     for pair in subject.pairs:
-        if pair.action.representation == "gripper":
+        if pair.representation.is_gripper:
             yield from _direction(subject, pair)
 
 
-def _direction(subject: Subject, pair: Pair) -> Iterator[Finding]:
+def _direction(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
     for entry, feature in enumerate(pair.action.features):
         action_N, state_N = pair.action_ND[:, entry], pair.state_ND[:, entry]
         if min(float(np.ptp(action_N)), float(np.ptp(state_N))) < CONSTANT:
@@ -70,7 +70,7 @@ def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
         _Gripper(subject, feature, _course(subject, part.values_ND[:, entry])[0])
         for subject in subjects
         for part in subject.actions
-        if part.group.representation == "gripper"
+        if part.representation.is_gripper
         for entry, feature in enumerate(part.group.features)
         if np.ptp(part.values_ND[:, entry]) > CONSTANT
     ]

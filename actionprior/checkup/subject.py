@@ -13,22 +13,38 @@ from actionprior.data import Contents
 from actionprior.data.store import TrajectoryStore
 from actionprior.embodiment import ActionGroup, Embodiment, FloatArray, StateGroup
 from actionprior.embodiment.feature_groups import split_groups
+from actionprior.embodiment.representations.base import ActionRepresentation, Representation
 
-ARMS = ("joint_position", "end_effector_position", "gripper")
 
+class GroupValues(NamedTuple):
+    """The values of one group of features.
 
-class Part(NamedTuple):
-    """The values of one group of features."""
+    Attributes:
+        kind: ``action`` or ``state``.
+        group: The group.
+        representation: What its values mean.
+        values_ND: float32 (N, D), the values as recorded.
+    """
 
-    kind: str  # action or state
+    kind: str
     group: ActionGroup | StateGroup
+    representation: Representation
     values_ND: FloatArray
 
 
-class Pair(NamedTuple):
-    """An action group, and the state group of the same joints."""
+class ActionWithState(NamedTuple):
+    """An action group and the state group of the same joints.
+
+    Attributes:
+        action: The action group.
+        representation: What its values mean.
+        action_ND: float32 (N, D), the actions as recorded.
+        state: The state group.
+        state_ND: float32 (N, D), the states as recorded.
+    """
 
     action: ActionGroup
+    representation: ActionRepresentation
     action_ND: FloatArray
     state: StateGroup
     state_ND: FloatArray
@@ -58,27 +74,33 @@ class Subject:
         self.store = TrajectoryStore([robot], [(0, recording)])
 
     @cached_property
-    def actions(self) -> list[Part]:
+    def actions(self) -> list[GroupValues]:
         """The action groups."""
-        return [Part("action", *p) for p in split_groups(self.action_ND, self.robot.action)]
+        groups = split_groups(self.action_ND, self.robot.action)
+        known = self.robot.action_representations
+        return [GroupValues("action", g, r, v) for r, (g, v) in zip(known, groups, strict=True)]
 
     @cached_property
-    def states(self) -> list[Part]:
+    def states(self) -> list[GroupValues]:
         """The state groups."""
-        return [Part("state", *p) for p in split_groups(self.state_ND, self.robot.state)]
+        groups = split_groups(self.state_ND, self.robot.state)
+        known = self.robot.state_representations
+        return [GroupValues("state", g, r, v) for r, (g, v) in zip(known, groups, strict=True)]
 
     @cached_property
-    def pairs(self) -> list[Pair]:
-        """Absolute actions with their state: ``relative_to``, or the group of the same features."""
-        found = []
-        for group, action_ND in split_groups(self.action_ND, self.robot.action):
-            if group.representation not in ARMS:
-                continue
-            for state, state_ND in split_groups(self.state_ND, self.robot.state):
-                same = not group.relative_to and state.features == group.features
-                if state.name == group.relative_to or same:
-                    found.append(Pair(group, action_ND, state, state_ND))
-        return found
+    def pairs(self) -> list[ActionWithState]:
+        """Targets with their state: ``relative_to``, or the group of the same features."""
+        states = split_groups(self.state_ND, self.robot.state)
+        groups = split_groups(self.action_ND, self.robot.action)
+        known = self.robot.action_representations
+        return [
+            ActionWithState(action, representation, action_ND, state, state_ND)
+            for representation, (action, action_ND) in zip(known, groups, strict=True)
+            if representation.aims_at_state
+            for state, state_ND in states
+            if state.name == action.relative_to
+            or (not action.relative_to and state.features == action.features)
+        ]
 
     def say(
         self,

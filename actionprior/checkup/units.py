@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import Pair, Part, Subject
+from actionprior.checkup.subject import ActionWithState, GroupValues, Subject
 from actionprior.embodiment import FloatArray
 from actionprior.embodiment.normalization import CONSTANT
 
@@ -31,12 +31,12 @@ def check_units(subject: Subject) -> Iterator[Finding]:
         yield from _scale(subject, pair)
 
 
-def _size(subject: Subject, part: Part) -> Iterator[Finding]:
+def _size(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     unit, values_ND = part.group.unit, np.abs(part.values_ND)
     frame, entry = np.unravel_index(int(values_ND.argmax()), values_ND.shape)
     largest, name = float(values_ND[frame, entry]), f"{part.kind} {part.group.features[entry]}"
     known = unit in LARGEST
-    counts = unit in ("ticks", "steps") or part.group.representation == "gripper"
+    counts = unit in ("ticks", "steps") or part.representation.may_be_ticks
     if _ticks(part.values_ND) and not counts:
         yield subject.say(
             "error",
@@ -56,7 +56,7 @@ def _size(subject: Subject, part: Part) -> Iterator[Finding]:
             f"{part.group.name!r} do); is it in {OTHER[unit]}?",
             at=int(frame),
         )
-    elif known and (speed := _speed(subject, part.values_ND)).max() > FASTEST[unit]:
+    elif known and (speed := _speed(subject, part)).max() > FASTEST[unit]:
         fastest = int(speed.argmax())
         yield subject.say(
             "warning",
@@ -76,9 +76,10 @@ def _ticks(values_ND: FloatArray) -> bool:
     return whole and values_ND.min() >= 0 and FEW_TICKS < values_ND.max() <= TICKS
 
 
-def _speed(subject: Subject, values_ND: FloatArray) -> npt.NDArray[np.float64]:
+def _speed(subject: Subject, part: GroupValues) -> npt.NDArray[np.float64]:
     """(D,): speed of each feature in its fastest 1 % of steps [units a second]."""
-    steps_ND = np.abs(np.diff(values_ND, axis=0, prepend=values_ND[:1]))
+    before_ND = np.concatenate([part.values_ND[:1], part.values_ND[:-1]])
+    steps_ND = np.abs(part.representation.apart(part.values_ND, before_ND))
     steps_ND[subject.start_E] = 0.0
     fastest: npt.NDArray[np.float64] = (
         np.quantile(steps_ND, 0.99, axis=0) * subject.robot.control_hz
@@ -86,7 +87,7 @@ def _speed(subject: Subject, values_ND: FloatArray) -> npt.NDArray[np.float64]:
     return fastest
 
 
-def _scale(subject: Subject, pair: Pair) -> Iterator[Finding]:
+def _scale(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
     spreads = [
         np.subtract(*np.quantile(values_ND, [0.99, 0.01], axis=0))
         for values_ND in (pair.action_ND, pair.state_ND)

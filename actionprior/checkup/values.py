@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import Part, Subject
+from actionprior.checkup.subject import GroupValues, Subject
 from actionprior.embodiment.normalization import CONSTANT, RELATIVE_FLOOR
 
 FAR = 5.0  # an outlier lies this many 1-99 % ranges beyond them
@@ -19,15 +19,16 @@ def check_values(subject: Subject) -> Iterator[Finding]:
         yield from _spread(subject, part)
         if part.group.unit in ("normalised", "normalized"):
             yield from _calibration(subject, part)
-        elif part.group.representation != "gripper":
+        elif not part.representation.rests_at_its_limits:
             yield from _saturation(subject, part)
 
 
-def _spread(subject: Subject, part: Part) -> Iterator[Finding]:
-    low, high = np.quantile(part.values_ND, [0.01, 0.99], axis=0)
-    spread, whole = high - low, np.ptp(part.values_ND, axis=0)
+def _spread(subject: Subject, part: GroupValues) -> Iterator[Finding]:
+    values_ND = part.representation.around_their_centre(part.values_ND)
+    low, high = np.quantile(values_ND, [0.01, 0.99], axis=0)
+    spread, whole = high - low, np.ptp(values_ND, axis=0)
     for entry, feature in enumerate(part.group.features):
-        name, column = f"{part.kind} {feature}", part.values_ND[:, entry]
+        name, column = f"{part.kind} {feature}", values_ND[:, entry]
         floor = RELATIVE_FLOOR * spread.max()
         if whole[entry] < CONSTANT:
             yield subject.say("warning", "constant", name, f"is {column[0]:g} in every frame")
@@ -53,7 +54,7 @@ def _spread(subject: Subject, part: Part) -> Iterator[Finding]:
             )
 
 
-def _saturation(subject: Subject, part: Part) -> Iterator[Finding]:
+def _saturation(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     for entry, feature in enumerate(part.group.features):
         column = part.values_ND[:, entry]
         if np.ptp(column) < CONSTANT:
@@ -70,9 +71,9 @@ def _saturation(subject: Subject, part: Part) -> Iterator[Finding]:
                 )
 
 
-def _calibration(subject: Subject, part: Part) -> Iterator[Finding]:
+def _calibration(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     """LeRobot's normalised joints go from -100 to 100 (grippers from 0) where it was calibrated."""
-    lowest = 0.0 if part.group.representation == "gripper" else -100.0
+    lowest = part.representation.lowest_normalised
     for entry, feature in enumerate(part.group.features):
         name, column = f"{part.kind} {feature}", part.values_ND[:, entry]
         beyond = np.maximum(lowest - column, column - 100.0)
@@ -87,7 +88,7 @@ def _calibration(subject: Subject, part: Part) -> Iterator[Finding]:
                 at=at,
             )
         at_end = np.isclose(column, 100.0) | np.isclose(column, lowest)
-        if part.group.representation != "gripper" and at_end.mean() > CLIPPED:
+        if not part.representation.rests_at_its_limits and at_end.mean() > CLIPPED:
             yield subject.say(
                 "warning",
                 "clipped",

@@ -1,4 +1,4 @@
-"""Chunks of noise in place of motion: a control prior that learns no more than scales.
+"""Chunks of noise in place of motion: a control prior that learns scales and no motion.
 
 Axes: B batch, H steps, A = 37 action slots, E embodiments, F = 37 + 74
 features of a step, U those of them that vary on some robot.
@@ -10,50 +10,45 @@ from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.data.pseudo_random import mix
+from actionprior.embodiment.relative_actions import RelativeActions
 
 
 class ChunkNoise:
-    """Draws actions and states of real windows' mean and scale, independent at every step.
+    """Draw actions and states with the mean and scale of real windows, independent at each step.
 
-    What is drawn is the form that actions are learnt in: what deltas add up to over the window,
-    position-like actions relative to the window's reference, which stays the real one. (Entries
-    of a rotation vector are drawn one by one.)
+    Actions are drawn in the form in which their representation lets noise be drawn: deltas as
+    their sum over the window, targets relative to the window's reference, which stays the real
+    one. The entries of a rotation vector are drawn one by one.
 
     Args:
-        samples: real windows of each embodiment, in the order of ``embodiment_B``; they give
+        samples: Real windows of each embodiment, in the order of ``embodiment_B``; they give
             each slot its mean and its standard deviation, 0 where the slot is not used.
-        delta_mask_EA: bool (E, 37), slots that hold per-step deltas.
-        seed: the draws are a function of it and of the window's first frame alone.
+        forms: Forms in which the robots' actions are drawn.
+        seed: Seed of the draws, which depend on it and on the window's first frame only.
     """
 
-    def __init__(self, samples: list[TrajectoryBatch], delta_mask_EA: Tensor, seed: int) -> None:
-        self.delta_mask_EA = delta_mask_EA
+    def __init__(self, samples: list[TrajectoryBatch], forms: RelativeActions, seed: int) -> None:
+        self.forms = forms
         self.seed = seed
-        moments = [
-            _moments(_learnt(sample, delta_A.expand(len(sample.action_BHA), -1)), sample)
-            for sample, delta_A in zip(samples, delta_mask_EA, strict=True)
-        ]
+        moments = [_moments(self._learnt(sample), sample) for sample in samples]
         self.mean_EF, self.std_EF = (torch.stack(m) for m in zip(*moments, strict=True))
         self.used = (self.std_EF > 0).any(0).nonzero()[:, 0]  # slots that need a draw
 
     def replace(self, batch: TrajectoryBatch, frames_B: Tensor) -> TrajectoryBatch:
-        """The batch with its actions and states replaced; masks and references stay."""
+        """Replace the batch's actions and states; masks and references stay."""
         width = batch.action_BHA.shape[-1]
-        robots_B, delta_BA = batch.embodiment_B, self.delta_mask_EA[batch.embodiment_B][:, None]
+        robots_B = batch.embodiment_B
         normal_BHU = _normal(self.seed, frames_B, (*batch.step_mask_BH.shape, len(self.used)))
         drawn_BHF = self.mean_EF[robots_B][:, None].repeat(1, normal_BHU.shape[1], 1)
         drawn_BHF[..., self.used] += self.std_EF[:, self.used][robots_B][:, None] * normal_BHU
         learnt_BHA, state_BHS = drawn_BHF[..., :width], drawn_BHF[..., width:]
-        steps_BHA = learnt_BHA.diff(dim=1, prepend=torch.zeros_like(learnt_BHA[:, :1]))
-        placed_BHA = learnt_BHA + batch.reference_BA[:, None]
         return batch._replace(
-            action_BHA=torch.where(delta_BA, steps_BHA, placed_BHA), state_BHS=state_BHS.clone()
+            action_BHA=self.forms.absolute(learnt_BHA, batch.reference_BA, robots_B),
+            state_BHS=state_BHS.clone(),
         )
 
-
-def _learnt(batch: TrajectoryBatch, delta_BA: Tensor) -> Tensor:
-    relative_BHA = batch.action_BHA - batch.reference_BA[:, None]
-    return torch.where(delta_BA[:, None], batch.action_BHA.cumsum(1), relative_BHA)
+    def _learnt(self, batch: TrajectoryBatch) -> Tensor:
+        return self.forms.relative(batch.action_BHA, batch.reference_BA, batch.embodiment_B)
 
 
 def _moments(learnt_BHA: Tensor, batch: TrajectoryBatch) -> tuple[Tensor, Tensor]:
@@ -62,9 +57,9 @@ def _moments(learnt_BHA: Tensor, batch: TrajectoryBatch) -> tuple[Tensor, Tensor
 
 
 def _normal(seed: int, frames_B: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers (B, …) by Box and Muller's transform, the same for a frame anywhere.
+    """Standard normal numbers (B, …) that depend on seed and frame only.
 
-    Source: Box and Muller, Annals of Mathematical Statistics 29, 1958.
+    Method: Box and Muller, Annals of Mathematical Statistics 29, 1958.
     """
     count = int(np.prod(shape[1:]))
     words = mix(seed, frames_B.numpy()[:, None], np.arange(count))

@@ -22,7 +22,8 @@ from actionprior.data.column_store import Column, consecutive
 from actionprior.data.control_noise import ChunkNoise
 from actionprior.data.frame_ranges import Stops
 from actionprior.data.pseudo_random import IntArray, mix
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray, rotations
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
+from actionprior.embodiment.relative_actions import RelativeActions
 
 NOISE_SAMPLE = 4096
 """Windows of a robot, evenly spaced, that give noise its scale."""
@@ -259,7 +260,7 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         self.store = store
         self.length = length
         self.shuffle_seed = shuffle_seed
-        self.delta_mask_EA = torch.from_numpy(np.stack([e.delta_mask() for e in store.embodiments]))
+        self.forms = RelativeActions([e.relative_forms() for e in store.embodiments])
         self.noise = None if noise_seed is None else self._noise(noise_seed)
 
     def __len__(self) -> int:
@@ -276,8 +277,7 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
             batch = self.noise.replace(batch, frames_B)
         if self.shuffle_seed is None:
             return batch
-        delta_BA = self.delta_mask_EA[batch.embodiment_B]
-        return _shuffle(batch, frames_B, delta_BA, self.shuffle_seed)
+        return self._shuffle(batch, frames_B, self.shuffle_seed)
 
     def _noise(self, seed: int) -> ChunkNoise:
         samples = []
@@ -285,7 +285,21 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
             frames = np.concatenate([np.array(r) for r in self.store.of_embodiment(index)])
             chosen = frames[np.linspace(0, len(frames) - 1, NOISE_SAMPLE).astype(np.int64)]
             samples.append(self.store.future(torch.from_numpy(chosen), self.length))
-        return ChunkNoise(samples, self.delta_mask_EA, seed)
+        forms = RelativeActions([e.noise_forms() for e in self.store.embodiments])
+        return ChunkNoise(samples, forms, seed)
+
+    def _shuffle(self, batch: TrajectoryBatch, frames_B: Tensor, seed: int) -> TrajectoryBatch:
+        length = batch.step_mask_BH.shape[1]
+        keys = mix(seed, frames_B.numpy()[:, None], np.arange(length)) >> np.uint64(2)
+        keys_BH = torch.from_numpy(keys.astype(np.int64))
+        keys_BH = keys_BH.masked_fill(~batch.step_mask_BH, torch.iinfo(torch.int64).max)
+        order_BH = keys_BH.argsort(dim=1)
+        rows_B1 = torch.arange(len(frames_B))[:, None]
+        path_BHA = self.forms.path(batch.action_BHA, batch.embodiment_B)[rows_B1, order_BH]
+        return batch._replace(
+            action_BHA=self.forms.commands(path_BHA, batch.embodiment_B),
+            state_BHS=batch.state_BHS[rows_B1, order_BH],
+        )
 
 
 def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) -> IntArray:
@@ -331,41 +345,10 @@ def moving(store: TrajectoryStore, frames_N: Tensor, length: int, threshold: flo
 def _travel(store: TrajectoryStore, robot: Embodiment, frames_B: Tensor, length: int) -> Tensor:
     """Peak-to-peak over the chunk of actions and states, (B, 37 + 74)."""
     batch = store.future(frames_B, length)
-    deltas = batch.action_BHA * torch.from_numpy(robot.delta_mask())
-    # The last frame is repeated past the end: no travel for positions; sums need the mask.
-    sums_BHA = (deltas * batch.step_mask_BH[..., None]).cumsum(1)
-    action_BHA = batch.action_BHA - deltas + sums_BHA
-    for start in robot.rotation_starts():
-        three = slice(start, start + rotations.VECTOR_WIDTH)
-        # From the first step's orientation: a rotation vector itself jumps at half a turn.
-        action_BHA[..., three] = rotations.relative_vector(
-            action_BHA[..., three], action_BHA[:, :1, three]
-        )
-    angles = torch.from_numpy(robot.angle_mask())
-    way_BHA = action_BHA - action_BHA[:, :1]
-    jumps_BHA = angles & (way_BHA.abs() > torch.pi)
-    action_BHA = torch.where(
-        angles, torch.where(jumps_BHA, rotations.wrapped(way_BHA), way_BHA), action_BHA
-    )
-    values = torch.cat([action_BHA, batch.state_BHS], dim=-1)
-    spread = values.amax(1) - values.amin(1)
-    spread[:, :ACTION_WIDTH] = spread[:, :ACTION_WIDTH].maximum(sums_BHA.abs().amax(1))
-    return spread
-
-
-def _shuffle(
-    batch: TrajectoryBatch, frames_B: Tensor, delta_BA: Tensor, seed: int
-) -> TrajectoryBatch:
-    length = batch.step_mask_BH.shape[1]
-    keys = mix(seed, frames_B.numpy()[:, None], np.arange(length)) >> np.uint64(2)
-    keys_BH = torch.from_numpy(keys.astype(np.int64))
-    keys_BH = keys_BH.masked_fill(~batch.step_mask_BH, torch.iinfo(torch.int64).max)
-    order_BH = keys_BH.argsort(dim=1)
-    rows_B1 = torch.arange(len(frames_B))[:, None]
-    action_BHA = batch.action_BHA[rows_B1, order_BH]
-    summed_BHA = batch.action_BHA.cumsum(1)[rows_B1, order_BH]
-    steps_BHA = summed_BHA.diff(dim=1, prepend=torch.zeros_like(summed_BHA[:, :1]))
-    return batch._replace(
-        action_BHA=torch.where(delta_BA[:, None], steps_BHA, action_BHA),
-        state_BHS=batch.state_BHS[rows_B1, order_BH],
-    )
+    step_mask_BH1 = batch.step_mask_BH[..., None]
+    travel_BA = batch.action_BHA.new_zeros(len(frames_B), ACTION_WIDTH)
+    for form, slots in robot.relative_forms():
+        travel_BA[:, slots] = form.travel(batch.action_BHA[..., slots], step_mask_BH1)
+    # Padding repeats the last frame, which adds no travel.
+    travel_BS = batch.state_BHS.amax(1) - batch.state_BHS.amin(1)
+    return torch.cat([travel_BA, travel_BS], dim=-1)

@@ -9,8 +9,6 @@ from actionprior.lazy import lazy_exports
 
 __all__ = [
     "ACTION_WIDTH",
-    "DELTAS",
-    "ROTATIONS",
     "STATE_WIDTH",
     "ActionGroup",
     "BoolArray",
@@ -23,8 +21,6 @@ __all__ = [
 if TYPE_CHECKING:
     from actionprior.embodiment.embodiment import (
         ACTION_WIDTH,
-        DELTAS,
-        ROTATIONS,
         STATE_WIDTH,
         ActionGroup,
         BoolArray,

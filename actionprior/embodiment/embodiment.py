@@ -3,37 +3,37 @@
 Axes: A = 37 action slots, S = 74 state slots.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
-import torch
 
-from actionprior.embodiment import rotations
+from actionprior.embodiment.arrays import BoolArray, FloatArray, Rows
+from actionprior.embodiment.errors import EmbodimentError
 from actionprior.embodiment.feature_groups import (
     ACTION_SLOTS,
     ACTION_WIDTH,
-    DELTAS,
-    ROTATIONS,
     STATE_SLOTS,
     STATE_WIDTH,
     ActionGroup,
-    ActionRepresentation,
-    BoolArray,
-    EmbodimentError,
-    FloatArray,
-    Rows,
     StateGroup,
-    StateRepresentation,
-    check_rotation,
     group_from_dict,
     split_groups,
 )
+from actionprior.embodiment.representations.base import (
+    ActionRepresentation,
+    Representation,
+    StateRepresentation,
+)
+from actionprior.embodiment.representations.by_name import (
+    ACTION_REPRESENTATIONS,
+    STATE_REPRESENTATIONS,
+)
+from actionprior.embodiment.representations.relative_forms import RelativeForm
 
 __all__ = [
     "ACTION_WIDTH",
-    "DELTAS",
-    "ROTATIONS",
     "STATE_WIDTH",
     "ActionGroup",
     "BoolArray",
@@ -49,13 +49,16 @@ class Embodiment:
     """One robot: its action and state features in the unified spaces, its cameras, its rate.
 
     Attributes:
-        name: unique among the robots of a run.
-        control_hz: control rate [Hz]; must equal the frame rate of its datasets.
-        action: groups in the order of the dataset's ``action_key`` vector's use; each feature
-            named once.
-        state: likewise for ``state_key``.
-        cameras: the dataset's image keys, in the order in which a policy sees them.
-        ignored: features of the dataset that are left out on purpose (all others must be mapped).
+        name: Name of the robot, unique in a run.
+        control_hz: Control rate [Hz]; must equal the frame rate of its datasets.
+        action: Groups of the dataset's ``action_key`` vector, each feature named once; the
+            robot's own action vector has their order.
+        state: Groups of the dataset's ``state_key`` vector, each feature named once; the robot's
+            own state vector has their order.
+        cameras: The dataset's image keys, in the order in which a policy sees them.
+        ignored: Features of the dataset that are excluded on purpose (all others must be mapped).
+        action_key: The dataset's key of the action vector.
+        state_key: The dataset's key of the state vector.
 
     Raises:
         EmbodimentError: unknown slot, overlap, group wider than its slot, a feature named twice,
@@ -117,20 +120,41 @@ class Embodiment:
         return self._mask(STATE_WIDTH, [self.state_slots(g) for g in self.state])
 
     def delta_mask(self) -> BoolArray:
-        """(37,) True where actions are per-step deltas, learnt as their running sum."""
-        deltas = [g for g in self.action if g.representation in DELTAS]
-        return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in deltas])
+        """(37,) True where actions are changes per step."""
+        changes = [g for g, r in self._with_representation() if r.is_change]
+        return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in changes])
 
-    def rotation_starts(self) -> list[int]:
-        """First of the three unified entries of each action that is a rotation vector."""
-        turns = [g for g in self.action if g.representation in ROTATIONS]
-        return [self.action_slots(g).start for g in turns]
+    # ---- representations ------------------------------------------------------------------
 
-    def angle_mask(self) -> BoolArray:
-        """(37,) True where actions are relative to an ``angle_sincos``: the shorter way round."""
-        around = {g.name for g in self.state if g.representation == "angle_sincos"}
-        angles = [g for g in self.action if g.relative_to in around]
-        return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in angles])
+    @property
+    def action_representations(self) -> list[ActionRepresentation]:
+        """Representation of each action group, which knows the state that it is relative to."""
+        states = dict(zip((g.name for g in self.state), self.state_representations, strict=True))
+        return [
+            ACTION_REPRESENTATIONS[g.representation](
+                len(g.features), g.unit, g.encoding, states.get(g.relative_to)
+            )
+            for g in self.action
+        ]
+
+    @property
+    def state_representations(self) -> list[StateRepresentation]:
+        """Representation of each state group."""
+        return [
+            STATE_REPRESENTATIONS[g.representation](len(g.features), g.unit, g.encoding)
+            for g in self.state
+        ]
+
+    def relative_forms(self) -> list[tuple[RelativeForm, slice]]:
+        """Form in which each action group is learnt, with the group's unified entries."""
+        return [(r.relative_form, self.action_slots(g)) for g, r in self._with_representation()]
+
+    def noise_forms(self) -> list[tuple[RelativeForm, slice]]:
+        """Form in which each action group is drawn as noise, with the group's unified entries."""
+        return [(r.noise_form, self.action_slots(g)) for g, r in self._with_representation()]
+
+    def _with_representation(self) -> list[tuple[ActionGroup, ActionRepresentation]]:
+        return list(zip(self.action, self.action_representations, strict=True))
 
     # ---- robot vectors <-> unified vectors ------------------------------------------------
 
@@ -141,25 +165,17 @@ class Embodiment:
         return unified
 
     def fill_actions(self, action: FloatArray, unified: FloatArray, rows: Rows) -> None:
-        """Write (..., n_a) into the robot's slots of ``rows`` of (..., 37); others are left."""
+        """Write (..., n_a) into the robot's slots of ``rows`` of (..., 37), and no others."""
         self._check_width("action", action.shape[-1], len(self.action_features))
-        if any(group.representation in ROTATIONS for group in self.action):
-            parts = []
-            for group, values in split_groups(action, self.action):
-                if group.representation in ROTATIONS:
-                    values = _turn(values, group.encoding, "axis_angle")
-                parts.append(values)
-            action = np.concatenate(parts, axis=-1)
+        if any(ACTION_REPRESENTATIONS[g.representation].encodes for g in self.action):
+            action = _encode(action, self.action, self.action_representations)
         _put(action, unified, [self.action_slots(group) for group in self.action], rows)
 
     def action_from_unified(self, unified: FloatArray) -> FloatArray:
         """(..., 37) → (..., n_a), the inverse of ``action_to_unified``."""
-        parts = []
-        for group in self.action:
-            values = unified[..., self.action_slots(group)]
-            if group.representation in ROTATIONS:
-                values = _turn(values, "axis_angle", group.encoding)
-            parts.append(values)
+        parts = [
+            r.decode(unified[..., self.action_slots(g)]) for g, r in self._with_representation()
+        ]
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def state_to_unified(self, state: FloatArray) -> FloatArray:
@@ -169,52 +185,38 @@ class Embodiment:
         return unified
 
     def fill_states(self, state: FloatArray, unified: FloatArray, rows: Rows) -> None:
-        """Write (..., n_s) into the robot's slots of ``rows`` of (..., 74); others are left."""
+        """Write (..., n_s) into the robot's slots of ``rows`` of (..., 74), and no others."""
         self._check_width("state", state.shape[-1], len(self.state_features))
-        if any(
-            g.representation == "angle_sincos" or g.representation in ROTATIONS for g in self.state
-        ):
-            parts = []
-            for group, values in split_groups(state, self.state):
-                if group.representation == "angle_sincos":
-                    pairs = np.stack([np.sin(values), np.cos(values)], axis=-1)
-                    values = pairs.reshape(*values.shape[:-1], 2 * values.shape[-1])
-                elif group.representation in ROTATIONS:
-                    form = "quaternion_xyzw" if group.slot_width == 4 else "rotation_6d"
-                    values = _turn(values, group.encoding, form)
-                parts.append(values)
-            state = np.concatenate(parts, axis=-1)
+        if any(STATE_REPRESENTATIONS[g.representation].encodes for g in self.state):
+            state = _encode(state, self.state, self.state_representations)
         _put(state, unified, [self.state_slots(group) for group in self.state], rows)
 
     def reference(self, state: FloatArray) -> FloatArray:
-        """What position-like actions of a chunk are relative to, from its first state.
+        """What a chunk's actions are relative to, from its first state: (..., n_s) → (..., 37).
 
-        (..., n_s) → (..., 37); zero for deltas, grippers and absolute groups.
+        Zero for groups without ``relative_to``.
         """
         reference = np.zeros((*state.shape[:-1], ACTION_WIDTH), dtype=np.float32)
-        part_of = {group.name: (group, values) for group, values in split_groups(state, self.state)}
-        for group in self.action:
-            if not group.relative_to:
-                continue
-            source, values = part_of[group.relative_to]
-            if group.representation in ROTATIONS:
-                values = _turn(values, source.encoding, "axis_angle")
-            reference[..., self.action_slots(group)] = values
+        values_of = {group.name: values for group, values in split_groups(state, self.state)}
+        for group, representation in self._with_representation():
+            if group.relative_to:
+                values = representation.encode_reference(values_of[group.relative_to])
+                reference[..., self.action_slots(group)] = values
         return reference
 
     # ---- plain data -----------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for checkpoints and recipes; a subclass's own fields are left out."""
+        """Plain data for checkpoints and recipes, without the fields that a subclass adds."""
         names = {f.name for f in fields(Embodiment)}
         return {key: value for key, value in asdict(self).items() if key in names}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Inverse of ``to_dict``.
+        """Build an embodiment from the plain data of ``to_dict``.
 
         Raises:
-            EmbodimentError: an unknown key, or what the constructor refuses.
+            EmbodimentError: an unknown key, or a value that the constructor refuses.
         """
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
@@ -225,12 +227,12 @@ class Embodiment:
         return cls(**values)
 
     def differences(self, other: "Embodiment") -> list[str]:
-        """What keeps a prior trained on ``other`` from serving this robot, in words."""
+        """List in words what keeps a prior trained on ``other`` from serving this robot."""
         found = []
         for key in ("control_hz", "action", "state"):
-            mine, theirs = self.to_dict()[key], other.to_dict()[key]
-            if mine != theirs:
-                found.append(f"{key} is {theirs!r} there and {mine!r} here")
+            here, there = self.to_dict()[key], other.to_dict()[key]
+            if here != there:
+                found.append(f"{key} is {there!r} there and {here!r} here")
         return found
 
     # ---- checks ---------------------------------------------------------------------------
@@ -262,25 +264,12 @@ class Embodiment:
             if not group.name or group.name in names:
                 raise EmbodimentError(f"{where}: group name {group.name!r} is empty or used twice")
             names.add(group.name)
-            if group.slot not in slots:
-                raise EmbodimentError(
-                    f"{where} group {group.name!r}: slot {group.slot!r} is unknown; "
-                    f"expected one of {sorted(slots)}"
-                )
-            if not group.features:
-                raise EmbodimentError(f"{where} group {group.name!r} names no feature")
-            width = group.slot_width
-            start, stop = slots[group.slot]
-            if group.offset < 0 or start + group.offset + width > stop:
-                raise EmbodimentError(
-                    f"{where} group {group.name!r} ({', '.join(group.features)}) needs {width} "
-                    f"entries from offset {group.offset}, but {group.slot!r} has {stop - start}"
-                )
+            entries = _slot_entries(where, group, slots)
             for feature in group.features:
                 if feature in seen:
                     raise EmbodimentError(f"{where}: feature {feature!r} is mapped twice")
                 seen.add(feature)
-            for entry in range(start + group.offset, start + group.offset + width):
+            for entry in entries:
                 if entry in taken:
                     raise EmbodimentError(
                         f"{where} group {group.name!r} overlaps group {taken[entry]!r} in slot "
@@ -289,67 +278,76 @@ class Embodiment:
                 taken[entry] = group.name
 
     def _check_representations(self) -> None:
-        for kind, groups, known in (
-            ("action", self.action, get_args(ActionRepresentation)),
-            ("state", self.state, get_args(StateRepresentation)),
-        ):
-            for group in groups:
-                where = f"embodiment {self.name!r}, {kind} group {group.name!r}"
-                if group.representation not in known:
-                    raise EmbodimentError(
-                        f"{where}: representation {group.representation!r} is unknown; "
-                        f"expected one of {list(known)}"
-                    )
-                check_rotation(where, group)
-                if group.representation == "angle_sincos" and group.unit != "rad":
-                    raise EmbodimentError(
-                        f"{where}: angle_sincos needs unit 'rad', found {group.unit!r}; degrees go "
-                        "as 'position'"
-                    )
-        for action in self.action:
-            if action.relative_to:
-                self._check_reference(action)
+        _check_known(f"embodiment {self.name!r}, action", self.action, ACTION_REPRESENTATIONS)
+        _check_known(f"embodiment {self.name!r}, state", self.state, STATE_REPRESENTATIONS)
+        for action, representation in self._with_representation():
+            representation.check(f"embodiment {self.name!r}, action group {action.name!r}")
+        for state, measured in zip(self.state, self.state_representations, strict=True):
+            measured.check(f"embodiment {self.name!r}, state group {state.name!r}")
+        for action, representation in self._with_representation():
+            self._check_reference(action, representation)
 
-    def _check_reference(self, group: ActionGroup) -> None:
+    def _check_reference(self, group: ActionGroup, representation: ActionRepresentation) -> None:
         where = f"embodiment {self.name!r}, action group {group.name!r}"
-        states = {g.name: g for g in self.state}
-        turns = group.representation in ROTATIONS
-        if not turns and group.representation not in ("joint_position", "end_effector_position"):
+        if group.relative_to and not representation.may_be_relative:
             raise EmbodimentError(
                 f"{where}: relative_to is for positions, found {group.representation!r}"
             )
-        state = states.get(group.relative_to)
-        if state is None:
+        if group.relative_to and representation.reference is None:
             raise EmbodimentError(
                 f"{where}: relative_to names state group {group.relative_to!r}; "
-                f"expected one of {sorted(states)}"
+                f"expected one of {sorted(g.name for g in self.state)}"
             )
-        if turns != (state.representation in ROTATIONS):
+        representation.check_reference(where, group.relative_to)
+
+
+def _slot_entries(
+    where: str, group: ActionGroup | StateGroup, slots: dict[str, tuple[int, int]]
+) -> range:
+    """Unified entries of a group that fits into its slot."""
+    if group.slot not in slots:
+        raise EmbodimentError(
+            f"{where} group {group.name!r}: slot {group.slot!r} is unknown; "
+            f"expected one of {sorted(slots)}"
+        )
+    if not group.features:
+        raise EmbodimentError(f"{where} group {group.name!r} names no feature")
+    width = group.slot_width
+    start, stop = slots[group.slot]
+    if group.offset < 0 or start + group.offset + width > stop:
+        raise EmbodimentError(
+            f"{where} group {group.name!r} ({', '.join(group.features)}) needs {width} "
+            f"entries from offset {group.offset}, but {group.slot!r} has {stop - start}"
+        )
+    return range(start + group.offset, start + group.offset + width)
+
+
+def _check_known(
+    where: str, groups: Sequence[ActionGroup | StateGroup], known: Mapping[str, object]
+) -> None:
+    for group in groups:
+        if group.representation not in known:
             raise EmbodimentError(
-                f"{where} is {group.representation!r}, but its relative_to {state.name!r} is "
-                f"{state.representation!r}: one is a rotation, the other is not"
-            )
-        if not turns and (len(state.features) != len(group.features) or state.unit != group.unit):
-            raise EmbodimentError(
-                f"{where} has {len(group.features)} features in {group.unit!r}, but its "
-                f"relative_to {state.name!r} has {len(state.features)} in {state.unit!r}"
+                f"{where} group {group.name!r}: representation {group.representation!r} is "
+                f"unknown; expected one of {list(known)}"
             )
 
 
-def _turn(values: FloatArray, source: str, target: str) -> FloatArray:
-    """Orientations (..., k) from one encoding to another, in double precision between."""
-    quaternion = rotations.to_quaternion(torch.from_numpy(np.asarray(values, np.float64)), source)
-    turned: FloatArray = rotations.from_quaternion(quaternion, target).numpy().astype(np.float32)
-    return turned
+def _encode[G: (ActionGroup, StateGroup)](
+    vector: FloatArray, groups: Sequence[G], representations: Sequence[Representation]
+) -> FloatArray:
+    """The groups' unified entries, one group after the other."""
+    pairs = zip(representations, split_groups(vector, groups), strict=True)
+    return np.concatenate([r.encode(values) for r, (_, values) in pairs], axis=-1)
 
 
 def _put(values: FloatArray, unified: FloatArray, slots: list[slice], rows: Rows) -> None:
-    """Columns of ``values``, one after the other, into ``slots`` of ``rows`` of ``unified``."""
+    """Write the columns of ``values`` in turn into ``slots`` of ``rows`` of ``unified``."""
     joined: list[tuple[slice, slice]] = []
     column = 0
     for into in slots:
         start, stop = column, column + into.stop - into.start
-        if joined and joined[-1][0].stop == into.start:  # neighbours go together
+        if joined and joined[-1][0].stop == into.start:  # one copy for neighbouring slots
             into, start = slice(joined[-1][0].start, into.stop), joined.pop()[1].start
         joined.append((into, slice(start, stop)))
         column = stop

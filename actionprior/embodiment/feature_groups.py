@@ -5,18 +5,17 @@ Source of the slot tables: arXiv 2606.26095, Table I.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from types import EllipsisType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from actionprior.embodiment import rotations
-from actionprior.errors import UserError
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
-Rows = slice | EllipsisType | npt.NDArray[np.int64]
+from actionprior.embodiment.arrays import FloatArray
+from actionprior.embodiment.errors import EmbodimentError
+from actionprior.embodiment.representations.base import Representation
+from actionprior.embodiment.representations.by_name import (
+    ACTION_REPRESENTATIONS,
+    STATE_REPRESENTATIONS,
+)
 
 ACTION_WIDTH = 37
 STATE_WIDTH = 74
@@ -35,51 +34,29 @@ STATE_SLOTS: dict[str, tuple[int, int]] = {
     "body": (16, 74),
 }
 
-ActionRepresentation = Literal[
-    "joint_position",
-    "joint_delta",
-    "end_effector_position",
-    "end_effector_delta",
-    "end_effector_rotation",
-    "gripper",
-]
-StateRepresentation = Literal[
-    "position", "angle_sincos", "rotation_quaternion", "rotation_6d", "gripper"
-]
-DELTAS = ("joint_delta", "end_effector_delta")
-ROTATIONS = {"end_effector_rotation": 3, "rotation_quaternion": 4, "rotation_6d": 6}
-"""Representations of orientations, and the entries of the slot that they take."""
-
-
-class EmbodimentError(UserError):
-    """An embodiment's description is wrong; the message names the robot and the feature."""
-
 
 @dataclass(frozen=True)
 class ActionGroup:
     """Consecutive action features that share a slot, a representation and a unit.
 
     Attributes:
-        name: group name, e.g. ``arm``; metrics are logged under it.
-        slot: key of ``ACTION_SLOTS``.
-        features: the dataset's names of these entries, in slot order.
-        representation: deltas are learnt as their running sum along the chunk, positions
-            relative to ``relative_to``, a gripper as it is; an ``end_effector_rotation`` takes
-            three entries of the slot, a rotation vector, and is learnt as the turn from
-            ``relative_to``, in its frame.
-        unit: of one entry, for reports (rad, m, ...). A delta's is that of its sum; a rotation's
-            is rad.
-        offset: first entry within the slot.
-        relative_to: name of the state group (same width, same unit; for a rotation: any group of
-            a rotation) whose value at the chunk's first step position-like actions are relative
-            to; empty: learnt absolute.
-        encoding: how the dataset writes a rotation (``rotations.encoding_width``).
+        name: Name of the group, e.g. ``arm``; metrics are logged under it.
+        slot: Key of ``ACTION_SLOTS``.
+        features: The dataset's names of these entries, in slot order.
+        representation: Key of ``ACTION_REPRESENTATIONS``; its class says how values are learnt,
+            resampled, ensembled and checked.
+        unit: Unit of one entry (rad, m, ...). A delta has the unit of its sum, a rotation rad.
+        offset: First entry within the slot.
+        relative_to: Name of the state group whose value at the chunk's first step the actions
+            are relative to, of the same width and unit (for a rotation: any group of a
+            rotation); empty: learnt absolute.
+        encoding: How the dataset writes a rotation (``rotations.encoding_width``).
     """
 
     name: str = ""
     slot: str = ""
     features: list[str] = field(default_factory=list)
-    representation: ActionRepresentation = "joint_position"
+    representation: str = "joint_position"
     unit: str = ""
     offset: int = 0
     relative_to: str = ""
@@ -87,39 +64,49 @@ class ActionGroup:
 
     @property
     def slot_width(self) -> int:
-        """Entries taken in the slot."""
-        return ROTATIONS.get(self.representation, len(self.features))
+        """Number of entries taken in the slot."""
+        return _slot_width(ACTION_REPRESENTATIONS.get(self.representation), self.features)
 
 
 @dataclass(frozen=True)
 class StateGroup:
-    """Consecutive proprioceptive features that share a slot.
+    """Consecutive state features that share a slot, a representation and a unit.
 
-    ``angle_sincos`` takes two entries of the slot a feature (sine, cosine) and needs radians.
-    ``rotation_quaternion`` (4 entries, w ≥ 0) and ``rotation_6d`` (6 entries, without a jump
-    anywhere) are an orientation, which the dataset writes in ``encoding``.
+    Attributes:
+        name: Name of the group; actions refer to it by ``relative_to``.
+        slot: Key of ``STATE_SLOTS``.
+        features: The dataset's names of these entries, in slot order.
+        representation: Key of ``STATE_REPRESENTATIONS``; its class says how many entries of the
+            slot a group takes, and in which form.
+        unit: Unit of one entry (rad, m, ...).
+        offset: First entry within the slot.
+        encoding: How the dataset writes a rotation (``rotations.encoding_width``).
     """
 
     name: str = ""
     slot: str = ""
     features: list[str] = field(default_factory=list)
-    representation: StateRepresentation = "position"
+    representation: str = "position"
     unit: str = ""
     offset: int = 0
     encoding: str = ""
 
     @property
     def slot_width(self) -> int:
-        """Entries taken in the slot."""
-        if self.representation == "angle_sincos":
-            return 2 * len(self.features)
-        return ROTATIONS.get(self.representation, len(self.features))
+        """Number of entries taken in the slot."""
+        return _slot_width(STATE_REPRESENTATIONS.get(self.representation), self.features)
+
+
+def _slot_width(representation: type[Representation] | None, features: list[str]) -> int:
+    # An unknown representation is refused once its robot is checked.
+    count = len(features)
+    return count if representation is None else representation.slot_width(count)
 
 
 def split_groups[G: (ActionGroup, StateGroup)](
     vector: FloatArray, groups: Sequence[G]
 ) -> list[tuple[G, FloatArray]]:
-    """Each group with its entries of a robot's vector (..., n)."""
+    """Pair each group with its entries of a robot's vector (..., n)."""
     stops = np.cumsum([len(group.features) for group in groups]).tolist()
     return [
         (group, vector[..., stop - len(group.features) : stop])
@@ -127,35 +114,8 @@ def split_groups[G: (ActionGroup, StateGroup)](
     ]
 
 
-def check_rotation(where: str, group: ActionGroup | StateGroup) -> None:
-    """Refuse an encoding that is unknown, of another width, or of no rotation.
-
-    Raises:
-        EmbodimentError: naming ``where``.
-    """
-    if group.representation not in ROTATIONS:
-        if group.encoding:
-            raise EmbodimentError(
-                f"{where}: encoding {group.encoding!r} is for rotations, found "
-                f"{group.representation!r}"
-            )
-        return
-    width = rotations.encoding_width(group.encoding)
-    if width is None:
-        raise EmbodimentError(
-            f"{where}: encoding {group.encoding!r} of a rotation is unknown; expected one of "
-            f"{rotations.known_encodings()}"
-        )
-    if len(group.features) != width:
-        raise EmbodimentError(
-            f"{where} has {len(group.features)} features, but {group.encoding!r} takes {width}"
-        )
-    if group.unit != "rad":
-        raise EmbodimentError(f"{where}: a rotation's unit is 'rad', found {group.unit!r}")
-
-
 def group_from_dict[G: (ActionGroup, StateGroup)](kind: type[G], data: G | dict[str, Any]) -> G:
-    """A group of plain data; one that is a group already is left as it is.
+    """Build a group from plain data; return a finished group unchanged.
 
     Raises:
         EmbodimentError: an unknown key.

@@ -1,21 +1,20 @@
 """Per-embodiment normalisation of actions and states, and the relative form actions are learnt in.
 
-Position-like actions are learnt relative to the window's first state (orientations as the turn
-from it, joints that are told by sine and cosine the shorter way round), deltas as their running
-sum along the window: an error made at one step does not add up over the next ones.
-The normaliser is part of the motion prior, so its statistics travel inside every checkpoint.
+Actions are learnt in the relative form of their representation: positions as the difference from
+the window's first state, orientations as the turn from it, deltas as their running sum along the
+window. The normaliser is part of the motion prior, so every checkpoint has its statistics.
 
 Axes: B batch, H steps, A = 37 action slots, S = 74 state slots, E embodiments.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, rotations
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment
+from actionprior.embodiment.relative_actions import RelativeActions
 from actionprior.errors import UserError
 
 Law = Literal["quantile", "mean_std"]
@@ -45,9 +44,6 @@ class Normalizer(nn.Module):
     fitted_E: Tensor
     action_mask_EA: Tensor
     state_mask_ES: Tensor
-    delta_mask_EA: Tensor
-    angle_mask_EA: Tensor
-    rotation_start_EA: Tensor  # True at the first of a rotation vector's three slots
     action_center: Tensor  # (E, H, A)
     action_scale: Tensor  # (E, H, A), what ``normalize_action`` divides by
     state_center: Tensor  # (E, S)
@@ -70,30 +66,23 @@ class Normalizer(nn.Module):
             for statistic in ("mean", "std", "q01", "q99", "center", "scale"):
                 self.register_buffer(f"{kind}_{statistic}", torch.zeros(0, *shape))
         self.register_buffer("fitted_E", torch.zeros(0, dtype=torch.bool))
-        for name, width in (
-            ("action_mask_EA", ACTION_WIDTH),
-            ("delta_mask_EA", ACTION_WIDTH),
-            ("rotation_start_EA", ACTION_WIDTH),
-            ("angle_mask_EA", ACTION_WIDTH),
-            ("state_mask_ES", STATE_WIDTH),
-        ):
-            # Follows from the embodiments, hence not stored twice.
+        for name, width in (("action_mask_EA", ACTION_WIDTH), ("state_mask_ES", STATE_WIDTH)):
+            # Follows from the embodiments, hence not saved.
             self.register_buffer(name, torch.zeros(0, width, dtype=torch.bool), persistent=False)
+        self.relative = RelativeActions()
         self.add_embodiments(embodiments)
 
     def add_embodiments(self, embodiments: list[Embodiment]) -> None:
         """Append rows for new robots, not yet fitted; the rows of known robots are kept."""
         self.embodiments = [*self.embodiments, *embodiments]
         count = len(embodiments)
-        for name, buffer in list(self.named_buffers()):
+        for name, buffer in list(self.named_buffers(recurse=False)):
             fill = 1.0 if name.endswith("_scale") else 0.0
             new = torch.full((count, *buffer.shape[1:]), fill, device=buffer.device)
             setattr(self, name, torch.cat([buffer, new.to(buffer.dtype)]))
         for row, embodiment in enumerate(embodiments, len(self.embodiments) - count):
             self.action_mask_EA[row] = torch.from_numpy(embodiment.action_mask())
-            self.delta_mask_EA[row] = torch.from_numpy(embodiment.delta_mask())
-            self.rotation_start_EA[row, embodiment.rotation_starts()] = True
-            self.angle_mask_EA[row] = torch.from_numpy(embodiment.angle_mask())
+            self.relative.add(embodiment.relative_forms())
             self.state_mask_ES[row] = torch.from_numpy(embodiment.state_mask())
 
     # ---- masks ----------------------------------------------------------------------------
@@ -109,62 +98,21 @@ class Normalizer(nn.Module):
         """Actions in the form they are learnt in, robot units: (B, H, A), zero where masked."""
         mask_BHA = self.action_mask(trajectory)
         action_BHA = torch.where(mask_BHA, trajectory.action_BHA, 0.0)
-        relative_BHA = self._turns(
-            rotations.relative_vector,
-            action_BHA,
-            trajectory.reference_BA,
-            trajectory.embodiment_B,
-            self._wrap_angle(
-                action_BHA - trajectory.reference_BA[:, None, :], trajectory.embodiment_B
-            ),
+        relative_BHA = self.relative.relative(
+            action_BHA, trajectory.reference_BA, trajectory.embodiment_B
         )
-        delta_B1A = self.delta_mask_EA[trajectory.embodiment_B][:, None, :]
-        summed_BHA = torch.where(delta_B1A, action_BHA.cumsum(dim=1), relative_BHA)
-        return torch.where(mask_BHA, summed_BHA, 0.0)
+        return torch.where(mask_BHA, relative_BHA, 0.0)
 
     def absolute_action(
         self, relative_BHA: Tensor, reference_BA: Tensor, embodiment_B: Tensor
     ) -> Tensor:
-        """Inverse of ``relative_action``: what the robot is commanded, (B, H, A).
+        """Commands of the robot (B, H, A): the inverse of ``relative_action``.
 
-        An angle that goes on through ±π goes beyond it, and does not turn back a whole turn.
+        An angle that crosses half a turn is commanded beyond it, next to the reference, and not
+        a whole turn back.
         """
-        first_B1A = torch.zeros_like(relative_BHA[:, :1])
-        steps_BHA = torch.diff(relative_BHA, dim=1, prepend=first_B1A)
-        delta_B1A = self.delta_mask_EA[embodiment_B][:, None, :]
-        moved_BHA = self._turns(
-            rotations.absolute_vector,
-            relative_BHA,
-            reference_BA,
-            embodiment_B,
-            relative_BHA + reference_BA[:, None, :],
-        )
-        action_BHA = torch.where(delta_B1A, steps_BHA, moved_BHA)
+        action_BHA = self.relative.absolute(relative_BHA, reference_BA, embodiment_B)
         return torch.where(self.action_mask_EA[embodiment_B][:, None, :], action_BHA, 0.0)
-
-    def _wrap_angle(self, way_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """Angles of more than half a turn as the other way round."""
-        angle_B1A = self.angle_mask_EA[embodiment_B][:, None, :]
-        over_BHA = angle_B1A & (way_BHA.abs() > torch.pi)
-        return torch.where(over_BHA, rotations.wrapped(way_BHA), way_BHA)
-
-    def _turns(
-        self,
-        compose: Callable[[Tensor, Tensor], Tensor],
-        vector_BHA: Tensor,
-        reference_BA: Tensor,
-        embodiment_B: Tensor,
-        other_BHA: Tensor,
-    ) -> Tensor:
-        """``other_BHA``, and composed rotations where the robot's slots are rotation vectors."""
-        starts = {start for robot in self.embodiments for start in robot.rotation_starts()}
-        for start in sorted(starts):
-            three = slice(start, start + rotations.VECTOR_WIDTH)
-            composed_BH3 = compose(vector_BHA[..., three], reference_BA[:, None, three])
-            turns_B11 = self.rotation_start_EA[embodiment_B, start][:, None, None]
-            other_BHA = other_BHA.clone()
-            other_BHA[..., three] = torch.where(turns_B11, composed_BH3, other_BHA[..., three])
-        return other_BHA
 
     # ---- normalised form ------------------------------------------------------------------
 

@@ -104,9 +104,9 @@ def from_quaternion(quaternion: Tensor, encoding: str) -> Tensor:
     return values
 
 
-def wrapped(angle: Tensor) -> Tensor:
-    """The same angles [rad] within [-π, π)."""
-    return (angle + torch.pi) % (2 * torch.pi) - torch.pi
+def wrapped(angle: Tensor, period: float = 2 * torch.pi) -> Tensor:
+    """Bring angles within [-``period`` / 2, ``period`` / 2)."""
+    return (angle + period / 2) % period - period / 2
 
 
 def relative_vector(vector: Tensor, reference: Tensor) -> Tensor:

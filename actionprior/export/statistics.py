@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from actionprior.embodiment.feature_groups import ROTATIONS, ActionGroup, StateGroup
+from actionprior.embodiment import ActionGroup, StateGroup
+from actionprior.embodiment.representations.base import Representation
 from actionprior.networks.policy_network import PolicyNetwork
 
 STATISTICS = {"mean": "mean", "std": "std", "q01": "1 %", "q99": "99 %"}
@@ -28,21 +29,26 @@ def readable_statistics(network: PolicyNetwork) -> dict[str, Any]:
         }
         told[robot.name] = {
             "state": {
-                group.name: _group(group, robot.state_slots(group), of_robot["state"])
-                for group in robot.state
+                group.name: _group(group, known, robot.state_slots(group), of_robot["state"])
+                for group, known in zip(robot.state, robot.state_representations, strict=True)
             },
             "relative_action": {
-                group.name: _group(group, robot.action_slots(group), of_robot["relative_action"])
-                for group in robot.action
+                group.name: _group(
+                    group, known, robot.action_slots(group), of_robot["relative_action"]
+                )
+                for group, known in zip(robot.action, robot.action_representations, strict=True)
             },
         }
     return told
 
 
 def _group(
-    group: ActionGroup | StateGroup, slots: slice, statistics: dict[str, torch.Tensor]
+    group: ActionGroup | StateGroup,
+    representation: Representation,
+    slots: slice,
+    statistics: dict[str, torch.Tensor],
 ) -> dict[str, Any]:
-    names = _entries(group)
+    names = representation.entry_names(group.features, group.name)
     return {
         "unit": group.unit,
         "representation": group.representation,
@@ -51,12 +57,3 @@ def _group(
             for k, name in enumerate(names)
         },
     }
-
-
-def _entries(group: ActionGroup | StateGroup) -> list[str]:
-    """Names of a group's entries in the unified space."""
-    if group.representation == "angle_sincos":
-        return [f"{part}({feature})" for feature in group.features for part in ("sin", "cos")]
-    if group.representation in ROTATIONS:
-        return [f"{group.name}[{k}]" for k in range(group.slot_width)]
-    return group.features

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from actionprior.embodiment import DELTAS, ROTATIONS, Embodiment, FloatArray, rotations
+from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.embodiment.feature_groups import split_groups
 
 Frame = npt.NDArray[np.uint8]
 
@@ -54,17 +54,14 @@ def jerk(action_TA: FloatArray, embodiment: Embodiment) -> float:
     Returns:
         The jerk, or NaN if T < 4 or the robot has only grippers.
     """
-    positions = []
-    column = 0
-    for group in embodiment.action:
-        values = action_TA[:, column : column + len(group.features)].astype(np.float64)
-        column += len(group.features)
-        if group.representation in ROTATIONS:
-            turns = rotations.to_quaternion(torch.from_numpy(values), group.encoding)
-            vectors = rotations.from_quaternion(turns, "axis_angle")
-            values = rotations.relative_vector(vectors, vectors[:1]).numpy()
-        if group.representation != "gripper":
-            positions.append(np.cumsum(values, 0) if group.representation in DELTAS else values)
+    groups = split_groups(action_TA, embodiment.action)
+    paths = [
+        representation.smooth_path(values.astype(np.float64))
+        for representation, (_, values) in zip(
+            embodiment.action_representations, groups, strict=True
+        )
+    ]
+    positions = [path for path in paths if path is not None]
     if len(action_TA) < 4 or not positions:
         return math.nan
     return float(np.abs(np.diff(np.concatenate(positions, axis=1), n=3, axis=0)).mean())

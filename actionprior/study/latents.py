@@ -145,7 +145,8 @@ def neighbour_accuracy(
 def _hands(robot: Embodiment, state_NHS: FloatArray) -> tuple[FloatArray, BoolArray]:
     """Each hand's way from first to last step (G, N, 3) [m], and where it holds (G, N, H)."""
     tips = [g for g in robot.state if g.slot == "end_effector" and g.unit == "m"]
-    grippers = [g for g in robot.state if g.representation == "gripper" and g.unit in _HOLDING]
+    states = zip(robot.state, robot.state_representations, strict=True)
+    grippers = [g for g, known in states if known.is_gripper and g.unit in _HOLDING]
     if not tips or len(tips) != len(grippers) or any(len(g.features) != 3 for g in tips):
         raise UserError(
             f"robot {robot.name!r} does not tell what its chunks do; expected a tip (x, y, z) [m] "

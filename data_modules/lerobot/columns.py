@@ -16,11 +16,12 @@ from actionprior.data import DataError
 from actionprior.data.column_store import Column, StoreWriter
 from actionprior.data.pseudo_random import IntArray
 from actionprior.data.resampling import resample
-from actionprior.embodiment import ROTATIONS, Embodiment
-from actionprior.embodiment.rotations import no_turn
+from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
+from actionprior.embodiment.representations.base import Representation
 from data_modules.lerobot.source import AT_ONCE, feature_names, read_episodes, read_info
 from data_modules.lerobot.store import open_cached_store, open_dataset_store
 
+Groups = list[tuple[ActionGroup | StateGroup, Representation]]
 FPS_TOLERANCE = 0.05
 """Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
 
@@ -274,25 +275,28 @@ def _check_finite(
 
 def _check_turns(columns: Columns, robot: LeRobotEmbodiment) -> None:
     """Refuse what says no orientation, such as the zeros before a first pose has come."""
+    actions: Groups = list(zip(robot.action, robot.action_representations, strict=True))
+    states: Groups = list(zip(robot.state, robot.state_representations, strict=True))
     for key, vectors_Nd, groups in (
-        (robot.action_key, columns.action_Na, robot.action),
-        (robot.state_key, columns.state_Ns, robot.state),
+        (robot.action_key, columns.action_Na, actions),
+        (robot.state_key, columns.state_Ns, states),
     ):
         start = 0
-        for group in groups:
+        for group, representation in groups:
             entries = np.arange(start, start + len(group.features))
             start += len(group.features)
-            if group.representation not in ROTATIONS:
+            if not representation.meaningless:
                 continue
             for first in range(0, len(vectors_Nd), AT_ONCE):
                 values_Nd = vectors_Nd[first : first + AT_ONCE][:, entries]
-                bad_N = no_turn(values_Nd, group.encoding)
+                bad_N = representation.unusable(values_Nd)
                 if bad_N.any():
                     episode, row = columns.episode_at(first + int(bad_N.argmax()))
+                    values = values_Nd[bad_N.argmax()].tolist()
                     raise DataError(
-                        f"{columns.root}: {key!r} group {group.name!r} is no orientation at frame "
-                        f"{row} of episode {episode}: {values_Nd[bad_N.argmax()].tolist()} as "
-                        f"{group.encoding}",
+                        f"{columns.root}: {key!r} group {group.name!r} is "
+                        f"{representation.meaningless} at frame {row} of episode {episode}: "
+                        f"{values} as {group.encoding}",
                         feature=f"{key} {group.name}",
                         episode=episode,
                         frame=row,

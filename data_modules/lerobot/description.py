@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from actionprior.embodiment.feature_groups import ACTION_SLOTS, STATE_SLOTS
+from actionprior.embodiment.representations.by_name import ACTION_REPRESENTATIONS
 from actionprior.errors import UserError
 from data_modules.lerobot.columns import LeRobotEmbodiment
 from data_modules.lerobot.hub import locate
@@ -16,14 +17,14 @@ from data_modules.lerobot.source import feature_names, read_info
 SIDES = {"left": r"left|(^|_)l_|(^|_)arm1(_|$)", "right": r"right|(^|_)r_|(^|_)arm2(_|$)"}
 KINDS = {
     "tool": r"^(ee|eef|tcp|end_?effector|pose)([_.]|$)|^[xyz]$|^[rq][xyzw]$|^(roll|pitch|yaw)$",
-    "gripper": r"grip|jaw|claw",
+    **{r.name: r.name_pattern for r in ACTION_REPRESENTATIONS.values() if r.name_pattern},
     "hand": r"hand|finger|thumb|pinky|index|middle|ring(?!_)",
     "waist": r"waist|torso",
 }
 LARGEST_ANGLE = 12.6  # two turns [rad]: what is larger is no angle in radians
 
 
-class Part(NamedTuple):
+class BodyPart(NamedTuple):
     """Features that belong together, such as ``arm`` or ``left_hand``."""
 
     side: str
@@ -90,19 +91,19 @@ def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
     return robot
 
 
-def _parts(names: Sequence[str]) -> list[Part]:
-    found: dict[tuple[str, str], Part] = {}
+def _parts(names: Sequence[str]) -> list[BodyPart]:
+    found: dict[tuple[str, str], BodyPart] = {}
     for name in names:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
         side = next((s for s, pattern in SIDES.items() if re.search(pattern, words)), "")
         kind = next((k for k, pattern in KINDS.items() if re.search(pattern, words)), "arm")
-        found.setdefault((side, kind), Part(side, kind, [])).features.append(name)
+        found.setdefault((side, kind), BodyPart(side, kind, [])).features.append(name)
     return list(found.values())
 
 
 def _place(
-    parts: list[Part],
-    place: Callable[[Part, dict[str, int]], tuple[str, int]],
+    parts: list[BodyPart],
+    place: Callable[[BodyPart, dict[str, int]], tuple[str, int]],
     slots: dict[str, tuple[int, int]],
     largest: dict[str, dict[str, float]],
     key: str,
@@ -118,8 +119,8 @@ def _place(
             continue
         taken[slot] = offset + len(part.features)
         group: dict[str, Any] = {"name": part.name, "slot": slot, "features": part.features}
-        if part.kind == "gripper":
-            group["representation"] = "gripper"
+        if part.kind in ACTION_REPRESENTATIONS:
+            group["representation"] = part.kind
         else:
             group["unit"] = _unit(part, largest.get(key, {}))
         if offset:
@@ -128,7 +129,7 @@ def _place(
     return groups
 
 
-def _action_place(part: Part, taken: dict[str, int]) -> tuple[str, int]:
+def _action_place(part: BodyPart, taken: dict[str, int]) -> tuple[str, int]:
     if part.kind == "waist":
         return "waist", 0
     if part.kind == "hand":
@@ -139,13 +140,13 @@ def _action_place(part: Part, taken: dict[str, int]) -> tuple[str, int]:
     return slot, taken.get(slot, 0)
 
 
-def _state_place(part: Part, taken: dict[str, int]) -> tuple[str, int]:
+def _state_place(part: BodyPart, taken: dict[str, int]) -> tuple[str, int]:
     if not part.side and part.kind in ("arm", "gripper") and len(part.features) <= 7:
         return "joints", 7 if part.kind == "gripper" else taken.get("joints", 0)
     return "body", taken.get("body", 0)
 
 
-def _unit(part: Part, largest: dict[str, float]) -> str:
+def _unit(part: BodyPart, largest: dict[str, float]) -> str:
     """By the largest value; the doctor looks closer."""
     most = max((largest.get(f, 0.0) for f in part.features), default=0.0)
     if part.kind == "hand" and 0 < most <= 1:

@@ -1,0 +1,1 @@
+"""One class per action and state representation; ``by_name`` lists them."""

@@ -1,0 +1,32 @@
+"""The representations that a robot's description can name. Add a new one to its dict here."""
+
+from actionprior.embodiment.representations.angles import AngleSincos
+from actionprior.embodiment.representations.base import ActionRepresentation, StateRepresentation
+from actionprior.embodiment.representations.deltas import EndEffectorDelta, JointDelta
+from actionprior.embodiment.representations.grippers import GripperCommand, GripperOpening
+from actionprior.embodiment.representations.orientations import (
+    EndEffectorRotation,
+    Rotation6d,
+    RotationQuaternion,
+)
+from actionprior.embodiment.representations.positions import (
+    EndEffectorPosition,
+    JointPosition,
+    StatePosition,
+)
+
+ACTION_REPRESENTATIONS: dict[str, type[ActionRepresentation]] = {
+    "joint_position": JointPosition,
+    "joint_delta": JointDelta,
+    "end_effector_position": EndEffectorPosition,
+    "end_effector_delta": EndEffectorDelta,
+    "end_effector_rotation": EndEffectorRotation,
+    "gripper": GripperCommand,
+}
+STATE_REPRESENTATIONS: dict[str, type[StateRepresentation]] = {
+    "position": StatePosition,
+    "angle_sincos": AngleSincos,
+    "rotation_quaternion": RotationQuaternion,
+    "rotation_6d": Rotation6d,
+    "gripper": GripperOpening,
+}
