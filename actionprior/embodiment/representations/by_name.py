@@ -14,6 +14,10 @@ from actionprior.embodiment.representations.positions import (
     JointPosition,
     StatePosition,
 )
+from actionprior.embodiment.representations.wrapped_angle import (
+    WrappedAngleState,
+    WrappedAngleTarget,
+)
 
 ACTION_REPRESENTATIONS: dict[str, type[ActionRepresentation]] = {
     "joint_position": JointPosition,
@@ -22,6 +26,7 @@ ACTION_REPRESENTATIONS: dict[str, type[ActionRepresentation]] = {
     "end_effector_delta": EndEffectorDelta,
     "end_effector_rotation": EndEffectorRotation,
     "gripper": GripperCommand,
+    "wrapped_angle": WrappedAngleTarget,
 }
 STATE_REPRESENTATIONS: dict[str, type[StateRepresentation]] = {
     "position": StatePosition,
@@ -29,4 +34,5 @@ STATE_REPRESENTATIONS: dict[str, type[StateRepresentation]] = {
     "rotation_quaternion": RotationQuaternion,
     "rotation_6d": Rotation6d,
     "gripper": GripperOpening,
+    "wrapped_angle": WrappedAngleState,
 }
