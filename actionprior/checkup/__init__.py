@@ -1,6 +1,6 @@
-"""What may be wrong with a robot's recordings, found before a GPU hour is spent on them.
+"""Checks of a robot's recordings, to find faults before a GPU hour is spent on them.
 
-Each check is a function of one dataset in the robot's own units and says what it found, where,
+Each check is a function of one dataset in the robot's own units. It reports what it found, where,
 and what it expected.
 """
 
@@ -42,6 +42,6 @@ CHECKS = (
 
 
 def examine(subject: Subject) -> list[Finding]:
-    """Everything found in one dataset but in its images, errors first."""
+    """Run all checks of one dataset except those of its images; errors come first."""
     found = [finding for check in CHECKS for finding in check(subject)]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))

@@ -1,4 +1,4 @@
-"""Whether actions are commands: not the state itself, and not what was done already.
+"""Check that actions are commands, and not the state or a record of past motion.
 
 Axes: N frames, D features of a group.
 """
@@ -18,7 +18,7 @@ JUMP = 0.2  # of the widest 1-99 % range in a group
 
 
 def check_action_and_state(subject: Subject) -> Iterator[Finding]:
-    """Action equal to the state, to the next state, lagging behind it, or far off at the start."""
+    """Find actions that equal the state or the next state, lag behind it, or start far from it."""
     inside_N = np.ones(len(subject.action_ND), dtype=np.bool_)
     inside_N[subject.stop_E - 1] = False  # no next frame in the episode
     for pair in subject.pairs:
@@ -33,14 +33,15 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
                 "action_is_state",
                 pair.action.name,
                 f"action equals state {pair.state.name!r} of the same frame in "
-                f"{same.mean():.0%} of frames: such a policy would stand still",
+                f"{same.mean():.0%} of frames: a policy trained on it would stand still",
             )
         elif after[inside_N[:-1]].mean() > MOSTLY:
             yield subject.say(
                 "note",
                 "action_is_next_state",
                 pair.action.name,
-                "action is the next frame's state: what was reached, not what was commanded",
+                "action equals the next frame's state: the position that was reached, not the "
+                "one that was commanded",
             )
         elif pair.action.relative_to:
             yield from _lag(subject, pair)
@@ -48,7 +49,7 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
 
 
 def _start(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
-    """Episodes whose first action is further from the state than later ones ever are."""
+    """Find episodes whose first action is further from the state than later actions are."""
     apart_ND = _distance(pair, lag=0)
     state_ND = pair.representation.around_their_centre(pair.state_ND)
     spread = float(np.subtract(*np.quantile(state_ND, [0.99, 0.01], axis=0)).max())
@@ -63,15 +64,15 @@ def _start(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
         "warning",
         "start",
         f"action {pair.action.features[entry]}",
-        f"begins {apart_ND[first, entry]:.3g} from the state, "
+        f"starts {apart_ND[first, entry]:.3g} away from the state, "
         f"{apart_ND[first, entry] / spread:.0%} of the widest range in {pair.action.name!r}: the "
-        f"robot jumps to it ({len(episodes)} such episodes); cut the first frames off",
+        f"robot jumps there ({len(episodes)} such episodes); cut off the first frames",
         at=first,
     )
 
 
 def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
-    """By how many steps the state follows the action, where that can be told."""
+    """Find by how many steps the state follows the action, from their mean distance."""
     steps = range(-5, 11)
     apart = [_mean_distance(pair, lag) for lag in steps]
     best = steps[int(np.argmin(apart))]
@@ -81,8 +82,8 @@ def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
             "warning",
             "action_lags_state",
             pair.action.name,
-            f"action fits the state {-best} steps ({-seconds:.2f} s) earlier best: it tells "
-            "what has been done already",
+            f"action fits best the state {-best} steps ({-seconds:.2f} s) earlier: it is a record "
+            "of past motion and not a command",
         )
     else:
         least = "at least" if best == steps[-1] else "about"
@@ -90,7 +91,7 @@ def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
             "note",
             "lag",
             pair.action.name,
-            f"state follows action by {least} {best} steps ({seconds:.2f} s)",
+            f"the state follows the action by {least} {best} steps ({seconds:.2f} s)",
         )
 
 

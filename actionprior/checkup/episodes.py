@@ -1,4 +1,4 @@
-"""Episodes that are short, still, or there twice.
+"""Check for episodes that are short, still, or duplicated.
 
 Axes: N frames, E episodes.
 """
@@ -15,11 +15,11 @@ from actionprior.data.store import moving
 
 MANY = 0.5
 STILL = 0.9  # share of an episode's chunks
-IDLE_THRESHOLD = 0.02  # as the data modules' ``skip_idle`` has it
+IDLE_THRESHOLD = 0.02  # the data modules' threshold for ``skip_idle``
 
 
 def check_episodes(subject: Subject) -> Iterator[Finding]:
-    """Episodes shorter than a chunk, padded share, idle frames, duplicates."""
+    """Find episodes shorter than a chunk, the padded share, idle frames and duplicates."""
     yield from _lengths(subject)
     yield from _idle(subject)
     yield from _twice(subject)
@@ -42,7 +42,7 @@ def _lengths(subject: Subject) -> Iterator[Finding]:
     share = padded / (chunk * int(lengths_E.sum()))
     level: Level = "warning" if share > MANY else "note"
     yield subject.say(
-        level, "padded", "", f"{share:.1%} of all chunks' steps lie past an episode's end"
+        level, "padded", "", f"{share:.1%} of the steps of all chunks lie past an episode's end"
     )
 
 
@@ -52,11 +52,12 @@ def _idle(subject: Subject) -> Iterator[Finding]:
     still_N = ~moves.numpy()
     idle, (first, length) = float(still_N.mean()), _longest(still_N, subject.start_E)
     level: Level = "warning" if idle > MANY else "note"
-    told = f"hardly anything moves in {idle:.0%} of chunks"
+    message, at = f"hardly anything moves in {idle:.0%} of chunks", -1
     if length >= subject.chunk_length:
-        told += f", longest from here on for {length / subject.robot.control_hz:.1f} s"
-    told += "; consider skip_idle" if idle > MANY else ""
-    yield subject.say(level, "idle", "", told, at=first if length >= subject.chunk_length else -1)
+        seconds, at = length / subject.robot.control_hz, first
+        message += f"; the longest such stretch starts here and lasts {seconds:.1f} s"
+    message += "; consider skip_idle" if idle > MANY else ""
+    yield subject.say(level, "idle", "", message, at=at)
     share_E = np.add.reduceat(still_N, subject.start_E) / subject.lengths_E
     if (share_E > STILL).any() and not (share_E > STILL).all():
         episodes = np.nonzero(share_E > STILL)[0]
@@ -71,7 +72,7 @@ def _idle(subject: Subject) -> Iterator[Finding]:
 
 
 def _longest(still_N: npt.NDArray[np.bool_], start_E: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """First frame and length of the longest still stretch within an episode; length 0: none."""
+    """Return first frame and length of the longest still stretch in an episode; length 0: none."""
     edge_N = np.diff(still_N, prepend=False)
     edge_N[start_E] = still_N[start_E]  # a stretch ends with its episode
     firsts = np.nonzero(edge_N & still_N)[0]
@@ -92,6 +93,7 @@ def _twice(subject: Subject) -> Iterator[Finding]:
                 "warning",
                 "duplicate",
                 "",
-                f"is a copy of episode {first}: split apart, it would validate what was trained on",
+                f"is a copy of episode {first}: if only one of them is held out, validation uses "
+                "training data",
                 episode=episode,
             )

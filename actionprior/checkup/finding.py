@@ -1,4 +1,4 @@
-"""One thing found, and where."""
+"""Result of a check and its place in the data."""
 
 from typing import Literal, NamedTuple
 
@@ -10,17 +10,17 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 class Finding(NamedTuple):
-    """One thing found.
+    """One result of a check.
 
     Attributes:
         level: ``error`` spoils training, ``warning`` is worth a look, ``note`` is good to know.
-        check: its name.
-        robot: the embodiment's name.
-        dataset: which of the robot's datasets.
-        feature: name of the feature, group or camera; empty: all.
-        episode: number in the dataset; -1: all.
-        frame: row in the episode; -1: all.
-        message: what was found and what to do.
+        check: Name of the check.
+        robot: Name of the embodiment.
+        dataset: Name of the robot's dataset.
+        feature: Name of the feature, group or camera; empty: all.
+        episode: Number of the episode in the dataset; -1: all.
+        frame: Row in the episode; -1: all.
+        message: What was found and what to do.
     """
 
     level: Level
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def refusal(error: UserError, robot: str = "", dataset: str = "") -> Finding:
-    """What training would end with, at the place that the error names."""
+    """Turn the error that training would raise into a finding, at the place that it names."""
     place = error if isinstance(error, DataError) else DataError(str(error))
     return Finding(
         "error", "refused", robot, dataset, place.feature, place.episode, place.frame, str(error)

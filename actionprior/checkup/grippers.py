@@ -1,4 +1,4 @@
-"""Which end of a gripper is which, and how often it is there.
+"""Check the ranges, the use and the polarity of grippers.
 
 Axes: N frames, D features of a group, E episodes.
 """
@@ -18,7 +18,7 @@ AN_END = 0.3  # share of the range that counts as one end
 
 
 def check_grippers(subject: Subject) -> Iterator[Finding]:
-    """Range, rest and saturation of each gripper; polarity of its action beside its state."""
+    """Report each gripper's range and use, and compare the direction of its action and state."""
     for part in subject.actions:
         if not part.representation.is_gripper:
             continue
@@ -26,16 +26,17 @@ def check_grippers(subject: Subject) -> Iterator[Finding]:
             column = part.values_ND[:, entry]
             low, high = float(column.min()), float(column.max())
             if high - low < CONSTANT:
-                continue  # told as constant
+                continue  # reported as constant
             ends = [np.isclose(column, end, atol=0.01 * (high - low)) for end in (low, high)]
             start, middle = _course(subject, column)
             yield subject.say(
                 "note",
                 "gripper",
                 f"action {feature}",
-                f"from {low:.3g} to {high:.3g}; at the low end in {ends[0].mean():.0%} of "
-                f"frames, at the high end in {ends[1].mean():.0%}; of its range, episodes start "
-                f"at {start:.0%} and have {middle:.0%} in their middle third",
+                f"ranges from {low:.3g} to {high:.3g}; it is at the low end in "
+                f"{ends[0].mean():.0%} of frames and at the high end in {ends[1].mean():.0%}; "
+                f"episodes start at {start:.0%} of the range and average {middle:.0%} in their "
+                "middle third",
             )
     for pair in subject.pairs:
         if pair.representation.is_gripper:
@@ -53,8 +54,8 @@ def _direction(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
                 "warning",
                 "gripper_polarity",
                 f"action {feature}",
-                f"runs against its state (correlation {correlation:.2f}): opening for one is "
-                "closing for the other",
+                f"moves against its state (correlation {correlation:.2f}): what opens one closes "
+                "the other",
             )
 
 
@@ -65,7 +66,7 @@ class _Gripper(NamedTuple):
 
 
 def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
-    """Grippers of one run that start their episodes at opposite ends of their range."""
+    """Find grippers of one run that start their episodes at opposite ends of their range."""
     grippers = [
         _Gripper(subject, feature, _course(subject, part.values_ND[:, entry])[0])
         for subject in subjects
@@ -83,14 +84,14 @@ def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
             "warning",
             "gripper_polarity",
             f"action {g.feature}",
-            f"starts its episodes at {g.start:.0%} of its range, where {other.feature!r} of "
+            f"starts its episodes at {g.start:.0%} of its range, but {other.feature!r} of "
             f"{other.subject.robot.name!r} starts at {other.start:.0%}: does the same end mean "
             "open in both?",
         )
 
 
 def _course(subject: Subject, column_N: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Where of the range episodes start (median), and where the middle thirds are (mean)."""
+    """Return where episodes start (median) and where their middle thirds are (mean), in 0 … 1."""
     share_N = (column_N - column_N.min()) / np.ptp(column_N)
     middles = [
         share_N[start + (length // 3) : start + max(1, 2 * length // 3)].mean()

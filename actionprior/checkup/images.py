@@ -1,7 +1,7 @@
-"""Cameras that are black, stand still, are swapped, or cannot be read.
+"""Check for cameras that are black, frozen, swapped, or unreadable.
 
-A few frames of some episodes are looked at, so that it stays quick. Axes: E episodes looked at,
-C cameras, K frames of an episode, F numbers of a thumbnail.
+Only a few frames of some episodes are read, to stay quick. Axes: E examined episodes, C cameras,
+K frames of an episode, F numbers of a thumbnail.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,10 +18,10 @@ from actionprior.errors import UserError
 
 EPISODES, FRAMES, THUMBNAIL = 50, 6, 8
 BLACK, PLAIN = 8.0, 2.0  # mean and standard deviation, of 255
-SAME = 8.0  # largest difference that video compression makes of equal pictures, of 255
+SAME = 8.0  # largest difference of equal pictures after video compression, of 255
 MOVED = 0.05  # of a feature's 1-99 % range
-LIKELIER = 0.5  # a swapped camera is this much nearer to the other one's pictures
-TOLD = 3  # episodes of one flaw that are findings of their own
+LIKELIER = 0.5  # a swapped camera is this much nearer to the pictures of the other
+LISTED = 3  # episodes with one flaw that get findings of their own
 
 Image = npt.NDArray[np.uint8]
 
@@ -30,9 +30,9 @@ class Camera(NamedTuple):
     """One camera of a dataset.
 
     Attributes:
-        name: its key.
-        look: episode and row to image, uint8 (3, Y, X).
-        size: rows and columns as recorded.
+        name: Key of the camera in the dataset.
+        look: Function from episode and row to the image, uint8 (3, Y, X).
+        size: Rows and columns as recorded.
     """
 
     name: str
@@ -46,24 +46,30 @@ class _Glance(NamedTuple):
 
 
 def check_videos(subject: Subject) -> Iterator[Finding]:
-    """Videos that are named and not there; Stage 1 does not need them."""
+    """Find videos that the metadata name and that are missing; Stage 1 does not need them."""
     for camera, episodes in subject.contents.absent_videos.items():
         yield subject.say(
             "note",
             "absent_video",
             camera,
-            f"the video of {len(episodes)} of {len(subject.lengths_E)} episodes is not there "
+            f"the video of {len(episodes)} of {len(subject.lengths_E)} episodes is missing "
             f"({', '.join(map(str, episodes[:8]))}{', …' if len(episodes) > 8 else ''}): Stage 1 "
-            "needs none, Stage 2 does",
+            "needs no video, Stage 2 does",
             episode=episodes[0],
         )
 
 
 def check_images(
-    subject: Subject, cameras: Sequence[Camera], left_out: Collection[int] = ()
+    subject: Subject, cameras: Sequence[Camera], excluded: Collection[int] = ()
 ) -> Iterator[Finding]:
-    """Look at a few frames of each camera, in episodes that training does not leave out."""
-    used = np.array([e for e in range(len(subject.lengths_E)) if e not in left_out], dtype=int)
+    """Look at a few frames of each camera.
+
+    Args:
+        subject: Dataset under examination.
+        cameras: Cameras to look at.
+        excluded: Numbers of the episodes that training does not use.
+    """
+    used = np.array([e for e in range(len(subject.lengths_E)) if e not in excluded], dtype=int)
     chosen = np.linspace(0, len(used) - 1, min(len(used), EPISODES)).round().astype(int)
     episodes = used[np.unique(chosen)]
     thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]] = {}
@@ -84,11 +90,14 @@ def check_images(
             thumbnails[episode, camera.name] = pooled.mean(0).flatten().numpy()
     yield from _few(found)
     yield from _swaps(subject, [c.name for c in cameras], thumbnails)
-    sizes = {camera.name: camera.size for camera in cameras}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {'×'.join(map(str, size))}" for name, size in sizes.items())
-        yield subject.say("note", "image_size", "", f"cameras differ in size: {told}; all are "
-                          "brought to one")  # fmt: skip
+    yield from _sizes(subject, cameras)
+
+
+def _sizes(subject: Subject, cameras: Sequence[Camera]) -> Iterator[Finding]:
+    if len({camera.size for camera in cameras}) > 1:
+        sizes = ", ".join(f"{c.name} {'×'.join(map(str, c.size))}" for c in cameras)
+        message = f"cameras differ in size: {sizes}; training resizes all to one size"
+        yield subject.say("note", "image_size", "", message)
 
 
 def _glance(subject: Subject, camera: Camera, episode: int) -> _Glance:
@@ -113,7 +122,7 @@ def _stillness(
             "error" if throughout else "warning",
             "black" if brightness < BLACK else "plain",
             camera.name,
-            f"is {what} in {int(plain_K.sum())} of the {len(plain_K)} frames looked at",
+            f"is {what} in {int(plain_K.sum())} of the {len(plain_K)} examined frames",
             at=start + glance.rows[first],
         )
         if throughout:
@@ -135,7 +144,7 @@ def _stillness(
 
 
 def _moved(subject: Subject, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Whether any state travels between each two of ``frames``."""
+    """Find out whether any state moves between each two of ``frames``."""
     low, high = np.quantile(subject.state_ND, [0.01, 0.99], axis=0)
     travel = np.abs(np.diff(subject.state_ND[frames], axis=0))
     moved: npt.NDArray[np.bool_] = (travel > MOVED * np.maximum(high - low, 1e-6)).any(axis=1)
@@ -145,7 +154,7 @@ def _moved(subject: Subject, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bo
 def _swaps(
     subject: Subject, cameras: list[str], thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]]
 ) -> Iterator[Finding]:
-    """Episodes whose two cameras look like each other's in the dataset's other episodes."""
+    """Find episodes in which two cameras look as if they were swapped."""
     for a, b in combinations(cameras, 2):
         episodes = [e for e, name in thumbnails if name == a and (e, b) in thumbnails]
         if len(episodes) < 3:
@@ -159,7 +168,7 @@ def _swaps(
                 "error",
                 "camera_swap",
                 a,
-                f"looks like {b!r} of the other episodes, and that one like this",
+                f"looks like {b!r} of the other episodes, and {b!r} looks like {a!r} there",
                 episode=episodes[index],
             )
 
@@ -172,11 +181,11 @@ def _distance(
 
 
 def _few(found: Sequence[Finding]) -> Iterator[Finding]:
-    """The first findings of each flaw and camera, the last of them with the count of all."""
+    """Keep the first findings per flaw and camera; the last of them counts the rest."""
     for key in dict.fromkeys((f.check, f.feature) for f in found):
         same = [f for f in found if (f.check, f.feature) == key]
-        yield from same[: TOLD - 1]
-        if len(same) >= TOLD:
-            last = same[TOLD - 1]
-            more = len(same) - TOLD
-            yield last._replace(message=last.message + (f" (so do {more} more)" if more else ""))
+        yield from same[: LISTED - 1]
+        if len(same) >= LISTED:
+            last, more = same[LISTED - 1], len(same) - LISTED
+            others = f" (the same in {more} more episodes)" if more else ""
+            yield last._replace(message=last.message + others)

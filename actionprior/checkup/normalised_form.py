@@ -1,4 +1,4 @@
-"""What normalisation does to actions, and how much of the unified spaces is used."""
+"""Check that normalisation is reversible, and report how much of the unified spaces is used."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ WINDOWS = 4096
 
 
 def check_round_trip(subject: Subject) -> Iterator[Finding]:
-    """Normalise → unnormalise error, and slots used."""
+    """Measure the error of normalising actions and back, and count the slots in use."""
     every = max(1, len(subject.store) // WINDOWS)
     frames_B = torch.arange(0, len(subject.store), every)
     batch = subject.store.future(frames_B, subject.chunk_length)
@@ -34,6 +34,6 @@ def check_round_trip(subject: Subject) -> Iterator[Finding]:
         level,
         "round_trip",
         "",
-        f"normalised and back, an action is off by at most {wrong:.1e}; {used[0]} of "
+        f"normalising an action and back changes it by at most {wrong:.1e}; {used[0]} of "
         f"{ACTION_WIDTH} action and {used[1]} of {STATE_WIDTH} state slots are used",
     )

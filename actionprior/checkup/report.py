@@ -1,4 +1,4 @@
-"""What the doctor found, as a table and as a page, and what a recording looks like."""
+"""Doctor's report: a table in the terminal, an HTML page, and pictures of the recordings."""
 
 import base64
 import html
@@ -27,7 +27,7 @@ img { max-width: 100%; margin: 1.5rem 0; display: block; }
 
 
 def print_table(findings: Sequence[Finding]) -> None:
-    """One row a finding, errors first in each recording, and a line that counts them."""
+    """Print one row per finding, errors first in each recording, and a line that counts them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -44,7 +44,7 @@ def print_table(findings: Sequence[Finding]) -> None:
 
 
 def write_html(findings: Sequence[Finding], pictures: Sequence[Path], path: Path) -> None:
-    """One page that needs no other file: counts, table, pictures."""
+    """Write a page that needs no other file: counts, table and pictures."""
     rows = [
         f'<tr class="{f.level}">' + "".join(f"<td>{html.escape(c)}</td>" for c in _cells(f))
         for f in sorted(findings, key=lambda f: LEVELS.index(f.level))
@@ -81,7 +81,7 @@ def _counts(findings: Sequence[Finding]) -> str:
 
 
 def draw(robot: Embodiment, recording: Recording, path: Path) -> None:
-    """The longest episodes' actions over time, and the values' histogram, a row a group."""
+    """Draw the longest episodes' actions over time and their histograms, one row per group."""
     import matplotlib as mpl
 
     mpl.use("Agg")

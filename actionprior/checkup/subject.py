@@ -1,4 +1,4 @@
-"""The dataset under examination, and what every check asks of it.
+"""Dataset under examination, in the form that the checks use.
 
 Axes: N frames, D features of a vector, E episodes.
 """
@@ -54,10 +54,10 @@ class Subject:
     """One dataset under examination.
 
     Args:
-        robot: whose it is.
-        dataset: its name in the findings.
-        contents: what was read.
-        chunk_length: steps H of a chunk, by which episodes are judged.
+        robot: Robot that the dataset was recorded on.
+        dataset: Name of the dataset in the findings.
+        contents: Recordings, timestamps and instructions of the dataset.
+        chunk_length: Steps H of a chunk, to compare the lengths of episodes with.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Subject:
 
     @cached_property
     def actions(self) -> list[GroupValues]:
-        """The action groups."""
+        """Values of the action groups."""
         groups = split_groups(self.action_ND, self.robot.action)
         known = self.robot.action_representations
         return [GroupValues("action", g, r, v) for r, (g, v) in zip(known, groups, strict=True)]
 
     @cached_property
     def states(self) -> list[GroupValues]:
-        """The state groups."""
+        """Values of the state groups."""
         groups = split_groups(self.state_ND, self.robot.state)
         known = self.robot.state_representations
         return [GroupValues("state", g, r, v) for r, (g, v) in zip(known, groups, strict=True)]
@@ -112,7 +112,16 @@ class Subject:
         at: int = -1,
         episode: int = -1,
     ) -> Finding:
-        """A finding of an episode, or of frame ``at`` (counted in the dataset), where given."""
+        """Create a finding about the dataset, an episode, or one frame.
+
+        Args:
+            level: Level of the finding.
+            check: Name of the check.
+            feature: Name of the feature, group or camera; empty: all.
+            message: What was found and what to do.
+            at: Row of the frame in the dataset; -1: no single frame.
+            episode: Number of the episode; -1: all, or that of frame ``at``.
+        """
         row = -1
         if at >= 0:
             episode = int(np.searchsorted(self.stop_E, at, side="right"))

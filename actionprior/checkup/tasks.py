@@ -1,4 +1,4 @@
-"""Whether instructions are there and say something."""
+"""Check that instructions are present and say something."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from actionprior.checkup.subject import Subject
 
 
 def check_tasks(subject: Subject) -> Iterator[Finding]:
-    """Empty, unused, nearly equal and changing instructions."""
+    """Find empty, unused, nearly equal and changing instructions."""
     tasks, task_N = subject.contents.tasks, subject.contents.task_N
     if task_N is None:
         return
@@ -23,7 +23,7 @@ def check_tasks(subject: Subject) -> Iterator[Finding]:
                 "warning",
                 "empty_task",
                 "task",
-                f"is {tasks[index]!r} in {at_N.mean():.0%} of frames: a policy is told nothing",
+                f"is {tasks[index]!r} in {at_N.mean():.0%} of frames: a policy gets no instruction",
                 at=int(at_N.argmax()),
             )
     if unused := sorted(set(range(len(tasks))) - set(used)):
@@ -31,8 +31,8 @@ def check_tasks(subject: Subject) -> Iterator[Finding]:
             "warning",
             "unused_task",
             "task",
-            f"no frame has {len(unused)} of the {len(tasks)} instructions of the table, such as "
-            f"{tasks[unused[0]]!r}: are episodes missing?",
+            f"{len(unused)} of the {len(tasks)} instructions in the table are in no frame, such "
+            f"as {tasks[unused[0]]!r}: are episodes missing?",
         )
     yield from _spellings(subject, [tasks[index] for index in used])
     changes = np.nonzero(np.diff(used_N) != 0)[0] + 1
@@ -43,7 +43,7 @@ def check_tasks(subject: Subject) -> Iterator[Finding]:
             "note",
             "task_changes",
             "task",
-            f"becomes {tasks[used_N[at]]!r} within the episode ({len(changes)} such changes)",
+            f"changes to {tasks[used_N[at]]!r} within the episode ({len(changes)} such changes)",
             at=at,
         )
     if len(used) == 1 and len(subject.lengths_E) > 1 and tasks[used[0]].strip():
@@ -51,8 +51,8 @@ def check_tasks(subject: Subject) -> Iterator[Finding]:
             "note",
             "one_task",
             "task",
-            f"is {tasks[used[0]]!r} in all {len(subject.lengths_E)} episodes: nothing is to be "
-            "learnt from language",
+            f"is {tasks[used[0]]!r} in all {len(subject.lengths_E)} episodes: a policy cannot "
+            "learn to follow language from it",
         )
 
 
@@ -63,5 +63,5 @@ def _spellings(subject: Subject, tasks: list[str]) -> Iterator[Finding]:
     for same in groups.values():
         if len(same) > 1:
             yield subject.say(
-                "warning", "task_spelling", "task", f"is written in {len(same)} ways: {same}"
+                "warning", "task_spelling", "task", f"is spelt in {len(same)} ways: {same}"
             )

@@ -1,4 +1,4 @@
-"""Whether frames are as far apart as the control rate says."""
+"""Check the timestamps against the control rate."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,23 +9,23 @@ import numpy.typing as npt
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
 
-WRONG = 0.05  # of the rate: training refuses it
-DRIFT = 0.01
-GAP = 1.5  # periods between two frames: one is lost
-UNEVEN = 0.1  # of a period, standard deviation
-GRID = 1e-3  # of a period: closer than this to the grid, timestamps were computed
+WRONG = 0.05  # relative error of the rate from which training refuses the data
+DRIFT = 0.01  # relative error of the rate that is reported
+GAP = 1.5  # periods between two frames from which one is lost
+UNEVEN = 0.1  # standard deviation of the periods, as a share of one
+GRID = 1e-3  # largest distance from the grid of computed timestamps, as a share of a period
 
 
 class _Steps(NamedTuple):
     """Time from each frame to the next of its episode."""
 
-    first_K: npt.NDArray[np.int64]  # the frame that each step starts at
+    first_K: npt.NDArray[np.int64]  # frame at which each step starts
     seconds_K: npt.NDArray[np.float64]
     episode_K: npt.NDArray[np.int64]
 
 
 def check_timing(subject: Subject) -> Iterator[Finding]:
-    """Timestamps that go back, wrong or drifting rate, gaps, jitter."""
+    """Find timestamps that do not increase, a wrong or drifting rate, gaps and jitter."""
     if subject.contents.timestamp_N is None:
         return
     time_N: npt.NDArray[np.float64] = subject.contents.timestamp_N[:]
@@ -39,7 +39,7 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             "error",
             "timestamps",
             "timestamp",
-            f"is {time_N[at]:.4f} s after {time_N[at - 1]:.4f} s: time does not go on "
+            f"is {time_N[at]:.4f} s after {time_N[at - 1]:.4f} s: time does not increase "
             f"({int(stuck.sum())} such frames)",
             at=at,
         )
@@ -51,8 +51,8 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             "warning",
             "gap",
             "timestamp",
-            f"{steps.seconds_K[worst]:.3f} s pass after this frame, {periods[worst]:.1f} periods "
-            f"({int((periods > GAP).sum())} such gaps)",
+            f"the next frame comes {steps.seconds_K[worst]:.3f} s after this one, "
+            f"{periods[worst]:.1f} periods ({int((periods > GAP).sum())} such gaps)",
             at=int(steps.first_K[worst]),
         )
     jitter = float(np.std(steps.seconds_K[periods <= GAP], dtype=np.float64)) * hz
@@ -61,8 +61,8 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             "warning",
             "jitter",
             "timestamp",
-            f"frames are {steps.seconds_K.min():.4f} to {steps.seconds_K.max():.4f} s apart, "
-            f"{jitter:.0%} of a period in standard deviation",
+            f"frames are {steps.seconds_K.min():.4f} to {steps.seconds_K.max():.4f} s apart, with "
+            f"a standard deviation of {jitter:.0%} of a period",
         )
     late = time_N[subject.start_E]
     if np.abs(late).max() > GAP / hz:
@@ -80,8 +80,8 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             "note",
             "timestamps",
             "timestamp",
-            "is the frame's number over the rate, as lerobot writes it: lost or late frames "
-            "cannot be seen",
+            "is the frame's number divided by the rate, as lerobot writes it: lost or late "
+            "frames cannot be seen",
         )
 
 
@@ -107,13 +107,13 @@ def _rate(subject: Subject, steps: _Steps) -> Iterator[Finding]:
     worst = int(off.argmax())
     drift = float(seconds_E[known[worst]] - count_E[known[worst]] / hz)
     level: Level = "error" if off.max() > WRONG and not subject.contents.trust_rate else "warning"
-    advice = "; resample, or set trust_fps to believe the frame rate" if level == "error" else ""
+    advice = "; set resample, or trust_fps to believe the frame rate" if level == "error" else ""
     yield subject.say(
         level,
         "rate",
         "timestamp",
-        f"runs at {rate[worst]:.2f} Hz, the robot at {hz:g}: {abs(drift):.2f} s apart at the "
-        f"episode's end (over all episodes {rate.min():.2f} to {rate.max():.2f} Hz, "
+        f"runs at {rate[worst]:.2f} Hz, but the robot at {hz:g} Hz: {abs(drift):.2f} s apart at "
+        f"the episode's end (all episodes: {rate.min():.2f} to {rate.max():.2f} Hz, "
         f"{int((off > DRIFT).sum())} of {len(rate)} off by more than 1 %){advice}",
         episode=int(known[worst]),
     )

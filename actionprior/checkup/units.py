@@ -1,4 +1,4 @@
-"""Degrees among radians, millimetres among metres, servo ticks among either.
+"""Check for degrees in place of radians, millimetres in place of metres, and servo ticks.
 
 Axes: N frames, D features of a group.
 """
@@ -13,18 +13,18 @@ from actionprior.checkup.subject import ActionWithState, GroupValues, Subject
 from actionprior.embodiment import FloatArray
 from actionprior.embodiment.normalization import CONSTANT
 
-LARGEST = {"rad": 4 * np.pi, "m": 10.0}  # what a unit's values can hardly exceed
-FASTEST = {"rad": 4 * np.pi, "m": 5.0}  # a second
+LARGEST = {"rad": 4 * np.pi, "m": 10.0}  # largest plausible value in each unit
+FASTEST = {"rad": 4 * np.pi, "m": 5.0}  # largest plausible speed in each unit, per second
 OTHER = {"rad": "degrees", "m": "millimetres"}
 FACTORS = {180 / np.pi: "degrees and radians", 1000.0: "millimetres and metres"}
-LIKE = 0.15  # relative distance from a factor that still is taken for it
-TICKS = 4096  # a turn of the common bus servos
-FEW_TICKS = 200
-ODD_SCALE = 5.0
+LIKE = 0.15  # relative distance from a factor within which a ratio counts as that factor
+TICKS = 4096  # ticks per turn of the common bus servos
+FEW_TICKS = 200  # whole numbers up to this may be anything
+ODD_SCALE = 5.0  # ratio of action and state ranges that is reported
 
 
 def check_units(subject: Subject) -> Iterator[Finding]:
-    """Values that the unit forbids, and actions on another scale than their state."""
+    """Find values that the unit makes implausible, and actions scaled unlike their state."""
     for part in (*subject.actions, *subject.states):
         yield from _size(subject, part)
     for pair in subject.pairs:
@@ -42,8 +42,8 @@ def _size(subject: Subject, part: GroupValues) -> Iterator[Finding]:
             "error",
             "unit",
             f"{part.kind} {part.group.name}",
-            f"holds whole numbers from {part.values_ND.min():g} to {part.values_ND.max():g}, said "
-            f"to be {unit or 'without unit'}: servo ticks, {TICKS} a turn?",
+            f"has whole numbers from {part.values_ND.min():g} to {part.values_ND.max():g}, but "
+            f"unit {unit!r}: are they servo ticks, {TICKS} per turn?",
             at=int(frame),
         )
     elif known and largest > LARGEST[unit]:
@@ -77,7 +77,7 @@ def _ticks(values_ND: FloatArray) -> bool:
 
 
 def _speed(subject: Subject, part: GroupValues) -> npt.NDArray[np.float64]:
-    """(D,): speed of each feature in its fastest 1 % of steps [units a second]."""
+    """Compute the speed (D,) that each feature exceeds in 1 % of its steps [units per second]."""
     before_ND = np.concatenate([part.values_ND[:1], part.values_ND[:-1]])
     steps_ND = np.abs(part.representation.apart(part.values_ND, before_ND))
     steps_ND[subject.start_E] = 0.0
@@ -96,15 +96,15 @@ def _scale(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
     if not moving.any():
         return
     ratio = float(np.median(spreads[0][moving] / spreads[1][moving]))
-    told = f"its actions range over {ratio:.3g} times what state {pair.state.name!r} does"
+    found = f"its actions range over {ratio:.3g} times the range of state {pair.state.name!r}"
     for factor, units in FACTORS.items():
         for f in (factor, 1 / factor):
             if abs(ratio / f - 1) < LIKE:
                 yield subject.say(
-                    "error", "unit", pair.action.name, f"{told}: {units} are mixed up"
+                    "error", "unit", pair.action.name, f"{found}: {units} are mixed up"
                 )
                 return
     if not 1 / ODD_SCALE < ratio < ODD_SCALE:
         yield subject.say(
-            "warning", "scale", pair.action.name, f"{told}: are both in the same unit?"
+            "warning", "scale", pair.action.name, f"{found}: are both in the same unit?"
         )

@@ -1,4 +1,4 @@
-"""Values that are held, saturate, lie far out, or past the limits of LeRobot's normalised units."""
+"""Check for constant, saturated and outlying values, and for overrun LeRobot calibrations."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from actionprior.checkup.finding import Finding
 from actionprior.checkup.subject import GroupValues, Subject
 from actionprior.embodiment.normalization import CONSTANT, RELATIVE_FLOOR
 
-FAR = 5.0  # an outlier lies this many 1-99 % ranges beyond them
+FAR = 5.0  # distance of an outlier from the 1-99 % range, in widths of that range
 SATURATED = 0.05  # share of frames at exactly the highest or the lowest value
-CLIPPED = 0.01  # share of frames at the very end of a calibrated range
+CLIPPED = 0.01  # share of frames at exactly the end of a calibrated range
 
 
 def check_values(subject: Subject) -> Iterator[Finding]:
-    """Constant and near-constant features, outliers, saturated ones, overrun calibration."""
+    """Find constant, narrow and saturated features, outliers, and overrun calibrations."""
     for part in (*subject.actions, *subject.states):
         yield from _spread(subject, part)
         if part.group.unit in ("normalised", "normalized"):
@@ -37,8 +37,8 @@ def _spread(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                 "note",
                 "narrow",
                 name,
-                f"its 1-99 % range is {spread[entry]:.3g}, the widest of its group's "
-                f"{spread.max():.3g}; it is scaled by a floor",
+                f"has a 1-99 % range of {spread[entry]:.3g}, but the widest in its group is "
+                f"{spread.max():.3g}; it is scaled by {RELATIVE_FLOOR:.0%} of the widest",
             )
         margin = FAR * max(spread[entry], floor)
         far = (column > high[entry] + margin) | (column < low[entry] - margin)
@@ -48,7 +48,7 @@ def _spread(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                 "warning",
                 "outlier",
                 name,
-                f"is {column[at]:.4g}, where 98 % lie in {low[entry]:.4g} to "
+                f"is {column[at]:.4g}, but 98 % of values lie between {low[entry]:.4g} and "
                 f"{high[entry]:.4g} ({int(far.sum())} such values)",
                 at=at,
             )
@@ -58,7 +58,7 @@ def _saturation(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     for entry, feature in enumerate(part.group.features):
         column = part.values_ND[:, entry]
         if np.ptp(column) < CONSTANT:
-            continue  # told as constant
+            continue  # reported as constant
         for what, end in (("highest", column.max()), ("lowest", column.min())):
             if (at_end := column == end).mean() > SATURATED:
                 yield subject.say(
@@ -66,13 +66,13 @@ def _saturation(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                     "saturated",
                     f"{part.kind} {feature}",
                     f"is at exactly {end + 0.0:.4g}, its {what} value, in {at_end.mean():.0%} of "
-                    "frames: a limit that cuts off, or where it rests",
+                    "frames: is it cut off at a limit, or does it rest there?",
                     at=int(at_end.argmax()),
                 )
 
 
 def _calibration(subject: Subject, part: GroupValues) -> Iterator[Finding]:
-    """LeRobot's normalised joints go from -100 to 100 (grippers from 0) where it was calibrated."""
+    """Find values at or past the ends of LeRobot's calibrated range, -100 (grippers: 0) to 100."""
     lowest = part.representation.lowest_normalised
     for entry, feature in enumerate(part.group.features):
         name, column = f"{part.kind} {feature}", part.values_ND[:, entry]
@@ -93,7 +93,7 @@ def _calibration(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                 "warning",
                 "clipped",
                 name,
-                f"is exactly at an end of its calibrated range in {at_end.mean():.1%} of frames: "
-                "where it really was is lost",
+                f"is at exactly an end of its calibrated range in {at_end.mean():.1%} of frames: "
+                "its true position there is lost",
                 at=int(at_end.argmax()),
             )

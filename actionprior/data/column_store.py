@@ -1,10 +1,10 @@
-"""Columns of numbers on disk: written once, mapped into memory, and never believed unchecked.
+"""Columns of numbers on disk: written once, memory-mapped, checksummed on first read.
 
-A store is a folder that appears whole: a manifest, and a safetensors file a column. Opening it
-reads none of their bulk: sizes and versions are compared at once, and each block of rows is
-checked against its checksum when it is first read. Nothing in it is ever unpickled.
+A store is a folder with a manifest and one safetensors file per column. It is written whole or
+not at all. Opening it compares sizes and versions and reads no rows; each block of rows is
+checked against its checksum when it is first read. Nothing is ever unpickled.
 
-Axes: N rows of a column, I rows or runs of rows asked for.
+Axes: N rows of a column, I requested rows or runs of rows.
 """
 
 import json
@@ -23,7 +23,7 @@ from actionprior.files.digest import digest
 from actionprior.files.folders import atomic_folder
 
 FORMAT = 3
-"""Goes up when what a store holds changes; stores of another format are made anew."""
+"""Version of the format, raised when it changes; a store of another format is rebuilt."""
 BLOCK = 1 << 10
 """Rows under one checksum."""
 HEADER = 256
@@ -40,14 +40,14 @@ class StoreError(UserError):
 
 
 def consecutive(array: AnyArray, first_I: Indices, length: int) -> AnyArray:
-    """Rows first, first + 1, … of a C-contiguous array (N, …): (I, length, …).
+    """Copy runs of consecutive rows out of a C-contiguous array (N, …): (I, length, …).
 
-    Each run of rows is copied as one item: several times faster than row by row.
+    Each run of rows is copied as one item, several times faster than row by row.
 
     Args:
-        array: at least ``length`` rows.
-        first_I: int64 (I,), each 0 … N - ``length``.
-        length: rows of a run.
+        array: Array of at least ``length`` rows.
+        first_I: int64 (I,), first row of each run, 0 … N - ``length``.
+        length: Number of rows in a run.
     """
     run = length * array[:1].nbytes
     if run == 0:
@@ -62,17 +62,17 @@ def consecutive(array: AnyArray, first_I: Indices, length: int) -> AnyArray:
 
 
 class Column:
-    """One column (N, …), indexed by rows as an array is, read from disk as far as it is used.
+    """One column (N, …), indexed by rows like an array; only the rows in use are read from disk.
 
-    Worker processes that are sent one map the file again.
+    A worker process that receives one maps the file again.
 
     Args:
-        path: its file.
-        array: its rows, mapped.
-        checksums: of each block of rows.
+        path: File of the column.
+        array: Memory-mapped rows.
+        checksums: Checksum of each block of rows.
 
     Raises:
-        StoreError: on access, where the bytes on disk are not those that were written.
+        StoreError: on access, if the bytes on disk are not those that were written.
     """
 
     def __init__(self, path: Path, array: AnyArray, checksums: list[int]) -> None:
@@ -84,7 +84,7 @@ class Column:
         self._entries: slice | Indices = slice(None)
 
     def pick(self, entries: Indices) -> Self:
-        """The same rows, of each only ``entries``, in that order."""
+        """Restrict each row to ``entries``, in that order."""
         picked = copy(self)
         picked._entries = entries
         if len(entries) and (np.diff(entries) == 1).all():
@@ -94,7 +94,7 @@ class Column:
     def __len__(self) -> int:
         return len(self._array)
 
-    def __getitem__(self, rows: Rows) -> Any:  # noqa: ANN401  as numpy's
+    def __getitem__(self, rows: Rows) -> Any:  # noqa: ANN401  like NumPy
         if isinstance(rows, np.ndarray):
             return self.take(rows)
         if isinstance(rows, slice):
@@ -108,15 +108,15 @@ class Column:
         return self._chosen(self._array[row])
 
     def take(self, rows: Indices, axis: int = 0) -> AnyArray:
-        """As an array's, along the first axis; ``rows`` (I, …) must not be negative."""
+        """Take rows like ``numpy.take`` along axis 0; ``rows`` (I, …) must not be negative."""
         if axis:
-            raise ValueError(f"a column is taken from along axis 0, not {axis}")
+            raise ValueError(f"axis is {axis}; rows of a column are taken along axis 0")
         if rows.size:
             self._check_blocks(rows.reshape(-1) // BLOCK)
         return self._chosen(self._array.take(rows, 0))
 
     def runs(self, first_I: Indices, length: int) -> AnyArray:
-        """As ``consecutive``."""
+        """Copy runs of consecutive rows, as ``consecutive`` does."""
         if len(first_I) and length and not self._whole:
             first_block_I, last_block_I = first_I // BLOCK, (first_I + length - 1) // BLOCK
             for more in range(int((last_block_I - first_block_I).max()) + 1):
@@ -143,12 +143,12 @@ class Column:
         self._whole = bool(self._good.all())
 
     def _refuse(self, start: int, last: int) -> None:
-        # Without its manifest the store is not whole: what made it makes it anew.
+        # A store without its manifest counts as missing, so that the next run rebuilds it.
         with suppress(OSError):
             (self.path.parent / MANIFEST).unlink()
         raise StoreError(
-            f"{self.path}: rows {start} to {last} are not what was written; run again, the store "
-            "is made anew from its source"
+            f"{self.path}: rows {start} to {last} are not what was written; run again to rebuild "
+            "the store from its source"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -160,14 +160,14 @@ class Column:
 
 
 class Store(NamedTuple):
-    """An open store: its columns, and what was told of them in plain data."""
+    """An open store: its columns, and the plain data that describe them."""
 
     columns: dict[str, Column]
     about: dict[str, Any]
 
 
 class _ColumnFile:
-    """A column's file as it grows, in the safetensors format: a header, then the rows."""
+    """A growing column file in the safetensors format: a header, then the rows."""
 
     def __init__(self, path: Path, file: BinaryIO, like: AnyArray) -> None:
         self.path = path
@@ -197,11 +197,11 @@ class _ColumnFile:
             self.rows += len(part)
 
     def finish(self) -> dict[str, Any]:
-        """Write the header, and tell what the manifest says of the column."""
+        """Write the header and return the column's entry in the manifest."""
         shape = [self.rows, *self._shape]
         size = int(np.prod(shape)) * self._dtype.itemsize
-        told = {"dtype": _NAMES[self._dtype.str], "shape": shape, "data_offsets": [0, size]}
-        header = json.dumps({self.path.stem: told}).encode().ljust(HEADER - 8)
+        layout = {"dtype": _NAMES[self._dtype.str], "shape": shape, "data_offsets": [0, size]}
+        header = json.dumps({self.path.stem: layout}).encode().ljust(HEADER - 8)
         self._file.seek(0)
         self._file.write((HEADER - 8).to_bytes(8, "little") + header)
         return {
@@ -212,10 +212,10 @@ class _ColumnFile:
 
 
 class StoreWriter:
-    """Takes the rows of a new store and writes them on; it holds none.
+    """Write the rows of a new store as they come, without keeping them in memory.
 
     Attributes:
-        about: plain data, kept beside the columns.
+        about: Plain data that are saved beside the columns.
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
@@ -224,7 +224,7 @@ class StoreWriter:
         self._files: dict[str, _ColumnFile] = {}
 
     def append(self, columns: Mapping[str, AnyArray]) -> None:
-        """Add rows, equally many to each of ``columns``; others may come in later calls."""
+        """Add equally many rows to each of ``columns``; later calls may add other columns."""
         if len({len(array) for array in columns.values()}) > 1:
             raise ValueError("columns that are appended together need equally many rows")
         for name, array in columns.items():
@@ -246,12 +246,12 @@ class StoreWriter:
 
 @contextmanager
 def write_store(folder: Path) -> Iterator[StoreWriter]:
-    """Write a store at ``folder``, replacing what is there; it appears whole or not at all.
+    """Write a store at ``folder``, whole or not at all, replacing an existing one.
 
     Equal rows give equal bytes, in however many parts they are appended.
 
     Raises:
-        OSError: the disk is full or not writable; nothing is left behind then.
+        OSError: the disk is full or not writable; nothing is left behind.
     """
     with atomic_folder(folder) as building, ExitStack() as stack:
         building.mkdir()
@@ -264,35 +264,35 @@ def open_store(folder: Path) -> Store:
     """Map a store into memory.
 
     Raises:
-        StoreError: missing, damaged, or of another format.
+        StoreError: the store is missing, damaged, or of another format.
     """
     body = _read_manifest(folder / MANIFEST)
     columns = {}
-    for name, told in body["columns"].items():
+    for name, entry in body["columns"].items():
         path = folder / f"{name}.safetensors"
         if not path.is_file():
             raise StoreError(f"{path} is missing")
-        if path.stat().st_size != told["bytes"]:
-            raise StoreError(f"{path} has {path.stat().st_size} bytes, expected {told['bytes']}")
+        if path.stat().st_size != entry["bytes"]:
+            raise StoreError(f"{path} has {path.stat().st_size} bytes, expected {entry['bytes']}")
         array = _map(path)
-        if [array.dtype.str, *array.shape] != told["holds"]:
-            raise StoreError(f"{path} does not hold what its manifest tells")
-        columns[name] = Column(path, array, told["checksums"])
+        if [array.dtype.str, *array.shape] != entry["holds"]:
+            raise StoreError(f"{path} does not hold what its manifest says")
+        columns[name] = Column(path, array, entry["checksums"])
     return Store(columns, body["about"])
 
 
 def _map(path: Path) -> AnyArray:
-    """The one array of a safetensors file, read-only.
+    """Map the one array of a safetensors file, read-only.
 
-    The library's own maps are private and writable: they count as memory of the process where the
-    system limits that (``ulimit -d``, strict overcommit), although nobody writes to them.
+    The library's own maps are private and writable. They count as memory of the process where the
+    system limits that (``ulimit -d``, strict overcommit), although nothing writes to them.
     """
     try:
         with path.open("rb") as file:
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(start - 8, path.stat().st_size)))
-        told = header[path.stem]
-        dtype, shape = _DTYPES[told["dtype"]], tuple(told["shape"])
+        layout = header[path.stem]
+        dtype, shape = _DTYPES[layout["dtype"]], tuple(layout["shape"])
         if 0 in shape:
             return np.empty(shape, dtype)
         mapped = np.memmap(path, dtype, "r", start, shape)

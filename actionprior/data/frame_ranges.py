@@ -1,6 +1,6 @@
-"""Stretches of frames, counted and never listed.
+"""Sets of frames as sorted ranges [start, stop), without a list of the frames.
 
-Axes: K stretches, I indices, N frames.
+Axes: K ranges, I indices, N frames.
 """
 
 from functools import cached_property
@@ -9,27 +9,27 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-_STEPS = 4
+_STEPS = 4  # ranges to step over before a binary search is faster
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
 class Stops:
-    """Which of the stretches that follow each other from 0 on an index is in.
+    """Find the range that an index is in, for ranges that follow each other from 0 on.
 
-    As ``np.searchsorted(stop_K, index_I, side="right")``, several times faster where there are
-    more stretches than a processor's cache holds: a table of an entry or less a stretch tells where
-    to look.
+    The result is that of ``np.searchsorted(stop_K, index_I, side="right")``. A table with at most
+    one entry per range says where to start. It is several times faster when there are more
+    ranges than fit into a processor's cache.
 
     Args:
-        stop_K: int64 (K,), one past the last index of each stretch, ascending.
+        stop_K: int64 (K,), one past the last index of each range, ascending.
     """
 
     def __init__(self, stop_K: IntArray) -> None:
         self.stop_K = stop_K
 
     def find(self, index_I: IntArray) -> IntArray:
-        """int64 (I,): the stretches of indices 0 … ``stop_K[-1]`` - 1."""
+        """Number of the range of each index, int64 (I,), for indices 0 … ``stop_K[-1]`` - 1."""
         shift, table = self._table
         if not len(table):
             return np.zeros_like(index_I)
@@ -39,7 +39,7 @@ class Stops:
             if not beyond_I.any():
                 return found_I
             found_I = found_I + beyond_I
-        # Many short stretches beside long ones.
+        # Short ranges beside long ones: the table's entry is many ranges off.
         return np.searchsorted(self.stop_K, index_I, side="right")
 
     @cached_property
@@ -53,21 +53,21 @@ class Stops:
 
 
 class Spans:
-    """The frames of sorted, disjoint stretches [start, stop).
+    """Set of the frames in sorted, disjoint ranges [start, stop).
 
-    Memory goes with the number of stretches (episodes, mostly), not with that of frames.
+    Memory grows with the number of ranges (mostly episodes), not with that of frames.
 
     Args:
-        start_K: int64 (K,), first frame of each stretch.
-        stop_K: int64 (K,), one past its last.
+        start_K: int64 (K,), first frame of each range.
+        stop_K: int64 (K,), one past the last frame of each range.
 
     Raises:
-        ValueError: stretches that are not sorted and disjoint.
+        ValueError: ranges that are not sorted and disjoint.
     """
 
     def __init__(self, start_K: IntArray, stop_K: IntArray) -> None:
         if (start_K[1:] < stop_K[:-1]).any() or (start_K > stop_K).any():
-            raise ValueError("stretches of frames must be sorted and must not overlap")
+            raise ValueError("ranges of frames must be sorted and must not overlap")
         some = start_K < stop_K
         self.start_K = start_K[some].astype(np.int64)
         self.stop_K = stop_K[some].astype(np.int64)
@@ -76,13 +76,13 @@ class Spans:
 
     @classmethod
     def where(cls, chosen_N: BoolArray) -> Self:
-        """The frames at which ``chosen_N`` is True."""
+        """Build the set of frames at which ``chosen_N`` is True."""
         edges = np.diff(chosen_N.astype(np.int8), prepend=0, append=0)
         return cls(np.nonzero(edges == 1)[0], np.nonzero(edges == -1)[0])
 
     @classmethod
     def join(cls, parts: "list[Spans]") -> Self:
-        """All frames of parts that follow each other."""
+        """Join sets that follow each other."""
         empty = [np.empty(0, dtype=np.int64)]
         starts = np.concatenate(empty + [part.start_K for part in parts])
         return cls(starts, np.concatenate(empty + [part.stop_K for part in parts]))
@@ -92,20 +92,20 @@ class Spans:
         return int(ends_K[-1]) if len(ends_K) else 0
 
     def clip(self, first: int, stop: int) -> "Spans":
-        """The frames in [first, stop)."""
+        """Restrict the set to the frames in [first, stop)."""
         return Spans(self.start_K.clip(first, stop), self.stop_K.clip(first, stop))
 
     def keep(self, chosen_N: BoolArray) -> "Spans":
-        """The frames whose entry of ``chosen_N`` (one a frame of this set) is True."""
+        """Restrict the set to the frames with True in ``chosen_N`` (one entry per frame)."""
         frames_N = self.frames()[chosen_N]
         gaps = np.nonzero(np.diff(frames_N) > 1)[0]
         starts = np.concatenate([frames_N[:1], frames_N[gaps + 1]])
         return Spans(starts, np.concatenate([frames_N[gaps], frames_N[-1:]]) + 1)
 
     def frames(self, index_I: IntArray | None = None) -> IntArray:
-        """The frames at positions ``index_I`` of this set; all of them by default."""
+        """List the frames at positions ``index_I`` of the set; all frames by default."""
         if index_I is None:
             index_I = np.arange(len(self), dtype=np.int64)
-        stretch_I = self._ends.find(index_I)
-        frames_I: IntArray = index_I + self._shift_K.take(stretch_I)
+        range_I = self._ends.find(index_I)
+        frames_I: IntArray = index_I + self._shift_K.take(range_I)
         return frames_I

@@ -1,7 +1,7 @@
-"""The DataModule contract: what the two stages' models ask of data.
+"""DataModule contract: what the models of both stages need from data.
 
-A data set of your own is a subclass that gives ``embodiments`` and, in ``setup``, the frames;
-``data_modules/trajectories.py`` is one to imitate.
+To use your own recordings, write a subclass with ``embodiments`` and ``read_frames``, as
+``data_modules/trajectories.py`` does.
 """
 
 import warnings
@@ -31,11 +31,13 @@ LISTED = 20  # episodes of a batch and recording that a message lists
 
 
 class DataError(UserError):
-    """Data cannot be used as they are; the message names the place and what to do.
+    """Unusable data; the message names the place and what to do.
 
     Args:
-        message: one sentence.
-        feature, episode, frame: the place again, for reports, where it is one place.
+        message: One sentence for the user.
+        feature: Name of the feature that the message is about, for reports; empty: no single one.
+        episode: Number of the episode that the message is about; -1: no single one.
+        frame: Row in the episode that the message is about; -1: no single one.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class DataError(UserError):
 
 
 class BatchSource(Protocol[Batch_co]):
-    """A data set that gathers whole batches: ``collate`` has nothing left to do."""
+    """Dataset that gathers whole batches, so that nothing is left to collate."""
 
     def __len__(self) -> int: ...
 
@@ -54,26 +56,32 @@ class BatchSource(Protocol[Batch_co]):
 
 
 class Frames(NamedTuple):
-    """What ``setup`` reads: all frames, and at which of them windows start."""
+    """All frames of a run, and those at which windows start.
+
+    Attributes:
+        store: The frames.
+        train: Frames at which training windows start.
+        val: Frames at which validation windows start, of other episodes than ``train``.
+    """
 
     store: TrajectoryStore
     train: Spans
-    val: Spans  # of other episodes than those of ``train``
+    val: Spans
 
 
 @dataclass(frozen=True)
 class Contents:
-    """One dataset, whole, as a report examines it.
+    """One dataset as a report examines it.
 
     Attributes:
-        recording: its episodes as they were recorded.
-        timestamp_N: float64 (N,) [s] from the episode's start; None: not known.
-        task_N: int64 (N,), index into ``tasks``; None: there are no instructions.
-        tasks: instructions.
-        trust_rate: training goes on whatever the timestamps say of the frame rate.
-        recorded_hz: the recording's own rate [Hz], where training resamples it to the robot's.
-        absent_videos: episodes whose video its metadata name and the disk lacks, by camera.
-        image_sizes: rows and columns of its cameras as recorded, by name.
+        recording: Episodes as they were recorded.
+        timestamp_N: float64 (N,), time since the episode's start [s]; None: not known.
+        task_N: int64 (N,), index into ``tasks``; None: no instructions.
+        tasks: Instructions.
+        trust_rate: True if training accepts timestamps that contradict the frame rate.
+        recorded_hz: The recording's own rate [Hz], if training resamples it to the robot's.
+        absent_videos: Episodes by camera whose video is named in the metadata and missing on disk.
+        image_sizes: Rows and columns of the cameras as recorded, by name.
     """
 
     recording: Recording
@@ -87,27 +95,33 @@ class Contents:
 
 
 class Source(NamedTuple):
-    """A dataset that a report may open, apart from all others."""
+    """Dataset that a report opens independently of all others.
+
+    Attributes:
+        robot: Robot that the dataset was recorded on.
+        name: Name of the dataset, for reports.
+        read: Reads the dataset; raises DataError if training would refuse it.
+    """
 
     robot: Embodiment
     name: str
-    read: Callable[[], Contents]  # raises DataError where training would refuse it
+    read: Callable[[], Contents]
 
 
 class EmbodiedDataModule(LightningDataModule, ABC):
     """Windows of several robots' trajectories, shuffled, sharded and resumable.
 
-    Run it with ``Trainer(use_distributed_sampler=False)``: its batches are sharded already, in
-    an order that depends on (seed, epoch, position) alone, and the position is saved in the
-    checkpoint, so that a run resumed within an epoch goes on with the exact next batch; with
-    another batch size or number of processes, with the exact next window.
+    Run it with ``Trainer(use_distributed_sampler=False)``: the data module shards its batches
+    itself. Their order depends on (seed, epoch, position) only, and the position is saved in the
+    checkpoint. A run resumed within an epoch continues with the exact next batch, or with the
+    exact next window if the batch size or the number of processes has changed.
 
     Args:
-        chunk_length: steps H of an action chunk.
-        history_length: past steps H_h that a policy may see.
-        batch_size: windows a process and step.
-        num_workers: loader processes; Stage 1 needs none.
-        seed: of the split and of the order.
+        chunk_length: Steps H of an action chunk.
+        history_length: Past steps H_h that a policy may see.
+        batch_size: Windows per process and step.
+        num_workers: Loader processes; Stage 1 needs none.
+        seed: Seed of the split and of the order.
     """
 
     def __init__(
@@ -134,26 +148,26 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         self._uneven = (0, 0)
         self._training: ShardedBatches | None = None
 
-    # ---- what a subclass gives --------------------------------------------------------------
+    # ---- what a subclass defines ------------------------------------------------------------
 
     @property
     @abstractmethod
     def embodiments(self) -> list[Embodiment]:
-        """The robots, known after ``__init__`` without reading data; their order is the index."""
+        """Robots, known after ``__init__`` without reading data; their order is the index."""
 
     @abstractmethod
     def read_frames(self) -> Frames:
-        """Read what training needs; called once, by ``setup``.
+        """Read the frames; ``setup`` calls it once.
 
         Raises:
             DataError: the data cannot be used.
         """
 
     def sources(self) -> list[Source]:
-        """The datasets, each to be examined apart; by default what ``setup`` has read.
+        """List the datasets for the doctor; by default the recordings that ``setup`` has read.
 
         Raises:
-            DataError: by default, where ``setup`` does.
+            DataError: by default, if ``setup`` does.
         """
         self.setup("fit")
         store = self.frames.store
@@ -163,18 +177,18 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         ]
 
     def windows(self, training: bool) -> BatchSource[Any]:
-        """The data set that turns frames into batches; Stage 1's by default."""
+        """Build the dataset that turns frames into batches; by default that of Stage 1."""
         return TrajectoryWindows(self.frames.store, self.chunk_length)
 
     def mixture(self, sizes: list[int]) -> list[int]:
-        """How many windows of each embodiment make an epoch, of ``sizes`` that there are."""
+        """Choose how many windows of each embodiment make an epoch, given how many there are."""
         return sizes
 
     # ---- Lightning ----------------------------------------------------------------------------
 
     @property
     def frames(self) -> Frames:
-        """What was read.
+        """Frames that ``setup`` has read.
 
         Raises:
             DataError: before ``setup``.
@@ -192,7 +206,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
             self._frames = frames
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Whole batches, resumed where the loaded checkpoint stopped."""
+        """Build the loader of full batches, resumed where the loaded checkpoint stopped."""
         trainer = self.trainer
         overfit = trainer is not None and cast(Any, trainer).overfit_batches > 0
         groups = self._by_embodiment(self.frames.train)
@@ -202,28 +216,28 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         return self._loader(order, training=True, resume=resume)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """Every validation window once, in one order mixed over the robots."""
+        """Build the loader of all validation windows, once each, mixed over the robots."""
         if len(self.frames.val) == 0:
             return []
         order = EpochOrder(self._by_embodiment(self.frames.val), seed=self.seed, shuffle=False)
         return self._loader(order, training=False)
 
     def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """The validation windows; rollouts are a callback's business."""
+        """Build the loader of the validation windows; a callback runs the rollouts."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """The validation windows."""
-        # The sampler that it speaks of gives every window.
+        """Build the loader of the validation windows."""
+        # Lightning warns that a custom sampler may skip windows; this one takes all of them.
         warnings.filterwarnings("ignore", message=".*custom batch sampler `ShardedBatches`.*")
         return self.val_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands: the epoch and how many of its windows are seen."""
+        """Return the epoch, and how many of its windows are trained on."""
         if self.trainer is None:
             return {}
         loop: Any = self.trainer.fit_loop
-        # The epoch that the order was told: Lightning's own counts of a resumed run lag behind.
+        # The epoch that was set on the order: Lightning's own counts of a resumed run lag behind.
         epoch = self._resume[0] if self._training is None else self._training.sampler.epoch
         done = loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
@@ -233,7 +247,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         return {"epoch": epoch, "frames": frames}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there."""
+        """Resume from the saved epoch and position."""
         if not state_dict:
             return
         frames = state_dict["frames"]
@@ -248,11 +262,14 @@ class EmbodiedDataModule(LightningDataModule, ABC):
     # ---- for the models -----------------------------------------------------------------------
 
     def statistics_sample(self, max_windows: int = 20000) -> TrajectoryBatch:
-        """Training windows from which a model fits its normaliser.
+        """Gather the training windows from which a model fits its normaliser.
 
-        Evenly spaced over each robot's training windows, equally many a robot as far as it has
-        them; the same ones in every process and run. A robot that is held out is not trained
-        on, but its errors need its units: its statistics are those of its validation windows.
+        They are evenly spaced over each robot's training windows and the same in every process
+        and run, equally many per robot as far as it has them. A held-out robot is not trained on,
+        but its errors need its units, so its statistics are those of its validation windows.
+
+        Args:
+            max_windows: Largest number of windows of all robots.
 
         Raises:
             DataError: before ``setup``.
@@ -269,9 +286,12 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         return self.frames.store.future(frames_B, self.chunk_length)
 
     def batch_contents(self, batch_idx: int) -> str:
-        """Whose windows this process's batch of the running epoch holds, for messages.
+        """Name the robots, recordings and episodes in a batch of the running epoch, for messages.
 
-        Robot, recording and episodes, by their numbers in the recording; empty before training.
+        Episodes have their numbers in the recording. The text is empty before training.
+
+        Args:
+            batch_idx: Number of this process's batch, as Lightning counts it.
         """
         if self._training is None:
             return ""
@@ -308,7 +328,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         self, order: EpochOrder, *, training: bool, resume: tuple[int, int] = (0, 0)
     ) -> DataLoader[Any]:
         rank, world_size = self._rank()
-        if world_size > 1 and _lightning_shards(self.trainer):
+        if world_size > 1 and _distributed_sampler_is_on(self.trainer):
             raise DataError(
                 "batches are sharded over processes by the data module; "
                 "set trainer.use_distributed_sampler to false"
@@ -321,7 +341,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         return DataLoader(
             cast(Dataset[Any], self.windows(training)),
             batch_sampler=batches,
-            collate_fn=_as_it_is,
+            collate_fn=_finished_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -329,10 +349,10 @@ class EmbodiedDataModule(LightningDataModule, ABC):
 
 
 class _RescaleProgress(Callback):
-    """Tells a resumed run how many batches of today's size the windows seen in its epoch are.
+    """Set a resumed run's progress in its epoch, in batches of the present size.
 
-    Lightning goes on counting in batches of the run before; with another global batch it would
-    end the epoch too early or too late.
+    Lightning continues the count of the previous run. With another global batch size it would end
+    the epoch too early or too late.
     """
 
     def __init__(self, done: int) -> None:
@@ -345,18 +365,18 @@ class _RescaleProgress(Callback):
         progress.completed = self._done - saved_within_a_batch
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        # Resumed behind an epoch's last batch, Lightning does not count the next epoch as begun;
-        # a checkpoint of that epoch would then be taken for one of its end.
+        # Resumed after an epoch's last batch, Lightning does not count the next epoch as begun.
+        # A checkpoint within that epoch would then count as one at its end.
         epochs: Any = trainer.fit_loop.epoch_progress
         if epochs.current.ready == epochs.current.processed:
             epochs.increment_ready()
             epochs.increment_started()
 
 
-def _as_it_is[T](batch: T) -> T:
-    """What ``__getitems__`` returns is a finished batch."""
+def _finished_batch[T](batch: T) -> T:
+    """Return the batch: ``__getitems__`` has finished it, and nothing is left to collate."""
     return batch
 
 
-def _lightning_shards(trainer: Any) -> bool:  # noqa: ANN401  private to Lightning, untyped
+def _distributed_sampler_is_on(trainer: Any) -> bool:  # noqa: ANN401  private to Lightning, untyped
     return bool(trainer._accelerator_connector.use_distributed_sampler)

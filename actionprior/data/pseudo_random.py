@@ -1,4 +1,6 @@
-"""Pseudo-random permutations that are computed, never listed: 10⁹ frames need no order in memory.
+"""Pseudo-random permutations that are computed entry by entry and need no memory.
+
+An epoch of 10⁹ frames can be shuffled without a list of its order.
 
 Axes: I indices.
 """
@@ -17,7 +19,7 @@ _STEP, _ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
 
 
 def mix(*parts: int | IntArray | Words) -> Words:
-    """64 random-looking bits of numbers or equally long arrays of them, with no state to carry."""
+    """Hash numbers, or equally long arrays of numbers, to 64 random-looking bits."""
     with np.errstate(over="ignore"):
         x: Any = _STEP
         for part in parts:
@@ -27,22 +29,23 @@ def mix(*parts: int | IntArray | Words) -> Words:
 
 
 def _scramble(x: Any) -> Any:  # noqa: ANN401  scalars and arrays of uint64
-    """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def permute(index_I: IntArray, size: int, key: Words) -> IntArray:
-    """Where ``index_I`` (each 0 … size - 1) goes under the permutation named by ``key``.
+    """Permute indices 0 … size - 1 by the permutation that ``key`` selects.
 
-    A Feistel network over pairs (l, r) of numbers below a = ⌈√size⌉; what falls beyond ``size`` is
-    sent through again until it does not (cycle walking: Black and Rogaway, CT-RSA 2002).
+    The permutation is a Feistel network over pairs (l, r) of numbers below ⌈√size⌉. A result
+    beyond ``size`` is permuted again until it lies below (cycle walking: Black and Rogaway,
+    CT-RSA 2002).
 
     Args:
-        index_I: int64 (I,).
-        size: of the permuted range.
-        key: one for all, or one for each index (I,).
+        index_I: int64 (I,), the indices.
+        size: Length of the permuted range.
+        key: One key for all indices, or one per index (I,).
     """
     side = np.uint64(max(1, isqrt(max(0, size - 1)) + 1))
     left, right = np.divmod(index_I.astype(np.uint64), side)

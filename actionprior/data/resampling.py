@@ -41,9 +41,8 @@ def resample(
 
     Positions are linear between frames, angles turn the shorter way round, orientations follow
     the great circle, deltas keep their sums, and grippers hold their value until the next frame.
-    Where old and new times agree, values are kept exactly. The new episode ends at the old one's
-    last frame. With deltas it ends as far before it as a whole new delta is known. It has at
-    least one frame.
+    Where old and new times agree, values stay exact. The new episode ends at the last frame of
+    the old one. With deltas it ends earlier, at the last whole delta. It has at least one frame.
 
     Args:
         robot: Robot with the control rate to reach.

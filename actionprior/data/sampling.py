@@ -1,7 +1,7 @@
-"""Batches whose order is a function of (seed, epoch, position), sharded over ranks.
+"""Batches in an order that is a function of (seed, epoch, position), sharded over ranks.
 
-A run that is stopped in the middle of an epoch and resumed sees exactly the batches that it
-would have seen. Lightning tells a sampler its epoch through ``batch_sampler.sampler``.
+A run that stops in the middle of an epoch and resumes sees exactly the batches that it would have
+seen. Lightning sets a sampler's epoch through ``batch_sampler.sampler``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,21 +13,21 @@ from actionprior.data.frame_ranges import Spans
 from actionprior.data.pseudo_random import IntArray, mix, permute
 from actionprior.errors import UserError
 
-_AT_ONCE = 65536
+_AT_ONCE = 65536  # positions per vectorised call
 
 
 class EpochOrder(Sampler[int]):
-    """The frames of each epoch, in an order computed from (seed, epoch, position).
+    """Frames of each epoch, in an order computed from (seed, epoch, position).
 
-    Nothing is listed: memory does not grow with the number of frames. A group goes through its
-    frames pass by pass, each pass in an order of its own, from one epoch into the next.
+    The order is not stored, so memory does not grow with the number of frames. Each group passes
+    through its frames in a new order per pass; a pass may extend over several epochs.
 
     Args:
-        groups: frames of each robot.
-        counts: how many frames of each group make an epoch; a small group's frames repeat, each
-            equally often (give or take one), and a large group's come in later epochs. ``None``
-            takes every frame once.
-        seed: of the order.
+        groups: Frames of each robot.
+        counts: Number of frames of each group in an epoch. Frames of a small group repeat, each
+            equally often (give or take one); the rest of a large group follows in later epochs.
+            ``None`` takes every frame once.
+        seed: Seed of the order.
         shuffle: ``False`` keeps one order for all epochs (still mixed over the groups).
     """
 
@@ -46,7 +46,7 @@ class EpochOrder(Sampler[int]):
         self._ends = np.cumsum([len(g) for g in groups] if counts is None else counts)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before an epoch."""
+        """Set the epoch; Lightning calls it before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -57,17 +57,17 @@ class EpochOrder(Sampler[int]):
             yield from self.frames(np.arange(first, min(first + _AT_ONCE, len(self)))).tolist()
 
     def frames(self, position_P: IntArray) -> IntArray:
-        """int64 (P,): the frames at these positions of this epoch."""
+        """Compute the frames, int64 (P,), at positions of this epoch."""
         epoch = self.epoch if self.shuffle else 0
         place_P = permute(position_P, len(self), mix(self.seed, epoch))
         group_P = np.searchsorted(self._ends, place_P, side="right")
         found_P = np.empty_like(position_P)
         for k in np.unique(group_P).tolist():
-            mine, count = group_P == k, int(self._ends[k] - (self._ends[k - 1] if k else 0))
-            drawn = epoch * count + place_P[mine] - (int(self._ends[k]) - count)
+            here, count = group_P == k, int(self._ends[k] - (self._ends[k - 1] if k else 0))
+            drawn = epoch * count + place_P[here] - (int(self._ends[k]) - count)
             turn, rest = np.divmod(drawn, len(self.groups[k]))
             key = mix(self.seed, k + 1, turn)
-            found_P[mine] = self.groups[k].frames(permute(rest, len(self.groups[k]), key))
+            found_P[here] = self.groups[k].frames(permute(rest, len(self.groups[k]), key))
         return found_P
 
 
@@ -77,17 +77,17 @@ def epoch_counts(
     temperature: float = 1.0,
     caps: Sequence[int | None] | None = None,
 ) -> list[int]:
-    """How many windows of each group make an epoch.
+    """Compute how many windows of each group make an epoch.
 
-    Without ``weights`` shares go with size^(1/temperature): 1 takes every window once, and the
-    higher it is, the more the groups are levelled (arXiv 1901.07291, Sec. 3.1, whose α is
-    1/temperature). An epoch is as long as all windows together, less what caps cut off.
+    Without ``weights``, shares are proportional to size^(1/temperature). A temperature of 1 takes
+    every window once; a higher one evens out the groups (arXiv 1901.07291, Sec. 3.1, whose α is
+    1/temperature). An epoch has as many windows as there are, minus those that caps cut off.
 
     Args:
-        sizes: windows of each group; a group without any gets no share.
-        weights: shares, instead of those by size.
-        temperature: above 0.
-        caps: most windows of a group in an epoch; None: no limit.
+        sizes: Number of windows of each group; an empty group gets no share.
+        weights: Share of each group, instead of the shares by size.
+        temperature: Temperature of the shares by size, above 0.
+        caps: Largest number of windows of each group in an epoch; None: no limit.
     """
     base = np.array(sizes, dtype=np.float64) ** (1 / temperature)
     if weights is not None:
@@ -100,17 +100,17 @@ def epoch_counts(
 
 
 class ShardedBatches(Sampler[list[int]]):
-    """This rank's batches of an epoch: no frame twice, none missing, in a global batch.
+    """Batches of an epoch for this rank; together the ranks take each frame exactly once.
 
     Args:
-        sampler: the order; Lightning calls its ``set_epoch``.
-        batch_size: frames a rank and batch.
-        rank: of this process.
-        world_size: number of processes.
-        whole_batches: training: whole batches only. Otherwise every frame comes once, in equally
-            many, nearly equal batches on all ranks.
-        resume: (epoch, frames of it already trained on): the rest follows in the same order,
-            whatever the batch size and the number of processes were before.
+        sampler: Order of the frames; Lightning calls its ``set_epoch``.
+        batch_size: Frames per rank and batch.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        whole_batches: True for training: only full batches. False: every frame comes once, in
+            equally many, nearly equal batches on all ranks.
+        resume: Epoch, and number of its frames that are trained on already. The rest follows in
+            the same order, whatever the batch size and the number of processes were before.
 
     Raises:
         UserError: training has fewer frames than one global batch.
@@ -142,14 +142,14 @@ class ShardedBatches(Sampler[list[int]]):
         sampler.set_epoch(resume[0])
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, also when resumed within one: schedules count on it."""
+        """Batches of a whole epoch, also when resumed within one: schedules rely on it."""
         frames, whole = len(self.sampler), self.batch_size * self.world_size
         return frames // whole if self.whole_batches else -(-frames // whole)
 
     def training_batch(self, number: int) -> IntArray:
-        """int64 (batch_size,): the frames of the epoch's batch ``number``, as Lightning counts it.
+        """Compute the frames of the epoch's batch ``number``, int64 (batch_size,).
 
-        A resumed epoch is counted on from the whole batches that were seen of it.
+        Lightning counts the batches of a resumed epoch from the full batches seen before.
         """
         seen, whole = self._seen(), self.batch_size * self.world_size
         part = (number - seen // whole) * self.world_size + self.rank

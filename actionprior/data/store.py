@@ -1,7 +1,7 @@
-"""Trajectories, in memory or mapped from disk, and windows gathered from them.
+"""Trajectories, in memory or memory-mapped, and windows gathered from them.
 
-Windows never cross an episode's edge: what lies past it repeats the nearest frame and is
-masked. Everything is one vectorised gather a batch; no Python loop over samples.
+Windows never cross an episode's edge: steps past it repeat the nearest frame and are masked. A
+batch is one vectorised gather, without a Python loop over samples.
 
 Axes: N frames of all datasets, B batch, H chunk or history steps, A = 37 action slots,
 S = 74 state slots, E episodes, R recordings.
@@ -26,9 +26,9 @@ from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatA
 from actionprior.embodiment.relative_actions import RelativeActions
 
 NOISE_SAMPLE = 4096
-"""Windows of a robot, evenly spaced, that give noise its scale."""
+"""Number of evenly spaced windows per robot from which control noise gets its scale."""
 HELD = 0.02
-"""Least travel that a group is judged by, relative to that of the robot's widest group."""
+"""Smallest travel to compare a group with, as a share of that of the robot's widest group."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Recording:
     """Episodes of one robot, one after the other, in the robot's own vectors and units.
 
     Attributes:
-        action_Na: float32 (N, n_a), in the order of ``Embodiment.action_features``.
-        state_Ns: float32 (N, n_s), in the order of ``Embodiment.state_features``; row t is the
-            state from which action t was commanded.
-        lengths_E: int64 (E,), frames of each episode; they add up to N.
-        name: for reports, such as the dataset's folder.
+        action_Na: float32 (N, n_a), actions in the order of ``Embodiment.action_features``.
+        state_Ns: float32 (N, n_s), states in the order of ``Embodiment.state_features``; row t
+            is the state from which action t was commanded.
+        lengths_E: int64 (E,), number of frames of each episode; they add up to N.
+        name: Name for reports, such as the dataset's folder.
     """
 
     action_Na: FloatArray | Column
@@ -57,7 +57,7 @@ class Recording:
             )
         if len(self.lengths_E) == 0 or self.lengths_E.min() < 1:
             raise ValueError("a recording needs at least one episode, each of at least one frame")
-        for name in ("action_Na", "state_Ns"):  # frames are read as runs of memory
+        for name in ("action_Na", "state_Ns"):  # frames are read as blocks of memory
             if isinstance(array := getattr(self, name), np.ndarray):
                 object.__setattr__(self, name, np.ascontiguousarray(array))
 
@@ -65,12 +65,12 @@ class Recording:
 class TrajectoryStore:
     """All frames of a run behind one flat frame index, in the robots' own vectors.
 
-    What a batch needs is put into the unified spaces when it is gathered: the recordings may be
-    arrays mapped from disk, and memory does not grow with them.
+    A batch is written into the unified spaces when it is gathered. The recordings may be memory-
+    mapped arrays, and memory does not grow with them.
 
     Args:
-        embodiments: the run's robots; the order defines ``embodiment_B``.
-        recordings: pairs (index of its embodiment, recording), concatenated in this order.
+        embodiments: Robots of the run; the order defines ``embodiment_B``.
+        recordings: Pairs (index of its embodiment, recording), concatenated in this order.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TrajectoryStore:
         return int(self.stop_E[-1])
 
     def of_embodiment(self, index: int) -> list[range]:
-        """The frames of one robot, recording by recording."""
+        """List the frames of one robot, one range per recording."""
         starts = [0, *self.stop_R[:-1].tolist()]
         return [
             range(start, stop)
@@ -97,26 +97,26 @@ class TrajectoryStore:
         ]
 
     def embodiment_of(self, frames_B: Tensor) -> Tensor:
-        """int64 (B,): the robot of each frame."""
+        """Look up the robot of each frame, int64 (B,)."""
         return torch.from_numpy(self.robot_R[self._recordings.find(frames_B.numpy())])
 
     def states(self, frames_B: Tensor) -> Tensor:
-        """(B, S): the unified state at each frame."""
+        """Gather the unified state at each frame, (B, S)."""
         return self.future(frames_B, 1).state_BHS[:, 0]
 
     def future(self, frames_B: Tensor, length: int) -> TrajectoryBatch:
-        """Windows t, …, t + length - 1; steps past the episode repeat its last frame, masked."""
+        """Gather windows t … t + length - 1; past the episode the last step repeats, masked."""
         return self.around(frames_B, 0, length).future
 
     def history(self, frames_B: Tensor, length: int) -> TrajectoryBatch:
-        """The past up to ``length`` steps …, t - 1, oldest first from position 0, padding last.
+        """Gather up to ``length`` past steps …, t - 1, oldest first from position 0, padding last.
 
-        At an episode's first frame the history is empty: fully masked, any finite values.
+        At an episode's first frame the history is empty: fully masked, with any finite values.
         """
         return self.around(frames_B, length, 1).history
 
     def around(self, frames_B: Tensor, past: int, length: int) -> "Around":
-        """``history`` of ``past`` steps and ``future`` of ``length`` ≥ 1, in one reading."""
+        """Read ``history`` of ``past`` steps and ``future`` of ``length`` ≥ 1 at once."""
         now_B = frames_B.numpy()
         before, after = _zeros(len(now_B), past, length)
         episode_B, recording_B = self._episodes.find(now_B), self._recordings.find(now_B)
@@ -142,14 +142,19 @@ class TrajectoryStore:
 
 
 class Around(NamedTuple):
-    """The windows that end before some frames, and those that start at them."""
+    """Windows on both sides of some frames.
+
+    Attributes:
+        history: Windows that end before the frames.
+        future: Windows that start at the frames.
+    """
 
     history: TrajectoryBatch
     future: TrajectoryBatch
 
 
 class _Arrays(NamedTuple):
-    """What a gather fills."""
+    """Arrays that a gather fills."""
 
     action_BHA: FloatArray
     state_BHS: FloatArray
@@ -159,25 +164,27 @@ class _Arrays(NamedTuple):
 def _read(
     recording: Recording, here_B: IntArray, seen_B: IntArray, left_B: IntArray, past: int, stop: int
 ) -> list[FloatArray]:
-    """Actions (B, past + stop, n_a) and states before and from some frames on, episode by episode.
+    """Read actions (B, past + stop, n_a) and states (B, past + stop, n_s) around some frames.
+
+    The steps before a frame come first, oldest first. On both sides the last step of the episode
+    is repeated to fill the window; a side without any step is filled with any frame.
 
     Args:
-        recording: where.
-        here_B: the frames, counted in the recording.
-        seen_B: steps of the episode before each, at most ``past``: these come first, oldest
-            first, the last repeated; any frame where there is none.
-        left_B: steps of it from there on, 1 to ``stop``, likewise.
-        past: see above.
-        stop: see above.
+        recording: Recording to read from.
+        here_B: Row of each frame in the recording.
+        seen_B: Number of the episode's steps before each frame, 0 to ``past``.
+        left_B: Number of the episode's steps from each frame on, 1 to ``stop``.
+        past: Steps of a window before its frame.
+        stop: Steps of a window from its frame on.
     """
     count, wanted = len(recording.action_Na), past + stop
     width = min(wanted, count)
     first_B = np.clip(here_B - past, 0, count - width)
-    place_B = here_B - first_B  # in what is read
+    place_B = here_B - first_B  # row of the frame in the block that is read
     edge_B = place_B != past
     if width < wanted:
         edge_B[:] = True
-    # Most windows lie within an episode: what is read is what is wanted. The others are mended.
+    # Most windows lie within an episode, and the block is the window. The others are mended.
     mends = []
     for part, start_B, count_B in (
         (slice(0, past), place_B - seen_B, seen_B),
@@ -186,7 +193,7 @@ def _read(
         steps = part.stop - part.start
         odd = np.flatnonzero((count_B < steps) | edge_B)
         last_I1 = np.maximum(count_B[odd] - 1, 0)[:, None]
-        # Rows of all that is read, counted through: several times faster than two indices.
+        # Row numbers over all blocks: several times faster than indexing by block and row.
         row_IH = np.minimum(np.arange(steps), last_I1) + (odd * width + start_B[odd])[:, None]
         mends.append((part, odd, row_IH))
     found = []
@@ -207,7 +214,7 @@ def _read(
 
 
 def _batch(arrays: "_Arrays", count_B: IntArray, embodiment_B: Tensor) -> TrajectoryBatch:
-    """Steps below ``count_B`` are of the episode."""
+    """Build the batch; steps below ``count_B`` are inside the episode."""
     return TrajectoryBatch(
         action_BHA=torch.from_numpy(arrays.action_BHA),
         state_BHS=torch.from_numpy(arrays.state_BHS),
@@ -218,10 +225,10 @@ def _batch(arrays: "_Arrays", count_B: IntArray, embodiment_B: Tensor) -> Trajec
 
 
 def _zeros(count: int, *lengths: int) -> list[_Arrays]:
-    """Zeros for ``count`` windows of each of these lengths, cut from one buffer.
+    """Allocate zeros for ``count`` windows of each of these lengths, cut from one buffer.
 
-    What is allocated and freed as a whole stays with the process: arrays of their own would be
-    handed back to the system and faulted in again, page by page, at each batch.
+    The process keeps one large buffer for the next batch. Separate arrays would be returned to
+    the system and faulted in again, page by page, at each batch.
     """
     shapes = [
         (count, *shape)
@@ -239,15 +246,15 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
     """Chunks of a store, a whole batch at a time: ``windows.__getitems__([3, 7])``.
 
     Args:
-        store: the frames; a window is named by its first one.
-        length: steps H of a chunk.
-        shuffle_seed: with a seed, the steps inside each chunk are permuted in time (states with
-            their actions, padding stays last): the control prior that knows poses but no motion.
-            The permutation depends on seed and frame alone. What is permuted is the form that
-            actions are learnt in (deltas: their running sum, else a shuffled chunk would still
-            go where the true one goes), against the reference of the chunk's first state.
-        noise_seed: with a seed, actions and states are replaced by ``ChunkNoise``: the control
-            prior that knows scales alone.
+        store: Store of the frames; a window has the number of its first frame.
+        length: Steps H of a chunk.
+        shuffle_seed: Seed of a permutation in time of the steps inside each chunk, for the
+            control prior that knows poses but no motion; None: no permutation. States move with
+            their actions, and padding stays last. The permutation depends on seed and frame
+            only. Deltas are permuted as their running sum, else a shuffled chunk would still go
+            where the true one goes.
+        noise_seed: Seed of the ``ChunkNoise`` that replaces actions and states, for the control
+            prior that knows only scales; None: no noise.
     """
 
     def __init__(
@@ -270,7 +277,7 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         return self.__getitems__([frame])
 
     def __getitems__(self, frames: Sequence[int]) -> TrajectoryBatch:
-        """The finished batch of the windows that start at ``frames``."""
+        """Gather the finished batch of the windows that start at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
         batch = self.store.future(frames_B, self.length)
         if self.noise is not None:
@@ -303,9 +310,9 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
 
 
 def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) -> IntArray:
-    """Which of ``count`` episodes are for validation, sorted.
+    """Choose which of ``count`` episodes are for validation, sorted.
 
-    At least one where there are two or more and ``val_fraction`` > 0, and never all of them.
+    With two or more episodes and ``val_fraction`` > 0 it is at least one, and never all of them.
     """
     if count < 2 or val_fraction <= 0:
         return np.empty(0, dtype=np.int64)
@@ -314,12 +321,12 @@ def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) ->
 
 
 def moving(store: TrajectoryStore, frames_N: Tensor, length: int, threshold: float) -> Tensor:
-    """Which windows move: bool, one for each of ``frames_N``.
+    """Find the windows that move: bool (N,), one entry for each of ``frames_N``.
 
-    A window moves if over its steps some action (deltas: their running sum) or some state
-    travels more than ``threshold`` times what its group's widest entry travels in the robot's
-    1-in-100 windows. The group's scale keeps the noise of a held joint from counting as motion,
-    and ``HELD`` that of a group that is held throughout.
+    A window moves if some action (deltas: their running sum) or some state travels more than
+    ``threshold`` times the scale of its group. This scale is the travel of the group's widest
+    entry that 1 in 100 of the robot's windows exceed. It keeps the noise of a held joint from
+    counting as motion; ``HELD`` does so for a group that is held throughout.
     """
     result = torch.ones(len(frames_N), dtype=torch.bool)
     for index, robot in enumerate(store.embodiments):

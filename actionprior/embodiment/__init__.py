@@ -1,4 +1,4 @@
-"""A robot's features, how they are represented, rotated and normalised.
+"""Features of a robot: their representation and normalisation.
 
 The names below load on first use.
 """

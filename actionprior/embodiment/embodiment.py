@@ -93,34 +93,34 @@ class Embodiment:
 
     @property
     def action_features(self) -> list[str]:
-        """Names of the robot's action vector, group by group: n_a of them."""
+        """Feature names of the robot's action vector (n_a,), group by group."""
         return [f for group in self.action for f in group.features]
 
     @property
     def state_features(self) -> list[str]:
-        """Names of the robot's state vector, group by group: n_s of them."""
+        """Feature names of the robot's state vector (n_s,), group by group."""
         return [f for group in self.state for f in group.features]
 
     def action_slots(self, group: ActionGroup) -> slice:
-        """Unified entries of one action group."""
+        """Find the unified entries of an action group."""
         start = ACTION_SLOTS[group.slot][0] + group.offset
         return slice(start, start + group.slot_width)
 
     def state_slots(self, group: StateGroup) -> slice:
-        """Unified entries of one state group."""
+        """Find the unified entries of a state group."""
         start = STATE_SLOTS[group.slot][0] + group.offset
         return slice(start, start + group.slot_width)
 
     def action_mask(self) -> BoolArray:
-        """(37,) True where this robot has an action."""
+        """Mask (37,): True where this robot has an action."""
         return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in self.action])
 
     def state_mask(self) -> BoolArray:
-        """(74,) True where this robot has a state."""
+        """Mask (74,): True where this robot has a state."""
         return self._mask(STATE_WIDTH, [self.state_slots(g) for g in self.state])
 
     def delta_mask(self) -> BoolArray:
-        """(37,) True where actions are changes per step."""
+        """Mask (37,): True where actions are changes per step."""
         changes = [g for g, r in self._with_representation() if r.is_change]
         return self._mask(ACTION_WIDTH, [self.action_slots(g) for g in changes])
 
@@ -146,11 +146,11 @@ class Embodiment:
         ]
 
     def relative_forms(self) -> list[tuple[RelativeForm, slice]]:
-        """Form in which each action group is learnt, with the group's unified entries."""
+        """List the form in which each action group is learnt, with its unified entries."""
         return [(r.relative_form, self.action_slots(g)) for g, r in self._with_representation()]
 
     def noise_forms(self) -> list[tuple[RelativeForm, slice]]:
-        """Form in which each action group is drawn as noise, with the group's unified entries."""
+        """List the form in which noise is drawn for each action group, with its entries."""
         return [(r.noise_form, self.action_slots(g)) for g, r in self._with_representation()]
 
     def _with_representation(self) -> list[tuple[ActionGroup, ActionRepresentation]]:
@@ -159,7 +159,7 @@ class Embodiment:
     # ---- robot vectors <-> unified vectors ------------------------------------------------
 
     def action_to_unified(self, action: FloatArray) -> FloatArray:
-        """(..., n_a) in ``action_features`` order → (..., 37)."""
+        """Map the robot's action vector (..., n_a) to the unified space (..., 37)."""
         unified = np.zeros((*action.shape[:-1], ACTION_WIDTH), dtype=np.float32)
         self.fill_actions(action, unified, ...)
         return unified
@@ -172,14 +172,14 @@ class Embodiment:
         _put(action, unified, [self.action_slots(group) for group in self.action], rows)
 
     def action_from_unified(self, unified: FloatArray) -> FloatArray:
-        """(..., 37) → (..., n_a), the inverse of ``action_to_unified``."""
+        """Map unified actions (..., 37) back to the robot's action vector (..., n_a)."""
         parts = [
             r.decode(unified[..., self.action_slots(g)]) for g, r in self._with_representation()
         ]
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def state_to_unified(self, state: FloatArray) -> FloatArray:
-        """(..., n_s) in ``state_features`` order → (..., 74)."""
+        """Map the robot's state vector (..., n_s) to the unified space (..., 74)."""
         unified = np.zeros((*state.shape[:-1], STATE_WIDTH), dtype=np.float32)
         self.fill_states(state, unified, ...)
         return unified
@@ -192,9 +192,9 @@ class Embodiment:
         _put(state, unified, [self.state_slots(group) for group in self.state], rows)
 
     def reference(self, state: FloatArray) -> FloatArray:
-        """What a chunk's actions are relative to, from its first state: (..., n_s) → (..., 37).
+        """Compute the reference (..., 37) of a chunk's actions from its first state (..., n_s).
 
-        Zero for groups without ``relative_to``.
+        It is zero for groups without ``relative_to``.
         """
         reference = np.zeros((*state.shape[:-1], ACTION_WIDTH), dtype=np.float32)
         values_of = {group.name: values for group, values in split_groups(state, self.state)}

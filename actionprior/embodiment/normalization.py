@@ -19,8 +19,8 @@ from actionprior.errors import UserError
 
 Law = Literal["quantile", "mean_std"]
 
-CONSTANT = 1e-6  # a range below this is a constant feature: it is shifted, not scaled
-RELATIVE_FLOOR = 0.05  # no feature is scaled up more than 20x beside its group's widest one
+CONSTANT = 1e-6  # features with a smaller range are constant: shifted, not scaled
+RELATIVE_FLOOR = 0.05  # smallest scale of a feature, as a share of its group's widest
 
 
 class MissingStatisticsError(UserError):
@@ -28,17 +28,16 @@ class MissingStatisticsError(UserError):
 
 
 class Normalizer(nn.Module):
-    """Maps robot units to about [-1, 1] (``quantile``) or unit variance (``mean_std``) and back.
+    """Map robot units to about [-1, 1] (``quantile``) or unit variance (``mean_std``) and back.
 
-    Actions have statistics of their own for each step of the chunk: in relative form the first
-    steps hardly leave the start, and beside the last ones' range the loss would not see them,
-    though they are what a robot that re-plans often executes.
+    Each step of the chunk has its own action statistics. In relative form the first steps hardly
+    leave the start, so the range of the last steps would hide them from the loss. Yet a robot
+    that re-plans often executes mostly these first steps.
 
-    Both kinds of statistics (mean, std, 1 % and 99 % quantiles) are kept as buffers of shape
-    (E, H, A) and (E, S), so that the law can be read off a checkpoint and compared. Narrow
-    ranges get a floor: 5 % of the widest range in the same group of features, and 1 for a group
-    that never moves (arXiv 2606.26095 leaves normalisation open; a quantile range near zero
-    would blow the loss up).
+    Both kinds of statistics (mean and std, 1 % and 99 % quantiles) are buffers of shape (E, H, A)
+    and (E, S), so that those in checkpoints can be compared. Narrow ranges get a floor: 5 % of
+    the widest range in the same group of features, and 1 for a group that never moves. A quantile
+    range near zero would blow the loss up (arXiv 2606.26095 leaves normalisation open).
     """
 
     fitted_E: Tensor
@@ -52,10 +51,15 @@ class Normalizer(nn.Module):
     def __init__(
         self, embodiments: list[Embodiment], law: Law = "quantile", chunk_length: int = 15
     ) -> None:
-        """Create an empty normaliser for chunks of H = ``chunk_length``; ``fit`` fills it.
+        """Create an empty normaliser; ``fit`` fills it.
+
+        Args:
+            embodiments: Robots; their order defines ``embodiment_B``.
+            law: ``quantile`` or ``mean_std``.
+            chunk_length: Steps H of a chunk.
 
         Raises:
-            UserError: unknown law.
+            UserError: the law is unknown.
         """
         super().__init__()
         if law not in ("quantile", "mean_std"):
@@ -73,7 +77,7 @@ class Normalizer(nn.Module):
         self.add_embodiments(embodiments)
 
     def add_embodiments(self, embodiments: list[Embodiment]) -> None:
-        """Append rows for new robots, not yet fitted; the rows of known robots are kept."""
+        """Append unfitted rows for new robots; the rows of known robots stay."""
         self.embodiments = [*self.embodiments, *embodiments]
         count = len(embodiments)
         for name, buffer in list(self.named_buffers(recurse=False)):
@@ -88,14 +92,14 @@ class Normalizer(nn.Module):
     # ---- masks ----------------------------------------------------------------------------
 
     def action_mask(self, trajectory: TrajectoryBatch) -> Tensor:
-        """(B, H, A) True where a step is inside the episode AND the slot is the robot's."""
+        """Mask (B, H, A): True where a step is inside the episode and the slot is the robot's."""
         slots_BA = self.action_mask_EA[trajectory.embodiment_B]
         return trajectory.step_mask_BH[:, :, None] & slots_BA[:, None, :]
 
     # ---- relative form --------------------------------------------------------------------
 
     def relative_action(self, trajectory: TrajectoryBatch) -> Tensor:
-        """Actions in the form they are learnt in, robot units: (B, H, A), zero where masked."""
+        """Compute the learnt form of the actions in robot units, (B, H, A), zero where masked."""
         mask_BHA = self.action_mask(trajectory)
         action_BHA = torch.where(mask_BHA, trajectory.action_BHA, 0.0)
         relative_BHA = self.relative.relative(
@@ -117,26 +121,26 @@ class Normalizer(nn.Module):
     # ---- normalised form ------------------------------------------------------------------
 
     def normalize_action(self, trajectory: TrajectoryBatch) -> Tensor:
-        """(B, H, A) what the flow is learnt on; zero where masked."""
+        """Compute the values that the flow is learnt on, (B, H, A), zero where masked."""
         center_BHA, scale_BHA = self._steps(trajectory.action_BHA, trajectory.embodiment_B)
         normal_BHA = (self.relative_action(trajectory) - center_BHA) / scale_BHA
         return torch.where(self.action_mask(trajectory), normal_BHA, 0.0)
 
     def unnormalize_action(self, normal_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """(B, H, A) normalised → relative form in robot units."""
+        """Map normalised values (B, H, A) back to the relative form in robot units."""
         center_BHA, scale_BHA = self._steps(normal_BHA, embodiment_B)
         slots_B1A = self.action_mask_EA[embodiment_B][:, None, :]
         return torch.where(slots_B1A, normal_BHA * scale_BHA + center_BHA, 0.0)
 
     def normalize_state(self, state_BHS: Tensor, embodiment_B: Tensor) -> Tensor:
-        """(B, H, S) robot units → normalised; slots of other robots are zero."""
+        """Normalise states (B, H, S); slots of other robots are zero."""
         center_B1S = self.state_center[embodiment_B][:, None, :]
         scale_B1S = self.state_scale[embodiment_B][:, None, :]
         slots_B1S = self.state_mask_ES[embodiment_B][:, None, :]
         return torch.where(slots_B1S, (state_BHS - center_B1S) / scale_B1S, 0.0)
 
     def _steps(self, window_BHA: Tensor, embodiment_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and scale of each step; a history longer than a chunk goes on with the last."""
+        """Centre and scale of each step; steps past a chunk's length have those of its last."""
         steps, known = window_BHA.shape[1], self.action_scale.shape[1]
         step_H = torch.arange(steps, device=embodiment_B.device).clamp(max=known - 1)
         chosen = (embodiment_B[:, None], step_H[None, :])
@@ -146,21 +150,21 @@ class Normalizer(nn.Module):
 
     @property
     def action_range_EA(self) -> Tensor:
-        """(E, A) the widest scale of each slot along the chunk: one yardstick for all steps."""
+        """Widest scale (E, A) of each slot along the chunk: one yardstick for all steps."""
         return self.action_scale.amax(dim=1)
 
     @property
     def missing(self) -> list[str]:
-        """Names of the robots without statistics."""
+        """Names of the robots that have no statistics."""
         return [
             e.name for e, ok in zip(self.embodiments, self.fitted_E.tolist(), strict=True) if not ok
         ]
 
     def require_fitted(self) -> None:
-        """Refuse to work on robots without statistics.
+        """Check that all robots have statistics.
 
         Raises:
-            MissingStatisticsError: naming them.
+            MissingStatisticsError: some have none; the message names them.
         """
         if self.missing:
             raise MissingStatisticsError(
@@ -170,10 +174,11 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, sample: TrajectoryBatch) -> None:
-        """Fit robots that have no statistics yet from windows of their training episodes.
+        """Fit the robots that have no statistics yet.
 
         Args:
-            sample: windows of H steps; ``embodiment_B`` indexes this normaliser's robots.
+            sample: Windows of H steps from training episodes; ``embodiment_B`` indexes this
+                normaliser's robots.
 
         Raises:
             MissingStatisticsError: a robot to be fitted has no window in ``sample``.
@@ -216,7 +221,7 @@ class Normalizer(nn.Module):
 
 
 def _statistics(values_NHD: Tensor, inside_NH: Tensor) -> dict[str, Tensor]:
-    """(H, D) each; a step that no window reaches has those of the last one that is reached."""
+    """Compute statistics (H, D); steps that no window reaches copy the last one that some do."""
     count_H = inside_NH.sum(0)
     reached_H = torch.arange(len(count_H), device=count_H.device).clamp(
         max=int(count_H.count_nonzero()) - 1

@@ -1,11 +1,11 @@
-"""Orientations: what data sets write them as, and the two forms that models see.
+"""Orientations: the encodings that datasets use, and the forms that models see.
 
-Actions are learnt as rotation vectors relative to the chunk's first state: near zero, where they
-neither jump nor wrap. States are shown as unit quaternions or in six dimensions (Zhou et al.,
+Actions are learnt as rotation vectors relative to the chunk's first state. These are near zero,
+where they neither jump nor wrap. States are unit quaternions or have six dimensions (Zhou et al.,
 "On the Continuity of Rotation Representations in Neural Networks", CVPR 2019).
 
-All of it is roma's; conventions are fixed here. Angles are in radians. Tensors are (..., k) with
-k the width of the encoding.
+The library roma computes everything; this module fixes the conventions. Angles are in radians.
+Tensors are (..., k) with k the width of the encoding.
 """
 
 import re
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 VECTOR_WIDTH = 3
-_SHORTEST = 1e-6  # what is shorter says no direction
+_SHORTEST = 1e-6  # length below which a vector has no direction
 _WIDTHS = {
     "quaternion_xyzw": 4,
     "quaternion_wxyz": 4,
@@ -31,30 +31,32 @@ _EULER = re.compile(r"euler_(?=[xyz]{3}$|[XYZ]{3}$)(?!.*(.)\1).{3}")
 
 @cache
 def _roma() -> Any:  # noqa: ANN401  # untyped
-    """Imported where a rotation is met: it brings torch's compiler, seconds for each process."""
+    """Import roma on first use: it loads torch's compiler, which takes each process seconds."""
     import roma
 
     return roma
 
 
 def encoding_width(encoding: str) -> int | None:
-    """Numbers that an encoding takes; None if it is unknown.
+    """Count the numbers that an encoding takes; None if the encoding is unknown.
 
-    ``quaternion_xyzw``, ``quaternion_wxyz``; ``axis_angle`` (rotation vector); ``rotation_6d``
-    (the matrix's first two columns, one after the other), ``rotation_6d_rows`` (its first two
-    rows, as pytorch3d has it); ``euler_xyz`` and the like (about fixed axes, in this order: roll,
-    pitch, yaw of a URDF), ``euler_XYZ`` and the like (about the moving axes).
+    - ``quaternion_xyzw``, ``quaternion_wxyz``
+    - ``axis_angle``: rotation vector
+    - ``rotation_6d``: first two columns of the matrix, one after the other
+    - ``rotation_6d_rows``: first two rows of the matrix, as in pytorch3d
+    - ``euler_xyz`` and the like: about fixed axes in this order (roll, pitch, yaw of a URDF)
+    - ``euler_XYZ`` and the like: about the moving axes
     """
     return 3 if _EULER.fullmatch(encoding) else _WIDTHS.get(encoding)
 
 
 def known_encodings() -> list[str]:
-    """What ``encoding_width`` knows, for messages."""
+    """List the encodings that ``encoding_width`` knows, for messages."""
     return [*_WIDTHS, "euler_xyz", "euler_XYZ", "…"]
 
 
 def to_quaternion(values: Tensor, encoding: str) -> Tensor:
-    """(..., k) → unit quaternions (..., 4) in the order x, y, z, w; quaternions are normalised."""
+    """Convert (..., k) to unit quaternions (..., 4) in the order x, y, z, w."""
     quaternion: Tensor
     if encoding == "quaternion_xyzw":
         quaternion = _roma().quat_normalize(values)
@@ -73,9 +75,10 @@ def to_quaternion(values: Tensor, encoding: str) -> Tensor:
 
 
 def no_turn(values_Nk: npt.NDArray[np.float32], encoding: str) -> npt.NDArray[np.bool_]:
-    """Which rows (N, k) say no orientation: a quaternion, or a column of a matrix, of length 0.
+    """Find the rows (N, k) that are no orientation.
 
-    Also two columns along one line. Every rotation vector and every Euler angle is one.
+    These are quaternions of length 0, and matrix columns of length 0 or along one line. Every
+    rotation vector and every Euler angle is an orientation.
     """
     if encoding.startswith("rotation_6d"):
         values_Nk = np.cross(values_Nk[:, :3], values_Nk[:, 3:])
@@ -86,7 +89,7 @@ def no_turn(values_Nk: npt.NDArray[np.float32], encoding: str) -> npt.NDArray[np
 
 
 def from_quaternion(quaternion: Tensor, encoding: str) -> Tensor:
-    """Inverse of ``to_quaternion``; of the two quaternions of a rotation the one with w ≥ 0."""
+    """Convert unit quaternions to an encoding; as quaternions they get w ≥ 0."""
     values: Tensor
     if encoding.startswith("quaternion"):
         values = torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
@@ -110,20 +113,20 @@ def wrapped(angle: Tensor, period: float = 2 * torch.pi) -> Tensor:
 
 
 def relative_vector(vector: Tensor, reference: Tensor) -> Tensor:
-    """log(R_ref⁻¹ R) of rotation vectors (..., 3): the turn from the reference, in its frame."""
+    """Compute the turn from the reference, in its frame: log(R_ref⁻¹ R) as a vector (..., 3)."""
     back = _roma().quat_conjugation(_roma().rotvec_to_unitquat(reference))
     return _product_vector(back, _roma().rotvec_to_unitquat(vector))
 
 
 def absolute_vector(relative: Tensor, reference: Tensor) -> Tensor:
-    """Inverse of ``relative_vector``: log(R_ref exp(relative)), (..., 3)."""
+    """Undo ``relative_vector``: log(R_ref exp(relative)) as a vector (..., 3)."""
     return _product_vector(
         _roma().rotvec_to_unitquat(reference), _roma().rotvec_to_unitquat(relative)
     )
 
 
 def between(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """The orientation a ``share`` (...) of the shorter way from first to second, (..., 4)."""
+    """Interpolate (..., 4): go a ``share`` (...) of the shorter way from first to second."""
     part = _product_vector(_roma().quat_conjugation(first), second) * share[..., None]
     quaternion: Tensor = _roma().quat_product(first, _roma().rotvec_to_unitquat(part))
     return quaternion

@@ -1,4 +1,4 @@
-"""A robot's description, guessed from what its LeRobot dataset calls its features."""
+"""Guess a robot's description from the feature names of its LeRobot dataset."""
 
 import json
 import re
@@ -21,11 +21,17 @@ KINDS = {
     "hand": r"hand|finger|thumb|pinky|index|middle|ring(?!_)",
     "waist": r"waist|torso",
 }
-LARGEST_ANGLE = 12.6  # two turns [rad]: what is larger is no angle in radians
+LARGEST_ANGLE = 12.6  # two turns [rad]; larger values are not radians
 
 
 class BodyPart(NamedTuple):
-    """Features that belong together, such as ``arm`` or ``left_hand``."""
+    """Features of one part of the body, such as ``arm`` or ``left_hand``.
+
+    Attributes:
+        side: ``left``, ``right`` or empty.
+        kind: ``arm`` or a key of ``KINDS``.
+        features: The dataset's names of the features.
+    """
 
     side: str
     kind: str
@@ -33,26 +39,27 @@ class BodyPart(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the group."""
+        """Name of the part's group."""
         return f"{self.side}_{self.kind}" if self.side else self.kind
 
 
 def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
-    """A robot's description as plain data, guessed from what its dataset calls its features.
+    """Guess a robot's description, as plain data, from the feature names of its dataset.
 
-    Joints that name a side go to that arm's slot, hands and waists to theirs, a lone arm to
-    ``joints`` with its gripper behind; actions are relative to the state group of the same part
-    and width. Units are read off the range of values. What fits nowhere, and poses of a tool, whose
-    encoding no name tells, are under ``ignored``.
+    Joints whose names contain a side go to the slot of that arm, hands and waists to their own
+    slots. A single arm goes to ``joints``, followed by its gripper. Actions are relative to the
+    state group of the same part and width. Units follow from the range of values. Features that
+    fit no slot are listed under ``ignored``, and so are poses of a tool, because their names do
+    not say how an orientation is encoded.
 
     Args:
-        dataset: a folder, a URL, or ``user/name`` on the hub.
-        name: the robot's; by default the dataset's ``robot_type``.
+        dataset: Folder, URL, or ``user/name`` on the hub.
+        name: Name of the robot; by default the dataset's ``robot_type``.
 
     Raises:
-        DataError: there is no such dataset, or it is damaged.
-        UserError: it has no ``action`` or no ``observation.state``, or no name of its actions tells
-            where they go.
+        DataError: the dataset is missing or damaged.
+        UserError: the dataset has no ``action`` or no ``observation.state``, or the names of its
+            actions do not say where they belong.
     """
     on_hub = not (Path(dataset).expanduser().exists() or is_url(dataset)) and (
         re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", dataset) is not None
@@ -70,13 +77,13 @@ def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
     action = _place(actions, _action_place, ACTION_SLOTS, largest, "action", ignored)
     if not action:
         raise UserError(
-            f"{root}: its actions' names ({', '.join(feature_names(known['action']))}) do not tell "
-            "where they go; describe it by hand, as docs/add_your_robot.md shows"
+            f"{root}: the names of its actions ({', '.join(feature_names(known['action']))}) do "
+            "not say where they belong; describe it by hand, as docs/add_your_robot.md shows"
         )
     for group in action:
         for same in (s for s in state if s["name"] == group["name"]):
-            alike = len(same["features"]) == len(group["features"])
-            if alike and "representation" not in group and same["unit"] == group["unit"]:
+            matches = len(same["features"]) == len(group["features"])
+            if matches and "representation" not in group and same["unit"] == group["unit"]:
                 group["relative_to"] = group["name"]
     robot = {
         "name": name or _identifier(info.get("robot_type") or root.name),
@@ -87,7 +94,7 @@ def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
         "ignored": sorted(set(ignored)),
         "cameras": sorted(k for k, f in known.items() if f["dtype"] in ("image", "video")),
     }
-    LeRobotEmbodiment.from_dict(robot)  # refuses what we should not have written
+    LeRobotEmbodiment.from_dict(robot)  # raises if the guess is not a valid description
     return robot
 
 
@@ -111,7 +118,7 @@ def _place(
 ) -> list[dict[str, Any]]:
     taken: dict[str, int] = {}
     groups = []
-    for part in sorted(parts, key=lambda p: p.kind == "gripper"):  # behind their arms
+    for part in sorted(parts, key=lambda p: p.kind == "gripper"):  # after their arms
         slot, offset = place(part, taken)
         start, stop = slots[slot]
         if part.kind == "tool" or offset + len(part.features) > stop - start:
@@ -147,7 +154,7 @@ def _state_place(part: BodyPart, taken: dict[str, int]) -> tuple[str, int]:
 
 
 def _unit(part: BodyPart, largest: dict[str, float]) -> str:
-    """By the largest value; the doctor looks closer."""
+    """Guess the unit from the largest value; the doctor checks it more closely."""
     most = max((largest.get(f, 0.0) for f in part.features), default=0.0)
     if part.kind == "hand" and 0 < most <= 1:
         return "0-1"
@@ -157,7 +164,7 @@ def _unit(part: BodyPart, largest: dict[str, float]) -> str:
 
 
 def _largest(root: Path, features: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The largest value of each feature, as far as meta/stats.json tells."""
+    """Read the largest absolute value of each feature from meta/stats.json; empty without it."""
     try:
         stats = json.loads((root / "meta" / "stats.json").read_text())
         return {

@@ -1,4 +1,4 @@
-"""What was written is what is read, or the reader is told."""
+"""Columns are read as they were written, or an error is raised."""
 
 import pickle
 import subprocess
@@ -107,7 +107,7 @@ def test_the_library_reads_what_we_write(folder: Path, columns: dict[str, np.nda
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_a_columns_rows_are_all_of_a_kind(tmp_path: Path) -> None:
+def test_a_columns_rows_have_one_type_and_shape(tmp_path: Path) -> None:
     with write_store(tmp_path / "s") as store:
         store.append({"a": np.zeros((4, 3))})
         with pytest.raises(ValueError, match=r"a holds float64 \(3,\), not float64 \(2,\)"):
@@ -129,19 +129,22 @@ def test_any_flipped_byte_is_noticed_and_never_read(
         whole = path.read_bytes()
         for at in rng.integers(0, len(whole), 30).tolist():
             path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
-            found = told = None
+            found = message = None
             try:
                 found = {n: column[:] for n, column in open_store(folder).columns.items()}
             except StoreError as error:
-                told = str(error)
+                message = str(error)
             # Bytes that carry nothing, such as padding in a header, may go unnoticed.
-            assert told is not None or all(np.array_equal(found[n], a) for n, a in columns.items())
-            assert told is None or str(folder) in told
-            (folder / "manifest.json").write_text(manifest)  # taken away where damage was found
+            intact = message is None and all(
+                np.array_equal(found[n], a) for n, a in columns.items()
+            )
+            assert message is not None or intact
+            assert message is None or str(folder) in message
+            (folder / "manifest.json").write_text(manifest)  # deleted when damage was found
         path.write_bytes(whole)
 
 
-def test_blocks_that_are_whole_can_be_read_beside_a_damaged_one(
+def test_intact_blocks_can_be_read_beside_a_damaged_one(
     folder: Path, columns: dict[str, np.ndarray]
 ) -> None:
     path = folder / "action.safetensors"
@@ -158,7 +161,7 @@ def test_blocks_that_are_whole_can_be_read_beside_a_damaged_one(
         column.runs(np.array([2 * BLOCK, BLOCK - 1]), 15)  # the second begins in the damaged block
     with pytest.raises(StoreError, match=message):
         column[np.array([BLOCK + 1, 2])]
-    # Who opens it next is told, and makes it anew.
+    # The next one to open the store gets an error, and can rebuild it.
     with pytest.raises(StoreError, match="cannot be read"):
         open_store(folder)
 
@@ -172,13 +175,13 @@ def test_blocks_that_are_whole_can_be_read_beside_a_damaged_one(
         (lambda p: (p.parent / "manifest.json").write_text("{}"), "is not what was written"),
     ],
 )
-def test_a_store_that_is_not_whole_is_refused(spoil, message: str, folder: Path) -> None:
+def test_an_incomplete_store_is_refused(spoil, message: str, folder: Path) -> None:
     spoil(sorted(folder.glob("*.safetensors"))[-1])
     with pytest.raises(StoreError, match=message):
         open_store(folder)
 
 
-def test_columns_that_have_changed_places_are_refused(tmp_path: Path) -> None:
+def test_swapped_column_files_are_refused(tmp_path: Path) -> None:
     with write_store(tmp_path / "store") as store:
         store.append({"a": np.zeros((9, 3)), "b": np.ones((9, 3))})
     one, two = sorted(tmp_path.glob("store/*.safetensors"))
@@ -216,12 +219,12 @@ print(sum(int(column.take(rows)[:, 0].sum()) for rows in at) == int(at.sum()))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_store_is_read_by_a_process_that_may_not_hold_a_quarter_of_it(tmp_path: Path) -> None:
+def test_reading_a_store_needs_less_than_a_quarter_of_it_in_memory(tmp_path: Path) -> None:
     with write_store(tmp_path / "store") as store:
         for first in range(0, 1_000_000, 100_000):
             numbers = np.arange(first, first + 100_000)
             store.append({"rows": np.stack([numbers] * 8, axis=1)})  # 64 MB in all
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", READ, str(tmp_path / "store")], capture_output=True, text=True
     )
-    assert (told.stdout, told.stderr) == ("True\n", "")
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -43,7 +43,7 @@ def test_parts_join() -> None:
     assert len(Spans.join([])) == 0
 
 
-def test_overlapping_stretches_are_refused() -> None:
+def test_overlapping_ranges_are_refused() -> None:
     with pytest.raises(ValueError, match="must not overlap"):
         spans((0, 5), (4, 8))
 
@@ -52,7 +52,7 @@ def test_overlapping_stretches_are_refused() -> None:
     st.lists(st.sampled_from([0, 1, 2, 9, 250, 40_000]), min_size=1, max_size=60),
     st.integers(0, 2**32 - 1),
 )
-def test_the_stretch_of_an_index_is_found(lengths: list[int], seed: int) -> None:
+def test_the_range_of_an_index_is_found(lengths: list[int], seed: int) -> None:
     stop_K = np.cumsum(lengths)
     if stop_K[-1] == 0:
         return
@@ -64,6 +64,6 @@ def test_the_stretch_of_an_index_is_found(lengths: list[int], seed: int) -> None
     np.testing.assert_array_equal(Stops(stop_K).find(index_I), expected)
 
 
-def test_there_may_be_no_stretch() -> None:
+def test_there_may_be_no_range() -> None:
     nothing = np.empty(0, dtype=np.int64)
     assert Stops(nothing).find(nothing).tolist() == []

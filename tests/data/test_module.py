@@ -80,7 +80,7 @@ def same(a: list[tuple[int, torch.Tensor]], b: list[tuple[int, torch.Tensor]]) -
         (17, 0, {"val_check_interval": 4}),
     ],
 )
-def test_a_stopped_run_goes_on_with_the_exact_next_batch(
+def test_a_stopped_run_continues_with_the_exact_next_batch(
     step: int, workers: int, options: dict[str, int], tmp_path: Path
 ) -> None:
     whole, _ = fit(tmp_path, **options)
@@ -97,7 +97,7 @@ def test_a_stopped_run_goes_on_with_the_exact_next_batch(
     assert same(resumed.seen, whole.seen[done:])
 
 
-def test_a_run_that_is_stopped_again_goes_on_with_the_exact_next_batch(tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_again_continues_with_the_exact_next_batch(tmp_path: Path) -> None:
     whole, _ = fit(tmp_path)
     seen = fit(tmp_path, Stop(12))[0].seen
     for step in (17, 24, 31, 36):  # 12, 24 and 36 are the last of their epochs
@@ -105,7 +105,7 @@ def test_a_run_that_is_stopped_again_goes_on_with_the_exact_next_batch(tmp_path:
         assert same(seen, whole.seen[:step])
 
 
-def test_epoch_end_checkpoints_go_on_with_the_next_epoch(tmp_path: Path) -> None:
+def test_epoch_end_checkpoints_continue_with_the_next_epoch(tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     whole, _ = fit(tmp_path, keep)
     resumed, _ = fit(tmp_path, ckpt=tmp_path / "epoch=0.ckpt")
@@ -141,7 +141,7 @@ def test_predicting_gets_the_validation_windows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 32, 10])
-def test_a_changed_global_batch_goes_on_with_the_exact_next_window(
+def test_a_changed_global_batch_continues_with_the_exact_next_window(
     size: int, tmp_path: Path
 ) -> None:
     def frames(seen: list[tuple[int, torch.Tensor]]) -> torch.Tensor:

@@ -33,8 +33,8 @@ def test_keys_may_differ_from_index_to_index() -> None:
     keys = np.array([mix(i % 3) for i in range(60)])
     found = permute(np.arange(60), 60, keys)
     for key in range(3):
-        alone = permute(np.arange(60), 60, mix(key))
-        assert np.array_equal(found[key::3], alone[key::3])
+        single = permute(np.arange(60), 60, mix(key))
+        assert np.array_equal(found[key::3], single[key::3])
 
 
 def test_keys_give_unrelated_orders_and_places_are_even() -> None:

@@ -1,4 +1,4 @@
-"""Trajectories at another rate: what is kept exactly, and how each representation moves."""
+"""Resampled trajectories: which values stay exact, and how each representation moves."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def episode(frames: int, hz: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize(("source_hz", "control_hz"), [(30, 10), (10, 30), (18.5, 20), (60, 7)])
-def test_constant_speeds_stay_what_they_are(source_hz: float, control_hz: float) -> None:
+def test_constant_speeds_stay_the_same(source_hz: float, control_hz: float) -> None:
     action, state, time = episode(61, source_hz)
     new = resample(robot(control_hz), action, state, time)
     expected, _, expected_time = episode(len(new.time_M), control_hz)
@@ -105,7 +105,7 @@ def test_images_are_the_last_ones_seen() -> None:
     np.testing.assert_allclose(new.action_MA[:, 0], [0, 0.5, 1.0], rtol=1e-6)
 
 
-def test_uneven_times_are_believed() -> None:
+def test_uneven_timestamps_are_used() -> None:
     action, state, _ = episode(4, 10)
     time = np.array([0.0, 0.1, 0.5, 0.6])
     action[:, SLIDE] = [0, 1, 5, 6]
@@ -119,7 +119,7 @@ def test_a_single_frame_stays_one() -> None:
         assert len(resample(robot(rate), action, state, time).time_M) == 1
 
 
-def test_time_that_does_not_go_on_is_refused() -> None:
+def test_time_that_does_not_increase_is_refused() -> None:
     action, state, time = episode(5, 10)
     time[3] = time[2]
     with pytest.raises(ValueError, match="does not increase after frame 2"):

@@ -27,7 +27,7 @@ def batches(epoch: int = 0, rank: int = 0, world_size: int = 1, size: int = 4, *
     return list(sharded)
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_depends_on_seed_and_epoch_only() -> None:
     assert batches() == batches()
     assert batches() != batches(epoch=1) != batches(epoch=2)
     assert batches() != batches(seed=1)
@@ -52,7 +52,7 @@ def test_shares_of_an_epoch() -> None:
     assert sum(epoch_counts(sizes, weights=[0.2, 0.3, 0.7])) == 1000
 
 
-def test_the_order_of_many_frames_takes_no_memory_and_no_time() -> None:
+def test_the_order_of_many_frames_takes_neither_memory_nor_time() -> None:
     many = order(10**11, 10**6)
     first = many.frames(np.arange(2048))
     assert len(set(first.tolist())) == 2048
@@ -60,7 +60,7 @@ def test_the_order_of_many_frames_takes_no_memory_and_no_time() -> None:
     assert first.max() < 10**11 + 10**6
 
 
-def test_too_little_data_for_one_batch_is_told() -> None:
+def test_too_little_data_for_one_batch_is_refused() -> None:
     with pytest.raises(UserError, match="50 training windows, fewer than one batch of 2 x 32"):
         batches(size=32, world_size=2)
 
@@ -139,8 +139,8 @@ def test_training_takes_whole_batches_once_and_leaves_less_than_one(
     assert len(seen) == len(set(seen)) > len(frames) - world_size * size
     assert set(seen) <= set(frames)
     # The global batch does not depend on how many ranks share it.
-    (alone,) = of_ranks(groups, seed, epoch, 1, world_size * size, whole=True)
-    assert [[f for rank in ranks for f in rank[i]] for i in range(len(alone))] == alone
+    (single,) = of_ranks(groups, seed, epoch, 1, world_size * size, whole=True)
+    assert [[f for rank in ranks for f in rank[i]] for i in range(len(single))] == single
 
 
 @given(**SETTING, data=st.data())
@@ -169,7 +169,7 @@ def test_a_run_resumed_at_any_batch_is_the_uninterrupted_one(
 
 
 @given(**SETTING, other=st.integers(1, 5), data=st.data())
-def test_another_number_of_processes_goes_on_with_the_next_frame(
+def test_another_number_of_processes_continues_with_the_next_frame(
     robots, seed: int, epoch: int, world_size: int, size: int, other: int, data
 ) -> None:
     groups = spans(robots)

@@ -91,12 +91,14 @@ def test_history_and_future_meet_without_gap_or_overlap() -> None:
     assert torch.equal(joined, actions(store)[2:9])
 
 
-def test_both_sides_at_once_are_what_each_is_alone() -> None:
+def test_both_sides_at_once_equal_each_side_by_itself() -> None:
     store, _ = make_store()
     frames = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
     both = store.around(frames, 6, 4)
-    for found, alone in zip(both, (store.history(frames, 6), store.future(frames, 4)), strict=True):
-        for part, expected in zip(found, alone, strict=True):
+    for found, single in zip(
+        both, (store.history(frames, 6), store.future(frames, 4)), strict=True
+    ):
+        for part, expected in zip(found, single, strict=True):
             assert torch.equal(part, expected)
             assert part.is_contiguous()
     before = both.future.state_BHS.clone()
@@ -142,7 +144,7 @@ def test_noise_has_each_slots_scale_and_nothing_of_the_chunk() -> None:
     noise = windows.__getitems__(frames)
     for kept in ("step_mask_BH", "reference_BA", "embodiment_B"):
         assert torch.equal(getattr(plain, kept), getattr(noise, kept))
-    again = windows.__getitems__(frames[::-1])  # of seed and frame alone
+    again = windows.__getitems__(frames[::-1])  # depends on seed and frame only
     assert torch.equal(again.action_BHA, noise.action_BHA.flip(0))
     assert torch.equal(again.state_BHS, noise.state_BHS.flip(0))
     other = TrajectoryWindows(store, 8, noise_seed=4).__getitems__(frames)
@@ -166,7 +168,7 @@ def test_noise_has_each_slots_scale_and_nothing_of_the_chunk() -> None:
         assert pairs[0, 1].abs() < 0.5
 
 
-def test_moving_tells_still_windows_and_ignores_a_held_joints_noise() -> None:
+def test_moving_finds_still_windows_and_ignores_a_held_joints_noise() -> None:
     robot = delta_arm()
     rng = np.random.default_rng(1)
     still = rng.normal(scale=1e-5, size=(40, 8)).astype(np.float32)

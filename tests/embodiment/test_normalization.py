@@ -105,7 +105,7 @@ def test_each_step_of_a_chunk_has_its_own_scale_and_short_episodes_lend_theirs()
     torch.testing.assert_close(scale[12:], scale[11].expand_as(scale[12:]))
 
 
-def test_a_history_longer_than_a_chunk_goes_on_with_the_last_scale() -> None:
+def test_a_history_longer_than_a_chunk_continues_with_the_last_scale() -> None:
     batch = windows(ROBOTS, 64)
     short = batch._replace(
         action_BHA=batch.action_BHA[:, :5],
@@ -144,7 +144,7 @@ def test_a_robot_without_windows_is_named() -> None:
 
 
 def test_angles_go_the_shorter_way_round() -> None:
-    """A joint that turns on through π, of which states and commands are told within ±π."""
+    """A joint that turns through π, whose states and commands are recorded within ±π."""
     robots = [position_arm(), delta_arm()]  # the arm's are no angles
     batch = windows(robots, 4)
     normalizer = Normalizer(robots)
@@ -155,5 +155,5 @@ def test_angles_go_the_shorter_way_round() -> None:
     torch.testing.assert_close(relative[0, 0, 7], torch.tensor(0.02), atol=1e-5, rtol=0)
     assert torch.equal(relative[1:], plain[1:])
     back = normalizer.absolute_action(relative, batch.reference_BA, batch.embodiment_B)
-    # A command goes on beyond π: -π would be a whole turn back for a joint that may go there.
+    # A command continues beyond π: -π would be a whole turn back for a joint that may go there.
     torch.testing.assert_close(back[0, 0, 7], torch.tensor(math.pi + 0.01), atol=1e-5, rtol=0)

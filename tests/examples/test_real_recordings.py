@@ -145,7 +145,7 @@ def test_the_doctor_tells_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
     data.robots = data.robots[:-1]  # TIAGo's is an npz
     found = {(f.robot, f.check, f.feature): f for f in doctor(data, tmp_path)}
     lacking = found["g1_inspire", "absent_video", "observation.images.cam_high"].message
-    assert "7 of 100 episodes is not there (0, 3, 6, 9, 47, 58, 61)" in lacking
+    assert "7 of 100 episodes is missing (0, 3, 6, 9, 47, 58, 61)" in lacking
     assert "has no column 'task_index'" in found["so101_bimanual", "refused", ""].message
     assert "claims 105 episodes" in found["piper", "refused", ""].message
     degrees = found["rebot_b601", "unit", "action shoulder_lift.pos"]

@@ -1,4 +1,4 @@
-"""Feature names tell where a robot's features go, or say that they do not."""
+"""A description is guessed from feature names, or refused if they say too little."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def named(*action: str, state: tuple[str, ...] | None = None, high: float = 1.0) -> Path:
-    """Metadata alone, which is all that is read."""
+    """Write a dataset's metadata; nothing else is read."""
     root = Path("set")
     (root / "meta").mkdir(parents=True)
     features = {"action": action, "observation.state": state or action}
@@ -60,18 +60,18 @@ def test_numbered_joints_of_one_arm_stay_one_arm() -> None:
     assert [(g["name"], len(g["features"])) for g in found["action"]] == [("waist", 1), ("arm", 7)]
 
 
-def test_what_no_name_places_is_listed() -> None:
+def test_features_that_fit_no_slot_are_ignored() -> None:
     found = describe(str(named("joint_1", "joint_2", "x", "y", "z", "qw")))
     assert found["ignored"] == ["qw", "x", "y", "z"]
 
 
-def test_names_that_tell_nothing_are_refused() -> None:
+def test_names_that_say_too_little_are_refused() -> None:
     with pytest.raises(
-        UserError, match=r"names \(x, y, z\) do not tell where they go; describe it"
+        UserError, match=r"actions \(x, y, z\) do not say where they belong; describe it"
     ):
         describe(str(named("x", "y", "z")))
 
 
-def test_a_dataset_that_is_not_there_is_told() -> None:
+def test_a_missing_dataset_is_refused() -> None:
     with pytest.raises(UserError, match=r"none: has no meta/info\.json"):
         describe("none")
