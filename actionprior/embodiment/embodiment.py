@@ -197,6 +197,8 @@ class Embodiment:
         It is zero for groups without ``relative_to``.
         """
         reference = np.zeros((*state.shape[:-1], ACTION_WIDTH), dtype=np.float32)
+        if not any(group.relative_to for group in self.action):
+            return reference
         values_of = {group.name: values for group, values in split_groups(state, self.state)}
         for group, representation in self._with_representation():
             if group.relative_to:

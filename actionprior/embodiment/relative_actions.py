@@ -3,13 +3,17 @@
 Axes: B batch, H steps, A = 37 action slots, E robots.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from actionprior.embodiment.feature_groups import ACTION_WIDTH
-from actionprior.embodiment.representations.relative_forms import DIFFERENCE, RelativeForm
+from actionprior.embodiment.representations.relative_forms import (
+    DIFFERENCE,
+    Difference,
+    RelativeForm,
+)
 
 FormOfSlots = tuple[RelativeForm, slice]
 
@@ -53,48 +57,37 @@ class RelativeActions(nn.Module):
         self.form_EA = torch.cat([self.form_EA, form_A[None].to(self.form_EA.device)])
 
     def relative(self, action_BHA: Tensor, reference_BA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """Learnt form (B, H, A) of commands, each robot's as its representations say."""
-        return self._by_form(
-            lambda form, *values: form.relative(*values), action_BHA, reference_BA, embodiment_B
-        )
+        """Compute the learnt form (B, H, A) of commands."""
+        reference_B1A = reference_BA[:, None]
+        return self._by_form("relative", embodiment_B, action_BHA, reference_B1A)
 
     def absolute(self, relative_BHA: Tensor, reference_BA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """Commands (B, H, A): the inverse of ``relative``."""
-        return self._by_form(
-            lambda form, *values: form.absolute(*values), relative_BHA, reference_BA, embodiment_B
-        )
+        """Compute the commands (B, H, A): the inverse of ``relative``."""
+        reference_B1A = reference_BA[:, None]
+        return self._by_form("absolute", embodiment_B, relative_BHA, reference_B1A)
 
     def path(self, action_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """Places after each command (B, H, A): sums of changes, and targets themselves."""
-        reference_BA = action_BHA.new_zeros(len(action_BHA), ACTION_WIDTH)
-        return self._by_form(
-            lambda form, values, _: form.path(values), action_BHA, reference_BA, embodiment_B
-        )
+        """Compute the places after each command (B, H, A): sums of changes, targets themselves."""
+        return self._by_form("path", embodiment_B, action_BHA)
 
     def commands(self, path_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """Inverse of ``path``."""
-        reference_BA = path_BHA.new_zeros(len(path_BHA), ACTION_WIDTH)
-        return self._by_form(
-            lambda form, values, _: form.commands(values), path_BHA, reference_BA, embodiment_B
-        )
+        """Compute the commands (B, H, A): the inverse of ``path``."""
+        return self._by_form("commands", embodiment_B, path_BHA)
 
-    def _by_form(
-        self,
-        method: Callable[[RelativeForm, Tensor, Tensor], Tensor],
-        values_BHA: Tensor,
-        reference_BA: Tensor,
-        embodiment_B: Tensor,
-    ) -> Tensor:
-        form_B1A, reference_B1A = self.form_EA[embodiment_B][:, None], reference_BA[:, None]
-        result_BHA = method(self.forms[0], values_BHA, reference_B1A)
-        for index, form in enumerate(self.forms[1:], 1):
+    def _by_form(self, method: str, embodiment_B: Tensor, *values: Tensor) -> Tensor:
+        """Call a method of each form on its slots; ``values`` are (B, H, A) or (B, 1, A)."""
+        form_B1A = self.form_EA[embodiment_B][:, None]
+        result_BHA: Tensor = getattr(DIFFERENCE, method)(*values)
+        for index, form in enumerate(self.forms):
+            if getattr(type(form), method) is getattr(Difference, method):
+                continue  # the result has it already
             if not form.spans_group:
-                found_BHA = method(form, values_BHA, reference_B1A)
+                found_BHA = getattr(form, method)(*values)
                 result_BHA = torch.where(form_B1A == index, found_BHA, result_BHA)
                 continue
             result_BHA = result_BHA.clone()
             for slots in self._groups[index]:
-                found_BHn = method(form, values_BHA[..., slots], reference_B1A[..., slots])
+                found_BHn = getattr(form, method)(*(v[..., slots] for v in values))
                 starts_B11 = form_B1A[..., slots.start, None] == index
                 result_BHA[..., slots] = torch.where(starts_B11, found_BHn, result_BHA[..., slots])
         return result_BHA

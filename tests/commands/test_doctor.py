@@ -94,7 +94,7 @@ def test_resampled_recordings_are_examined_as_they_were_recorded(recipe: Path) -
     main(["doctor", f"--config={recipe}"])
     of = {f["check"]: f for f in json.loads(Path("outputs/doctor/doctor.json").read_text())}
     assert of["rate"]["level"] == "warning"  # training goes by the timestamps
-    assert "runs at 9.09 Hz, the robot at 10" in of["rate"]["message"]
+    assert "runs at 9.09 Hz, but the robot at 10 Hz" in of["rate"]["message"]
     assert "action_is_next_state" in of
 
 

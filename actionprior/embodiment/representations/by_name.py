@@ -2,16 +2,16 @@
 
 from actionprior.embodiment.representations.angles import AngleSincos
 from actionprior.embodiment.representations.base import ActionRepresentation, StateRepresentation
-from actionprior.embodiment.representations.deltas import EndEffectorDelta, JointDelta
+from actionprior.embodiment.representations.deltas import EndEffectorChange, JointChange
 from actionprior.embodiment.representations.grippers import GripperCommand, GripperOpening
 from actionprior.embodiment.representations.orientations import (
-    EndEffectorRotation,
+    EndEffectorTurnTarget,
     Rotation6d,
     RotationQuaternion,
 )
 from actionprior.embodiment.representations.positions import (
-    EndEffectorPosition,
-    JointPosition,
+    EndEffectorTarget,
+    JointTarget,
     StatePosition,
 )
 from actionprior.embodiment.representations.wrapped_angle import (
@@ -20,11 +20,11 @@ from actionprior.embodiment.representations.wrapped_angle import (
 )
 
 ACTION_REPRESENTATIONS: dict[str, type[ActionRepresentation]] = {
-    "joint_position": JointPosition,
-    "joint_delta": JointDelta,
-    "end_effector_position": EndEffectorPosition,
-    "end_effector_delta": EndEffectorDelta,
-    "end_effector_rotation": EndEffectorRotation,
+    "joint_position": JointTarget,
+    "joint_delta": JointChange,
+    "end_effector_position": EndEffectorTarget,
+    "end_effector_delta": EndEffectorChange,
+    "end_effector_rotation": EndEffectorTurnTarget,
     "gripper": GripperCommand,
     "wrapped_angle": WrappedAngleTarget,
 }

@@ -13,7 +13,7 @@ from actionprior.embodiment.representations.sample_times import SampleTimes
 
 
 @dataclass(frozen=True)
-class Delta(ActionRepresentation):
+class ChangePerStep(ActionRepresentation):
     """Change during one step, learnt as its running sum along the chunk."""
 
     is_change: ClassVar[bool] = True
@@ -38,14 +38,14 @@ class Delta(ActionRepresentation):
 
 
 @dataclass(frozen=True)
-class JointDelta(Delta):
+class JointChange(ChangePerStep):
     """Changes of joints."""
 
     name: ClassVar[str] = "joint_delta"
 
 
 @dataclass(frozen=True)
-class EndEffectorDelta(Delta):
+class EndEffectorChange(ChangePerStep):
     """Changes of a tool's pose."""
 
     name: ClassVar[str] = "end_effector_delta"

@@ -14,7 +14,7 @@ from actionprior.embodiment.representations.sample_times import SampleTimes
 
 
 @dataclass(frozen=True)
-class Gripper(Representation):
+class GripperValue(Representation):
     """Opening of a gripper, or the command to open and close it."""
 
     name: ClassVar[str] = "gripper"
@@ -30,7 +30,7 @@ class Gripper(Representation):
 
 
 @dataclass(frozen=True)
-class GripperCommand(Gripper, ActionRepresentation):
+class GripperCommand(GripperValue, ActionRepresentation):
     """Command of a gripper, learnt absolute."""
 
     aims_at_state: ClassVar[bool] = True
@@ -41,5 +41,5 @@ class GripperCommand(Gripper, ActionRepresentation):
 
 
 @dataclass(frozen=True)
-class GripperOpening(Gripper, StateRepresentation):
+class GripperOpening(GripperValue, StateRepresentation):
     """Measured opening of a gripper."""

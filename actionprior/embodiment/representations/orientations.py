@@ -70,7 +70,7 @@ class Orientation(Representation):
 
 
 @dataclass(frozen=True)
-class EndEffectorRotation(Orientation, ActionRepresentation):
+class EndEffectorTurnTarget(Orientation, ActionRepresentation):
     """Target of a tool's orientation, learnt as the turn from the state, in its frame."""
 
     name: ClassVar[str] = "end_effector_rotation"

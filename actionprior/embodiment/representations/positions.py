@@ -30,14 +30,14 @@ class PositionTarget(ActionRepresentation):
 
 
 @dataclass(frozen=True)
-class JointPosition(PositionTarget):
+class JointTarget(PositionTarget):
     """Joint targets, in any unit."""
 
     name: ClassVar[str] = "joint_position"
 
 
 @dataclass(frozen=True)
-class EndEffectorPosition(PositionTarget):
+class EndEffectorTarget(PositionTarget):
     """Targets of a tool's position."""
 
     name: ClassVar[str] = "end_effector_position"

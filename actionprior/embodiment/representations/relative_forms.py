@@ -96,7 +96,7 @@ class RunningSum(RelativeForm):
 
 
 @dataclass(frozen=True)
-class ShorterWay(RelativeForm):
+class ShorterWay(Difference):
     """Difference from the reference, the shorter way round.
 
     Commands are continuous with the reference: a joint that crosses half a turn is commanded
@@ -114,10 +114,6 @@ class ShorterWay(RelativeForm):
         # The remainder rounds: differences of less than half a turn stay exact.
         beyond_BHn = way_BHn.abs() > self.period / 2
         return torch.where(beyond_BHn, rotations.wrapped(way_BHn, self.period), way_BHn)
-
-    @override
-    def absolute(self, relative_BHn: Tensor, reference_B1n: Tensor) -> Tensor:
-        return relative_BHn + reference_B1n
 
     @override
     def travel(self, action_BHn: Tensor, step_mask_BH1: Tensor) -> Tensor:
