@@ -25,7 +25,7 @@ def missing_extra(module: str, extra: str) -> str:
     """Return the sentence that says how to install an optional dependency.
 
     Args:
-        module: Package that is not installed, as it is imported.
+        module: Import name of the package that is not installed.
         extra: Extra of this project that installs it, as ``pyproject.toml`` names it.
     """
     return (

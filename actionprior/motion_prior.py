@@ -1,4 +1,4 @@
-"""Stage 1: learn to move, from trajectories alone.
+"""Stage 1: learn to move from trajectories, without images or language.
 
 Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
 """
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoints import keys
 from actionprior.checkpoints.match import require_same_prior
-from actionprior.checkpoints.policy import STAGE2
 from actionprior.checkpoints.prior import describe_into
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
@@ -23,7 +23,7 @@ from actionprior.training.stage import (
     FlowNoise,
     StageModule,
     check_lengths,
-    embodied,
+    embodied_data_module,
     fit_statistics,
 )
 
@@ -31,14 +31,19 @@ BASELINES = ("copy_last", "untrained")
 
 
 class MotionPriorModule(StageModule):
-    """Trains encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
+    """Train encoder and flow decoder together: L_recon = ‖D(x_r, r, z) - v‖², z = Enc(τ).
 
-    Logged: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``, ``train/skipped_steps``,
-    ``train/share/<robot>`` (of the windows so far), ``val/loss``, and per robot the held-out
-    reconstruction error in its own units beside two baselines, ``val/<robot>/mae_<group>_<unit>``,
-    ``.../copy_last_mae_…`` (the chunk's first action repeated, which is one step better informed
-    than the action before the chunk) and ``.../untrained_mae_…`` (an untrained decoder has zero
-    velocity and returns its noise), and ``val/<robot>/error_over_copy_last`` (unit-free).
+    Logged while training: ``train/loss``, ``train/grad_norm``, ``train/learning_rate``,
+    ``train/skipped_steps`` and ``train/share/<robot>``, the share of the windows so far.
+
+    Logged in validation: ``val/loss`` and, per robot, held-out reconstruction errors:
+
+    - ``val/<robot>/mae_<group>_<unit>``: the error in the robot's units;
+    - ``val/<robot>/copy_last_mae_…``: a baseline that repeats the chunk's first action, which is
+      one step better informed than the action before the chunk;
+    - ``val/<robot>/untrained_mae_…``: an untrained decoder, which has zero velocity and returns
+      its noise;
+    - ``val/<robot>/error_over_copy_last`` and ``…/error_over_untrained``: unit-free ratios.
     """
 
     batch_type = TrajectoryBatch
@@ -72,17 +77,17 @@ class MotionPriorModule(StageModule):
     # ---- life cycle -----------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Fit the statistics of a new run; a checkpoint's replace them when one is loaded.
+        """Fit the statistics of a new run; those of a loaded checkpoint replace them.
 
-        Here rather than in ``setup``, because weight averaging copies the module before that.
+        This is not in ``setup``, because weight averaging copies the module before ``setup``.
         """
-        data = embodied(self)
+        data = embodied_data_module(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(self, self.prior.normalizer, data.statistics_sample)
         super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe its prior, so that Stage 2 need not be told."""
+        """Describe the prior in the checkpoint, so that recipes of Stage 2 need not repeat it."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
 
@@ -93,7 +98,7 @@ class MotionPriorModule(StageModule):
             CheckpointError: naming what differs.
         """
         path = self.checkpoint_path
-        if STAGE2 in checkpoint:
+        if keys.POLICY in checkpoint:
             raise CheckpointError(f"{path} is of Stage 2, expected one of Stage 1")
         require_same_prior(self.prior, checkpoint, path)
         super().on_load_checkpoint(checkpoint)
@@ -101,13 +106,13 @@ class MotionPriorModule(StageModule):
     # ---- steps ----------------------------------------------------------------------------
 
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
-        """One reconstruction step."""
+        """Compute the reconstruction loss."""
         self.log_shares([e.name for e in self.prior.embodiments], batch.embodiment_B)
         loss = self._reconstruction_loss(
             batch, self.noise(batch_idx), self.flow.latent_noise, self.flow.noise_repeats
         )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.embodiment_B))
-        return self.checked(loss, batch_idx)
+        return self.guarded_loss(loss, batch_idx)
 
     def on_validation_epoch_start(self) -> None:
         """Refuse to report errors of robots without statistics."""
@@ -121,11 +126,11 @@ class MotionPriorModule(StageModule):
         self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
-        """As in validation."""
+        """Accumulate reconstruction errors on held-out windows."""
         self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
-        """Latents z (B, Z) of windows."""
+        """Return latents z (B, Z) of windows."""
         return self.prior.encode(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -137,7 +142,7 @@ class MotionPriorModule(StageModule):
         self._report("test")
 
     def on_fit_end(self) -> None:
-        """Print the last held-out errors, a line a robot and group."""
+        """Print the last held-out errors, one line per robot and group."""
         if self.trainer.is_global_zero:
             print(held_out_table(self.trainer.callback_metrics))
 
@@ -151,7 +156,7 @@ class MotionPriorModule(StageModule):
         count = repeats * len(z_BZ)
         r_B = noise.time(count, self.flow.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *batch.action_BHA.shape[1:], like=z_BZ)
-        return self.prior.flow_loss(z_BZ, batch, start_BHA, r_B, over_ranks=self.over_ranks)
+        return self.prior.flow_loss(z_BZ, batch, start_BHA, r_B, over_ranks=self.mean_over_ranks)
 
     def _evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
         size = len(batch.embodiment_B)
@@ -197,7 +202,7 @@ class MotionPriorModule(StageModule):
 
 
 def held_out_table(metrics: Mapping[str, Tensor]) -> str:
-    """Held-out errors beside the two baselines, as text; empty where nothing was validated."""
+    """Format held-out errors and both baselines as a table; empty without a validation."""
     lines = []
     for key, value in metrics.items():
         split, _, rest = key.partition("/")

@@ -13,11 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
-from actionprior.checkpoints.formats import migrate
+from actionprior.checkpoints import keys
 from actionprior.checkpoints.match import require_same_policy
-from actionprior.checkpoints.policy import STAGE2, described_trunk, make_trunk
+from actionprior.checkpoints.policy import (
+    described_trunk,
+    load_weights_into,
+    make_trunk,
+    policy_description,
+)
 from actionprior.checkpoints.prior import describe_into, load_starting_prior
-from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
@@ -36,7 +41,7 @@ from actionprior.training.stage import (
     FlowNoise,
     StageModule,
     check_lengths,
-    embodied,
+    embodied_data_module,
     fit_statistics,
 )
 
@@ -181,7 +186,7 @@ class VLAModule(StageModule):
 
     def configure_model(self) -> None:
         """Check that data and prior agree; fit the statistics of robots new in this stage."""
-        data = embodied(self)
+        data = embodied_data_module(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(
             self,
@@ -194,19 +199,18 @@ class VLAModule(StageModule):
         """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
-        checkpoint[STAGE2] = {
+        checkpoint[keys.POLICY] = {
             "embodiments": [e.to_dict() for e in self.embodiments],
             "trunk": described_trunk(self.network.trunk),
             "settings": self.settings,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read a checkpoint of an older format as if it were of the newest.
+        """Refuse a checkpoint of Stage 1 or of another policy.
 
         Raises:
-            CheckpointError: it is of Stage 1, or of another policy; naming what differs.
+            CheckpointError: naming what differs.
         """
-        migrate(checkpoint, self.checkpoint_path)
         require_same_policy(self.network, self.settings, checkpoint, self.checkpoint_path)
         super().on_load_checkpoint(checkpoint)
 
@@ -223,13 +227,11 @@ class VLAModule(StageModule):
             CheckpointError: missing, damaged, of another module, or with an unknown trunk.
         """
         checkpoint = read_checkpoint(path)
-        if STAGE2 not in checkpoint:
-            raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
-        description = checkpoint[STAGE2]
+        description = policy_description(checkpoint, path)
         trunk = make_trunk(description["trunk"], path, trunk)
         settings = grouped_settings(description["settings"])
         policy = cls(description["embodiments"], trunk, str(path), **settings)
-        policy.load_state_dict(checkpoint["state_dict"])
+        load_weights_into(policy, checkpoint[keys.WEIGHTS], path)
         policy.network.trunk.merge()
         return policy.eval()
 
@@ -284,7 +286,7 @@ class VLAModule(StageModule):
         if self.logs_now:
             logged |= {"lambda": torch.tensor(weight)}
             self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
-        return self.checked(loss, batch_idx)
+        return self.guarded_loss(loss, batch_idx)
 
     def _flow_loss(
         self,
@@ -299,7 +301,7 @@ class VLAModule(StageModule):
         r_B = noise.time(count, self.flow.time_law, like=z_BZ)
         start_BHA = noise.normal(count, *shape, like=z_BZ)
         known_B = noise.integers(count, prefix_steps, like=z_BZ) if prefix_steps else None
-        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.over_ranks)
+        return self.prior.flow_loss(z_BZ, trajectory, start_BHA, r_B, known_B, self.mean_over_ranks)
 
     # ---- evaluation -----------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from torch.distributed import destroy_process_group
 from actionprior import cli
 from actionprior.checkpoints import resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
-from actionprior.checkpoints.folder import CONFIG, OURS, WEIGHTS, read_config, write_folder
+from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config, write_folder
+from actionprior.checkpoints.keys import CONFIG_PART
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
 from actionprior.errors import UserError
@@ -317,7 +318,7 @@ def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count
     alone()
     save_sharded(tree(1.0), shards)
     destroy_process_group()
-    write_folder(tiny_network(), {OURS: {"embodiment": "panda"}, "type": "x"}, exported)
+    write_folder(tiny_network(), {CONFIG_PART: {"embodiment": "panda"}, "type": "x"}, exported)
     save_weights(SmallTrunk(image_size=32, channels=16, text_width=16).state_dict(), trunk)
     [checkpoint] = (folder / "stage2/whole").glob("*.ckpt")
 

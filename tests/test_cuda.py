@@ -139,7 +139,7 @@ def test_a_bad_loss_is_not_learnt_from(tmp_path: Path) -> None:
 
     data = ToyTrajectories(episodes=6, batch_size=16)
     learner = module(data)
-    with pytest.warns(UserWarning, match="not taken: step 1 "):
+    with pytest.warns(UserWarning, match="skipped: step 1 "):
         fit(tmp_path, learner, data, 3, Poison(), **MIXED)
     assert learner.bad_steps.skipped == 1
     assert all(torch.isfinite(p).all() for p in learner.parameters())

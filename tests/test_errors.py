@@ -1,9 +1,9 @@
-"""The one sentence that names a missing extra, and that nothing says it in other words."""
+"""Helpers for error messages, and that no code writes the message of a missing extra itself."""
 
 import tomllib
 from pathlib import Path
 
-from actionprior.errors import missing_extra
+from actionprior.errors import missing_extra, near_matches, shorten
 
 PROJECT = Path(__file__).parents[1]
 
@@ -24,3 +24,14 @@ def test_only_the_helper_says_how_to_install_an_extra() -> None:
             for name in names:
                 assert f"actionprior[{name}]" not in text, path
             assert path.name == "errors.py" or "pip install" not in text, path
+
+
+def test_a_message_is_put_on_one_line_and_cut() -> None:
+    assert shorten(ValueError("two\n  lines")) == "two lines"
+    assert shorten(ValueError("x" * 300)) == "x" * 200
+    assert shorten(TimeoutError()) == "TimeoutError"
+
+
+def test_the_closest_known_names_are_listed() -> None:
+    assert near_matches("vit_bas", ["resnet", "vit_base"]) == "; near are vit_base"
+    assert near_matches("vit", []) == "; it has none"

@@ -1,4 +1,4 @@
-"""Stage 1: it learns, reports in the robots' units, resumes exactly and says what is wrong."""
+"""Stage 1 learns, reports in the robots' units, resumes exactly and explains bad input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_checkpoint_describes_its_prior(tmp_path: Path) -> None:
         assert torch.equal(prior.state_dict()[name], value), name
 
 
-def test_bad_checkpoints_are_told_by_name(tmp_path: Path) -> None:
+def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
     data, runner = ToyTrajectories(), trainer(tmp_path, 1)
     runner.fit(module(data), data)
     whole, cut, other = (tmp_path / n for n in ("whole.ckpt", "cut.ckpt", "other.ckpt"))
@@ -102,7 +102,7 @@ def test_bad_checkpoints_are_told_by_name(tmp_path: Path) -> None:
         load_prior(tmp_path / "absent.ckpt")
 
 
-def test_bad_set_ups_are_told_in_one_sentence(tmp_path: Path) -> None:
+def test_bad_set_ups_are_refused(tmp_path: Path) -> None:
     data = ToyTrajectories(chunk_length=8)
     with pytest.raises(UserError, match="data's chunk_length is 8 but the model's is 15"):
         trainer(tmp_path, 1).fit(module(data), data)
@@ -118,15 +118,15 @@ def test_bad_set_ups_are_told_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_prior_is_refused(tmp_path: Path) -> None:
-    """Also where each shape fits: statistics and soft tokens would be another robot's."""
+    """Even if all shapes fit: statistics and soft tokens would belong to another robot."""
     data, saved = ToyTrajectories(robots="delta"), tmp_path / "delta.ckpt"
     runner = trainer(tmp_path, 1)
     runner.fit(module(data), data)
     runner.save_checkpoint(saved)
     other = ToyTrajectories(robots="position")
-    told = r"delta\.ckpt was trained on \['panda'\], in this order, and not on \['kuka'\]"
+    message = r"delta\.ckpt was trained on \['panda'\], in this order, and not on \['kuka'\]"
     for verb in ("fit", "validate", "test"):
-        with pytest.raises(CheckpointError, match=told):
+        with pytest.raises(CheckpointError, match=message):
             getattr(trainer(tmp_path, 2), verb)(module(other), other, ckpt_path=saved)
     faster = ToyTrajectories(robots="delta")
     faster.robots = [replace(faster.robots[0], control_hz=20)]
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_prior_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, 2).fit(wider, data, ckpt_path=saved)
 
 
-def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     data = ToyTrajectories()
     with pytest.raises(UserError, match=r"no length in steps: set trainer\.max_steps"):
         trainer(tmp_path, -1, max_epochs=-1, max_time="00:00:01:00").fit(module(data), data)

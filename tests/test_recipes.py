@@ -171,7 +171,7 @@ def test_the_cluster_recipes_run_on_two_processes_of_torchrun(
         timeout=200,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count("starting afresh") == 1  # rank 0 speaks
+    assert run.stderr.count("starting from scratch") == 1  # rank 0 speaks
     assert "MEMBER: 2/2" in run.stderr
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints of both stages: reading, writing, checking and exported policies."""
+"""Checkpoints of both stages and exported policies: writing, reading, checking, resuming."""

@@ -1,4 +1,4 @@
-"""Writes checkpoints that a kill cannot damage."""
+"""Write checkpoints as single files that a kill cannot damage."""
 
 import errno
 import pickle
@@ -21,26 +21,26 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, and reads it with ``weights_only=True`` always.
+    """Write checkpoints atomically, and always read them with ``weights_only=True``.
 
-    Lightning stages a checkpoint in ``$TMPDIR`` and moves it without fsync, which across file
-    systems is a copy that a kill cuts short. Here the temporary file lies beside its target.
-    Remote paths (``s3://`` and the like) are left to Lightning's own writer.
+    Lightning writes a checkpoint to ``$TMPDIR`` and moves it without fsync. Across file systems
+    that is a copy, which a kill cuts short. Here the temporary file lies beside its target.
+    Lightning's own writer handles remote paths such as ``s3://``.
     """
 
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``; until the last moment ``path`` keeps what it held.
+        """Write ``checkpoint`` to ``path``, which keeps its old content until the last moment.
 
         Raises:
-            CheckpointError: the disk is full, or nothing may be written there.
+            CheckpointError: the disk is full or not writable.
         """
         if storage_options is not None or not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with disk_faults_told(checkpoint, path):
+        with disk_errors_explained(checkpoint, path):
             self._save(checkpoint, Path(path))
 
     def _save(self, checkpoint: dict[str, Any], target: Path) -> None:
@@ -54,10 +54,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read the checkpoint at ``path``, whatever ``weights_only`` says without unpickling.
+        """Read the checkpoint at ``path`` without unpickling, whatever ``weights_only`` is.
 
         Raises:
-            CheckpointError: as ``read_checkpoint``.
+            CheckpointError: as ``read_local``.
         """
         if not _is_local_file_protocol(path):
             try:
@@ -67,16 +67,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     f"checkpoint {path} holds more than tensors and plain data, so it is not loaded"
                 ) from error
         checkpoint = read_local(Path(path), map_location)
-        if weights_only is not None:  # None: Lightning's processes hand each other bare weights
+        if weights_only is not None:  # None: bare weights that Lightning's processes exchange
             require_lightning(checkpoint, path)
         return checkpoint
 
 
 class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
-    """Writes in a thread beside the training, from a copy; one checkpoint at a time, in order.
+    """Write checkpoints in a thread while training continues, one at a time and in order.
 
-    A checkpoint that another one replaces is removed when that is written, not before, so a kill
-    leaves one of them. What goes wrong in a save is raised at the next one, or at the end.
+    The thread writes a copy of the weights. A checkpoint that another one replaces is removed
+    after that one is written, so a kill leaves one of them. An error of a save is raised at the
+    next save or at the end of training.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,7 @@ class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
 
     @override
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove ``path`` when all that was to be saved before is."""
+        """Remove ``path`` once all earlier saves are done."""
         if self._executor is None:
             super().remove_checkpoint(path)
             return
@@ -96,22 +97,26 @@ class AsyncAtomicCheckpointIO(AsyncCheckpointIO):
 
     @override
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, after what is still to be written."""
+        """Read a checkpoint once all earlier saves are done."""
         if self._executor is not None:
             self._executor.submit(lambda: None).result()
         return super().load_checkpoint(*args, **kwargs)
 
 
 @contextmanager
-def disk_faults_told(content: object, path: str | Path) -> Iterator[None]:
-    """Say what a full or read-only disk means where ``content`` was to be saved at ``path``.
+def disk_errors_explained(content: object, path: str | Path) -> Iterator[None]:
+    """Context manager: turn errors of a full or read-only disk into user-facing ones.
+
+    Args:
+        content: What the block saves, to compute how much room it needs.
+        path: Checkpoint that the block saves, for the message.
 
     Raises:
-        CheckpointError: in the place of the fault.
+        CheckpointError: instead of the disk's error.
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch hides the first in the second
+    except (OSError, RuntimeError) as error:  # torch wraps the first in the second
         if (reason := _disk_error(error)) is None:
             raise
         raise CheckpointError(

@@ -1,7 +1,7 @@
-"""An exported policy: a folder of ``config.json`` and ``model.safetensors``, nothing pickled.
+"""Exported policies: folders of ``config.json`` and ``model.safetensors``, with nothing pickled.
 
-The folder is a LeRobot policy, too: ``config.json`` is what its configuration class reads, and
-ours lies in it under one key.
+The folder is also a LeRobot policy: LeRobot's configuration class reads ``config.json``, and one
+key of it holds the description from which actionprior builds the network.
 """
 
 import json
@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from actionprior.checkpoints.formats import FORMAT, FormatError
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import check_format
 from actionprior.checkpoints.policy import (
-    PRIOR,
-    SETTINGS,
     Description,
-    build,
-    described_trunk,
-    load_network,
+    build_network,
+    describe_network,
+    network_from_checkpoint,
 )
-from actionprior.checkpoints.reading import INDEX, CheckpointError
+from actionprior.checkpoints.reading import INDEX, CheckpointError, read_checkpoint
+from actionprior.files.atomic import write_json
 from actionprior.files.digest import digest
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.policy_network import PolicyNetwork
@@ -27,21 +27,8 @@ from actionprior.networks.trunks.base import Trunk
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-OURS = "actionprior"  # the key of ``config.json`` under which our description lies
-_DIGEST = "content_sha256"  # in our part, of the rest of it
 EXECUTION = ("embodiment", "execute_steps", "delay_steps")
-"""Arguments of ``actionprior.Policy`` that a folder may say."""
-
-
-def describe_network(network: PolicyNetwork) -> Description:
-    """Plain data from which ``policy_checkpoint.build`` makes the network again."""
-    return {
-        "format": FORMAT,
-        "embodiments": [e.to_dict() for e in network.embodiments],
-        "trunk": described_trunk(network.trunk),
-        PRIOR: network.prior.describe(),
-        "settings": {key: getattr(network, key) for key in SETTINGS},
-    }
+"""Arguments of ``actionprior.Policy`` that a folder may set."""
 
 
 def write_folder(
@@ -53,25 +40,25 @@ def write_folder(
     """Write an exported policy.
 
     Args:
-        network: the policy.
-        config: LeRobot's part of ``config.json`` and, under ``actionprior``, what
-            ``actionprior.Policy`` is to be made with.
-        folder: made where it is missing; files in it of the same names are replaced.
-        weights: of the network, where they had to be gathered; None: its own.
+        network: Policy to write.
+        config: LeRobot's part of ``config.json``; its key ``actionprior`` may hold arguments of
+            ``actionprior.Policy``.
+        folder: Folder to write to, created if missing; files of the same names are replaced.
+        weights: Weights of the network, if they had to be gathered from several processes; None:
+            those that it holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ours = describe_network(network) | config.get(OURS, {})
-    told = config | {OURS: ours | {_DIGEST: _digest(ours)}}
-    (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+    description = describe_network(network) | config.get(keys.CONFIG_PART, {})
+    description[keys.CONFIG_DIGEST] = _description_digest(description)
+    write_json(config | {keys.CONFIG_PART: description}, folder / CONFIG)
     save_weights(network.state_dict() if weights is None else weights, folder / WEIGHTS)
 
 
 def read_config(folder: Path) -> Description:
-    """Our part of an exported folder's ``config.json``, with the content that was written.
+    """Read the network's description from an exported folder, with its content checked.
 
     Raises:
         CheckpointError: missing, damaged, changed, or of another policy.
-        FormatError: a newer version wrote it.
+        FormatError: a version with another format wrote it.
     """
     path = folder / CONFIG
     try:
@@ -80,64 +67,53 @@ def read_config(folder: Path) -> Description:
         raise CheckpointError(f"{folder} holds no {CONFIG}: it is no exported policy") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error})") from None
-    told = config.get(OURS) if isinstance(config, dict) else None
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{path} has no {OURS!r}: another program wrote it")
-    check_format(told, path)
-    check_digest(told, path)
-    return told
+    description = config.get(keys.CONFIG_PART) if isinstance(config, dict) else None
+    if not isinstance(description, dict):
+        raise CheckpointError(f"{path} has no {keys.CONFIG_PART!r}: another program wrote it")
+    check_description(description, path)
+    return description
 
 
-def check_digest(description: Description, path: str | Path) -> None:
-    """Refuse a description that is not what was written; older ones have no digest.
+def check_description(description: Description, path: str | Path) -> None:
+    """Refuse a description of another format, or one that was changed after it was written.
 
     Raises:
-        CheckpointError: naming the path.
+        CheckpointError: it was changed.
+        FormatError: a version with another format wrote it.
     """
-    if description.get(_DIGEST, wanted := _digest(description)) != wanted:
+    check_format(description.get(keys.CONFIG_FORMAT), path)
+    if description.get(keys.CONFIG_DIGEST) != _description_digest(description):
         raise CheckpointError(
-            f"{path} is damaged: its part {OURS!r} is not what was written; copy it anew, or "
-            "export the policy with other settings rather than changing the file"
+            f"{path} is damaged: its part {keys.CONFIG_PART!r} is not what was written; copy it "
+            "again, or export the policy with other settings rather than changing the file"
         )
 
 
-def _digest(description: Description) -> str:
-    plain = {key: value for key, value in description.items() if key != _DIGEST}
+def _description_digest(description: Description) -> str:
+    plain = {key: value for key, value in description.items() if key != keys.CONFIG_DIGEST}
     return digest(json.dumps(plain, sort_keys=True))
-
-
-def check_format(description: Description, path: str | Path) -> None:
-    """Refuse what a newer version wrote.
-
-    Raises:
-        FormatError: naming the path.
-    """
-    found = description.get("format")
-    if not isinstance(found, int) or found > FORMAT:
-        raise FormatError(
-            f"{path} is of format {found!r}, and this version of actionprior reads up to "
-            f"{FORMAT}; update actionprior"
-        )
-
-
-def load_folder(
-    folder: str | Path, trunk: Trunk | None = None
-) -> tuple[PolicyNetwork, dict[str, Any]]:
-    """The network of an exported folder, and what it says of how to execute its chunks.
-
-    Raises:
-        CheckpointError: missing, damaged, or with weights that are not as described.
-        WeightsError: the weights are missing or damaged.
-    """
-    told = read_config(Path(folder))
-    network = build(told, load_weights(Path(folder) / WEIGHTS), folder, trunk)
-    return network, {key: told[key] for key in EXECUTION if key in told}
 
 
 def load_policy_network(
     path: str | Path, trunk: Trunk | None = None
 ) -> tuple[PolicyNetwork, dict[str, Any]]:
-    """The network of a Stage-2 checkpoint or of an exported folder; see ``load_folder``."""
-    if Path(path).is_dir() and not (Path(path) / INDEX).exists():  # that is told below
-        return load_folder(path, trunk)
-    return load_network(path, trunk), {}
+    """Load a policy that is ready to act.
+
+    Args:
+        path: Stage-2 checkpoint, or exported folder.
+        trunk: Trunk to use; needed only for a trunk of a class that this package does not have.
+
+    Returns:
+        The network, and those arguments of ``actionprior.Policy`` that an exported folder sets.
+
+    Raises:
+        CheckpointError: missing, damaged, of another module, or with weights that do not fit.
+        WeightsError: the weights of an exported folder are missing or damaged.
+    """
+    folder = Path(path)
+    # A sharded checkpoint is a folder, too; `read_checkpoint` says how to make it one file.
+    if not folder.is_dir() or (folder / INDEX).exists():
+        return network_from_checkpoint(read_checkpoint(path), path, trunk), {}
+    description = read_config(folder)
+    network = build_network(description, path, trunk, load_weights(folder / WEIGHTS))
+    return network, {key: description[key] for key in EXECUTION if key in description}

@@ -1,48 +1,43 @@
-"""Formats of our checkpoints: the newest is written, older ones are read as if they were newest.
-
-1: the networks of Stage 2 were the module's own (``prior.…``, ``trunk.…``).
-2: they are ``network.…``, a module without Lightning that a robot can load.
-"""
+"""Number of the format of checkpoints and exported folders, and the refusal of other formats."""
 
 from typing import Any
 
+from actionprior.checkpoints import keys
 from actionprior.errors import UserError
 
 FORMAT = 2
-KEY = "actionprior_format"
-_WEIGHTS = ("state_dict", "current_model_state")  # the second is Lightning's weight averaging's
-_STAGE2 = "vla"
-_NETWORK_PARTS = ("trunk", "prior", "fusion", "history_mlp")
+"""Increases when what is written changes its meaning. Version 0.1.0 writes 2."""
 
 
 class FormatError(UserError):
-    """A file was written by a newer version; the message names it."""
+    """A file has a format that this version cannot read; the message names the file."""
 
 
-def mark(checkpoint: dict[str, Any]) -> None:
-    """Note the newest format in a checkpoint that is about to be written."""
-    checkpoint[KEY] = FORMAT
+def check_format(found: object, path: object) -> None:
+    """Refuse a format other than ``FORMAT``.
 
-
-def migrate(checkpoint: dict[str, Any], path: object = "the checkpoint") -> None:
-    """Bring a checkpoint to the newest format, in place.
+    Args:
+        found: Format number that the file holds.
+        path: Name of the file, for the message.
 
     Raises:
-        FormatError: it is of a newer format than this version knows.
+        FormatError: naming both formats.
     """
-    found = checkpoint.get(KEY, 1)
-    if not isinstance(found, int) or found > FORMAT:
-        raise FormatError(
-            f"{path} is of format {found!r}, and this version of actionprior reads up to "
-            f"{FORMAT}; update actionprior"
-        )
-    if found < 2 and _STAGE2 in checkpoint:
-        for key in _WEIGHTS:
-            if key in checkpoint:
-                checkpoint[key] = {_in_network(k): v for k, v in checkpoint[key].items()}
-    if found < FORMAT:
-        mark(checkpoint)
+    if found == FORMAT:
+        return
+    newer = isinstance(found, int) and found > FORMAT
+    advice = "update actionprior" if newer else "no released version wrote it: write it again"
+    raise FormatError(
+        f"{path} is of format {found!r}, and this version of actionprior reads format {FORMAT}; "
+        f"{advice}"
+    )
 
 
-def _in_network(name: str) -> str:
-    return f"network.{name}" if name.partition(".")[0] in _NETWORK_PARTS else name
+def check_checkpoint_format(checkpoint: dict[str, Any], path: object) -> None:
+    """Refuse a checkpoint of another format; models of other projects have none.
+
+    Raises:
+        FormatError: as ``check_format``.
+    """
+    if checkpoint.keys() & {keys.FORMAT, keys.PRIOR, keys.POLICY}:
+        check_format(checkpoint.get(keys.FORMAT), path)

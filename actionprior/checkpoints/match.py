@@ -1,22 +1,24 @@
-"""Whether a checkpoint's weights would mean in a module what they meant where they were trained."""
+"""Check that a checkpoint's weights mean the same in the module that loads them."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import check_checkpoint_format
 from actionprior.checkpoints.policy import (
     PRETRAINED_ARGS,
     SETTINGS,
-    STAGE2,
     described_trunk,
 )
-from actionprior.checkpoints.prior import DESCRIPTION, check_robots, missing_prior_message
+from actionprior.checkpoints.prior import check_robots, prior_description
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
 
-_FREE = {"integration_steps", "integrator"}  # settings that no weight was trained for
+_FREE = {"integration_steps", "integrator"}
+"""Settings that weights do not depend on."""
 _TRAINING_ARGS = {  # of a trunk: they change nothing that it computes
     "freeze",
     "freeze_image",
@@ -32,21 +34,24 @@ def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str
     """Refuse a checkpoint whose weights would mean something else in ``prior``.
 
     Raises:
-        CheckpointError: of no prior, of other robots or in another order, or of other sizes.
+        CheckpointError: it holds no prior, or one of other robots, of the same robots in another
+            order, or of other sizes.
+        FormatError: a version with another format wrote it.
     """
-    if DESCRIPTION not in checkpoint:
-        raise CheckpointError(missing_prior_message(checkpoint, path))
-    described = checkpoint[DESCRIPTION]
-    theirs = [Embodiment.from_dict(e) for e in described["embodiments"]]
-    names, wanted = ([e.name for e in robots] for robots in (theirs, prior.embodiments))
-    if names != wanted:
-        raise CheckpointError(f"{path} was trained on {names}, in this order, and not on {wanted}")
-    check_robots(prior, theirs, path, may_join=False)
-    mine = asdict(prior.architecture)
+    described = prior_description(checkpoint, path)
+    check_checkpoint_format(checkpoint, path)
+    trained_on = [Embodiment.from_dict(e) for e in described["embodiments"]]
+    names, expected = ([e.name for e in robots] for robots in (trained_on, prior.embodiments))
+    if names != expected:
+        raise CheckpointError(
+            f"{path} was trained on {names}, in this order, and not on {expected}"
+        )
+    check_robots(prior, trained_on, path, may_join=False)
+    saved = described["architecture"]
     differences = [
-        f"architecture.{key} is {value!r} there and {mine[key]!r} here"
-        for key, value in described["architecture"].items()
-        if key in mine and value != mine[key]
+        f"architecture.{key} is {saved.get(key)!r} there and {value!r} here"
+        for key, value in asdict(prior.architecture).items()
+        if saved.get(key) != value
     ]
     if differences:
         raise CheckpointError(f"{path} is of another prior: {'; '.join(differences)}")
@@ -55,37 +60,38 @@ def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str
 def require_same_policy(
     network: PolicyNetwork, settings: dict[str, Any], checkpoint: dict[str, Any], path: str | Path
 ) -> None:
-    """Refuse a checkpoint whose weights would act otherwise in ``network``.
+    """Refuse a checkpoint whose weights would act differently in ``network``.
 
-    Most differences leave no trace in names and shapes of weights: without this a policy that was
-    trained without history acts with one.
+    Most differences do not show in names and shapes of weights: without this check, a policy
+    that was trained without history could act with it.
 
     Args:
-        network: that the weights are for.
-        settings: what it was made with.
-        checkpoint: of Stage 2.
-        path: for messages.
+        network: Network that loads the weights.
+        settings: Arguments that it was built with.
+        checkpoint: Checkpoint of Stage 2.
+        path: File of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: it is of Stage 1, or naming what differs.
+        CheckpointError: a checkpoint of Stage 1, or of another policy; naming what differs.
+        FormatError: a version with another format wrote it.
     """
-    if STAGE2 not in checkpoint:
+    if keys.POLICY not in checkpoint:
         raise CheckpointError(
             f"{path} is not of Stage 2; a prior is given as --model.prior_checkpoint"
         )
     require_same_prior(network.prior, checkpoint, path)
-    told, trunk = checkpoint[STAGE2], described_trunk(network.trunk)
+    saved, trunk = checkpoint[keys.POLICY], described_trunk(network.trunk)
     found = [
-        f"{key} is {told['settings'][key]!r} there and {settings[key]!r} here"
+        f"{key} is {saved['settings'][key]!r} there and {settings[key]!r} here"
         for key in SETTINGS
-        if key not in _FREE and told["settings"].get(key, settings[key]) != settings[key]
+        if key not in _FREE and saved["settings"][key] != settings[key]
     ]
-    if told["trunk"]["name"] != trunk["name"]:
-        found.append(f"trunk is {told['trunk']['name']} there and {trunk['name']} here")
+    if saved["trunk"]["name"] != trunk["name"]:
+        found.append(f"trunk is {saved['trunk']['name']} there and {trunk['name']} here")
     else:
         found += [
             f"trunk.{key} is {value!r} there and {trunk['init_args'][key]!r} here"
-            for key, value in told["trunk"]["init_args"].items()
+            for key, value in saved["trunk"]["init_args"].items()
             if key not in PRETRAINED_ARGS | _TRAINING_ARGS
             and value != trunk["init_args"].get(key, value)
         ]

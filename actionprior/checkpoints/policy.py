@@ -1,14 +1,16 @@
-"""Policies as plain data and weights: what a checkpoint and an exported folder say of a network.
+"""Build policies from the descriptions and weights of checkpoints and exported folders.
 
-Nothing that a file names is imported, and nothing in it is unpickled.
+No class that a file names is imported, and nothing in a file is unpickled.
 """
 
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import FORMAT
+from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.errors import shorten
 from actionprior.networks import trunks
@@ -16,8 +18,6 @@ from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk
 
-STAGE2 = "vla"  # a checkpoint's key of the description of all but the prior
-PRIOR = "motion_prior"  # a checkpoint's key of ``MotionPrior.describe()``
 SETTINGS = (
     "history",
     "width",
@@ -51,97 +51,90 @@ def make_trunk(description: Description, path: str | Path, trunk: Trunk | None =
     return trunk or getattr(trunks, name)(**description["init_args"])
 
 
-def describe(checkpoint: dict[str, Any], path: str | Path) -> Description:
-    """What a Stage-2 checkpoint says of its network.
-
-    Raises:
-        CheckpointError: it is not one.
-    """
-    if STAGE2 not in checkpoint:
-        raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
-    told = checkpoint[STAGE2]
-    settings = {key: told["settings"][key] for key in SETTINGS if key in told["settings"]}
+def describe_network(network: PolicyNetwork) -> Description:
+    """Describe a policy in plain data, from which ``build_network`` makes it again."""
     return {
-        "embodiments": told["embodiments"],
-        "trunk": told["trunk"],
-        PRIOR: checkpoint[PRIOR],
-        "settings": settings,
+        keys.CONFIG_FORMAT: FORMAT,
+        "embodiments": [e.to_dict() for e in network.embodiments],
+        "trunk": described_trunk(network.trunk),
+        keys.PRIOR: network.prior.describe(),
+        "settings": {key: getattr(network, key) for key in SETTINGS},
     }
 
 
-def build_network(
-    description: Description, path: str | Path, trunk: Trunk | None = None
-) -> PolicyNetwork:
-    """The described network with fresh weights; arguments as of ``build``.
+def policy_description(checkpoint: dict[str, Any], path: str | Path) -> Description:
+    """Return what a Stage-2 checkpoint says of its policy, except the prior.
 
     Raises:
-        CheckpointError: a description that lacks something, or an unknown trunk.
+        CheckpointError: it is not a Stage-2 checkpoint.
+    """
+    if keys.POLICY not in checkpoint:
+        raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
+    description: Description = checkpoint[keys.POLICY]
+    return description
+
+
+def build_network(
+    description: Description,
+    path: str | Path,
+    trunk: Trunk | None = None,
+    weights: dict[str, Tensor] | None = None,
+) -> PolicyNetwork:
+    """Build a policy from its description.
+
+    Args:
+        description: What ``describe_network`` returns.
+        path: File of the description, for messages.
+        trunk: Trunk to use; needed only for a trunk of a class that this package does not have.
+        weights: Weights with which the policy is ready to act, in evaluation mode and with merged
+            LoRA; None: fresh weights, in training mode.
+
+    Raises:
+        CheckpointError: an incomplete description, an unknown trunk, or weights that do not fit.
     """
     try:
-        return PolicyNetwork(
+        network = PolicyNetwork(
             [Embodiment.from_dict(e) for e in description["embodiments"]],
             make_trunk(description["trunk"], path, trunk),
-            MotionPrior.from_description(description[PRIOR]),
-            **description["settings"],
+            MotionPrior.from_description(description[keys.PRIOR]),
+            **{key: description["settings"][key] for key in SETTINGS},
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: the policy's description is damaged ({error})") from None
-
-
-def fill(network: PolicyNetwork, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Put weights into a network; every name and shape has to fit.
-
-    Raises:
-        CheckpointError: they do not.
-    """
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: weights do not fit the file's own description ({shorten(error)})"
-        ) from None
-
-
-def build(
-    description: Description,
-    weights: dict[str, Tensor],
-    path: str | Path,
-    trunk: Trunk | None = None,
-) -> PolicyNetwork:
-    """A network from its description and weights, in evaluation mode.
-
-    Args:
-        description: as ``describe`` gives it.
-        weights: the network's, each name and shape as described.
-        path: for messages.
-        trunk: needed only where the policy's trunk is not one of ours.
-
-    Raises:
-        CheckpointError: an unknown trunk, or weights that are not as described.
-    """
-    network = build_network(description, path, trunk)
-    fill(network, weights, path)
-    network.trunk.merge()
-    return network.eval()
-
-
-def load_network(path: str | Path, trunk: Trunk | None = None) -> PolicyNetwork:
-    """The network of a Stage-2 checkpoint.
-
-    Raises:
-        CheckpointError: missing, damaged, of another module, or as ``build``.
-    """
-    return network_from_checkpoint(read_checkpoint(path), path, trunk)
+    if weights is not None:
+        load_weights_into(network, weights, path)
+        network.trunk.merge()
+        network.eval()
+    return network
 
 
 def network_from_checkpoint(
     checkpoint: dict[str, Any], path: str | Path, trunk: Trunk | None = None
 ) -> PolicyNetwork:
-    """The network of a Stage-2 checkpoint that was read; see ``load_network``."""
-    prefix = "network."
-    weights = {
-        key.removeprefix(prefix): value
-        for key, value in checkpoint["state_dict"].items()
-        if key.startswith(prefix)
-    }
-    return build(describe(checkpoint, path), weights, path, trunk)
+    """Build the policy of a Stage-2 checkpoint, ready to act.
+
+    Args:
+        checkpoint: Content of the checkpoint, as ``read_checkpoint`` returns it.
+        path: File of the checkpoint, for messages.
+        trunk: As for ``build_network``.
+
+    Raises:
+        CheckpointError: a checkpoint of another module, or as ``build_network``.
+    """
+    description = policy_description(checkpoint, path) | {keys.PRIOR: checkpoint[keys.PRIOR]}
+    weights = keys.below(keys.NETWORK_PREFIX, checkpoint[keys.WEIGHTS])
+    return build_network(description, path, trunk, weights)
+
+
+def load_weights_into(module: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
+    """Load weights into a module; every name and shape has to fit.
+
+    Raises:
+        CheckpointError: naming the weights that do not fit.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: weights do not fit the file's own description ({shorten(error)})"
+        ) from None

@@ -1,50 +1,57 @@
-"""Reading a motion prior back from a checkpoint of either stage, with nothing unpickled.
+"""Read a motion prior from a checkpoint of either stage, without unpickling.
 
-A checkpoint describes its prior in plain data under ``motion_prior``: the architecture and the
-robots are read, never repeated in a recipe.
+A checkpoint describes its prior in plain data, so that a recipe need not repeat its architecture
+and robots.
 """
 
 from pathlib import Path
 from typing import Any
 
-from actionprior.checkpoints.formats import mark
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import FORMAT
+from actionprior.checkpoints.policy import load_weights_into
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_either
 from actionprior.embodiment import Embodiment
-from actionprior.errors import shorten
 from actionprior.networks.motion_prior import MotionPrior
-
-DESCRIPTION = "motion_prior"  # the checkpoint's key of ``MotionPrior.describe()``
 
 
 def describe_into(checkpoint: dict[str, Any], prior: MotionPrior) -> None:
-    """Write the prior's plain description into a checkpoint that is about to be saved."""
-    checkpoint[DESCRIPTION] = prior.describe()
-    mark(checkpoint)
+    """Add the format and the prior's description to a checkpoint that is about to be saved."""
+    checkpoint[keys.PRIOR] = prior.describe()
+    checkpoint[keys.FORMAT] = FORMAT
+
+
+def prior_description(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """Return the description of a checkpoint's prior.
+
+    Raises:
+        CheckpointError: the checkpoint holds no motion prior.
+    """
+    if keys.PRIOR not in checkpoint:
+        raise CheckpointError(
+            f"{path} holds no motion prior (found keys {sorted(checkpoint)[:8]}); "
+            "expected a checkpoint of MotionPriorModule or VLAModule"
+        )
+    description: dict[str, Any] = checkpoint[keys.PRIOR]
+    return description
 
 
 def load_prior(path: str | Path) -> MotionPrior:
-    """The prior of a checkpoint of either stage: architecture, robots, statistics, weights.
+    """Load a prior from a checkpoint: architecture, robots, statistics and weights.
 
     Args:
-        path: a file, or a folder of ``ShardedStrategy``.
+        path: Checkpoint of either stage: a file, or a folder that ``ShardedStrategy`` wrote.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds no motion prior.
     """
     checkpoint = read_either(path)
-    prior = _described(checkpoint, path)
-    weights = {
-        key.removeprefix("network.").removeprefix("prior."): value
-        for key, value in checkpoint["state_dict"].items()
-        if key.startswith(("prior.", "network.prior."))
-    }
-    try:
-        prior.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: weights do not fit the checkpoint's own description ({shorten(error)})"
-        ) from None
+    prior = MotionPrior.from_description(prior_description(checkpoint, path))
+    prefix = keys.PRIOR_PREFIX
+    if keys.POLICY in checkpoint:
+        prefix = keys.NETWORK_PREFIX + prefix
+    load_weights_into(prior, keys.below(prefix, checkpoint[keys.WEIGHTS]), path)
     return prior
 
 
@@ -52,6 +59,12 @@ def check_robots(
     prior: MotionPrior, robots: list[Embodiment], path: str | Path, may_join: bool
 ) -> None:
     """Refuse a prior that was trained on other robots, or on others of the same names.
+
+    Args:
+        prior: Prior that was loaded.
+        robots: Robots that it has to know.
+        path: Checkpoint of the prior, for the message.
+        may_join: Accept robots whose names the prior does not know.
 
     Raises:
         CheckpointError: naming the robot and what differs.
@@ -78,14 +91,14 @@ def load_starting_prior(
     reuse_decoder: bool = True,
     may_join: bool = False,
 ) -> MotionPrior:
-    """What Stage 2 starts from.
+    """Load the prior from which Stage 2 starts.
 
     Args:
-        path: checkpoint of either stage; its architecture and statistics always serve.
-        robots: of Stage 2.
-        use_prior: False: fresh weights throughout.
-        reuse_decoder: False: fresh decoder, pretrained encoder.
-        may_join: let robots join that the prior does not know.
+        path: Checkpoint of either stage; its architecture and statistics are always used.
+        robots: Robots of Stage 2.
+        use_prior: Use its weights; False: fresh weights throughout.
+        reuse_decoder: Use its decoder's weights; False: fresh decoder, pretrained encoder.
+        may_join: Let robots join that the prior does not know.
 
     Raises:
         CheckpointError: as ``load_prior`` and ``check_robots``.
@@ -101,17 +114,3 @@ def load_starting_prior(
     known = {e.name for e in prior.embodiments}
     prior.add_embodiments([r for r in robots if r.name not in known])
     return prior
-
-
-def _described(checkpoint: dict[str, Any], path: str | Path) -> MotionPrior:
-    if DESCRIPTION not in checkpoint:
-        raise CheckpointError(missing_prior_message(checkpoint, path))
-    return MotionPrior.from_description(checkpoint[DESCRIPTION])
-
-
-def missing_prior_message(checkpoint: dict[str, Any], path: str | Path) -> str:
-    """What is said of a checkpoint without a prior."""
-    return (
-        f"{path} holds no motion prior (found keys {sorted(checkpoint)[:8]}); "
-        "expected a checkpoint of MotionPriorModule or VLAModule"
-    )

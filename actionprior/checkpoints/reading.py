@@ -1,4 +1,4 @@
-"""Checkpoints that cannot run code when they are read; torch alone, no Lightning."""
+"""Read checkpoints without running code that they hold; needs torch but not Lightning."""
 
 import pickle
 import re
@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from actionprior.checkpoints.formats import migrate
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import check_checkpoint_format
 from actionprior.errors import UserError, shorten
 
-INDEX = "index.json"  # what a folder of shards has, and is one by
+INDEX = "index.json"
+"""File that marks a folder as a sharded checkpoint."""
 
 
 class CheckpointError(UserError):
@@ -22,24 +24,26 @@ class CheckpointError(UserError):
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a local Lightning checkpoint onto the CPU: tensors and plain data, never unpickled.
 
-    One of an older format comes as one of the newest.
-
     Raises:
         CheckpointError: the file is missing, cut short, not a Lightning checkpoint, or holds
             more than tensors and plain data.
-        FormatError: a newer version wrote it.
+        FormatError: another version of actionprior wrote it in a format unknown to this one.
     """
     checkpoint = read_local(Path(path))
     require_lightning(checkpoint, path)
-    migrate(checkpoint, path)
+    check_checkpoint_format(checkpoint, path)
     return checkpoint
 
 
 def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> dict[str, Any]:
-    """What a local file holds, onto the CPU or as ``map_location`` says; never unpickled.
+    """Read a dict from a local file without unpickling; Lightning need not have written it.
+
+    Args:
+        path: File that ``torch.save`` wrote.
+        map_location: Where tensors go, as for ``torch.load``; None: the CPU.
 
     Raises:
-        CheckpointError: as ``read_checkpoint``, but for whose it is.
+        CheckpointError: missing, damaged, or with more than tensors and plain data in it.
     """
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist")
@@ -71,10 +75,10 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
 
 
 def _check_content(path: Path) -> None:
-    """Compare every record with its checksum: torch reads weights with flipped bits silently.
+    """Compare every record with its checksum, because torch reads flipped bits silently.
 
     Raises:
-        CheckpointError: one differs.
+        CheckpointError: a record differs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -86,11 +90,11 @@ def _check_content(path: Path) -> None:
 
 
 def require_lightning(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Refuse what Lightning did not write.
+    """Refuse a dict that Lightning did not write.
 
     Raises:
-        CheckpointError: a key of Lightning's is missing.
+        CheckpointError: a key that Lightning always writes is missing.
     """
-    for key in ("state_dict", "pytorch-lightning_version"):
+    for key in (keys.WEIGHTS, keys.VERSION):
         if key not in checkpoint:
             raise CheckpointError(f"checkpoint {path} has no {key!r}: Lightning did not write it")

@@ -1,4 +1,4 @@
-"""What each of several processes has of a tensor, its rows in files, and what all do together."""
+"""Rows of a tensor per process, their files, and steps that all processes take together."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,14 +16,14 @@ from torch.distributed.tensor import DTensor, Shard
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 
-_STARTS = "first_rows"  # key of a file's metadata
+_STARTS = "first_rows"  # key of a file's metadata: the first row of each tensor in it
 
 
 def on_all_ranks[T](step: Callable[[], T]) -> list[T]:
-    """What ``step`` gives on each process, by rank.
+    """Call ``step`` on every rank and return the results in the order of the ranks.
 
     Raises:
-        CheckpointError: on all processes, where ``step`` fails on any.
+        CheckpointError: on every rank, if ``step`` fails on any of them.
     """
     mine: list[T] = []
     fault: Exception | None = None
@@ -34,44 +34,48 @@ def on_all_ranks[T](step: Callable[[], T]) -> list[T]:
     found = all_gather((mine, fault and (str(fault) or type(fault).__name__)))
     if fault is not None:
         raise fault
-    for rank, (_, told) in enumerate(found):
-        if told is not None:
-            raise CheckpointError(f"{told} (found by rank {rank})")
+    for rank, (_, message) in enumerate(found):
+        if message is not None:
+            raise CheckpointError(f"{message} (found by rank {rank})")
     return [result for results, _ in found for result in results]
 
 
 def all_gather[T](mine: T) -> list[T]:
-    """``mine`` of each process, by rank; plain data."""
+    """Gather plain data from every process, in the order of the ranks."""
     found = [mine] * distributed.get_world_size()
     distributed.all_gather_object(found, mine)
     return found
 
 
 def share(rows: int, mesh: DeviceMesh) -> tuple[int, int]:
-    """How many of so many rows this process has, and the first of them."""
+    """Return how many of ``rows`` rows this process holds, and the index of its first one."""
     count, start = Shard.local_shard_size_and_offset(rows, mesh.size(), mesh.get_local_rank())
     return int(count), int(start)
 
 
 def as_dtensor(rows: Tensor, like: Tensor, mesh: DeviceMesh) -> DTensor:
-    """The tensor shaped ``like``, of which this process has ``rows``."""
+    """Make a tensor shaped ``like``, of which this process holds ``rows``."""
     return DTensor.from_local(
         rows, mesh, [Shard(0)], run_check=False, shape=like.shape, stride=like.stride()
     )
 
 
-def my_rows(tensor: Tensor, mesh: DeviceMesh) -> DTensor:
-    """A tensor that this process has whole, as one of which it keeps its rows alone."""
+def keep_own_rows(tensor: Tensor, mesh: DeviceMesh) -> DTensor:
+    """Shard a tensor that every process holds in full: keep only this process's rows."""
     count, start = share(tensor.shape[0], mesh)
     return as_dtensor(tensor[start : start + count].clone(), tensor, mesh)
 
 
-def write_rows(tensors: Mapping[str, DTensor], file: Path, told: Path) -> None:
-    """Write the rows that this process has, to be read with ``opened_rows``.
+def write_rows(tensors: Mapping[str, DTensor], file: Path, checkpoint: Path) -> None:
+    """Write the rows that this process holds; ``opened_rows`` reads them.
+
+    Args:
+        tensors: Tensors by name.
+        file: File to write.
+        checkpoint: Path of the whole checkpoint, for messages.
 
     Raises:
-        CheckpointError: naming the checkpoint ``told``: the disk is full, or a tensor is sharded
-            in another way than by rows.
+        CheckpointError: the disk is full, or a tensor is not sharded by rows.
     """
     rows: dict[str, Tensor] = {}
     starts: dict[str, int] = {}
@@ -79,34 +83,38 @@ def write_rows(tensors: Mapping[str, DTensor], file: Path, told: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.placements != (Shard(0),):
             raise CheckpointError(
-                f"checkpoint {told} cannot be saved: {name} is sharded as {tensor.placements}, "
-                "expected by rows"
+                f"checkpoint {checkpoint} cannot be saved: {name} is sharded as "
+                f"{tensor.placements}, expected by rows"
             )
         count, start = share(tensor.shape[0], tensor.device_mesh)
         if count:
             mine = tensor.to_local().cpu().contiguous()
             memory = mine.untyped_storage().data_ptr()
-            # safetensors refuses tied weights
+            # Clone tied weights, because safetensors refuses shared memory.
             rows[name], starts[name] = mine.clone() if memory in seen else mine, start
             seen.add(memory)
     try:
         save_file(rows, file, metadata={_STARTS: json.dumps(starts)})
     except SafetensorError as error:
         raise CheckpointError(
-            f"checkpoint {told} cannot be saved: {error}; what was saved before is kept"
+            f"checkpoint {checkpoint} cannot be saved: {error}; what was saved before is kept"
         ) from error
 
 
 @contextmanager
 def opened_rows(
-    files: Iterable[Path], told: Path
+    files: Iterable[Path], checkpoint: Path
 ) -> Iterator[Callable[[str, Tensor, int, int], Tensor]]:
-    """A function that reads rows of a tensor by its name: the first, and the one after the last.
+    """Context manager: a function ``rows(name, like, start, stop)`` that reads rows of a tensor.
 
-    Its second argument is a meta tensor, which the rows in all files must make up.
+    ``like`` is a meta tensor of the full shape. The rows in all files must add up to it.
+
+    Args:
+        files: Files that ``write_rows`` wrote.
+        checkpoint: Path of the whole checkpoint, for messages.
 
     Raises:
-        CheckpointError: naming the checkpoint ``told``: they do not, or cannot be read.
+        CheckpointError: the rows do not add up, or cannot be read.
     """
     pieces: dict[str, list[tuple[int, Any]]] = {}
 
@@ -121,7 +129,7 @@ def opened_rows(
                 parts.append(piece[max(start - first, 0) : min(stop, end) - first])
         if end != like.shape[0] or len({part.dtype for part in parts}) > 1:
             raise CheckpointError(
-                f"checkpoint {told} is damaged: its shards do not make up {name} "
+                f"checkpoint {checkpoint} is damaged: its shards do not make up {name} "
                 f"{tuple(like.shape)}"
             )
         return torch.cat(parts)
@@ -131,7 +139,7 @@ def opened_rows(
             for file in files:
                 opened = stack.enter_context(safe_open(file, framework="pt"))
                 starts = json.loads((opened.metadata() or {})[_STARTS])
-                for name in opened.keys():  # noqa: SIM118  it has keys alone
+                for name in opened.keys():  # noqa: SIM118  not a dict
                     piece = int(starts[name]), opened.get_slice(name)
                     pieces.setdefault(name, []).append(piece)
             yield rows
@@ -139,5 +147,5 @@ def opened_rows(
         raise
     except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
-            f"checkpoint {told} is damaged: its shards cannot be read ({error})"
+            f"checkpoint {checkpoint} is damaged: its shards cannot be read ({error})"
         ) from error

@@ -9,7 +9,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from actionprior.checkpoints import resume
+from actionprior.checkpoints import keys, resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
 from actionprior.checkpoints.policy import PRETRAINED_ARGS
 from actionprior.checkpoints.reading import CheckpointError
@@ -78,7 +78,10 @@ class TrainerCLI(LightningCLI):
             return
         settings["prior_checkpoint"] = str(path)
         saved = (
-            read_either(path, weights=False).get("vla", {}).get("trunk", {}).get("init_args", {})
+            read_either(path, weights=False)
+            .get(keys.POLICY, {})
+            .get("trunk", {})
+            .get("init_args", {})
         )
         trunk = settings["trunk"].get("init_args") or {}
         for name in PRETRAINED_ARGS & set(saved):

@@ -17,8 +17,9 @@ from lerobot.utils.constants import ACTION
 from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
-from actionprior.checkpoints.folder import OURS, check_digest, check_format, write_folder
-from actionprior.checkpoints.policy import build_network, fill
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.folder import check_description, write_folder
+from actionprior.checkpoints.policy import build_network, load_weights_into
 from actionprior.chunk_planner import (
     ExecutedStep,
     Images,
@@ -110,14 +111,14 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self, save_directory: Path, state_dict: dict[str, Tensor] | None = None
     ) -> None:
         description = encode(self.config, PreTrainedConfig)
-        description[OURS] = {
+        description[keys.CONFIG_PART] = {
             "embodiment": self._planner.robot.name,
             "execute_steps": self.execute_steps,
             "delay_steps": self.delay_steps,
         }
         weights = None
         if state_dict is not None:  # gathered from several processes
-            weights = {k.removeprefix("network."): v for k, v in state_dict.items()}
+            weights = keys.below(keys.NETWORK_PREFIX, state_dict)
         write_folder(self.network, description, Path(save_directory), weights)
 
     @classmethod
@@ -125,7 +126,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         cls, model: "ActionPriorPolicy", model_file: str, map_location: str, strict: bool
     ) -> "ActionPriorPolicy":
         """Load weights, always strictly: a policy with missing weights must not move a robot."""
-        fill(model.network, load_weights(Path(model_file)), model_file)
+        load_weights_into(model.network, load_weights(Path(model_file)), model_file)
         if model._trains:
             # LeRobot's batches hold no past. A policy trained without a past must act without it.
             model.network.history, model.network.history_mlp = "off", None
@@ -343,8 +344,7 @@ class _CheckedBatch(NamedTuple):
 def _build_or_create_network(config: ActionPriorConfig, dataset_meta: Any) -> PolicyNetwork:  # noqa: ANN401  # LeRobot has no types
     """Build the network that ``config`` describes, or create a new one for a dataset."""
     if config.actionprior:
-        check_format(config.actionprior, "config.json")
-        check_digest(config.actionprior, "config.json")
+        check_description(config.actionprior, "config.json")
         return build_network(config.actionprior, "config.json")
     if dataset_meta is None:
         raise UserError("there is nothing to act with: give --policy.path, or train on a dataset")

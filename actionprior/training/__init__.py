@@ -1,1 +1,1 @@
-"""What both LightningModules share, and how training is sharded and stopped."""
+"""Base of both LightningModules, and sharding, stopping and metrics of training."""

@@ -1,4 +1,4 @@
-"""Errors of predicted chunks in the robot's own units, per robot and feature group.
+"""Errors and smoothness of predicted chunks in the robot's units, per robot and feature group.
 
 Axes: B batch, H steps, A action slots, E embodiments.
 """
@@ -15,17 +15,16 @@ from actionprior.embodiment import ACTION_WIDTH, Embodiment
 class ChunkError(Metric):
     """Mean absolute error of chunks in relative form, over steps inside the episode.
 
-    ``compute`` returns ``{"<robot>/mae_<group>_<unit>": value, ...}`` and, unit-free,
-    ``{"<robot>/mae_normalized": value}``: each slot's error divided by its scale, averaged.
-    Robots that were not seen are left out.
+    ``compute`` returns ``{"<robot>/mae_<group>_<unit>": value, …}``; ``normalized`` returns a
+    unit-free error per robot. Robots without data are left out.
     """
 
     full_state_update = False
     error_EA: Tensor
     count_EA: Tensor
 
-    def __init__(self, embodiments: list[Embodiment], **kwargs: Any) -> None:  # noqa: ANN401  its own
-        """Create sums for these robots; ``kwargs`` are torchmetrics' own."""
+    def __init__(self, embodiments: list[Embodiment], **kwargs: Any) -> None:  # noqa: ANN401  torchmetrics' own
+        """Create sums for these robots; torchmetrics receives ``kwargs``."""
         super().__init__(**kwargs)
         self.embodiments = embodiments
         for name in ("error_EA", "count_EA"):
@@ -35,17 +34,17 @@ class ChunkError(Metric):
     def update(
         self, predicted_BHA: Tensor, target_BHA: Tensor, mask_BHA: Tensor, embodiment_B: Tensor
     ) -> None:
-        """Add a batch; all in relative form and robot units."""
+        """Add a batch of chunks in relative form and robot units."""
         error_BHA = torch.where(mask_BHA, (predicted_BHA - target_BHA).abs(), 0.0)
         self.error_EA.index_add_(0, embodiment_B, error_BHA.sum(1).double())
         self.count_EA.index_add_(0, embodiment_B, mask_BHA.sum(1).double())
 
     def mean_EA(self) -> Tensor:
-        """(E, A) mean absolute error of each slot, 0 where nothing was seen."""
+        """Return the mean absolute error of each slot, (E, A); 0 without data."""
         return self.error_EA / self.count_EA.clamp(min=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Errors by group, in the robot's units."""
+        """Return errors per group in the robot's units."""
         mean_EA, found = self.mean_EA(), {}
         for row, embodiment in enumerate(self.embodiments):
             if not bool(self.count_EA[row].any()):
@@ -57,7 +56,7 @@ class ChunkError(Metric):
         return found
 
     def normalized(self, scale_EA: Tensor) -> dict[str, Tensor]:
-        """Unit-free error a robot: each slot's error over its scale, averaged over its slots."""
+        """Return a unit-free error per robot: the mean over its slots of error over scale."""
         ratio_EA, found = self.mean_EA() / scale_EA, {}
         for row, embodiment in enumerate(self.embodiments):
             slots = torch.from_numpy(embodiment.action_mask()).to(ratio_EA.device)
@@ -67,10 +66,11 @@ class ChunkError(Metric):
 
 
 class ChunkBend(nn.Module):
-    """How smooth chunks are: the mean absolute second difference along their steps.
+    """Smoothness of chunks: the mean absolute second difference along their steps.
 
-    ``compute`` returns ``{"<robot>/bend_predicted_<group>_<unit>": value, …}`` and, of what was
-    recorded, ``bend_recorded_…``; a policy as smooth as its demonstrator has both alike.
+    ``compute`` returns ``{"<robot>/bend_predicted_<group>_<unit>": value, …}`` for predicted
+    chunks and ``bend_recorded_…`` for recorded ones. A policy that moves as smoothly as its
+    demonstrator has the same value for both.
     """
 
     def __init__(self, embodiments: list[Embodiment]) -> None:
@@ -81,14 +81,14 @@ class ChunkBend(nn.Module):
     def update(
         self, predicted_BHA: Tensor, recorded_BHA: Tensor, mask_BHA: Tensor, embodiment_B: Tensor
     ) -> None:
-        """Add a batch; all in relative form and robot units."""
-        whole_BHA = mask_BHA[:, 2:]  # the last of three steps is inside, so all are
+        """Add a batch of chunks in relative form and robot units."""
+        mask_BHA = mask_BHA[:, 2:]  # if the last of three steps is inside, all three are
         for metric, chunk_BHA in ((self.predicted, predicted_BHA), (self.recorded, recorded_BHA)):
             bend_BHA = chunk_BHA.diff(n=2, dim=1)
-            metric.update(bend_BHA, torch.zeros_like(bend_BHA), whole_BHA, embodiment_B)
+            metric.update(bend_BHA, torch.zeros_like(bend_BHA), mask_BHA, embodiment_B)
 
     def compute(self) -> dict[str, Tensor]:
-        """Second differences by group, in the robot's units."""
+        """Return second differences per group in the robot's units."""
         return {
             key.replace("/mae_", f"/bend_{name}_"): value
             for name, metric in (("predicted", self.predicted), ("recorded", self.recorded))
@@ -96,6 +96,6 @@ class ChunkBend(nn.Module):
         }
 
     def reset(self) -> None:
-        """Start anew."""
+        """Set all sums to zero."""
         self.predicted.reset()
         self.recorded.reset()

@@ -1,6 +1,6 @@
-"""FSDP2: weights, gradients and moments in shards, one a process.
+"""FSDP2: each process holds a shard of the weights, gradients and optimiser moments.
 
-Source: torch's ``fully_shard`` (arXiv 2304.11277, Sec. 3, a parameter at a time).
+Source: torch's ``fully_shard`` (arXiv 2304.11277, Sec. 3, sharded per parameter).
 """
 
 from datetime import timedelta
@@ -31,25 +31,25 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from actionprior.checkpoints.formats import migrate
+from actionprior.checkpoints import keys
+from actionprior.checkpoints.formats import check_checkpoint_format
 from actionprior.checkpoints.reading import CheckpointError, read_local, require_lightning
 from actionprior.checkpoints.sharded import ShardedCheckpoint, save_sharded
-from actionprior.checkpoints.shards import my_rows, on_all_ranks
+from actionprior.checkpoints.shards import keep_own_rows, on_all_ranks
 from actionprior.errors import UserError, shorten
 from actionprior.training.layers import repeated_layers
 
-TRAINED = "current_model_state"  # Lightning's key of the weights behind the averages
 STEPS = ("training_step", "validation_step", "test_step", "predict_step")
-"""What Lightning calls in the place of ``forward``."""
+"""Methods that Lightning calls instead of ``forward``."""
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all processes, with checkpoints that are one file, as DDP's are, or sharded.
+    """FSDP2 over all processes; checkpoints are single files, as with DDP, or sharded folders.
 
-    For one file rank 0 gathers weights and moments; Stage 2, ``Policy`` and ``lightning export``
-    read it, and DDP goes on from it. With ``sharded_checkpoints`` a checkpoint is a folder, to
-    which each process writes what it has; ``lightning consolidate`` makes one file of it. A run
-    goes on from either, on any number of processes.
+    For a single file, rank 0 gathers weights and moments. Stage 2, ``Policy``, ``lightning
+    export`` and runs with DDP read it. With ``sharded_checkpoints``, a checkpoint is a folder to
+    which each process writes its shards; ``lightning consolidate`` makes a single file of it. A
+    run resumes from either on any number of processes.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class ShardedStrategy(ModelParallelStrategy):
         timeout: timedelta = timedelta(minutes=10),
         sharded_checkpoints: bool = False,
     ) -> None:
-        """Set up.
+        """Create the strategy.
 
         Args:
-            process_group_backend: None: nccl on GPUs, gloo on CPUs.
-            timeout: after which ranks beside one that hangs end.
-            sharded_checkpoints: on a disk that all nodes share; for models that do not fit the
-                memory of rank 0's host.
+            process_group_backend: Backend of torch.distributed; None: nccl on GPUs, gloo on CPUs.
+            timeout: Time after which the other ranks end if one hangs.
+            sharded_checkpoints: Write checkpoints as folders of shards, which must be on a disk
+                that all nodes share; for models that do not fit into the memory of rank 0's host.
         """
         super().__init__(1, 1, sharded_checkpoints, process_group_backend, timeout)
 
@@ -75,7 +75,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Moments by the number of the parameter, as in a checkpoint that is one file."""
+        """Return moments by parameter number, as in a checkpoint that is a single file."""
         state = super().optimizer_state(optimizer)
         if not self._save_distributed_checkpoint:
             return state
@@ -88,17 +88,17 @@ class ShardedStrategy(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write ``checkpoint``, whole or not at all.
+        """Write ``checkpoint`` atomically.
 
         Raises:
-            CheckpointError: the disk is full, is not shared, or nothing may be written there.
+            CheckpointError: the disk is full, not writable or not shared.
         """
         if not self._save_distributed_checkpoint:
             ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
         elif storage_options is not None or not _is_local_file_protocol(filepath):
             raise CheckpointError(
-                f"checkpoint {filepath} cannot be saved: sharded ones go to local or mounted "
-                "folders alone; leave sharded_checkpoints out"
+                f"checkpoint {filepath} cannot be saved: sharded ones can only go to local or "
+                "mounted folders; leave sharded_checkpoints out"
             )
         else:
             save_sharded(checkpoint, filepath)
@@ -107,9 +107,9 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load weights and moments, of which each process reads its share; gives the rest.
+        """Load this process's share of weights and moments; return the rest of the checkpoint.
 
-        ``weights_only`` does not matter: nothing is unpickled.
+        ``weights_only`` has no effect, because nothing is unpickled.
 
         Raises:
             CheckpointError: as ``read_checkpoint``, or the weights do not fit.
@@ -120,7 +120,7 @@ class ShardedStrategy(ModelParallelStrategy):
         on_all_ranks(lambda: checkpoint.update(_read(path, mesh)))
         assert self.lightning_module is not None
         resume_from_raw_weights(self.lightning_module, checkpoint, path)
-        weights, states = (checkpoint.pop(key, {}) for key in ("state_dict", "optimizer_states"))
+        weights, states = (checkpoint.pop(key, {}) for key in (keys.WEIGHTS, keys.OPTIMIZERS))
         assert self.model is not None
         for name, held in get_model_state_dict(self.model).items():
             if isinstance(held, DTensor) and name in weights:
@@ -147,16 +147,16 @@ class ShardedStrategy(ModelParallelStrategy):
 
 
 def _read(path: Path, mesh: DeviceMesh) -> dict[str, Any]:
-    """What is verified: of a folder this process's share, of a file what is used of it."""
+    """Read a verified checkpoint: this process's share of a folder, or a memory-mapped file."""
     if path.is_dir():
         return ShardedCheckpoint(path).shares(mesh)
     checkpoint: dict[str, Any] = torch.load(path, "cpu", mmap=True, weights_only=True)
-    migrate(checkpoint, path)
+    check_checkpoint_format(checkpoint, path)
     return checkpoint
 
 
 def _load_moments(optimizer: Optimizer, saved: dict[str, Any], mesh: DeviceMesh) -> None:
-    """Give an optimiser its state; parameters go by their place, as DDP's numbers are others."""
+    """Load an optimiser's state, matching parameters by place: DDP numbers them differently."""
     held = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     shapes = {number: p.shape for number, p in zip(numbers, held, strict=False)}
@@ -175,18 +175,18 @@ def _is_like(value: object, shape: Size | None) -> bool:
 
 
 def _sharded(value: Tensor, mesh: DeviceMesh) -> Tensor:
-    return value if isinstance(value, DTensor) else my_rows(value, mesh)
+    return value if isinstance(value, DTensor) else keep_own_rows(value, mesh)
 
 
 def shard(module: LightningModule, mesh: DeviceMesh) -> None:
-    """Let each process keep its share of each parameter; layers are gathered one at a time.
+    """Shard each parameter over the processes; layers are gathered one at a time.
 
     Args:
-        module: with its final parameters; a second call does nothing.
-        mesh: one-dimensional, of the processes.
+        module: Module with its final parameters; a second call does nothing.
+        mesh: One-dimensional mesh of the processes.
 
     Raises:
-        UserError: a callback averages weights, of which it would keep a whole copy.
+        UserError: a callback averages weights, of which it would keep a full copy.
     """
     if isinstance(module, FSDPModule):
         return
@@ -206,21 +206,26 @@ def shard(module: LightningModule, mesh: DeviceMesh) -> None:
 def resume_from_raw_weights(
     module: LightningModule, checkpoint: dict[str, Any], path: object
 ) -> None:
-    """Where this run averages no weights, train those on that a checkpoint has beside averages.
+    """Resume from raw weights if the checkpoint has averaged ones but this run does not average.
 
-    Lightning's ``WeightAveraging`` saves the averages as the weights, which moments and schedule
-    know nothing of.
+    Lightning's ``WeightAveraging`` saves the averages in place of the weights. Moments and
+    schedule belong to the raw weights.
+
+    Args:
+        module: Module in training.
+        checkpoint: Checkpoint to resume from, changed in place.
+        path: File of the checkpoint, for the warning.
     """
     trainer = module.trainer
     averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]  # typed as Fabric's too
-    if trainer.state.fn == TrainerFn.FITTING and not averages and TRAINED in checkpoint:
+    if trainer.state.fn == TrainerFn.FITTING and not averages and keys.RAW_WEIGHTS in checkpoint:
         rank_zero_warn(
             f"{path} has averaged weights beside those in training; this run averages none and "
-            "goes on from the latter"
+            "resumes from the latter"
         )
-        checkpoint["state_dict"] = checkpoint.pop(TRAINED)
+        checkpoint[keys.WEIGHTS] = checkpoint.pop(keys.RAW_WEIGHTS)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor of which this process may hold a shard; all processes must ask."""
+    """Return the full tensor, gathered if it is sharded; call it on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""What both LightningModules share: optimiser, schedule, reproducible noise, guards."""
+"""Base of both LightningModules: optimiser, schedule, reproducible noise, skipped bad steps."""
 
 import math
 import os
@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoints import keys
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
@@ -31,20 +32,19 @@ from actionprior.training.sharding import (
 )
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-EVALUATION_KEY = 900_000_007  # keys validation noise apart from every training step
+EVALUATION_KEY = 900_000_007  # seeds validation noise; no training step has this number
 PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}
-BAD_STEPS = "bad_steps"  # a checkpoint's key of the count of steps not taken
 
 
 class FlowNoise:
-    """Flow times and noise that are a function of (seed, step, micro-batch, rank) alone.
+    """Flow times and noise that depend only on seed, step, micro-batch and rank.
 
-    Lightning stores no random state, so drawing from the global generator would make a resumed
-    run differ; this also keeps draws indifferent to the number of workers.
+    Lightning does not store the random state, so a resumed run would draw other numbers from the
+    global generator. Here the number of workers has no influence either.
     """
 
     def __init__(self, *key: int) -> None:
-        """Seed from the run's seed (set by ``seed_everything``) and ``key``."""
+        """Seed from the run's seed, which ``seed_everything`` sets, and ``key``."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         mixed = 0
         for part in (seed, *key):
@@ -52,26 +52,26 @@ class FlowNoise:
         self.generator = torch.Generator().manual_seed(mixed)
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
-        """Standard normal noise on the device of ``like``."""
+        """Draw standard normal noise on the device of ``like``."""
         return to_device(torch.randn(*shape, generator=self.generator), like.device)
 
     def integers(self, count: int, most: int, like: Tensor) -> Tensor:
-        """Whole numbers 0 to ``most`` (count,), all as likely, on the device of ``like``."""
+        """Draw integers from 0 to ``most`` (count,), uniformly, on the device of ``like``."""
         return to_device(torch.randint(most + 1, (count,), generator=self.generator), like.device)
 
     def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
-        """Stratified flow times (count,) on the device of ``like``."""
+        """Draw stratified flow times (count,) on the device of ``like``."""
         return to_device(sample_time(count, law, generator=self.generator), like.device)
 
 
 class StageModule(LightningModule):
-    """AdamW with linear warm-up and cosine decay; gradient norm logged; bad steps not taken.
+    """AdamW with linear warm-up and cosine decay; logs the gradient norm and skips bad steps.
 
-    A step whose gradient is NaN or infinite on any rank changes no weight on any; it counts as a
-    step. ``train/skipped_steps`` are all such steps since the run began.
+    A step whose gradient is NaN or infinite on any rank changes no weight on any rank; it still
+    counts as a step. ``train/skipped_steps`` counts these steps since the run began.
 
     Attributes:
-        batch_type: what the data give.
+        batch_type: Type of the batches that the module accepts.
     """
 
     batch_type: type[tuple[Any, ...]]
@@ -86,39 +86,39 @@ class StageModule(LightningModule):
         self._norm = torch.zeros(())
 
     def noise(self, batch_idx: int) -> FlowNoise:
-        """Draws for this training step."""
+        """Return the noise of this training step."""
         return FlowNoise(self.global_step, batch_idx, self.global_rank)
 
-    def over_ranks(self, count: Tensor) -> Tensor:
-        """The mean of a count over the processes while training, else the count."""
+    def mean_over_ranks(self, count: Tensor) -> Tensor:
+        """Return the mean of a count over the ranks in training, and the count itself otherwise."""
         if not self.training:  # ranks may validate on different numbers of batches
             return count
         return cast(Tensor, self.trainer.strategy.reduce(count, reduce_op="mean"))
 
     def parameter_groups(self) -> Iterable[tuple[Iterable[torch.nn.Parameter], float]]:
-        """Parameters and the factor on their learning rate."""
+        """Yield groups of parameters and the factor on their learning rate."""
         yield self.parameters(), 1.0
 
     @property
     def logs_now(self) -> bool:
-        """Whether loggers are told of this training step; what only they want is left out else.
+        """True on steps that are logged; log-only values are skipped otherwise.
 
-        A ``self.log`` takes Lightning about a millisecond.
+        One ``self.log`` takes about a millisecond.
         """
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # untyped
         return every > 0 and (self.global_step + 1) % every == 0
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a share of each parameter."""
+        """True if each process holds a shard of each parameter."""
         return isinstance(self.trainer.strategy, ShardedStrategy)
 
     def configure_model(self) -> None:
-        """Shard the weights, where the strategy does.
+        """Shard the weights if the strategy is :class:`ShardedStrategy`.
 
         Raises:
-            UserError: the strategy shards weights in another way than :class:`ShardedStrategy`,
-                or a callback averages them; or weights are not kept in 32 bits.
+            UserError: another strategy shards the weights, a callback averages sharded weights,
+                or the weights are not kept in 32 bits.
         """
         if (precision := self.trainer.precision) not in PRECISIONS:
             raise UserError(
@@ -135,7 +135,7 @@ class StageModule(LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; biases, norms and single vectors are not decayed."""
+        """Create AdamW, without weight decay on biases, norms and single vectors."""
         groups = []
         for parameters, factor in self.parameter_groups():
             trained = [p for p in parameters if p.requires_grad]
@@ -147,7 +147,7 @@ class StageModule(LightningModule):
                     groups.append(
                         {"params": chosen, "lr": self.learning_rate * factor, "weight_decay": decay}
                     )
-        # Under a scaler a fused step would unscale gradients that are clipped before it.
+        # With a gradient scaler, a fused step would unscale gradients that are already clipped.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         optimizer = torch.optim.AdamW(
             groups, lr=self.learning_rate, betas=(0.9, 0.95), fused=not scaled
@@ -165,7 +165,7 @@ class StageModule(LightningModule):
         }
 
     def rate(self, step: int, total: int) -> float:
-        """Factor on the learning rate: linear warm-up, then cosine to the final rate."""
+        """Return the factor on the learning rate: linear warm-up, then cosine to the final rate."""
         warmup = self.optimizer_settings.warmup_steps
         if step < warmup:
             return (step + 1) / warmup
@@ -174,28 +174,29 @@ class StageModule(LightningModule):
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of the whole gradient, before clipping; drop one that is not finite.
+        """Log the norm of the full gradient before clipping; drop a gradient that is not finite.
 
-        AdamW leaves alone what has no gradient: neither weights nor averages change.
+        AdamW changes neither weights nor moments of parameters without a gradient.
 
         Raises:
-            UserError: more than ``skip_bad_steps`` in a row, naming the batches.
+            UserError: more than ``skip_bad_steps`` consecutive bad steps, naming the batches.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self._norm = get_total_norm(gradients)
         norm = full_tensor(self._norm)
         batches, self._since_step = self._since_step, []
-        bad = not torch.isfinite(norm)  # the same on every rank: gradients are averaged by now
-        exceeded = self.bad_steps.count(bad)
+        # The same on every rank, because gradients are averaged already.
+        bad = not torch.isfinite(norm)
+        exceeded = self.bad_steps.record(bad)
         if bad:
-            told = self._bad_step(batches)
+            what = self._describe_bad_step(batches)
             if exceeded:
                 raise UserError(
-                    f"{told}; {self.bad_steps.in_a_row} bad steps in a row (skip_bad_steps is "
-                    f"{self.bad_steps.bound}): check the data, lower the learning rate or clip the "
+                    f"{what}; {self.bad_steps.in_a_row} bad steps in a row (skip_bad_steps is "
+                    f"{self.bad_steps.limit}): check the data, lower the learning rate or clip the "
                     "gradient"
                 )
-            rank_zero_warn(f"not taken: {told}")
+            rank_zero_warn(f"skipped: {what}")
             for parameter in self.parameters():
                 parameter.grad = None
         if self.logs_now:
@@ -209,9 +210,9 @@ class StageModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, by the norm that is known already or by value.
+        """Clip gradients by the norm, which is known already, or by value.
 
-        Lightning would compute the norm again, and refuses a fused optimizer under mixed precision.
+        Lightning would compute the norm again, and refuses a fused optimiser in mixed precision.
         """
         if not gradient_clip_val:
             return
@@ -221,23 +222,22 @@ class StageModule(LightningModule):
             clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of steps not taken."""
-        checkpoint[BAD_STEPS] = self.bad_steps.state_dict()
+        """Save the count of skipped steps."""
+        checkpoint[keys.BAD_STEPS] = self.bad_steps.state_dict()
 
     @property
     def checkpoint_path(self) -> str:
-        """What the trainer loads, for messages."""
+        """Path of the checkpoint that the trainer loads, for messages."""
         return str(getattr(self._trainer, "ckpt_path", None) or "the checkpoint")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting, and with the weights in training."""
+        """Resume the count of skipped steps, and training from the raw weights."""
         if self._trainer is not None:
             resume_from_raw_weights(self, checkpoint, self.checkpoint_path)
-        if BAD_STEPS in checkpoint:  # not before 0.3
-            self.bad_steps.load_state_dict(checkpoint[BAD_STEPS])
+        self.bad_steps.load_state_dict(checkpoint[keys.BAD_STEPS])
 
     def log_shares(self, names: list[str], embodiment_B: Tensor) -> None:
-        """Log what share of this rank's windows each robot has had since the run began.
+        """Log each robot's share of this rank's windows since the run began.
 
         Nothing is logged for a single robot.
         """
@@ -252,10 +252,10 @@ class StageModule(LightningModule):
                 self.log(f"train/share/{name}", share)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ANN401  Lightning's own
-        """Refuse what another module's data give.
+        """Refuse batches of the other stage.
 
         Raises:
-            UserError: naming both.
+            UserError: naming both types of batches.
         """
         if not isinstance(batch, self.batch_type):
             data = type(getattr(self.trainer, "datamodule", None)).__name__
@@ -269,20 +269,20 @@ class StageModule(LightningModule):
     on_test_batch_start = on_train_batch_start
     on_predict_batch_start = on_train_batch_start
 
-    def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
-        """The loss to learn from; a bad one gives a gradient that is dropped on every rank."""
+    def guarded_loss(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """Return the loss to train on; every rank drops the gradient of a bad one."""
         mark = self.bad_steps.mark(loss)
         self._since_step.append((batch_idx, loss.detach(), mark))
         return loss * mark
 
-    def _bad_step(self, batches: list[tuple[int, Tensor, Tensor]]) -> str:
-        """What made the step bad: of every rank, the batches whose loss was, else all of them."""
+    def _describe_bad_step(self, batches: list[tuple[int, Tensor, Tensor]]) -> str:
+        """List the batches with bad losses on all ranks, or all batches if no loss was bad."""
         data = getattr(self.trainer, "datamodule", None)
         mine = []
         for batch_idx, loss, mark in batches:
             held = data.batch_contents(batch_idx) if isinstance(data, EmbodiedDataModule) else ""
-            told = f"training loss {float(loss):.4g} on rank {self.global_rank}, batch {batch_idx}"
-            mine.append((bool(mark.isnan()), f"{told} ({held})" if held else told))
+            text = f"training loss {float(loss):.4g} on rank {self.global_rank}, batch {batch_idx}"
+            mine.append((bool(mark.isnan()), f"{text} ({held})" if held else text))
         ranks: list[Any] = [mine]
         if self.trainer.world_size > 1:
             ranks = [None] * self.trainer.world_size
@@ -294,8 +294,8 @@ class StageModule(LightningModule):
         return f"step {self.global_step} of epoch {self.current_epoch}: {'; '.join(causes)}"
 
 
-def embodied(module: StageModule) -> EmbodiedDataModule:
-    """The trainer's DataModule.
+def embodied_data_module(module: StageModule) -> EmbodiedDataModule:
+    """Return the trainer's DataModule.
 
     Raises:
         UserError: it is not an ``EmbodiedDataModule``.
@@ -312,7 +312,13 @@ def embodied(module: StageModule) -> EmbodiedDataModule:
 def fit_statistics(
     module: StageModule, normalizer: Normalizer, sample: Callable[[], TrajectoryBatch]
 ) -> None:
-    """Before training, fit the robots that have no statistics yet."""
+    """Fit the statistics of robots that have none yet; does nothing outside of training.
+
+    Args:
+        module: Module in training.
+        normalizer: Normaliser that holds the statistics.
+        sample: Function that returns training windows of every robot.
+    """
     if module.trainer.state.fn == TrainerFn.FITTING and normalizer.missing:
         normalizer.fit(sample())
 
@@ -327,5 +333,6 @@ def check_lengths(architecture: PriorArchitecture, data: EmbodiedDataModule) -> 
         found, wanted = getattr(data, name), getattr(architecture, name)
         if found != wanted:
             raise UserError(
-                f"the data's {name} is {found} but the model's is {wanted}; set both alike"
+                f"the data's {name} is {found} but the model's is {wanted}; "
+                "set both to the same value"
             )

@@ -1,4 +1,4 @@
-"""A cluster's signals are heeded between two steps, on all ranks at the same one."""
+"""Stop on a cluster's signals between two steps, at the same step on every rank."""
 
 import signal
 from functools import partial
@@ -11,38 +11,38 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class StopBetweenSteps(Callback):
-    """On SIGTERM finish the step, save and stop; on SLURM's requeue signal requeue, too.
+    """On SIGTERM, finish the step, save and stop; on SLURM's requeue signal, also requeue.
 
-    Lightning's own handlers act where the signal finds the process. A checkpoint saved between
-    the optimiser's step and the schedule's, or while validation has swapped in the averaged
-    weights, is of no step at all, and ranks that are found at different places wait for each
-    other in different collectives. What is saved is ``hpc_ckpt_<n>.ckpt`` in the run's root.
+    Lightning's own handlers act at once, wherever the process is. A checkpoint saved between the
+    optimiser's step and the schedule's, or while validation uses the averaged weights, belongs to
+    no step. Ranks that stop at different places wait for each other forever. The checkpoint is
+    ``hpc_ckpt_<n>.ckpt`` in the run's root folder.
     """
 
     def __init__(self) -> None:
-        self._asked = 0  # 1: to stop; 2: to requeue
+        self._asked = 0  # 1: stop; 2: requeue
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals, after Lightning has; it gives them back at the end."""
+        """Replace Lightning's signal handlers; Lightning restores the original ones at the end."""
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             signal.signal(environment.requeue_signal or signal.SIGUSR1, partial(self._note, 2))
         signal.signal(signal.SIGTERM, partial(self._note, 1))
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:  # noqa: ANN401  Lightning's own
-        """Save and stop where any rank was asked to.
+        """Save and stop if any rank got a signal.
 
         Raises:
-            SIGTERMException: then, which ends the process with code 0 where it is queued again,
-                else with 143, so that no scheduler takes the run for finished.
+            SIGTERMException: to end the process, with code 0 if it was requeued and else with
+                143, so that no scheduler takes the run for finished.
         """
-        if trainer.fit_loop._should_accumulate():  # gradients of half a step are not saved
+        if trainer.fit_loop._should_accumulate():  # a checkpoint holds no accumulated gradients
             return
         asked = self._asked
         if trainer.world_size > 1:
             mine = torch.tensor(asked, device=trainer.strategy.root_device)
             asked = int(trainer.strategy.reduce(mine, reduce_op="max"))
-        if asked == 2:  # to a function of Lightning that looks at neither argument
+        if asked == 2:
             trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)  # type: ignore[arg-type]  # Lightning ignores the frame
         elif asked == 1:
             connector = trainer._checkpoint_connector
@@ -51,4 +51,4 @@ class StopBetweenSteps(Callback):
             raise SIGTERMException(0 if asked == 2 else 128 + signal.SIGTERM)
 
     def _note(self, asked: int, *_: object) -> None:
-        self._asked = max(self._asked, asked)  # SLURM follows its requeue signal with SIGTERM
+        self._asked = max(self._asked, asked)  # SLURM sends SIGTERM after its requeue signal

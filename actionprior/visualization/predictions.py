@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from actionprior.batch import TrajectoryBatch, VLABatch
-from actionprior.checkpoints.policy import STAGE2
+from actionprior.checkpoints import keys
 from actionprior.checkpoints.prior import check_robots, load_prior
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.data import EmbodiedDataModule
@@ -32,7 +32,7 @@ def load_predictor(path: str, data: EmbodiedDataModule) -> Predictor:
         CheckpointError: missing, damaged, of neither stage, or of other robots.
         UserError: windows of another length, or a policy beside data without images.
     """
-    if STAGE2 in read_checkpoint(path):
+    if keys.POLICY in read_checkpoint(path):
         policy = VLAModule.load(path)
         check_lengths(policy.prior.architecture, data)
         check_robots(policy.prior, data.embodiments, path, may_join=False)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, and never a program."""
+"""Checkpoints are written atomically, checked when they are read, and never run code."""
 
 import errno
 import multiprocessing
@@ -115,25 +115,25 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "a.ckpt").stat().st_mode & 0o777 == 0o640
 
 
-def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
+def test_flipped_bits_and_truncations_are_detected(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     weights = {f"layer{k}.weight": torch.randn(20, 20) for k in range(5)}
     torch.save(LIGHTNING | {"state_dict": weights}, path)
     whole = path.read_bytes()
-    told = 0
+    detected = 0
     for content in damaged(whole):
         path.write_bytes(content)
         try:
             found = read_checkpoint(path)["state_dict"]
             torch.testing.assert_close(found, weights, rtol=0, atol=0)  # nothing of use changed
         except CheckpointError as error:
-            told += str(path) in str(error)
-    assert told > 300
+            detected += str(path) in str(error)
+    assert detected > 300
 
 
 @pytest.fixture
-def go_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Saves wait for it."""
+def may_save(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Event that saves wait for."""
     event, save = threading.Event(), AtomicCheckpointIO._save
 
     def waits(self: AtomicCheckpointIO, checkpoint: dict[str, object], target: Path) -> None:
@@ -144,27 +144,27 @@ def go_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
-def test_a_save_beside_the_training_holds_the_weights_of_its_step(
-    tmp_path: Path, go_on: threading.Event
+def test_a_save_in_a_thread_holds_the_weights_of_its_step(
+    tmp_path: Path, may_save: threading.Event
 ) -> None:
     weights, first, second = torch.arange(4.0), tmp_path / "1.ckpt", tmp_path / "2.ckpt"
     saver = AsyncAtomicCheckpointIO()
-    go_on.set()
+    may_save.set()
     saver.save_checkpoint({**LIGHTNING, "state_dict": {"w": weights}}, first)
     assert saver.load_checkpoint(first)["state_dict"]["w"].tolist() == [0, 1, 2, 3]
-    go_on.clear()
+    may_save.clear()
     saver.save_checkpoint({**LIGHTNING, "state_dict": {"w": weights}}, second)
     saver.remove_checkpoint(first)
     weights.add_(1)  # the next step
     assert first.exists()
     assert not second.exists()
-    go_on.set()
+    may_save.set()
     saver.teardown()
     assert not first.exists()
     assert read_checkpoint(second)["state_dict"]["w"].tolist() == [0, 1, 2, 3]
 
 
-def test_a_failed_save_beside_the_training_is_told_and_keeps_the_old(
+def test_a_failed_save_in_a_thread_is_reported_and_keeps_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, saver = tmp_path / "1.ckpt", AsyncAtomicCheckpointIO()

@@ -1,4 +1,4 @@
-"""``--ckpt_path last``: what is whole and newest, and what is said of the rest."""
+"""``--ckpt_path last``: the newest whole checkpoint is chosen, and skipped files are reported."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.helpers.synthetic import ToyTrajectories
 
 
 def aged(path: Path, age: int) -> Path:
-    """Seconds before now at which ``path`` was last written."""
+    """Make ``path`` look as if it was written ``age`` seconds ago."""
     now = path.stat().st_mtime
     os.utime(path, (now - age, now - age))
     return path
@@ -30,7 +30,7 @@ def stage1(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (place / "a.ckpt").read_bytes()
 
 
-def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
+def test_damaged_foreign_and_half_written_files_are_skipped_and_reported(
     tmp_path: Path, stage1: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, age, content in [
@@ -53,13 +53,13 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
     (tmp_path / "run/sharded.ckpt").mkdir()
     found = resume.newest([tmp_path / "run", tmp_path / "other", tmp_path / "absent"], 1)
     assert found == tmp_path / "run/whole.ckpt"
-    told = capsys.readouterr().err
-    lines = told.splitlines()
+    printed = capsys.readouterr().err
+    lines = printed.splitlines()
     for name, why in {
         "cut.ckpt": "is cut short",
         "flipped.ckpt": "is damaged",
         "empty.ckpt": "is cut short",
-        "bare.ckpt": "holds weights alone",
+        "bare.ckpt": "holds only weights",
         "stage2.ckpt": "is of Stage 2, expected one of Stage 1",
         "foreign.ckpt": "has no 'pytorch-lightning_version'",
         "gone.ckpt": "does not exist",
@@ -68,16 +68,16 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_told(
         [line] = [line for line in lines if name in line]
         assert line.startswith("last: skipped: ")
         assert why in line
-    assert "77.part was left by a save that was cut short" in told
-    assert lines[-1] == f"last: going on from {found}, step 2"
-    assert "old.ckpt" not in told
+    assert "77.part was left by a save that was cut short" in printed
+    assert lines[-1] == f"last: resuming from {found}, step 2"
+    assert "old.ckpt" not in printed
     assert resume.newest([tmp_path / "other"], 1) is None
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"last: no whole checkpoint of this model under {tmp_path / 'other'}: starting afresh"
+        f"last: no whole checkpoint of this model under {tmp_path / 'other'}: starting from scratch"
     )
 
 
-def test_the_command_goes_on_from_the_newest_whole_checkpoint(
+def test_the_command_resumes_from_the_newest_whole_checkpoint(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -87,17 +87,17 @@ def test_the_command_goes_on_from_the_newest_whole_checkpoint(
         "--trainer.callbacks.dirpath=kept",
     ]
     cli.main([*words, *keep])
-    assert "under outputs, kept: starting afresh" in capsys.readouterr().err
+    assert "under outputs, kept: starting from scratch" in capsys.readouterr().err
     [first] = (folder / "kept").glob("*.ckpt")
     cli.main([*words, *keep, "--trainer.max_epochs=2"])
-    assert f"going on from {first}, step 4" in capsys.readouterr().err
+    assert f"resuming from {first}, step 4" in capsys.readouterr().err
     second = max((folder / "kept").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     second.write_bytes(second.read_bytes()[:-400])
     cli.main([*words, "--trainer.max_epochs=3"])  # `kept` is not this run's
-    assert "under outputs: starting afresh" in capsys.readouterr().err
+    assert "under outputs: starting from scratch" in capsys.readouterr().err
     assert checkpoint_of(folder, 2).exists()
     cli.main(["test", *words[1:], "--trainer.default_root_dir=outputs"])
-    assert "going on from" in capsys.readouterr().err
+    assert "resuming from" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         cli.main(["test", *words[1:], "--trainer.default_root_dir=empty"])
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""Checkpoints in shards: whole or not at all, the same as one file, never unpickled."""
+"""Sharded checkpoints are written atomically, hold what one file holds and are never unpickled."""
 
 import errno
 import hashlib
@@ -39,7 +39,7 @@ from tests.helpers.synthetic import ToyTrajectories
 
 
 def same(found: object, expected: object) -> None:
-    """Key by key in the same order, bit by bit."""
+    """Compare two checkpoints: the same keys in the same order, the same bits."""
     (found_leaves, shape), (leaves, expected_shape) = map(tree_flatten_with_path, (found, expected))
     assert shape == expected_shape
     for (place, value), (_, wanted) in zip(found_leaves, leaves, strict=True):
@@ -53,19 +53,19 @@ def same(found: object, expected: object) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkpoint in shards, of one process."""
+    """A sharded checkpoint of one process."""
     alone()
     save_sharded(tree(1.0), tmp_path / "a.ckpt")
     return tmp_path / "a.ckpt"
 
 
 @pytest.mark.slow
-def test_two_ranks_save_and_go_on_as_with_one_file(tmp_path: Path) -> None:
+def test_two_ranks_save_and_resume_as_with_one_file(tmp_path: Path) -> None:
     train(tmp_path, "one_shards", True, ranks=1)
     train(tmp_path, "one_file", False, ranks=1)
     command = [sys.executable, "-m", "tests.helpers.ranks_sharded", str(tmp_path)]
     run = subprocess.run(command, timeout=200, cwd=ROOT, check=False)
-    assert run.returncode != 0  # at last a rank is killed while it saves
+    assert run.returncode != 0  # in the end a rank is killed while it saves
     assert not list(tmp_path.glob("killed*"))
     names = {"index.json", "rest.pt", "shard-0-of-2.safetensors", "shard-1-of-2.safetensors"}
     assert {path.name for path in (tmp_path / "shards3.ckpt").iterdir()} == names
@@ -109,16 +109,16 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(
         newest = resume.newest([run], 0)
         assert newest is not None
         assert ShardedCheckpoint(newest).outline()["global_step"] == found[-1]
-        told = capsys.readouterr().err
-        assert "skipped" not in told
-        assert all(str(part) in told for part in run.glob(".*.part"))
+        printed = capsys.readouterr().err
+        assert "skipped" not in printed
+        assert all(str(part) in printed for part in run.glob(".*.part"))
     assert found == sorted(found)
     assert (found[0], found[-1]) == (1, 2)
     assert len(found) > 8
     assert [path.name for path in (tmp_path / str(len(found) - 1)).iterdir()] == ["a.ckpt"]
 
 
-def test_any_damage_of_any_file_is_told(folder: Path) -> None:
+def test_any_damage_of_any_file_is_detected(folder: Path) -> None:
     ShardedCheckpoint(folder).full_checkpoint()
     for file in folder.iterdir():
         whole = file.read_bytes()
@@ -134,7 +134,7 @@ def test_any_damage_of_any_file_is_told(folder: Path) -> None:
 
 
 def forge(folder: Path, name: str, content: bytes) -> None:
-    """Change a file and let the index know of it, as only a foe does."""
+    """Change a file and its index entry, as an attacker would."""
     index = json.loads((folder / "index.json").read_text())
     written = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (folder / name).write_bytes(content)
@@ -143,7 +143,7 @@ def forge(folder: Path, name: str, content: bytes) -> None:
 
 
 class Bomb:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -152,7 +152,7 @@ class Bomb:
         return os.mkdir, (self.path,)
 
 
-def test_what_a_foe_writes_is_not_run(folder: Path, tmp_path: Path) -> None:
+def test_what_an_attacker_writes_is_not_run(folder: Path, tmp_path: Path) -> None:
     rest, shard = (folder / n for n in ("rest.pt", "shard-0-of-1.safetensors"))
     kept = {file: file.read_bytes() for file in folder.iterdir()}
     plain = torch.load(rest, weights_only=True)
@@ -186,7 +186,7 @@ def test_what_a_foe_writes_is_not_run(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_reads_no_folders_says_what_to_do(folder: Path, tmp_path: Path) -> None:
+def test_readers_of_files_refuse_a_folder_and_say_what_to_do(folder: Path, tmp_path: Path) -> None:
     data, unsharded = (
         ToyTrajectories(episodes=6),
         trainer(tmp_path, 1, plugins=[AtomicCheckpointIO()]),
@@ -217,7 +217,7 @@ def test_files_and_folders_replace_each_other(folder: Path) -> None:
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_full_disk_is_told_and_keeps_what_was_saved(
+def test_a_full_disk_is_reported_and_keeps_what_was_saved(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -240,7 +240,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_saved(
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_last_goes_on_from_the_newest_whole_folder(
+def test_last_resumes_from_the_newest_whole_folder(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for age, name in enumerate(("old", "whole", "cut", "torn", "bare")):
@@ -254,7 +254,7 @@ def test_last_goes_on_from_the_newest_whole_folder(
     found = resume.newest([tmp_path / "run"], 0)
     assert found == tmp_path / "run/whole.ckpt"
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == f"last: going on from {found}, step 1"
+    assert lines[-1] == f"last: resuming from {found}, step 1"
     for name, why in {
         "cut.ckpt": "is not what was written",
         "torn.ckpt": "rest.pt is missing",

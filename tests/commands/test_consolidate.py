@@ -55,7 +55,7 @@ def test_both_stages_from_folders_to_one_file(
     last = ["--ckpt_path=last", "--trainer.max_steps=4"]
     cli.main(["fit", *SHORT, *STAGE2, *SHARDED, *last])
     folder = tmp_path / "two/step=4.ckpt"
-    assert f"going on from {folder.with_name('step=2.ckpt')}, step 2" in capsys.readouterr().err
+    assert f"resuming from {folder.with_name('step=2.ckpt')}, step 2" in capsys.readouterr().err
 
     told = refused(["fit", *SHORT, *STAGE2, *last], capsys)
     assert f"only ShardedStrategy reads; make it one file: lightning consolidate {folder} " in told

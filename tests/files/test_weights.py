@@ -1,4 +1,4 @@
-"""Files of weights: whole or not at all, and what is changed in them is told."""
+"""Weights files are written atomically, and changes in them are detected."""
 
 from pathlib import Path
 
@@ -33,20 +33,20 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert same(load_weights(tmp_path / "foreign.safetensors"))
 
 
-def test_flipped_bits_and_truncations_are_told(tmp_path: Path) -> None:
+def test_flipped_bits_and_truncations_are_detected(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(WEIGHTS, path)
     whole = path.read_bytes()
-    told = 0
+    detected = 0
     for content in damaged(whole):
         path.write_bytes(content)
         try:
             assert same(load_weights(path))  # a bit that says nothing, such as a space
         except WeightsError as error:
-            told += str(path) in str(error)
-    assert told > 340
+            detected += str(path) in str(error)
+    assert detected > 340
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"gone\.safetensors do not exist"):
         load_weights(tmp_path / "gone.safetensors")

@@ -1,4 +1,4 @@
-"""Which layers repeat."""
+"""Repeated layers of a network are found."""
 
 from torch import nn
 
@@ -9,5 +9,5 @@ def test_the_layers_are_those_of_the_outermost_stacks() -> None:
     inner = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
     stack = nn.Sequential(nn.ModuleDict({"list": inner}), nn.ModuleDict({"one": nn.Linear(2, 2)}))
     mixed = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-    whole = nn.ModuleDict({"stack": stack, "mixed": mixed, "alone": nn.ModuleList()})
+    whole = nn.ModuleDict({"stack": stack, "mixed": mixed, "empty": nn.ModuleList()})
     assert list(repeated_layers(whole)) == list(stack)

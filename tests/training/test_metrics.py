@@ -1,3 +1,5 @@
+"""Smoothness of chunks is measured inside the episode."""
+
 import torch
 
 from actionprior.training.metrics import ChunkBend

@@ -1,4 +1,4 @@
-"""FSDP2: what is learnt is what one process learns, and its checkpoints are as DDP's."""
+"""FSDP2 learns what one process learns, and its checkpoints equal those of DDP."""
 
 import json
 import subprocess
@@ -40,11 +40,11 @@ def test_two_ranks_learn_what_one_process_learns(
         words = [str(stage1), history, str(tmp_path), strategy, ranks]
         command = [sys.executable, "-m", "tests.helpers.ranks_vla", *words]
         subprocess.run(command, check=True, timeout=200, cwd=ROOT)
-    told = [json.loads((tmp_path / f"rank{r}of2.json").read_text()) for r in range(2)]
-    alone = json.loads((tmp_path / "rank0of1.json").read_text())
-    assert told[0]["weights"] == told[1]["weights"]
-    losses = np.mean([rank["loss"] for rank in told], axis=0)
-    np.testing.assert_allclose(losses, alone["loss"], rtol=2e-4)
+    reports = [json.loads((tmp_path / f"rank{r}of2.json").read_text()) for r in range(2)]
+    single = json.loads((tmp_path / "rank0of1.json").read_text())
+    assert reports[0]["weights"] == reports[1]["weights"]
+    losses = np.mean([rank["loss"] for rank in reports], axis=0)
+    np.testing.assert_allclose(losses, single["loss"], rtol=2e-4)
 
     saved, expected = (read_checkpoint(tmp_path / f"of{n}.ckpt") for n in (2, 1))
     assert saved["state_dict"].keys() == expected["state_dict"].keys()
@@ -55,7 +55,7 @@ def test_two_ranks_learn_what_one_process_learns(
         )
     VLAModule.load(tmp_path / "of2.ckpt", BrightnessTrunk())
 
-    # One process goes on from it, moments included.
+    # One process resumes from it, moments included.
     robots = [e.to_dict() for e in ToyVLA().embodiments]
     settings = {"history": history, "decay_fraction": 0.5, "width": 32, "heads": 2}
     policy = VLAModule(robots, BrightnessTrunk(), str(stage1), **grouped_settings(settings))
@@ -70,7 +70,7 @@ def one_process(folder: Path, steps: int, **options: object) -> object:
     return trainer(folder, steps, devices=1, strategy=ShardedStrategy(), **options)
 
 
-def test_a_sharded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_sharded_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
     settings = {"limit_val_batches": 0, "gradient_clip_val": 1.0}
     whole_run = one_process(tmp_path, 6, **settings)
@@ -87,7 +87,7 @@ def test_a_sharded_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(found["state_dict"][key], value), key
 
 
-def test_a_sharded_run_goes_on_from_a_file_that_was_not(tmp_path: Path) -> None:
+def test_a_sharded_run_resumes_from_a_file_of_an_unsharded_run(tmp_path: Path) -> None:
     data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
     settings = {"limit_val_batches": 0, "gradient_clip_val": 1.0}
     whole_run = trainer(tmp_path, 6, **settings)
@@ -102,7 +102,7 @@ def test_a_sharded_run_goes_on_from_a_file_that_was_not(tmp_path: Path) -> None:
         torch.testing.assert_close(found["state_dict"][key], value, rtol=0, atol=1e-5)
 
 
-def test_of_a_file_with_averages_the_weights_in_training_go_on(tmp_path: Path) -> None:
+def test_training_resumes_from_raw_weights_of_a_file_with_averages(tmp_path: Path) -> None:
     data, saved, start = (
         ToyTrajectories(episodes=6, batch_size=16),
         tmp_path / "saved.ckpt",
@@ -120,7 +120,7 @@ def test_of_a_file_with_averages_the_weights_in_training_go_on(tmp_path: Path) -
         assert torch.equal(found, held["current_model_state"][name]), name
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
     one_process(tmp_path, 2, limit_val_batches=0, callbacks=[StopAt(1, saved)]).fit(
         module(data), data
@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
         one_process(tmp_path, 3).fit(module(data), data, ckpt_path=saved, weights_only=True)
 
 
-def test_a_checkpoint_of_another_model_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "saved.ckpt"
     other, runner = module(data), one_process(tmp_path, 1, limit_val_batches=0)
     other.more = torch.nn.Linear(2, 2)

@@ -1,4 +1,4 @@
-"""Bad steps: not taken, counted, told with what is in them, and the end where there are many."""
+"""Bad steps are skipped, counted and reported with their content; many of them end the run."""
 
 import subprocess
 import sys
@@ -20,19 +20,19 @@ GUARDS = {"skip_bad_steps", "spike_factor"}
 
 
 def fit(folder: Path, spoil: Spoil, steps: int = 6, **options: object) -> list[str]:
-    """What was said of the steps not taken."""
+    """Train; return the warnings about skipped steps."""
     data = ToyTrajectories(episodes=6, batch_size=16)
     settings = {key: options.pop(key) for key in GUARDS & set(options)}
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer(folder, steps, limit_val_batches=0, callbacks=[spoil], **options).fit(
             module(data, **settings), data
         )
-    return [str(w.message) for w in told if "not taken" in str(w.message)]
+    return [str(w.message) for w in caught if "skipped" in str(w.message)]
 
 
 @pytest.mark.parametrize("options", [{}, {"precision": "bf16-mixed", "gradient_clip_val": 1.0}])
-def test_a_step_with_nan_changes_nothing_and_is_told(
+def test_a_step_with_nan_changes_nothing_and_is_reported(
     tmp_path: Path, options: dict[str, object]
 ) -> None:
     spoil = Spoil({2, 3})
@@ -45,16 +45,16 @@ def test_a_step_with_nan_changes_nothing_and_is_told(
     assert "step 3 of epoch 0" in second
 
 
-def test_what_is_told_is_what_the_batch_held(tmp_path: Path) -> None:
+def test_the_report_lists_what_the_batch_held(tmp_path: Path) -> None:
     spoil, data = Spoil({14}), ToyTrajectories(episodes=6, batch_size=16)
     saved = tmp_path / "stopped.ckpt"
     stop = trainer(tmp_path, 20, limit_val_batches=0, callbacks=[StopAt(13, saved)])
     stop.fit(module(data), data)
     data = ToyTrajectories(episodes=6, batch_size=8)  # another batch size, in the second epoch
     runner = trainer(tmp_path, 20, limit_val_batches=0, callbacks=[spoil])
-    with pytest.warns(UserWarning, match="step 14 of epoch 1: .* batch 3 ") as told:
+    with pytest.warns(UserWarning, match="step 14 of epoch 1: .* batch 3 ") as caught:
         runner.fit(module(data), data, ckpt_path=saved, weights_only=True)
-    [said] = [str(w.message) for w in told if "not taken" in str(w.message)]
+    [message] = [str(w.message) for w in caught if "skipped" in str(w.message)]
     store, batch = data.frames.store, spoil.batches[1]
     everything = store.future(torch.arange(len(store)), 15)
     for index, robot in enumerate(["panda", "kuka"]):
@@ -63,7 +63,7 @@ def test_what_is_told_is_what_the_batch_held(tmp_path: Path) -> None:
         frames = [int((mine == row).all(1).nonzero()[0]) for row in rows]
         episodes = np.unique(np.array(frames) // 20 - 6 * index).tolist()
         listed = ", ".join(map(str, episodes))
-        assert f"{robot} recording {index}: episodes {listed}" in said
+        assert f"{robot} recording {index}: episodes {listed}" in message
 
 
 @pytest.mark.parametrize(("bound", "last"), [(0, 2), (2, 4)])
@@ -116,9 +116,9 @@ def test_all_ranks_drop_the_step_that_is_bad_on_one(tmp_path: Path) -> None:
     run = subprocess.run(
         command, check=True, timeout=200, cwd=Path(__file__).parents[2], text=True, stderr=-1
     )
-    told = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert told[0].startswith("1.0 True ")  # skipped steps; whether the step changed nothing
+    written = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
+    assert written[0] == written[1]
+    assert written[0].startswith("1.0 True ")  # skipped steps; whether the step changed nothing
     assert "step 2 of epoch 0: training loss nan on rank 1, batch 2 (" in run.stderr
 
 

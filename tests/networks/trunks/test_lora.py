@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from actionprior.checkpoints.policy import load_network
+from actionprior.checkpoints.folder import load_policy_network
 from actionprior.networks.trunks.lora import LowRank
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
@@ -155,7 +155,7 @@ def test_a_loaded_policy_acts_with_plain_layers(tmp_path: Path, tiny: str) -> No
     expected = policy.eval().network.predict_chunk(observation, noise)
     for network in (
         VLAModule.load(tmp_path / "policy.ckpt").network,
-        load_network(tmp_path / "policy.ckpt"),
+        load_policy_network(tmp_path / "policy.ckpt")[0],
     ):
         assert not any(parametrize.is_parametrized(m) for m in network.modules())
         torch.testing.assert_close(
