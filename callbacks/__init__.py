@@ -1,6 +1,6 @@
-"""Lightning callbacks that recipes name and a user may imitate: evaluation, memory and speed.
+"""Lightning callbacks for recipes: evaluation in simulators, less memory, more speed.
 
-Recipes name them ``callbacks.RolloutEvaluation``; each is imported when it is asked for.
+Recipes name them as ``callbacks.RolloutEvaluation``. Each is imported on first use.
 """
 
 from typing import TYPE_CHECKING

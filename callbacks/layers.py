@@ -1,4 +1,4 @@
-"""Less memory or more speed by layer: recompute what a layer computed, or compile it."""
+"""Save memory by recomputing layers, or time by compiling them."""
 
 from functools import partial
 from typing import override
@@ -11,15 +11,15 @@ from actionprior.training.layers import repeated_layers
 
 
 class CheckpointActivations(Callback):
-    """Keeps of each repeated layer its input alone, and computes the rest anew when going back.
+    """Activation checkpointing: keep only each layer's input and recompute the rest backwards.
 
-    About a third more arithmetic, and memory that hardly grows with depth (arXiv 1604.06174,
-    Sec. 3). What is learnt is the same.
+    It takes about a third more arithmetic, and memory hardly grows with depth (arXiv 1604.06174,
+    Sec. 3). The result of training is the same.
     """
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Wrap the layers, once."""
+        """Wrap each layer once."""
         if stage != "fit":
             return
         for layer in repeated_layers(pl_module):
@@ -28,22 +28,22 @@ class CheckpointActivations(Callback):
 
 
 class CompileLayers(Callback):
-    """Puts each repeated layer through ``torch.compile``: layers of a stack share one compilation.
+    """Compile each repeated layer by ``torch.compile``. Layers of a stack share one compilation.
 
-    The names of weights stay what they are, so a checkpoint is one of any other run.
+    The names of weights do not change, so checkpoints are interchangeable with other runs'.
     """
 
     def __init__(self, backend: str = "inductor", dynamic: bool | None = None) -> None:
-        """Set up.
+        """Create the callback.
 
         Args:
-            backend: of ``torch.compile``.
-            dynamic: whether sizes may vary without another compilation; None: those that do.
+            backend: Backend of ``torch.compile``.
+            dynamic: Compile for sizes that vary. None does so once a size has varied.
         """
         self.backend, self.dynamic = backend, dynamic
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Mark the layers; they are compiled when they first run."""
+        """Mark the layers, which are compiled when they first run."""
         for layer in repeated_layers(pl_module):
             layer.compile(backend=self.backend, dynamic=self.dynamic)

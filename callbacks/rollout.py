@@ -1,4 +1,4 @@
-"""Rolls the policy out during ``fit`` and in ``test``, and says how often it succeeded."""
+"""Roll out the policy during ``fit`` and in ``test``, and report its success rate."""
 
 import importlib
 from collections.abc import Iterator
@@ -30,35 +30,40 @@ from callbacks.rollout_report import log_scalars, log_videos, print_table, write
 
 
 class RolloutEvaluation(pl.Callback):
-    """Success rates of the policy under training, measured in simulators.
+    """Measure success rates of the trained policy in simulators.
 
-    Logged under ``rollout/<env id>/``: ``success_rate`` with its 95 % Wilson interval
+    It logs under ``rollout/<env id>/``: ``success_rate`` with its 95 % Wilson interval
     ``success_low``, ``success_high``, ``return``, ``episode_length``, ``jerk``, ``latency_ms``,
-    ``clipped_share`` and videos; ``rollout/success_rate`` is the mean over the environments and
-    can be monitored by ``ModelCheckpoint``. Films and ``results.json`` go to
-    ``<log_dir>/rollouts/step_XXXXXXXX/``, and to ``<log_dir>/rollouts/test/`` in ``test``.
+    ``clipped_share`` and videos. ``rollout/success_rate`` is the mean over the environments, and
+    ``ModelCheckpoint`` can monitor it. Videos and ``results.json`` are written to
+    ``<log_dir>/rollouts/step_XXXXXXXX/``, or to ``<log_dir>/rollouts/test/`` in ``test``.
 
-    With Lightning's weight averaging the averaged weights are evaluated. Training is left as it
-    was: weights, train/eval modes and random states. Under several ranks each runs a part of the
-    episodes. ``fast_dev_run`` runs one short episode an environment and writes nothing.
+    With Lightning's weight averaging, the averaged weights are evaluated. Weights, train/eval
+    modes and random states are restored afterwards, so training does not change. With several
+    ranks, each runs a part of the episodes. ``fast_dev_run`` runs one short episode per
+    environment and writes nothing.
 
     Args:
-        env_ids: Gymnasium ids.
-        observation_map: where the environments' observations hold the embodiment's features.
-        embodiment: name of the robot; or one name for each environment id.
-        episodes: of each environment.
-        every_n_steps: optimiser steps between evaluations; 0: only at the end of ``fit``.
-        seed: of the first episode.
-        num_envs: environments run side by side on each rank.
-        execute_steps: actions executed of a chunk before re-planning.
-        delay_steps: how long a plan takes, in steps (real-time chunking); 0: the world waits.
-        videos: episodes of each environment to be filmed.
-        max_steps: time limit in place of the environments' own.
-        env_kwargs: for ``gymnasium.make``.
-        vectorization: ``sync``, or ``async``: a process an environment.
-        success_key: key of ``info``; None: ``is_success``, else ``success``.
-        import_modules: modules that register the environments; by default ours.
-        tag: first part of the logged names; set it when several of these callbacks are in use.
+        env_ids: Gymnasium ids of the environments.
+        observation_map: Map from the embodiment's features to the environments' observations.
+        embodiment: Name of the robot, or a name for each environment id.
+        episodes: Number of episodes of each environment.
+        every_n_steps: Optimiser steps between evaluations. 0 evaluates only at the end of ``fit``.
+        seed: Seed of the first episode.
+        num_envs: Number of environments that run side by side on each rank.
+        execute_steps: Actions executed of each chunk before the next is planned.
+        delay_steps: Steps that planning takes (real-time chunking). With 0 the robot waits for
+            each plan.
+        videos: Number of episodes of each environment to film.
+        max_steps: Time limit that replaces the environments'.
+        env_kwargs: Arguments of ``gymnasium.make``.
+        vectorization: ``sync`` runs all environments in this process, ``async`` one process per
+            environment.
+        success_key: Key of ``info`` that reports success. None selects ``is_success``, or else
+            ``success``.
+        import_modules: Modules that register the environments. None selects
+            ``actionprior.envs`` and ``actionprior.benchmarks``.
+        tag: First part of the logged names. Set it if several of these callbacks are in use.
     """
 
     def __init__(
@@ -94,11 +99,12 @@ class RolloutEvaluation(pl.Callback):
         self.env_kwargs = env_kwargs
         self.vectorization = vectorization
         self.success_key = success_key
-        ours = ["actionprior.envs", "actionprior.benchmarks"]
-        self.import_modules = ours if import_modules is None else import_modules
+        if import_modules is None:
+            import_modules = ["actionprior.envs", "actionprior.benchmarks"]
+        self.import_modules = import_modules
         self.tag = tag
         self.results: list[RolloutResult] = []
-        """What the latest evaluation found, one an environment, on every rank."""
+        """Results of the latest evaluation, one per environment, on every rank."""
         self._evaluated_step = -1
         if not env_ids or episodes < 1:
             raise RolloutError(
@@ -111,11 +117,11 @@ class RolloutEvaluation(pl.Callback):
             )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Register the environments, so that a wrong name shows before training.
+        """Register the environments, so that a wrong name is reported before training.
 
         Raises:
-            RolloutError: a module of ``import_modules`` or an environment does not exist, the
-                module has no such robot, or weights are sharded.
+            RolloutError: A module of ``import_modules`` or an environment does not exist, the
+                policy does not know the robot, or weights are sharded.
         """
         if isinstance(trainer.strategy, ModelParallelStrategy):
             raise RolloutError(
@@ -169,19 +175,19 @@ class RolloutEvaluation(pl.Callback):
             return
         self._evaluated_step = step
         metrics = self._evaluate(trainer, pl_module, f"step_{step:08d}")
-        # Lightning allows no log() at the end of training, and drops what falls between
-        # log_every_n_steps; so tell the loggers and the checkpoint callbacks ourselves.
+        # Lightning allows no log() at the end of training, and drops values between
+        # log_every_n_steps. So pass them to loggers and checkpoint callbacks directly.
         log_scalars(trainer.loggers, metrics, step)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
 
     def _evaluate(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, folder: str
     ) -> dict[str, float]:
-        log_dir = trainer.log_dir or trainer.default_root_dir  # asks all ranks
-        policy = _Policy(trainer, pl_module)
+        log_dir = trainer.log_dir or trainer.default_root_dir  # a collective call of all ranks
+        policy = _ModulePolicy(trainer, pl_module)
         with (
             isolate_rng(include_cuda=pl_module.device.type == "cuda"),
-            _evaluating(trainer, pl_module),
+            _averaged_weights_and_eval_mode(trainer, pl_module),
         ):
             self.results = [self._roll_out(trainer, policy, env_id) for env_id in self.env_ids]
         metrics = {
@@ -202,7 +208,7 @@ class RolloutEvaluation(pl.Callback):
     def _robot(self, env_id: str) -> str:
         return self.embodiment if isinstance(self.embodiment, str) else self.embodiment[env_id]
 
-    def _roll_out(self, trainer: pl.Trainer, policy: "_Policy", env_id: str) -> RolloutResult:
+    def _roll_out(self, trainer: pl.Trainer, policy: "_ModulePolicy", env_id: str) -> RolloutResult:
         quick = _is_quick(trainer)
         total = 1 if quick else self.episodes
         first = total * trainer.global_rank // trainer.world_size
@@ -229,8 +235,8 @@ class RolloutEvaluation(pl.Callback):
         return RolloutResult(env_id, _gather(trainer, mine))
 
 
-class _Policy:
-    """The module as a ``ChunkPolicy`` under the trainer's precision."""
+class _ModulePolicy:
+    """Run a module as a ``ChunkPolicy`` in the trainer's precision."""
 
     def __init__(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module: Any = pl_module
@@ -248,18 +254,18 @@ class _Policy:
         self.history_length: int = self._module.history_length
 
     def robot(self, name: str) -> Embodiment:
-        """The embodiment of a name that a rollout has already checked."""
+        """Return the embodiment of a name that a rollout has already checked."""
         return next(robot for robot in self.embodiments if robot.name == name)
 
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
     ) -> Tensor:
         convert = self._precision.convert_input
-        question = (convert(observation), convert(noise_BHA))
+        inputs = (convert(observation), convert(noise_BHA))
         with self._precision.forward_context():
-            if committed is None:  # what a module without real-time chunking is asked
-                return self._module.predict_chunk(*question)
-            return self._module.predict_chunk(*question, convert(committed))
+            if committed is None:  # modules without real-time chunking need not accept it
+                return self._module.predict_chunk(*inputs)
+            return self._module.predict_chunk(*inputs, convert(committed))
 
 
 def _is_quick(trainer: pl.Trainer) -> bool:
@@ -267,16 +273,18 @@ def _is_quick(trainer: pl.Trainer) -> bool:
 
 
 @contextmanager
-def _evaluating(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
-    """Averaged weights and eval mode inside; what was before, after."""
+def _averaged_weights_and_eval_mode(
+    trainer: pl.Trainer, pl_module: pl.LightningModule
+) -> Iterator[None]:
+    """Context manager: averaged weights and eval mode, restored on exit."""
     averaging = [
         callback
         for callback in trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it untyped
         if isinstance(callback, WeightAveraging) and callback._average_model is not None
     ]
     modes = [(module, module.training) for module in pl_module.modules()]
-    # As WeightAveraging does around validation. In on_train_end and in test the module may hold
-    # the averaged weights already: then both are equal and swapping changes nothing.
+    # WeightAveraging does the same around validation. In on_train_end and in test the module may
+    # already hold the averaged weights. Then both are equal, and swapping changes nothing.
     for callback in averaging:
         callback._swap_models(pl_module)
     pl_module.eval()
@@ -290,7 +298,7 @@ def _evaluating(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[
 
 
 def _gather(trainer: pl.Trainer, mine: list[EpisodeResult]) -> list[EpisodeResult]:
-    """All ranks' episodes in seed order; frames stay where they were taken."""
+    """Gather all ranks' episodes in seed order. Frames stay on the rank that filmed them."""
     if trainer.world_size == 1:
         return mine
     parts: list[list[EpisodeResult]] = [[] for _ in range(trainer.world_size)]

@@ -1,4 +1,4 @@
-"""Where rollouts are told: loggers, video files, a JSON file and the console."""
+"""Report rollouts to loggers, video files, a JSON file and the console."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from actionprior.rollout.video import enlarge, gif_bytes, write_mp4
 
 
 def log_scalars(loggers: Iterable[Logger], metrics: dict[str, float], step: int) -> None:
-    """Log at a step, whatever the trainer's ``log_every_n_steps``."""
+    """Log metrics of a step regardless of the trainer's ``log_every_n_steps``."""
     for logger in loggers:
         logger.log_metrics(metrics, step)
         logger.save()
@@ -20,10 +20,10 @@ def log_scalars(loggers: Iterable[Logger], metrics: dict[str, float], step: int)
 def log_videos(
     loggers: Iterable[Logger], tag: str, result: RolloutResult, step: int, fps: float
 ) -> None:
-    """Show the filmed episodes in TensorBoard, as ``<tag>/<env>/video_<k>``."""
+    """Write the filmed episodes to TensorBoard as ``<tag>/<env>/video_<k>``."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    # Not `file_writer`: a finished fit closes it, and this opens it again for a test.
+    # Not `file_writer`, which a finished fit closes. This method reopens it for a test.
     writers = [
         logger.experiment._get_file_writer()
         for logger in loggers
@@ -53,9 +53,9 @@ def write_files(
     folder: str,
     step: int,
 ) -> None:
-    """Write ``results.json`` and the films under ``<log_dir>/<tag>s/<folder>/``.
+    """Write ``results.json`` and the videos to ``<log_dir>/<tag>s/<folder>/``.
 
-    Films are named ``<env>_<seed>_<success|failure>.mp4`` and play at the control rate.
+    Videos are named ``<env>_<seed>_<success|failure>.mp4`` and play at the control rate.
     """
     target = Path(log_dir, f"{tag}s", folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def write_files(
 
 
 def print_table(results: Sequence[RolloutResult]) -> None:
-    """Print one line an environment, and the mean success."""
+    """Print a table with one line per environment, and the mean success rate."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,1 +1,1 @@
-"""Camera images of LeRobot datasets: where they are, decoding, caching, augmentation."""
+"""Camera images of LeRobot datasets: locating, decoding, caching and augmenting them."""

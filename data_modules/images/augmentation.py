@@ -1,4 +1,4 @@
-"""Random changes to training images; a run and its resumption draw the same ones."""
+"""Augment training images at random. A resumed run draws the same augmentations."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 from actionprior.batch import Observation
 from actionprior.data import DataError
 
-PARTS = 16
-"""Of a batch, at most; the images of one are changed alike."""
+GROUPS = 16
+"""Most groups of images per batch. The images of a group get the same augmentation."""
 
 
 class CropColourBlur(nn.Module):
-    """What differs between two days with one camera: its place, the light, the focus.
+    """Vary what differs between days with one camera: its position, the light and the focus.
 
-    Nothing is mirrored and no hue is turned: instructions speak of sides and colours.
+    Images are not mirrored and hues do not change, since instructions mention sides and colours.
 
     Args:
-        crop: least share of the image's area that is kept; what is kept fills the image again.
-        colour: how far brightness, contrast and saturation go, as a share of themselves.
-        blur: how probable a blur is.
+        crop: Smallest share of the image's area that a crop keeps. The crop is resized to the
+            image's size.
+        colour: Largest relative change of brightness, contrast and saturation.
+        blur: Probability of a blur.
     """
 
     def __init__(self, crop: float = 0.8, colour: float = 0.2, blur: float = 0.2) -> None:
@@ -42,7 +43,7 @@ class CropColourBlur(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Change images (..., 3, Y, X), uint8, all alike."""
+        """Apply the same random change to all images (..., 3, Y, X), uint8."""
         from torchvision.transforms import v2
 
         rows, columns = images.shape[-2:]
@@ -58,20 +59,21 @@ class CropColourBlur(nn.Module):
 def augment(
     observation: Observation, transforms: Sequence[nn.Module], key: Sequence[int]
 ) -> Observation:
-    """Apply ``transforms``, each time to some of the images.
+    """Apply ``transforms`` with separate random draws for each group of images.
 
-    A transform changes alike what it is given at once, and takes hardly longer for a few small
-    images than for one. So a batch is cut into ``PARTS``, each with draws of its own; up to that
-    many images each have their own.
+    A transform draws once per call, and takes hardly longer for a few small images than for one.
+    So the images of a batch are split into at most ``GROUPS`` groups with one call each. A batch
+    of up to ``GROUPS`` images has separate draws for each image.
 
     Args:
-        observation: its images are not changed in place; those of masked cameras stay.
-        transforms: of torchvision.transforms.v2 or like them, one after the other; they draw
-            from torch's global generators.
-        key: the draws are a function of it alone.
+        observation: Observations. Their images are not changed in place, and images of masked
+            cameras stay the same.
+        transforms: Transforms of torchvision.transforms.v2 or compatible ones, applied in order.
+            They draw from torch's global generators.
+        key: Numbers from which all draws are seeded.
 
     Raises:
-        DataError: a transform changes the size or the type of images.
+        DataError: A transform changes the size or the type of images.
     """
     images_BCKYX = observation.images_BCKYX.clone()
     seed = int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)
@@ -81,8 +83,8 @@ def augment(
         if cuda:
             torch.cuda.manual_seed(seed)
         row_N, camera_N = observation.camera_mask_BC.nonzero(as_tuple=True)
-        for part in range(min(PARTS, len(row_N))):
-            where = row_N[part::PARTS], camera_N[part::PARTS]
+        for group in range(min(GROUPS, len(row_N))):
+            where = row_N[group::GROUPS], camera_N[group::GROUPS]
             given_NKYX = images_BCKYX[where]
             changed_NKYX = given_NKYX
             for transform in transforms:

@@ -1,8 +1,8 @@
-"""Decoded images on disk, within a bound, shared by processes.
+"""Cache decoded images on disk, with a size limit, for several processes at once.
 
-A file holds one episode of one camera, uint8 (N, 3, Y, X), as a ``.npy`` array with a checksum of
-each image behind it. It appears whole or not at all, and an image is checked when it is first
-read. Files that were used longest ago make room for others.
+A file holds one episode of one camera, uint8 (N, 3, Y, X), as a ``.npy`` array followed by a
+checksum of each image. Files are written atomically, and an image is checked on its first read.
+When the limit is reached, the least recently used files are deleted.
 """
 
 import math
@@ -25,25 +25,26 @@ from actionprior.files.atomic import atomic_replace
 
 ImageArray = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int, int]
-TURNS = 64
-"""Locks that writers share: files of one lock are written one after the other."""
+WRITE_LOCKS = 64
+"""Number of locks that writers share. Files of one lock are written one after the other."""
 UNFINISHED = ".part"
 
 
 class WriteOutcome(Enum):
-    """How an attempt to write a file ended."""
+    """Result of an attempt to write a file."""
 
-    WHOLE = "it is there"
-    BUSY = "another process writes it"
-    NO_ROOM = "the bound does not leave room for it"
+    PRESENT = "the file is in the cache"
+    BUSY = "another process is writing the file"
+    NO_ROOM = "the limit leaves no room for the file"
 
 
 class ImageCache:
-    """A folder of decoded episodes.
+    """Folder of decoded episodes.
 
     Args:
-        folder: everything in it belongs to the cache.
-        limit: most bytes of all files, unfinished ones included; None for no bound.
+        folder: Folder that holds only this cache.
+        limit: Largest total size of all files, including unfinished ones [bytes]. None for no
+            limit.
     """
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
@@ -51,21 +52,21 @@ class ImageCache:
         self.limit = limit
 
     def has(self, path: Path, shape: Shape) -> bool:
-        """Whether a file is there, as long as it should be."""
+        """Return whether a file exists and has the size of a complete one."""
         try:
             return path.stat().st_size == file_size(shape)
         except OSError:
             return False
 
     def open(self, path: Path, shape: Shape) -> "CachedImages | None":
-        """Map a file; None where there is none, or none that is whole.
+        """Memory-map a file. Return None if it is missing or incomplete.
 
         Raises:
-            DataError: it cannot be opened.
+            DataError: The file cannot be opened.
         """
         try:
             found = CachedImages(path, shape) if self.has(path, shape) else None
-        except FileNotFoundError:  # it made room for another one just now
+        except FileNotFoundError:  # another process deleted it after the check
             return None
         except OSError as error:
             raise DataError(
@@ -73,32 +74,32 @@ class ImageCache:
                 "files a process may open"
             ) from error
         if found is not None:
-            with suppress(OSError):  # a cache of others, read only
+            with suppress(OSError):  # the cache may be another user's and read-only
                 os.utime(path)
         return found
 
-    def room(self, keep: Collection[Path]) -> float:
-        """Bytes that can be written without removing one of ``keep``."""
+    def available_bytes(self, keep: Collection[Path]) -> float:
+        """Return the number of bytes that can be written without deleting one of ``keep``."""
         if self.limit is None:
             return math.inf
         return self.limit - sum(f.size for f in self._files() if f.unfinished or f.path in keep)
 
-    def tidy(self, keep: Collection[Path]) -> None:
-        """Remove what killed writers left, and what exceeds the bound, ``keep`` last.
+    def clean_up(self, keep: Collection[Path]) -> None:
+        """Delete files of killed writers, and old files above the limit, ``keep`` last.
 
         Raises:
-            DataError: the folder is not writable.
+            DataError: The folder is not writable.
         """
         try:
             for file in self._files():
                 if file.unfinished:
-                    with suppress(Timeout), self._turn(file.path, wait=False):
+                    with suppress(Timeout), self._write_lock(file.path, wait=False):
                         file.path.unlink(missing_ok=True)
             if self.limit is not None:
                 with self._lock("room"):
                     self._make_room(0, keep, even_kept=True)
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._not_writable(error) from error
 
     def write(
         self,
@@ -108,23 +109,23 @@ class ImageCache:
         keep: Collection[Path],
         wait: bool,
     ) -> WriteOutcome:
-        """Write a file unless it is there; a killed process leaves nothing that looks whole.
+        """Write a file atomically, unless it exists.
 
         Args:
-            path: of the file.
-            shape: of what it holds.
-            images: gives what it holds, in chunks (N, 3, Y, X).
-            keep: files that must not make room for it.
-            wait: for another process that writes one of the same lock.
+            path: File to write.
+            shape: Shape of its images.
+            images: Function that yields its images in chunks (N, 3, Y, X).
+            keep: Files that must not be deleted to make room.
+            wait: Wait for another process that is writing a file of the same lock.
 
         Raises:
-            DataError: the disk is full or not writable, or ``images`` raises it.
+            DataError: The disk is full or not writable, or ``images`` raises it.
         """
         part = path.with_name(f".{path.name}{UNFINISHED}")
         try:
-            with self._turn(part, wait):
+            with self._write_lock(part, wait):
                 if self.has(path, shape):
-                    return WriteOutcome.WHOLE
+                    return WriteOutcome.PRESENT
                 try:
                     if not self._reserve(path, part, file_size(shape), keep):
                         return WriteOutcome.NO_ROOM
@@ -136,15 +137,15 @@ class ImageCache:
         except Timeout:
             return WriteOutcome.BUSY
         except OSError as error:
-            raise self._refused(error) from error
-        return WriteOutcome.WHOLE
+            raise self._not_writable(error) from error
+        return WriteOutcome.PRESENT
 
     # ---- parts --------------------------------------------------------------------------------
 
     def _reserve(self, path: Path, part: Path, size: int, keep: Collection[Path]) -> bool:
-        """Make ``part``, empty but as long as it will be, so that all can count it."""
+        """Create ``part`` at its final size, so that all processes count it towards the limit."""
         with self._lock("room"):
-            path.unlink(missing_ok=True)  # it is not whole
+            path.unlink(missing_ok=True)  # an existing file is incomplete here
             if not self._make_room(size, keep):
                 return False
             part.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +154,7 @@ class ImageCache:
         return True
 
     def _make_room(self, size: int, keep: Collection[Path], *, even_kept: bool = False) -> bool:
-        """Remove what was used longest ago until ``size`` more bytes fit, if they can."""
+        """Delete the least recently used files until ``size`` more bytes fit, if possible."""
         if self.limit is None:
             return True
         files = self._files()
@@ -168,18 +169,18 @@ class ImageCache:
             excess -= file.size
         return True
 
-    def _files(self) -> list["_File"]:
+    def _files(self) -> list["_CacheFile"]:
         found = []
         for path in self.folder.rglob("*"):
             if path.suffix in (".npy", UNFINISHED):
-                with suppress(FileNotFoundError):  # renamed or removed just now
+                with suppress(FileNotFoundError):  # another process may rename or delete it
                     stat = path.stat()
-                    found.append(_File(path, stat.st_size, stat.st_mtime))
+                    found.append(_CacheFile(path, stat.st_size, stat.st_mtime))
         return found
 
-    def _turn(self, part: Path, wait: bool) -> AbstractContextManager[object]:
-        """The lock under which ``part`` is written."""
-        number = zlib.crc32(str(part.relative_to(self.folder)).encode()) % TURNS
+    def _write_lock(self, part: Path, wait: bool) -> AbstractContextManager[object]:
+        """Return the lock for writing ``part``."""
+        number = zlib.crc32(str(part.relative_to(self.folder)).encode()) % WRITE_LOCKS
         return self._lock(f"{number:02d}").acquire(timeout=-1 if wait else 0)
 
     def _lock(self, name: str) -> FileLock:
@@ -187,15 +188,15 @@ class ImageCache:
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / name)
 
-    def _refused(self, error: OSError) -> DataError:
+    def _not_writable(self, error: OSError) -> DataError:
         return DataError(
-            f"{self.folder}: decoded images cannot be kept there ({error}); give cache_dir or "
-            "ACTIONPRIOR_CACHE a folder with room, or set cache_gb to the room there is"
+            f"{self.folder}: decoded images cannot be written there ({error}); set cache_dir or "
+            "ACTIONPRIOR_CACHE to a folder with free space, or cache_gb to the space that is free"
         )
 
 
 class CachedImages:
-    """The images of one file, mapped into memory."""
+    """Memory-mapped images of one file."""
 
     def __init__(self, path: Path, shape: Shape) -> None:
         content = np.asarray(np.memmap(path, np.uint8, "r"))
@@ -205,7 +206,7 @@ class CachedImages:
         self._good_N = np.zeros(shape[0], dtype=np.bool_)
 
     def image(self, row: int) -> ImageArray | None:
-        """uint8 (3, Y, X); None where it is not what was written."""
+        """Return one image, uint8 (3, Y, X), or None if its checksum is wrong."""
         image: ImageArray = self._images_N3YX[row]
         if not self._good_N[row]:
             if zlib.crc32(image) != self._checksums_N[row]:
@@ -214,10 +215,10 @@ class CachedImages:
         return image
 
 
-class _File(NamedTuple):
+class _CacheFile(NamedTuple):
     path: Path
     size: int
-    used: float  # when it was last opened [s]
+    used: float  # time of last use [s]
 
     @property
     def unfinished(self) -> bool:
@@ -225,7 +226,7 @@ class _File(NamedTuple):
 
 
 def file_size(shape: Shape) -> int:
-    """Bytes of a file."""
+    """Return the size of a file [bytes] that holds images of a shape."""
     return len(_header(shape)) + math.prod(shape) + 4 * shape[0]
 
 

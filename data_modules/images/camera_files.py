@@ -1,8 +1,8 @@
-"""Where the images of a LeRobot dataset are, formats v3.0 and v2.1.
+"""Locate the images of LeRobot datasets of formats v3.0 and v2.1.
 
-v3.0 keeps many episodes in one video and says where each begins; v2.1 keeps one video an episode.
-Images of either may also lie in the data files, in which case no video is needed. Videos may be
-left where they are published and be read from there, through fsspec.
+Format v3.0 stores many episodes in one video and the start time of each. Format v2.1 stores one
+video per episode. Images of both formats may instead be in the data files. Videos may stay on a
+remote storage, from which they are read through fsspec.
 """
 
 from functools import cached_property
@@ -19,24 +19,24 @@ Size = tuple[int, int]
 
 
 class VideoPart(NamedTuple):
-    """The path or URL that holds an episode's video, and where the episode is in it."""
+    """Path or URL of an episode's video, and the episode's place in it."""
 
     source: str
     start: float  # [s]
-    seconds: float | None  # that it takes there; None: it is not told
+    seconds: float | None  # duration of the episode in the video; None if unknown
 
 
 class CameraFiles:
-    """The image and video files of one dataset.
+    """Image and video files of one dataset.
 
     Args:
-        columns: the dataset.
-        cameras: the image keys that are used.
-        url: of a folder, as fsspec reads it, that holds the dataset's ``videos``; by default they
-            are in the dataset's own.
+        columns: The dataset.
+        cameras: Image keys to use.
+        url: URL of a folder that holds the dataset's ``videos``, as fsspec reads it. By default
+            the videos are in the dataset's own folder.
 
     Raises:
-        DataError: the dataset has no such camera.
+        DataError: The dataset has no such camera.
     """
 
     def __init__(self, columns: Columns, cameras: list[str], url: str | None = None) -> None:
@@ -49,11 +49,11 @@ class CameraFiles:
         self._old = is_old(columns.info)
 
     def is_video(self, camera: str) -> bool:
-        """Whether a camera's images are in videos; otherwise they are in the data files."""
+        """Return whether a camera's images are in videos, or else in the data files."""
         return bool(self.columns.info["features"][camera]["dtype"] == "video")
 
     def size(self, camera: str) -> Size:
-        """Rows and columns of a camera's images as recorded."""
+        """Return the recorded rows and columns of a camera's images."""
         feature = self.columns.info["features"][camera]
         shape = tuple(int(n) for n in feature["shape"])
         names = feature.get("names")
@@ -64,9 +64,9 @@ class CameraFiles:
         return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
 
     def video(self, episode: int, camera: str) -> VideoPart:
-        """Where an episode's video is."""
+        """Locate an episode's video."""
         row = self.columns.episodes[episode]
-        source = f"{self._home}/{self._video_place(episode, camera)}"
+        source = f"{self._video_home}/{self._video_path(episode, camera)}"
         if self._old:
             return VideoPart(source, 0.0, None)
         start = float(row[f"videos/{camera}/from_timestamp"])
@@ -74,11 +74,11 @@ class CameraFiles:
         return VideoPart(source, start, None if stop is None else float(stop) - start)
 
     def video_times(self, episode: int, camera: str, rows: IntArray) -> list[float]:
-        """When the images of an episode's rows are shown in its video [s].
+        """Return the times in its video [s] at which an episode's rows are shown.
 
-        By the timestamps; but 1 / fps apart where the dataset is said to be (``trust_fps``), or
-        where the episode takes as long in the video as its number of frames does and not as long
-        as its timestamps: such a video has been written frame by frame.
+        These are the timestamps by default. They are 1 / fps apart if the user said so
+        (``trust_fps``), or if the episode's duration in the video matches its number of frames
+        better than its timestamps: such a video was written frame by frame.
         """
         part, fps = self.video(episode, camera), float(self.columns.info["fps"])
         first, count = int(self.columns.starts_E[episode]), int(self.columns.lengths_E[episode])
@@ -92,33 +92,33 @@ class CameraFiles:
         return found
 
     def data_file(self, episode: int) -> str:
-        """The path or URL of the parquet file that an episode's frames are in."""
+        """Return the path or URL of the parquet file that holds an episode's frames."""
         home = source_url(self.columns.root) or self.columns.root
-        return f"{home}/{self._place('data_path', 'data', episode)}"
+        return f"{home}/{self._dataset_path('data_path', 'data', episode)}"
 
     def missing_videos(self, episodes: list[int]) -> dict[int, str]:
-        """What is wrong, by episode, where the video of one of the cameras is not there.
+        """Return a message for each episode of which a camera's video is missing.
 
         Raises:
-            DataError: the URL cannot be reached.
+            DataError: The URL cannot be reached.
         """
         found: dict[str, bool] = {}
         wrong = {}
         for camera in filter(self.is_video, self.cameras):
             for episode in episodes:
-                place = self._video_place(episode, camera)
-                if place not in found:
-                    local = self.columns.root / place
-                    found[place] = place in self._listing if self.url else local.is_file()
-                if not found[place]:
+                path = self._video_path(episode, camera)
+                if path not in found:
+                    local = self.columns.root / path
+                    found[path] = path in self._remote_files if self.url else local.is_file()
+                if not found[path]:
                     wrong[episode] = (
-                        f"{self._home}: video file {place} of camera {camera!r}, "
+                        f"{self._video_home}: video file {path} of camera {camera!r}, "
                         f"episode {episode}, is missing"
                     )
         return wrong
 
     def episodes_without_video(self) -> list[int]:
-        """Episodes that lack the video of one of the cameras, or of which no place is told."""
+        """Return the episodes that lack a camera's video. All, if the videos cannot be located."""
         episodes = list(range(len(self.columns.lengths_E)))
         try:
             return sorted(self.missing_videos(episodes))
@@ -126,29 +126,29 @@ class CameraFiles:
             return episodes
 
     def fingerprint(self) -> str:
-        """Changes with the dataset's files."""
+        """Return a hash that changes with the dataset's files."""
         if self.url is None:
             return fingerprint(self.columns.root, ("meta", "data", "videos"))
-        told = [self.url, fingerprint(self.columns.root), *sorted(self._listing.items())]
-        return digest(repr(told))
+        facts = [self.url, fingerprint(self.columns.root), *sorted(self._remote_files.items())]
+        return digest(repr(facts))
 
     # ---- parts --------------------------------------------------------------------------------
 
     @property
-    def _home(self) -> str:
+    def _video_home(self) -> str:
         return self.url or str(self.columns.root)
 
     @cached_property
-    def _listing(self) -> dict[str, str]:
-        """The videos at the URL: for each path in the dataset, what tells its versions apart."""
+    def _remote_files(self) -> dict[str, str]:
+        """The videos at the URL: a version mark for each path in the dataset."""
         assert self.url is not None
         return list_remote_files(self.url, ("videos",))
 
-    def _video_place(self, episode: int, camera: str) -> str:
-        return self._place("video_path", f"videos/{camera}", episode, video_key=camera)
+    def _video_path(self, episode: int, camera: str) -> str:
+        return self._dataset_path("video_path", f"videos/{camera}", episode, video_key=camera)
 
-    def _place(self, template: str, kind: str, episode: int, **more: str) -> str:
-        """A path inside the dataset, from the template in ``meta/info.json``."""
+    def _dataset_path(self, template: str, kind: str, episode: int, **more: str) -> str:
+        """Fill in a path template of ``meta/info.json``."""
         info, row = self.columns.info, self.columns.episodes[episode]
         try:
             fields: dict[str, Any] = dict(more)
@@ -162,12 +162,12 @@ class CameraFiles:
             return str(info[template].format(**fields))
         except (KeyError, AttributeError) as error:
             raise DataError(
-                f"{self.columns.root}: meta does not tell the {template} of episode {episode} "
+                f"{self.columns.root}: meta does not define the {template} of episode {episode} "
                 f"({error} is missing)"
             ) from error
 
 
 def image_keys(columns: Columns) -> list[str]:
-    """The cameras that a dataset's metadata name."""
+    """Return the cameras in a dataset's metadata."""
     features = columns.info["features"]
     return sorted(k for k, f in features.items() if f["dtype"] in ("image", "video"))

@@ -1,7 +1,7 @@
-"""Camera images of LeRobot episodes, decoded once and kept as arrays on disk.
+"""Read camera images of LeRobot episodes, decoded once and cached as arrays on disk.
 
-A video is slow to seek (43-77 frames a second and core at 224 px), so each episode is decoded
-once, at the size that training uses, into one array a camera that later runs map into memory.
+Seeking in videos is slow (43-77 frames per second and core at 224 px). So each episode is decoded
+once, at the size that training uses, into one array per camera. Later runs memory-map it.
 """
 
 import io
@@ -34,18 +34,18 @@ from data_modules.images.video import CHUNK, close_decoders, decode_video
 _log = logging.getLogger(__name__)
 
 MAX_MAPPED_FILES = 8192
-"""Files that a process maps at once; systems allow some 65,000 maps."""
+"""Most files that a process maps at once. Systems allow some 65,000 maps."""
 _readers: "WeakSet[CachedFrameImages]" = WeakSet()
-"""All of this process: each mapped file takes a descriptor of it."""
+"""All readers of this process, since its mapped files share one limit of file descriptors."""
 
 
 class FrameImages:
-    """Images of one dataset, by episode and camera, decoded at each access.
+    """Images of one dataset by episode and camera, decoded at each access.
 
     Args:
-        files: the dataset's image files.
-        size: rows and columns of the images returned.
-        decoder: of ``video_decoding.DECODERS``.
+        files: Image files of the dataset.
+        size: Rows and columns of the returned images.
+        decoder: One of ``video.DECODERS``.
     """
 
     def __init__(self, files: CameraFiles, size: Size, decoder: str) -> None:
@@ -57,26 +57,26 @@ class FrameImages:
         close_decoders()
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
-        """One image, uint8 (3, Y, X); ``row`` counts from the episode's first frame."""
+        """Read one image, uint8 (3, Y, X). ``row`` counts from the episode's first frame."""
         (images,) = self.frames(episode, camera, np.array([row]))
         image: ImageArray = images[0].numpy()
         return image
 
     def frames(self, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
-        """Images at ascending ``rows``, in chunks: uint8 (N, 3, *size).
+        """Yield the images at ascending ``rows`` in chunks, uint8 (N, 3, *size).
 
         Raises:
-            DataError: they cannot be decoded.
+            DataError: The images cannot be decoded.
         """
         if self.files.is_video(camera):
             source = self.files.video(episode, camera).source
             times = self.files.video_times(episode, camera, rows)
-            # As far as half a frame: the nearest one is then unambiguous.
+            # Up to half a frame, so that the nearest frame is unambiguous.
             tolerance = 0.5 / float(self.columns.info["fps"])
             chunks = decode_video(source, times, tolerance, self.decoder)
         else:
             source = self.files.data_file(episode)
-            chunks = self._stored(source, episode, camera, rows)
+            chunks = self._decode_data_file(source, episode, camera, rows)
         try:
             for images in chunks:
                 yield images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
@@ -87,15 +87,18 @@ class FrameImages:
             ) from error
 
     def each(self, episode: int, camera: str, rows: IntArray) -> Iterator[ImageArray]:
-        """Images at ascending ``rows`` one by one, uint8 (3, Y, X); decoded in one pass.
+        """Yield the images at ascending ``rows`` one by one, uint8 (3, Y, X), in one pass.
 
         Raises:
-            DataError: they cannot be decoded.
+            DataError: The images cannot be decoded.
         """
         for images in self.frames(episode, camera, rows):
             yield from images.numpy()
 
-    def _stored(self, path: str, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
+    def _decode_data_file(
+        self, path: str, episode: int, camera: str, rows: IntArray
+    ) -> Iterator[Tensor]:
+        """Decode images that are stored in a parquet file, or in files that it names."""
         import fsspec
         import pyarrow.parquet as pq
         from PIL import Image
@@ -114,47 +117,49 @@ class FrameImages:
 
 
 class CachedFrameImages(FrameImages):
-    """Images of one dataset, of decoded episodes as far as a cache has them.
+    """Images of one dataset, read from a cache of decoded episodes if possible.
 
     Args:
-        files, size, decoder: see ``FrameImages``.
-        cache: where decoded episodes are kept.
+        files: Image files of the dataset.
+        size: Rows and columns of the returned images.
+        decoder: One of ``video.DECODERS``.
+        cache: Cache of decoded episodes.
     """
 
     def __init__(self, files: CameraFiles, size: Size, decoder: str, cache: ImageCache) -> None:
         super().__init__(files, size, decoder)
         self.cache = cache
         name = f"{files.columns.root.resolve().name}-{size[0]}x{size[1]}-{decoder}"
-        if any(map(files.is_video, files.cameras)):  # which image a frame has: by ``video_times``
+        if any(map(files.is_video, files.cameras)):  # ``video_times`` selects each frame's image
             name += "-by_rate" if files.columns.trust_fps else "-2"
-        # Decoders differ in how they turn a video's colours into RGB: no folder mixes them.
+        # Decoders convert a video's colours to RGB differently, so each has its own folder.
         self.folder = cache.folder / f"{name}-{files.fingerprint()[:16]}"
         self._open: dict[tuple[int, str], CachedImages | None] = {}
         self._max_mapped = max_mapped_files()
         _readers.add(self)
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
-        """One image, uint8 (3, Y, X), from the cache if it is there and undamaged."""
+        """Read one image, uint8 (3, Y, X), from the cache if it is there and undamaged."""
         if (cached := self._cached(episode, camera)) is not None:
             image = cached.image(row)
             if image is not None:
                 return image
             path = self.path(episode, camera)
-            _log.warning("%s: image %d is damaged; the episode is decoded anew", path, row)
+            _log.warning("%s: image %d is damaged; the episode is decoded again", path, row)
             path.unlink(missing_ok=True)
             self._open[episode, camera] = None
         return super().read(episode, row, camera)
 
     def path(self, episode: int, camera: str) -> Path:
-        """The cache's file for an episode."""
+        """Return the cache's file of an episode."""
         return self.folder / camera / f"episode_{episode:06d}.npy"
 
     def shape(self, episode: int) -> Shape:
-        """Of an episode's images."""
+        """Return the shape of an episode's images."""
         return (int(self.columns.lengths_E[episode]), 3, *self.size)
 
     def fill(self, episode: int, camera: str, keep: Collection[Path], wait: bool) -> WriteOutcome:
-        """Decode an episode into the cache (see ``ImageCache.write``)."""
+        """Decode an episode into the cache, see ``ImageCache.write``."""
         rows = np.arange(self.columns.lengths_E[episode])
         return self.cache.write(
             self.path(episode, camera),
@@ -174,7 +179,7 @@ class CachedFrameImages(FrameImages):
         return self._open[key]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled as its content; workers map the files again.
+        # A memory map would be pickled with its content. Workers map the files themselves.
         return {**self.__dict__, "_open": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -183,13 +188,14 @@ class CachedFrameImages(FrameImages):
 
 
 def max_mapped_files() -> int:
-    """Files that this process may map, with descriptors left for all else; the limit is raised.
+    """Raise the limit of open files, and return how many this process may map.
 
-    Many systems let a process open 1,024 files unless it asks for more.
+    Half of the limit stays free for other files. On many systems a process may open 1,024 files
+    unless it raises the limit.
     """
     try:
         import resource
-    except ImportError:  # not on this system
+    except ImportError:  # Windows has no such limit
         return MAX_MAPPED_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = (
@@ -203,7 +209,7 @@ def max_mapped_files() -> int:
 
 
 class FrameToDecode(NamedTuple):
-    """An episode of a camera that a run uses."""
+    """Episode of a camera that a run uses."""
 
     images: CachedFrameImages
     episode: int
@@ -211,29 +217,29 @@ class FrameToDecode(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The cache's file for it."""
+        """Cache file of the episode."""
         return self.images.path(self.episode, self.camera)
 
     @property
     def bytes(self) -> int:
-        """Of that file."""
+        """Size of the cache file [bytes]."""
         return file_size(self.images.shape(self.episode))
 
 
 def fill_cache(cache: ImageCache, wanted: list[FrameToDecode]) -> None:
-    """Decode what the cache lacks, as far as its bound lets it; the rest is told, once.
+    """Decode the episodes that the cache lacks. Warn once if its limit is too low for all.
 
     Raises:
-        DataError: something cannot be decoded or not be kept.
+        DataError: An episode cannot be decoded or written.
     """
     by_path = {item.path: item for item in wanted}
-    cache.tidy(by_path.keys())
+    cache.clean_up(by_path.keys())
     missing = {
         path: item
         for path, item in by_path.items()
         if not cache.has(path, item.images.shape(item.episode))
     }
-    room = cache.room(by_path.keys() - missing.keys())
+    room = cache.available_bytes(by_path.keys() - missing.keys())
     fitting: list[FrameToDecode] = []
     lacking: list[FrameToDecode] = []
     for item in missing.values():
@@ -253,14 +259,14 @@ def fill_cache(cache: ImageCache, wanted: list[FrameToDecode]) -> None:
 
 
 def _decode(items: list[FrameToDecode], keep: Collection[Path]) -> list[FrameToDecode]:
-    """Fill the cache; gives those that other processes have left no room for."""
+    """Fill the cache, and return the items for which other processes left no room."""
     if not items:
         return []
     from tqdm import tqdm  # type: ignore[import-untyped]  # has no types
 
     lacking = []
     with tqdm(total=len(items), desc="decoding episodes", unit="episode") as bar:
-        for wait in (False, True):  # first what nobody else decodes
+        for wait in (False, True):  # first the items that no other process is decoding
             busy = []
             for item in items:
                 outcome = item.images.fill(item.episode, item.camera, keep, wait)
@@ -275,7 +281,7 @@ def _decode(items: list[FrameToDecode], keep: Collection[Path]) -> list[FrameToD
 
 
 def resize(images: Tensor, size: Size) -> Tensor:
-    """uint8 (N, 3, Y, X) → (N, 3, *size), antialiased."""
+    """Resize images, uint8 (N, 3, Y, X), to (N, 3, *size) with antialiasing."""
     from torchvision.transforms.v2 import functional
 
     resized: Tensor = functional.resize(images, list(size), antialias=True)

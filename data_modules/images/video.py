@@ -1,4 +1,4 @@
-"""Frames out of videos, by torchcodec where it loads, else by PyAV."""
+"""Decode frames of videos by torchcodec, or by PyAV if torchcodec does not load."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from data_modules.lerobot.source import AnyArray
 
 DECODERS = ("torchcodec", "pyav")
 CHUNK = 64
-"""Frames decoded at once; bounds memory at large camera sizes."""
+"""Frames decoded at once, which limits memory at large image sizes."""
 
 
 def choose_decoder(wanted: str) -> str:
-    """``wanted``, where it is one of ``DECODERS``; for ``auto`` the first that loads.
+    """Check the name of a decoder. For ``auto``, return the first of ``DECODERS`` that loads.
 
     Raises:
-        DataError: an unknown name, or torchcodec was asked for and does not load.
+        DataError: The name is unknown, or torchcodec is requested and does not load.
     """
     if wanted not in ("auto", *DECODERS):
         raise DataError(f"video_backend is {wanted!r}, expected one of {['auto', *DECODERS]}")
@@ -44,16 +44,16 @@ def choose_decoder(wanted: str) -> str:
 def decode_video(
     source: str, times: Sequence[float], tolerance: float, decoder: str
 ) -> Iterator[Tensor]:
-    """The frames nearest to ``times``, in chunks: uint8 (N, 3, Y, X), N up to ``CHUNK``.
+    """Yield the frames nearest to ``times`` in chunks, uint8 (N, 3, Y, X), N up to ``CHUNK``.
 
     Args:
-        source: a path, or a URL that fsspec reads.
-        times: ascending [s].
-        tolerance: how far from its time a frame may be [s].
-        decoder: of ``DECODERS``.
+        source: Path, or URL that fsspec reads.
+        times: Ascending times [s].
+        tolerance: Largest distance of a frame from its time [s].
+        decoder: One of ``DECODERS``.
 
     Raises:
-        Exception: whatever the decoder raises of a video that it cannot read.
+        Exception: The decoder cannot read the video.
     """
     if decoder == "torchcodec":
         return _decode_torchcodec(source, times, tolerance)
@@ -74,13 +74,13 @@ def _decode_torchcodec(source: str, times: Sequence[float], tolerance: float) ->
 
 
 def close_decoders() -> None:
-    """Forget open videos: under the same name there may be another one by now."""
+    """Close all videos, since a file of the same name may have been replaced."""
     _open_decoders.cache_clear()
 
 
 @lru_cache(maxsize=1)
 def _open_decoders(process: int) -> Any:  # noqa: ANN401  lerobot's, untyped
-    """Decoders that stay open; a forked process must not share its parent's files."""
+    """Return a cache of open decoders per process. Forked processes must not share files."""
     from lerobot.datasets.video_utils import VideoDecoderCache
 
     return VideoDecoderCache(max_size=16)
@@ -88,7 +88,7 @@ def _open_decoders(process: int) -> Any:  # noqa: ANN401  lerobot's, untyped
 
 def _decode_pyav(source: str, times: Sequence[float], tolerance: float) -> Iterator[Tensor]:
     chosen: list[AnyArray] = []
-    for image in _nearest(source, times, tolerance):
+    for image in _nearest_frames(source, times, tolerance):
         chosen.append(image)
         if len(chosen) == CHUNK:
             yield _stack(chosen)
@@ -101,14 +101,14 @@ def _stack(images: list[AnyArray]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def _nearest(source: str, times: Sequence[float], tolerance: float) -> Iterator[AnyArray]:
-    """In one pass from a key frame on; lerobot's own PyAV decoder makes one for each call."""
-    with _container(source) as container:
+def _nearest_frames(source: str, times: Sequence[float], tolerance: float) -> Iterator[AnyArray]:
+    """Yield the nearest frames in a single pass over the video from a key frame on."""
+    with _open_container(source) as container:
         stream = container.streams.video[0]
         tick = stream.time_base
         if tick is None:
-            raise ValueError("the video does not tell time")
-        # One tick early, so that a key frame at the first time is not passed by.
+            raise ValueError("the video has no time base")
+        # Seek one tick early, so that a key frame exactly at the first time is not skipped.
         container.seek(round(times[0] / tick) - 1, backward=True, any_frame=False, stream=stream)
         done, before, then = 0, None, -np.inf
         for frame in container.decode(stream):
@@ -125,13 +125,13 @@ def _nearest(source: str, times: Sequence[float], tolerance: float) -> Iterator[
                 return
             before, then = frame, now
         if before is None:
-            raise ValueError(f"there is no frame from {times[0]:.3f} s on")
+            raise ValueError(f"the video has no frame at or after {times[0]:.3f} s")
         for time in times[done:]:  # the video's last frame
             yield _pixels(before, then, time, tolerance)
 
 
 @contextmanager
-def _container(source: str) -> Iterator[Any]:
+def _open_container(source: str) -> Iterator[Any]:
     import av
 
     if "://" not in source:

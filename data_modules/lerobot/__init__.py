@@ -1,1 +1,1 @@
-"""LeRobot datasets on disk, on the hub and by URL, formats v3.0 and v2.1."""
+"""Read LeRobot datasets of formats v3.0 and v2.1, on disk, on the hub and by URL."""

@@ -1,7 +1,7 @@
-"""Actions, states and tasks of a LeRobot dataset, as an embodiment wants them, and checked.
+"""Read and check the actions, states and tasks of a LeRobot dataset for an embodiment.
 
-lerobot itself accepts NaN and a frame rate that timestamps contradict; what we train on is checked
-here, and refused in one sentence.
+lerobot itself accepts NaN, and a frame rate that contradicts the timestamps. This module rejects
+such data in one sentence.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +23,7 @@ from data_modules.lerobot.store import open_cached_store, open_dataset_store
 
 Groups = list[tuple[ActionGroup | StateGroup, Representation]]
 FPS_TOLERANCE = 0.05
-"""Relative; a real recording that says 20 Hz and runs at 18.5 Hz must be noticed."""
+"""Relative tolerance. It detects a real recording that claims 20 Hz and runs at 18.5 Hz."""
 
 
 @dataclass
@@ -31,18 +31,19 @@ class LeRobotEmbodiment(Embodiment):
     """A robot and the LeRobot datasets that hold its recordings.
 
     Attributes:
-        roots: folders of datasets on this machine, or URLs that fsspec reads (s3://bucket/set,
-            hf://datasets/me/set@v3.0): of these, actions and states are copied once, without
-            images, and images are read from there.
-        repo_ids: datasets on the Hugging Face hub, each ``user/name`` or ``user/name@revision``
-            (see ``lerobot_hub``), downloaded without videos for Stage 1.
-        resample: bring datasets of another frame rate, or whose timestamps contradict it, to
-            ``control_hz`` (``actionprior/data/resampling.py``); by the timestamps.
-        video_urls: where the videos of ``roots`` are, in their order, if not there: folders that
-            fsspec reads and that hold ``videos`` (s3://bucket/set, hf://datasets/me/set@v3.0).
-        trust_fps: say so to use a dataset whose timestamps contradict its frame rate: its
-            frames are then taken to be 1 / fps apart, in its videos, too.
-        how_to_get: told to a user who lacks one of ``roots``.
+        roots: Folders of datasets on this machine, or URLs that fsspec reads (s3://bucket/set,
+            hf://datasets/me/set@v3.0). Actions and states of a URL are copied once, without
+            images. Its images are read from the URL.
+        repo_ids: Datasets on the Hugging Face hub, each ``user/name`` or ``user/name@revision``
+            (see ``hub.locate``). They are downloaded without videos for Stage 1.
+        resample: Resample datasets to ``control_hz`` by their timestamps if their frame rate is
+            another or contradicts the timestamps (``actionprior/data/resampling.py``).
+        video_urls: URLs of the videos of ``roots``, in the same order, if they are not in
+            ``roots``. Each is a folder that fsspec reads and that holds ``videos``
+            (s3://bucket/set, hf://datasets/me/set@v3.0).
+        trust_fps: Assume that frames are 1 / fps apart, in videos, too, although the timestamps
+            contradict the frame rate.
+        how_to_get: Advice for users who lack one of ``roots``, a part of the error message.
     """
 
     roots: list[str] = field(default_factory=list)
@@ -55,19 +56,20 @@ class LeRobotEmbodiment(Embodiment):
 
 @dataclass(frozen=True)
 class Columns:
-    """One dataset's frames, checked, in the order of the robot's features.
+    """Checked frames of one dataset, in the order of the robot's features.
 
     Attributes:
-        root: the dataset's folder.
-        info: its ``meta/info.json``.
-        action_Na, state_Ns: float32, raw, mapped from disk.
-        lengths_E: int64 (E,).
-        task_N: int64 (N,), index into ``tasks``, mapped from disk.
-        tasks: instructions.
-        timestamp_N: float64 (N,), seconds from the episode's start, mapped from disk.
-        source: the dataset as it was recorded, where these frames are resampled from it.
-        source_row_N: int64 (N,), the row of its episode whose image each frame shows.
-        trust_fps: whether frames are 1 / fps apart whatever the timestamps say.
+        root: Folder of the dataset.
+        info: Content of ``meta/info.json``.
+        action_Na: Raw actions, float32, memory-mapped.
+        state_Ns: Raw states, float32, memory-mapped.
+        lengths_E: Lengths of the episodes, int64 (E,).
+        task_N: Index of each frame's instruction in ``tasks``, int64 (N,), memory-mapped.
+        tasks: Instructions.
+        timestamp_N: Seconds from the episode's start, float64 (N,), memory-mapped.
+        source: The recorded dataset, if these frames are resampled from it.
+        source_row_N: Row of the recorded episode whose image each frame shows, int64 (N,).
+        trust_fps: Whether frames are 1 / fps apart regardless of the timestamps.
     """
 
     root: Path
@@ -84,61 +86,61 @@ class Columns:
 
     @cached_property
     def stops_E(self) -> IntArray:
-        """One past the last frame of each episode."""
+        """Index after the last frame of each episode."""
         return np.cumsum(self.lengths_E)
 
     @cached_property
     def starts_E(self) -> IntArray:
-        """First frame of each episode."""
+        """Index of the first frame of each episode."""
         return self.stops_E - self.lengths_E
 
     @property
     def tasks_E(self) -> list[str]:
-        """Instruction at each episode's first frame."""
+        """Instructions at the episodes' first frames."""
         return [self.tasks[i] for i in self.task_N[self.starts_E]]
 
     @cached_property
     def episodes(self) -> list[dict[str, Any]]:
-        """The episode table (lerobot's names), without statistics; where videos are is in it."""
+        """The episode table without statistics. It holds the places of episodes in videos."""
         return read_episodes(self.root, self.info, every_column=True)
 
     def episode_at(self, frame: int) -> tuple[int, int]:
-        """The episode that a frame is in, and the frame's row in it."""
+        """Return the episode of a frame, and the frame's row in it."""
         episode = int(np.searchsorted(self.stops_E, frame, side="right"))
         return episode, frame - int(self.starts_E[episode])
 
     @property
     def recorded(self) -> "Columns":
-        """The dataset as it was recorded: where images are found."""
+        """The dataset as it was recorded, which holds the images."""
         return self.source or self
 
     def recorded_row(self, frame: int) -> int:
-        """The row, in the recorded episode, of the image that belongs to a frame."""
+        """Return the row of the recorded episode that holds a frame's image."""
         if self.source_row_N is None:
             return self.episode_at(frame)[1]
         return int(self.source_row_N[frame])
 
     def task_at(self, frame: int) -> str:
-        """Instruction at a frame."""
+        """Return the instruction at a frame."""
         return self.tasks[int(self.task_N[frame])]
 
 
 def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
-    """Open and check what Stage 1 needs of one dataset, extracting it first where need be.
+    """Open and check what Stage 1 needs of one dataset. Extract it first if necessary.
 
     Raises:
-        DataError: the dataset is missing, of another format version, unreadable, empty, in
-            contradiction with itself or with the embodiment, or holds NaN or inf.
+        DataError: The dataset is missing, unreadable, empty or of another format version, it
+            contradicts itself or the embodiment, or it holds NaN or inf.
     """
     root = Path(root)
     if not root.is_dir():
         advice = robot.how_to_get or "record or convert it first"
-        raise DataError(f"{root}: there is no such dataset folder; {advice}")
+        raise DataError(f"{root}: no such dataset folder; {advice}")
     info = read_info(root)
     if not robot.resample:
         _check_rate(root, info, robot)
-    actions = _choose(root, info, robot.action_key, robot.action_features, robot.ignored)
-    states = _choose(root, info, robot.state_key, robot.state_features, robot.ignored)
+    actions = _feature_indices(root, info, robot.action_key, robot.action_features, robot.ignored)
+    states = _feature_indices(root, info, robot.state_key, robot.state_features, robot.ignored)
     store = open_dataset_store(root, info, robot.action_key, robot.state_key)
     columns = store.columns
     result = Columns(
@@ -157,22 +159,22 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         ("state", robot.state_key, states, robot.state_features),
     ):
         _check_finite(result, key, store.about["not_finite"][name], entries, features)
-    _check_turns(result, robot)
+    _check_rotations(result, robot)
     rate_E = columns["rate"][:]
     if robot.resample:
-        return resampled(result, rate_E, robot)
+        return _resampled_columns(result, rate_E, robot)
     if not robot.trust_fps:
         _check_timestamps(root, info, rate_E, robot)
     return result
 
 
-def resampled(
+def _resampled_columns(
     columns: Columns, rate_E: npt.NDArray[np.float64], robot: LeRobotEmbodiment
 ) -> Columns:
-    """The frames at the robot's control rate, made once and kept; as they are if they have it.
+    """Resample frames to the robot's control rate, unless they have it, and cache the result.
 
     Raises:
-        DataError: an episode's time does not go on.
+        DataError: The timestamps of an episode do not increase.
     """
     fps = float(columns.info["fps"])
     off_E = np.abs(np.nan_to_num(rate_E, nan=fps) - robot.control_hz)
@@ -181,18 +183,18 @@ def resampled(
     groups = [asdict(g) for g in robot.action], [asdict(g) for g in robot.state]
     keys = f"{robot.action_key} {robot.state_key}"
     name = f"resampled {robot.control_hz} {robot.trust_fps} {keys} {groups}"
-    columns_of = open_cached_store(
+    stored = open_cached_store(
         columns.root, name, lambda store: _resample(columns, robot, store)
     ).columns
     return replace(
         columns,
-        action_Na=columns_of["action"],
-        state_Ns=columns_of["state"],
-        lengths_E=columns_of["length"][:],
-        task_N=columns_of["task"],
-        timestamp_N=columns_of["timestamp"],
+        action_Na=stored["action"],
+        state_Ns=stored["state"],
+        lengths_E=stored["length"][:],
+        task_N=stored["task"],
+        timestamp_N=stored["timestamp"],
         source=columns,
-        source_row_N=columns_of["source_row"],
+        source_row_N=stored["source_row"],
     )
 
 
@@ -223,15 +225,16 @@ def _resample(columns: Columns, robot: LeRobotEmbodiment, store: StoreWriter) ->
 def _check_rate(root: Path, info: dict[str, Any], robot: LeRobotEmbodiment) -> None:
     if float(info["fps"]) != robot.control_hz:
         raise DataError(
-            f"{root}: has {info['fps']} frames a second, but embodiment {robot.name!r} "
-            f"says control_hz {robot.control_hz:g}; say that, or `resample: true`"
+            f"{root}: has {info['fps']} frames per second, but embodiment {robot.name!r} "
+            f"has control_hz {robot.control_hz:g}; set control_hz to {info['fps']}, or set "
+            "`resample: true`"
         )
 
 
-def _choose(
+def _feature_indices(
     root: Path, info: dict[str, Any], key: str, wanted: list[str], ignored: list[str]
 ) -> IntArray:
-    """Columns of the vector ``key`` that hold the ``wanted`` features."""
+    """Return the indices of the ``wanted`` features in the vector ``key``."""
     if key not in info["features"]:
         raise DataError(f"{root}: has no {key!r}; it has {sorted(info['features'])}")
     feature = info["features"][key]
@@ -273,8 +276,8 @@ def _check_finite(
             )
 
 
-def _check_turns(columns: Columns, robot: LeRobotEmbodiment) -> None:
-    """Refuse what says no orientation, such as the zeros before a first pose has come."""
+def _check_rotations(columns: Columns, robot: LeRobotEmbodiment) -> None:
+    """Reject vectors that are no orientation, such as zeros before the first pose is received."""
     actions: Groups = list(zip(robot.action, robot.action_representations, strict=True))
     states: Groups = list(zip(robot.state, robot.state_representations, strict=True))
     for key, vectors_Nd, groups in (
@@ -307,13 +310,13 @@ def _check_timestamps(
     root: Path, info: dict[str, Any], rate_E: npt.NDArray[np.float64], robot: LeRobotEmbodiment
 ) -> None:
     fps = float(info["fps"])
-    # An episode of one frame has no rate.
+    # An episode of one frame has no rate (NaN).
     wrong = np.nonzero(np.abs(np.nan_to_num(rate_E, nan=fps) - fps) > FPS_TOLERANCE * fps)[0]
     if len(wrong):
         raise DataError(
-            f"{root}: meta/info.json says {fps:g} frames a second, but the timestamps "
+            f"{root}: meta/info.json says {fps:g} frames per second, but the timestamps "
             f"of episode {wrong[0]} say {rate_E[wrong[0]]:.2f}; on embodiment {robot.name!r}, set "
-            "resample to go by the timestamps, or trust_fps to believe the frame rate",
+            "resample to use the timestamps, or trust_fps to use the frame rate",
             feature="timestamp",
             episode=int(wrong[0]),
         )

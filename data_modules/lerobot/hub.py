@@ -1,4 +1,4 @@
-"""LeRobot datasets on the Hugging Face hub, or what its cache on this machine has of them."""
+"""Download LeRobot datasets from the Hugging Face hub, or find them in its local cache."""
 
 from itertools import product
 from pathlib import Path
@@ -6,21 +6,21 @@ from pathlib import Path
 from actionprior.data import DataError
 
 TAGS = ("v3.0", "v2.1")
-"""lerobot tags its datasets with their format; the newest that we read comes first."""
+"""Tags of supported dataset formats on the hub, newest first. lerobot sets them."""
 
 
 def locate(repo_id: str, videos: bool) -> Path:
-    """The folder of a hub dataset, downloaded as far as this machine lacks it.
+    """Return the folder of a hub dataset, and download missing files.
 
     Args:
         repo_id: ``user/name``, or ``user/name@revision`` with a branch, tag or commit. Without a
-            revision lerobot's home is looked into first, then the newest of ``TAGS`` that the
-            repository has is taken, else ``main``. Where the hub cannot be asked, the same are
-            looked for in its cache.
-        videos: also those; Stage 1 does without.
+            revision, lerobot's home folder is searched first. Then the repository's newest of
+            ``TAGS`` is used, or else ``main``. If the hub cannot be reached, the same revisions
+            are searched in its cache.
+        videos: Download videos, too. Stage 1 does not need them.
 
     Raises:
-        DataError: it is neither on this machine nor to be had from the hub.
+        DataError: The dataset is neither on this machine nor available from the hub.
     """
     from huggingface_hub import HfApi, snapshot_download
     from lerobot.utils.constants import HF_LEROBOT_HOME, HF_LEROBOT_HUB_CACHE
@@ -36,7 +36,7 @@ def locate(repo_id: str, videos: bool) -> Path:
             refs = HfApi().list_repo_refs(name, repo_type="dataset")
             tags = {tag.name for tag in refs.tags}
             revisions = [tag for tag in TAGS if tag in tags][:1] or ["main"]
-        except Exception as error:  # whatever keeps the hub from answering
+        except Exception as error:  # the hub may fail in many ways; the cache may still help
             reason, ways = error, [True]
     for cached_only, revision in product(ways, revisions):
         try:
@@ -52,9 +52,9 @@ def locate(repo_id: str, videos: bool) -> Path:
             )
         except Exception as error:
             reason = reason or error
-    told = " or ".join(repr(revision) for revision in revisions)
+    tried = " or ".join(repr(revision) for revision in revisions)
     raise DataError(
-        f"dataset {name!r} cannot be had from the hub at revision {told}: "
+        f"dataset {name!r} cannot be loaded from the hub at revision {tried}: "
         f"{_advice(reason, HF_LEROBOT_HUB_CACHE)}"
     ) from reason
 
@@ -65,11 +65,11 @@ def _advice(reason: Exception | None, cache: Path) -> str:
 
     if is_offline_mode():
         return (
-            f"HF_HUB_OFFLINE is set, and its cache {cache} does not have all of it; unset it, or "
-            "bring the cache from a machine that has downloaded it"
+            f"HF_HUB_OFFLINE is set, and the cache {cache} does not hold the whole dataset; unset "
+            "it, or copy the cache from a machine that has downloaded the dataset"
         )
     if isinstance(reason, RevisionNotFoundError):
         return "the repository has no such branch, tag or commit; name another after the @"
-    if isinstance(reason, RepositoryNotFoundError):  # as the hub answers to strangers, too
-        return "there is none of that name, or it is private or gated; log in with `hf auth login`"
-    return f"{reason}; if the network is at fault, try again"
+    if isinstance(reason, RepositoryNotFoundError):  # also raised for private ones without login
+        return "the dataset does not exist, or is private or gated; log in with `hf auth login`"
+    return f"{reason}; if the network failed, try again"

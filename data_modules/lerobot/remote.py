@@ -1,8 +1,8 @@
-"""Datasets that are read where they are published, through fsspec, as far as they are needed.
+"""Read remote datasets through fsspec, without downloading their images.
 
-A published dataset has a light copy on this machine: its metadata, and of its data files every
-column but images. It is made once, and anew when what is published changes. Videos and images are
-read from the publisher when they are looked at.
+A remote dataset has a light copy on this machine: its metadata, and its data files without the
+columns of images. The copy is made once, and again when the remote files change. Videos and images
+are read from the remote storage at each access.
 """
 
 import json
@@ -21,21 +21,22 @@ from data_modules.lerobot.store import cache_folder
 _log = logging.getLogger(__name__)
 
 SOURCE = "published.json"
-AT_ONCE = 8  # files
+"""File of a light copy that holds its URL and the version marks of the remote files."""
+PARALLEL_COPIES = 8
 _VERSION_MARKS = ("size", "ETag", "etag", "blob_id", "generation", "mtime", "created")
-"""Entries of fsspec's listings; which there are depends on the kind of storage."""
+"""Entries of fsspec's file listings that change with a file. Each kind of storage has some."""
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is to be read through fsspec."""
+    """Return whether a dataset's place is a URL, which is read through fsspec."""
     return "://" in place
 
 
 def list_remote_files(url: str, folders: Sequence[str]) -> dict[str, str]:
-    """The files below a URL's ``folders``: for each path, what tells its versions apart.
+    """List the files in a URL's ``folders``, with a version mark of each path.
 
     Raises:
-        DataError: the URL cannot be reached, or names paths outside of itself.
+        DataError: The URL cannot be reached, or lists paths outside of itself.
     """
     import fsspec
 
@@ -43,9 +44,9 @@ def list_remote_files(url: str, folders: Sequence[str]) -> dict[str, str]:
     try:
         system, home = fsspec.url_to_fs(url)
         for folder in folders:
-            system.ls(f"{home}/{folder}")  # fails where `find` may take what is away as empty
-            for name, told in system.find(f"{home}/{folder}", detail=True).items():
-                marks = " ".join(str(told[mark]) for mark in _VERSION_MARKS if mark in told)
+            system.ls(f"{home}/{folder}")  # raises if it is missing; `find` may return nothing
+            for name, facts in system.find(f"{home}/{folder}", detail=True).items():
+                marks = " ".join(str(facts[mark]) for mark in _VERSION_MARKS if mark in facts)
                 found[name.removeprefix(home).lstrip("/")] = marks
     except Exception as error:
         raise DataError(
@@ -58,28 +59,28 @@ def list_remote_files(url: str, folders: Sequence[str]) -> dict[str, str]:
 
 
 def local_folder(place: str) -> Path:
-    """Where a dataset that is named by folder or URL is read on this machine.
+    """Return the local folder of a dataset that is given by folder or URL.
 
     Raises:
-        DataError: from ``local_copy``.
+        DataError: The URL cannot be copied, see ``local_copy``.
     """
     return local_copy(place) if is_url(place) else Path(place).expanduser()
 
 
 def local_copy_folder(url: str) -> Path:
-    """Where the light copy of a URL is kept."""
+    """Return the folder of a URL's light copy."""
     url = url.rstrip("/")
     name = f"{PurePosixPath(url).name}-{digest(url)[:12]}"
     return cache_folder("datasets") / name
 
 
 def local_copy(url: str) -> Path:
-    """The light copy of a published dataset, made or brought up to date first.
+    """Return the light copy of a remote dataset, after creating or updating it.
 
-    Where the publisher cannot be reached and there is a copy, that is used, with a warning.
+    If the URL cannot be reached, an existing copy is used with a warning.
 
     Raises:
-        DataError: it cannot be read or not be kept.
+        DataError: The URL cannot be read, or the copy cannot be written.
     """
     from filelock import FileLock
 
@@ -87,15 +88,15 @@ def local_copy(url: str) -> Path:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.parent / f".{root.name}.lock"):
-            there = _read_source(root)
+            source = _read_source(root)
             try:
                 files = list_remote_files(url, ("meta", "data"))
             except DataError as error:
-                if not there:
+                if not source:
                     raise
-                _log.warning("%s; its copy %s is used as it is", error, root)
+                _log.warning("%s; its copy %s is used without an update", error, root)
                 return root
-            if there.get("files") != files:
+            if source.get("files") != files:
                 with atomic_folder(root) as building:
                     _copy(url, list(files), building)
                     (building / SOURCE).write_text(
@@ -103,19 +104,19 @@ def local_copy(url: str) -> Path:
                     )
     except OSError as error:
         raise DataError(
-            f"{root}: the light copy of {url} cannot be made there ({error}); if the disk is "
-            "full, set ACTIONPRIOR_CACHE to a folder with room"
+            f"{root}: the light copy of {url} cannot be written there ({error}); if the disk is "
+            "full, set ACTIONPRIOR_CACHE to a folder with free space"
         ) from error
     return root
 
 
 def source_url(root: Path) -> str | None:
-    """The URL that a light copy is of."""
+    """Return the URL of a light copy, or None for any other folder."""
     return _read_source(root).get("url")
 
 
 def hub_snapshot_url(root: Path) -> str | None:
-    """Where the hub has what a folder of its cache, ``datasets--…/snapshots/<commit>``, is of."""
+    """Return the URL of a folder in the hub's cache, ``datasets--…/snapshots/<commit>``."""
     repository = root.parents[1].name if len(root.parents) > 1 else ""
     if root.parent.name != "snapshots" or not repository.startswith("datasets--"):
         return None
@@ -125,10 +126,10 @@ def hub_snapshot_url(root: Path) -> str | None:
 
 def _read_source(root: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads((root / SOURCE).read_text())
+        source: dict[str, Any] = json.loads((root / SOURCE).read_text())
     except (OSError, ValueError):
         return {}
-    return told
+    return source
 
 
 def _copy(url: str, names: list[str], folder: Path) -> None:
@@ -144,7 +145,7 @@ def _copy(url: str, names: list[str], folder: Path) -> None:
         else:
             system.get_file(f"{home}/{name}", str(target))
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_COPIES) as pool:
         for name, done in [(name, pool.submit(copy, name)) for name in names]:
             try:
                 done.result()
@@ -154,7 +155,7 @@ def _copy(url: str, names: list[str], folder: Path) -> None:
 
 
 def _copy_columns(system: Any, source: str, target: Path) -> None:  # noqa: ANN401  fsspec's, untyped
-    """A data file without its images, row group by row group: only that much is transferred."""
+    """Copy a data file without images. Row groups are read one by one, only the needed columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
-"""LeRobot datasets as they lie on disk, formats v3.0 and v2.1, without their images and videos.
+"""Read LeRobot datasets on disk with pyarrow, formats v3.0 and v2.1, without images and videos.
 
-lerobot itself accepts missing files (it then asks the hub) and takes ten CPU-seconds to import;
-what Stage 1 needs is read here with pyarrow, and what is wrong is refused in one sentence.
+lerobot itself takes ten CPU-seconds to import, and asks the hub for missing files. This module
+reads what Stage 1 needs, and rejects damaged files in one sentence.
 """
 
 import json
@@ -22,14 +22,15 @@ AnyArray = npt.NDArray[Any]
 ROW_COLUMNS = ("episode_index", "timestamp", "task_index")
 VERSIONS = ("v3.", "v2.1")
 AT_ONCE = 1 << 16
-"""Rows that are read at once; bounds memory whatever the size of data files."""
+"""Rows that are read at once, which limits memory for data files of any size."""
 
 
 def read_info(root: Path) -> dict[str, Any]:
-    """``meta/info.json``.
+    """Read and check ``meta/info.json``.
 
     Raises:
-        DataError: missing, damaged, of an unknown format version, or of an empty dataset.
+        DataError: The file is missing or damaged, or the dataset is empty or of an unknown format
+            version.
     """
     path = root / "meta" / "info.json"
     if not path.is_file():
@@ -52,18 +53,18 @@ def read_info(root: Path) -> dict[str, Any]:
 
 
 def is_old(info: dict[str, Any]) -> bool:
-    """Whether a dataset is of format v2.1."""
+    """Return whether a dataset has format v2.1."""
     return str(info["codebase_version"]).startswith("v2.")
 
 
 def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
-    """Changes with the dataset: its info; names, sizes and times of the files in ``folders``."""
+    """Hash the dataset's info, and names, sizes and times of the files in ``folders``."""
     content: list[str | bytes] = [(root / "meta" / "info.json").read_bytes()]
     for folder in folders:
-        # Links are followed as reading follows them; Path.rglob does not.
+        # Follow links, as reading does. Path.rglob would not.
         walk = os.walk(root / folder, followlinks=True)
         for path in sorted(Path(place) / file for place, _, files in walk for file in files):
-            if not path.is_file():  # a link to nothing
+            if not path.is_file():  # a broken link
                 continue
             stat = path.stat()
             content.append(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n")
@@ -71,9 +72,10 @@ def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
 
 
 def feature_names(feature: dict[str, Any]) -> list[str]:
-    """Names of a vector's entries; "0", "1", … where the dataset gives none, or one for all.
+    """Return the names of a vector's entries.
 
-    Names that two parts of a vector share are told apart by the parts' own: ``left.j0``.
+    They are "0", "1", … if the dataset names none, or only the whole vector. If parts of the
+    vector share names, the parts' names are prepended: ``left.j0``.
     """
     names, width = feature.get("names"), int(np.prod(feature["shape"]))
     if isinstance(names, dict) and all(isinstance(v, int) for v in names.values()):
@@ -86,7 +88,7 @@ def feature_names(feature: dict[str, Any]) -> list[str]:
 
 
 def _flatten(names: Any, part: str) -> Iterable[tuple[str, str]]:  # noqa: ANN401  any nesting of lists and dicts
-    """Each name with the keys that lead to it."""
+    """Yield each name with the keys that lead to it."""
     if isinstance(names, str):
         yield part, names
     elif isinstance(names, dict):
@@ -98,10 +100,10 @@ def _flatten(names: Any, part: str) -> Iterable[tuple[str, str]]:  # noqa: ANN40
 
 
 def read_tasks(root: Path, info: dict[str, Any]) -> dict[int, str]:
-    """The instructions, by the index that frames name them with; ascending.
+    """Read the instructions by their ``task_index``, in ascending order.
 
     Raises:
-        DataError: the table is missing or damaged.
+        DataError: The table is missing or damaged.
     """
     import pandas as pd
 
@@ -118,10 +120,15 @@ def read_tasks(root: Path, info: dict[str, Any]) -> dict[int, str]:
 
 
 def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[dict[str, Any]]:
-    """The episode table, a row an episode: index and length, or every column but statistics.
+    """Read the episode table, one row per episode.
+
+    Args:
+        root: Folder of the dataset.
+        info: Content of ``meta/info.json``.
+        every_column: Read every column but statistics, or else only index and length.
 
     Raises:
-        DataError: the table is missing or damaged.
+        DataError: The table is missing or damaged.
     """
     import pyarrow.parquet as pq
 
@@ -138,7 +145,7 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
         rows: list[dict[str, Any]] = []
         for path in paths:
             names = [n for n in pq.read_schema(path).names if not n.startswith("stats/")]
-            table = pq.read_table(path, columns=names if every_column else _EPISODE)
+            table = pq.read_table(path, columns=names if every_column else _EPISODE_COLUMNS)
             rows += table.to_pylist()
         return rows
     except DataError:
@@ -147,14 +154,14 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
         raise DataError(f"{root}: the metadata cannot be read ({error})") from error
 
 
-_EPISODE = ["episode_index", "length"]
+_EPISODE_COLUMNS = ["episode_index", "length"]
 
 
 def data_files(root: Path, vectors: Sequence[str]) -> dict[Path, int]:
-    """The data files in the order of their frames, and how many each has; only footers are read.
+    """Count the frames of each data file, in order. Only the files' footers are read.
 
     Raises:
-        DataError: a file or a column is missing, a file is damaged, or there is no frame.
+        DataError: A file or a column is missing, a file is damaged, or the dataset is empty.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -177,10 +184,10 @@ def data_files(root: Path, vectors: Sequence[str]) -> dict[Path, int]:
 
 
 def read_rows(path: Path, vectors: Sequence[str]) -> Iterator[dict[str, AnyArray]]:
-    """The needed columns of a data file, some thousand rows at a time.
+    """Yield the needed columns of a data file, ``AT_ONCE`` rows at a time.
 
     Raises:
-        DataError: the file is damaged, or its rows are ragged.
+        DataError: The file is damaged, or its rows are ragged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -199,7 +206,7 @@ def _array(path: Path, batch: Any, name: str) -> AnyArray:  # noqa: ANN401  pyar
     column = batch.column(name)
     if name in ROW_COLUMNS or not hasattr(column, "flatten"):
         values, lengths = column, np.ones(1)
-    else:  # a list column of equal lengths is its values, row by row
+    else:  # a list column of equal lengths holds its values row by row
         values, lengths = column.flatten(), pc.list_value_length(column).to_numpy(False)
     if column.null_count or values.null_count or (lengths != lengths[0]).any():
         raise DataError(f"{path}: {name!r} has empty or ragged rows")
@@ -214,10 +221,10 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def check_episodes(
     root: Path, info: dict[str, Any], episodes: list[dict[str, Any]], frames: int
 ) -> IntArray:
-    """Lengths of the episodes, once the episode table agrees with info and the data's ``frames``.
+    """Check the episode table against info and the number of ``frames``. Return the lengths.
 
     Raises:
-        DataError: naming what contradicts what.
+        DataError: The episode table contradicts the info or the data.
     """
     lengths = np.array([e["length"] for e in episodes], dtype=np.int64)
     if len(episodes) != info["total_episodes"]:
@@ -233,10 +240,10 @@ def check_episodes(
 
 
 def check_order(root: Path, first: int, found_N: AnyArray, listed_N: AnyArray) -> None:
-    """That frames from ``first`` on are of the episodes that the episode table lists.
+    """Check that frames from ``first`` on belong to the episodes that the episode table lists.
 
     Raises:
-        DataError: naming the first one that is not.
+        DataError: A frame belongs to another episode. The message names the first one.
     """
     if (wrong := np.nonzero(listed_N != found_N)[0]).size:
         raise DataError(

@@ -1,7 +1,7 @@
-"""A LeRobot dataset's trajectories, extracted once into a store that is mapped into memory.
+"""Extract a LeRobot dataset's trajectories once, into a memory-mapped store.
 
-The store is named by its source and by a fingerprint of it: a source that has changed is
-extracted anew, and what was made of it before is removed.
+A store's name holds a hash of its source and a fingerprint of the source's files. A changed
+dataset is extracted again, and its old store is deleted.
 """
 
 import logging
@@ -40,40 +40,51 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder(kind: str, chosen: str | None = None) -> Path:
-    """Where what is made of datasets is kept: $ACTIONPRIOR_CACHE or ~/.cache/actionprior."""
+    """Return the folder of a kind of cache, by default in ``~/.cache/actionprior``.
+
+    Args:
+        kind: Name of the folder.
+        chosen: Parent folder. Empty or None selects ``$ACTIONPRIOR_CACHE``, or else the default.
+    """
     base = chosen or os.environ.get("ACTIONPRIOR_CACHE") or "~/.cache/actionprior"
     return Path(base).expanduser() / kind
 
 
 def open_dataset_store(root: Path, info: dict[str, Any], action_key: str, state_key: str) -> Store:
-    """The dataset's store, extracted first where there is none, or none that is whole.
+    """Open a dataset's store. Extract it first if it is missing or damaged.
 
-    Columns: ``action`` (N, n_a), ``state`` (N, n_s) float32; ``timestamp`` float64 (N,); ``task``
-    int64 (N,); by episode ``length`` int64 (E,) and ``rate`` float64 (E,) [frames a second by
-    the timestamps; NaN for a single frame, 0 where time does not go on]. ``about`` holds
-    ``tasks`` and ``not_finite``: by column, entry → [first frame, its value, count].
+    Columns by frame are ``action`` (N, n_a) and ``state`` (N, n_s), float32, ``timestamp`` (N,),
+    float64, and ``task`` (N,), int64. Columns by episode are ``length`` (E,), int64, and ``rate``
+    (E,), float64: frames per second by the timestamps, NaN for a single frame, 0 if timestamps do
+    not increase. ``about`` holds ``tasks``, and ``not_finite`` with [first frame, its value,
+    count] for each column and entry.
 
-    Extraction reads file by file and holds some thousand rows at a time.
+    Extraction reads file by file, ``source.AT_ONCE`` rows at a time.
 
     Raises:
-        DataError: the dataset cannot be read, or the store cannot be written.
+        DataError: The dataset cannot be read, or the store cannot be written.
     """
     return open_cached_store(
         root,
-        # Of formats whose tasks may have gaps: before, they were taken by their place.
+        # Old stores of format v2.1 have another name, since they ignored gaps in task indices.
         f"{action_key} {state_key}" + (" tasks by index" if is_old(info) else ""),
         lambda store: _extract(root, info, action_key, state_key, store),
     )
 
 
 def open_cached_store(root: Path, name: str, make: Callable[[StoreWriter], None]) -> Store:
-    """What ``make`` makes of the dataset at ``root``, made once and kept under ``name``.
+    """Open a store that is derived from the dataset at ``root``. Create it if necessary.
 
-    Several processes may ask at once: one makes it, the others wait. It is made anew when the
-    dataset has changed, or when what was kept is damaged.
+    If several processes need it, one creates it and the others wait. It is created again if the
+    dataset has changed or the store is damaged.
+
+    Args:
+        root: Folder of the dataset.
+        name: Description of what is derived. Its hash is a part of the store's name.
+        make: Function that writes the store.
 
     Raises:
-        DataError: from ``make``, or the store cannot be written.
+        DataError: ``make`` raised it, or the store cannot be written.
     """
     from filelock import FileLock
 
@@ -87,18 +98,18 @@ def open_cached_store(root: Path, name: str, make: Callable[[StoreWriter], None]
                 try:
                     return open_store(folder)
                 except StoreError as error:
-                    _log.warning("%s; it is made anew", error)
+                    _log.warning("%s; it is created again", error)
             with write_store(folder) as store:
                 make(store)
                 if fingerprint(root) != state:
-                    raise DataError(f"{root}: has changed while it was read; run again")
+                    raise DataError(f"{root}: changed while it was read; run again")
             for old in folder.parent.glob(f"{prefix}*"):
                 if old != folder:
                     shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise DataError(
-            f"{folder}: the trajectories of {root} cannot be kept there ({error}); "
-            "set ACTIONPRIOR_CACHE to a folder with room"
+            f"{folder}: the trajectories of {root} cannot be written there ({error}); "
+            "set ACTIONPRIOR_CACHE to a folder with free space"
         ) from error
     return open_store(folder)
 
@@ -110,7 +121,7 @@ def _extract(
     keys = {"action": action_key, "state": state_key}
     files = data_files(root, [*keys.values()])
     lengths_E = check_episodes(root, info, episodes, sum(files.values()))
-    stops_E, clock, first = np.cumsum(lengths_E), _Clock(len(lengths_E)), 0
+    stops_E, rates, first = np.cumsum(lengths_E), _FrameRates(len(lengths_E)), 0
     number_E = np.array([e["episode_index"] for e in episodes], dtype=np.int64)
     not_finite: dict[str, dict[str, list[Any]]] = {name: {} for name in keys}
     for path in files:
@@ -121,25 +132,25 @@ def _extract(
             task_N = _tasks(root, np.array([*tasks]), rows["task_index"], rows["episode_index"])
             columns = {name: _vectors(root, info, key, rows[key]) for name, key in keys.items()}
             for name, values_ND in columns.items():
-                _note_not_finite(not_finite[name], values_ND, first)
+                _record_not_finite(not_finite[name], values_ND, first)
             columns["timestamp"] = rows["timestamp"].astype(np.float64)
             columns["task"] = task_N
-            clock.note(episode_N, columns["timestamp"])
+            rates.add(episode_N, columns["timestamp"])
             store.append(columns)
             first += count
-    store.append({"length": lengths_E, "rate": clock.rates(lengths_E)})
+    store.append({"length": lengths_E, "rate": rates.compute(lengths_E)})
     store.about |= {"tasks": [*tasks.values()], "not_finite": not_finite}
 
 
 def _tasks(root: Path, known_T: IntArray, index_N: AnyArray, episode_N: AnyArray) -> IntArray:
-    """The place of each frame's task in the table, whose indices are ``known_T``."""
+    """Return the row of each frame's task in the table, whose indices are ``known_T``."""
     place_N = np.minimum(np.searchsorted(known_T, index_N), max(0, len(known_T) - 1))
     wrong_N = known_T[place_N] != index_N if len(known_T) else np.ones(len(index_N), dtype=bool)
     if wrong_N.any():
         first = int(wrong_N.argmax())
         raise DataError(
             f"{root}: a frame of episode {episode_N[first]} has task_index {index_N[first]}, which "
-            f"the table of tasks in meta does not name; it names {known_T[:20].tolist()}"
+            f"the table of tasks in meta does not list; it lists {known_T[:20].tolist()}"
         )
     return place_N.astype(np.int64)
 
@@ -154,24 +165,24 @@ def _vectors(root: Path, info: dict[str, Any], key: str, values_ND: AnyArray) ->
     return values_ND.astype(np.float32)
 
 
-class _Clock:
-    """Frames a second of each episode, by timestamps that come in parts."""
+class _FrameRates:
+    """Computes the frames per second of each episode, from timestamps that arrive in parts."""
 
     def __init__(self, episodes: int) -> None:
         self.first_E = np.full(episodes, np.nan)
         self.last_E = np.full(episodes, np.nan)
         self.shortest_E = np.full(episodes, np.inf)  # step
-        self._before = (-1, np.nan)  # episode and time of the frame before
+        self._before = (-1, np.nan)  # episode and time of the previous frame
 
-    def note(self, episode_N: IntArray, timestamp_N: AnyArray) -> None:
+    def add(self, episode_N: IntArray, timestamp_N: AnyArray) -> None:
         same_N = np.diff(episode_N, prepend=self._before[0]) == 0
         step_N = np.diff(timestamp_N, prepend=self._before[1])
         np.minimum.at(self.shortest_E, episode_N[same_N], step_N[same_N])
         self.first_E[episode_N[~same_N]] = timestamp_N[~same_N]
-        self.last_E[episode_N] = timestamp_N  # the last one stays
+        self.last_E[episode_N] = timestamp_N  # of repeated indices, the last one wins
         self._before = (int(episode_N[-1]), float(timestamp_N[-1]))
 
-    def rates(self, lengths_E: IntArray) -> AnyArray:
+    def compute(self, lengths_E: IntArray) -> AnyArray:
         with np.errstate(invalid="ignore", divide="ignore"):
             rate_E: AnyArray = (lengths_E - 1) / (self.last_E - self.first_E)
         rate_E[~(self.shortest_E > 0)] = 0.0
@@ -179,9 +190,9 @@ class _Clock:
         return rate_E
 
 
-def _note_not_finite(found: dict[str, list[Any]], values_ND: AnyArray, first: int) -> None:
+def _record_not_finite(found: dict[str, list[Any]], values_ND: AnyArray, first: int) -> None:
     bad_ND = ~np.isfinite(values_ND)
     for entry in np.nonzero(bad_ND.any(axis=0))[0].tolist():
         row = int(bad_ND[:, entry].argmax())
-        told = found.setdefault(str(entry), [first + row, str(values_ND[row, entry]), 0])
-        told[2] += int(bad_ND[:, entry].sum())
+        facts = found.setdefault(str(entry), [first + row, str(values_ND[row, entry]), 0])
+        facts[2] += int(bad_ND[:, entry].sum())

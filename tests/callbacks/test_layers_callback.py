@@ -1,4 +1,4 @@
-"""Recomputing and compiling layers change what a step costs, not what it learns."""
+"""Test that recomputing and compiling layers change the cost of a step, not its result."""
 
 import math
 from pathlib import Path
@@ -17,8 +17,8 @@ from tests.helpers.synthetic import ToyTrajectories
 DEEP = PriorArchitecture(width=32, latent_width=16, encoder_depth=4, decoder_depth=4, heads=2)
 
 
-class Kept(Callback):
-    """Bytes that the forward pass of a step keeps for the backward pass."""
+class SavedBytes(Callback):
+    """Count the bytes that the forward pass saves for the backward pass."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -38,12 +38,12 @@ class Kept(Callback):
 
 
 def fit(folder: Path, *callbacks: Callback) -> tuple[MotionPriorModule, int]:
-    data, kept = ToyTrajectories(episodes=6, batch_size=16), Kept()
-    learnt = module(data, architecture=DEEP)
-    runner = trainer(folder, 4, limit_val_batches=0, callbacks=[*callbacks, kept])
-    runner.fit(learnt, data)
+    data, saved = ToyTrajectories(episodes=6, batch_size=16), SavedBytes()
+    trained = module(data, architecture=DEEP)
+    runner = trainer(folder, 4, limit_val_batches=0, callbacks=[*callbacks, saved])
+    runner.fit(trained, data)
     runner.save_checkpoint(folder / "prior.ckpt")
-    return learnt, kept.bytes
+    return trained, saved.bytes
 
 
 @pytest.fixture
@@ -51,25 +51,25 @@ def plain(tmp_path: Path) -> tuple[MotionPriorModule, int]:
     return fit(tmp_path)
 
 
-def test_recomputed_layers_keep_less_and_learn_the_same(
+def test_recomputed_layers_save_memory_and_train_the_same(
     tmp_path: Path, plain: tuple[MotionPriorModule, int]
 ) -> None:
     average = EMAWeightAveraging(decay=0.5)
-    learnt, kept = fit(tmp_path, CheckpointActivations(), average)
+    trained, saved = fit(tmp_path, CheckpointActivations(), average)
     averaged, _ = fit(tmp_path, EMAWeightAveraging(decay=0.5))
-    assert kept < 0.5 * plain[1]
+    assert saved < 0.5 * plain[1]
     for name, value in averaged.state_dict().items():
-        torch.testing.assert_close(learnt.state_dict()[name], value, msg=name, equal_nan=True)
+        torch.testing.assert_close(trained.state_dict()[name], value, msg=name, equal_nan=True)
 
 
 @pytest.mark.slow
-def test_compiled_layers_learn_the_same(
+def test_compiled_layers_train_the_same(
     tmp_path: Path, plain: tuple[MotionPriorModule, int]
 ) -> None:
-    learnt, _ = fit(tmp_path, CheckpointActivations(), CompileLayers(backend="aot_eager"))
-    assert learnt.prior.decoder.blocks[0]._compiled_call_impl is not None
-    assert learnt.state_dict().keys() == plain[0].state_dict().keys()
+    trained, _ = fit(tmp_path, CheckpointActivations(), CompileLayers(backend="aot_eager"))
+    assert trained.prior.decoder.blocks[0]._compiled_call_impl is not None
+    assert trained.state_dict().keys() == plain[0].state_dict().keys()
     for name, value in plain[0].state_dict().items():
-        found = learnt.state_dict()[name]
+        found = trained.state_dict()[name]
         torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-4, msg=name, equal_nan=True)
-    assert math.isfinite(sum(float(p.sum()) for p in learnt.parameters()))
+    assert math.isfinite(sum(float(p.sum()) for p in trained.parameters()))

@@ -1,4 +1,4 @@
-"""The evaluation callback in real ``fit`` and ``test`` runs."""
+"""Test the evaluation callback in real ``fit`` and ``test`` runs."""
 
 import io
 import json
@@ -48,12 +48,12 @@ def trainer_of(folder: Path, *callbacks: pl.Callback, **changes: Any) -> pl.Trai
     return pl.Trainer(**(arguments | changes))
 
 
-def test_fit_logs_what_was_promised(tmp_path: Path) -> None:
+def test_fit_logs_metrics_and_videos(tmp_path: Path) -> None:
     callback = evaluation(every_n_steps=2, max_steps=30)
     best = ModelCheckpoint(
         tmp_path / "best", monitor="rollout/success_rate", mode="max", every_n_train_steps=2
     )
-    # log_every_n_steps far beyond the run: rollouts are logged all the same
+    # Rollouts are logged although log_every_n_steps is far beyond the run.
     trainer = trainer_of(
         tmp_path, callback, best, enable_checkpointing=True, log_every_n_steps=1000
     )
@@ -94,9 +94,9 @@ def test_fit_writes_films_and_results(tmp_path: Path) -> None:
     ]
     with av.open(str(folder / "test_Point-v0_50_success.mp4")) as film:
         count = sum(1 for _ in film.decode(video=0))
-    told = json.loads((folder / "results.json").read_text())
-    assert (told["step"], told["success_rate"]) == (5, 1.0)
-    environment = told["environments"][0]
+    report = json.loads((folder / "results.json").read_text())
+    assert (report["step"], report["success_rate"]) == (5, 1.0)
+    environment = report["environments"][0]
     assert environment["env_id"] == "test/Point-v0"
     assert [e["seed"] for e in environment["episodes"]] == [50, 51, 52, 53, 54]
     assert count == environment["episodes"][0]["length"] + 1
@@ -135,8 +135,8 @@ def test_averaged_weights_are_evaluated(tmp_path: Path, averaging_first: bool) -
     pair = [averaging, evaluation(every_n_steps=4, videos=0, max_steps=8)]
     pl.seed_everything(3)
     trainer_of(tmp_path, *(pair if averaging_first else pair[::-1]), logger=False).fit(module)
-    assert module.losses == plain.losses  # training went on from its own weights
-    assert module.gain.item() < 0.75 * plain.gain.item()  # Lightning leaves the average
+    assert module.losses == plain.losses  # training continued from its own weights
+    assert module.gain.item() < 0.75 * plain.gain.item()  # Lightning keeps the average at the end
     at_four, at_the_end = sorted(set(module.gains_seen))
     assert at_four < at_the_end == module.gain.item()
 
@@ -197,7 +197,7 @@ def test_several_environments_may_have_several_robots(tmp_path: Path) -> None:
         evaluation(env_ids=ids, embodiment={"test/Point-v0": "point"})
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match="ShardedStrategy shards them; take it out"):
         evaluation().setup(SimpleNamespace(strategy=ShardedStrategy()), PointModule(), "fit")
     with pytest.raises(RolloutError, match=r"import_modules names 'no\.such\.module'"):
@@ -217,10 +217,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_two_ranks_share_the_episodes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.helpers.rollout_ranks", str(tmp_path)]
     subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[2])
-    told = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert told[0] == told[1]
-    episodes = told[0][0]["episodes"]
+    reports = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert reports[0] == reports[1]
+    episodes = reports[0][0]["episodes"]
     assert [e["seed"] for e in episodes] == [50, 51, 52, 53, 54]
     written = json.loads((tmp_path / "rollouts" / "step_00000003" / "results.json").read_text())
-    assert written["environments"] == told[0]
+    assert written["environments"] == reports[0]
     assert len(list(tmp_path.rglob("*.mp4"))) == 2

@@ -177,7 +177,7 @@ def test_an_error_ends_with_a_code(recipe: Path, capsys: pytest.CaptureFixture[s
     (finding,) = json.loads(Path("elsewhere/doctor.json").read_text())
     assert finding["robot"] == "arm"
     assert (finding["level"], finding["check"]) == ("error", "refused")
-    assert "has 10 frames a second, but embodiment 'arm' says control_hz 30" in finding["message"]
+    assert "has 10 frames per second, but embodiment 'arm' has control_hz 30" in finding["message"]
     assert "refused" in capsys.readouterr().out
 
 

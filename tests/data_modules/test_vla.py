@@ -280,7 +280,7 @@ def test_a_damaged_cache_gives_no_wrong_sample(
     data = module(seen, **options)
     assert calls == [0]
     assert torch.equal(everything(data).observation.images_BCKYX, expected)
-    assert "episode_000001.npy: image 6 is damaged; the episode is decoded anew" in caplog.text
+    assert "episode_000001.npy: image 6 is damaged; the episode is decoded again" in caplog.text
     module(seen, **options)
     assert calls == [0, 1, 1]
 

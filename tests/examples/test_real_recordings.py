@@ -343,7 +343,7 @@ def test_the_recipe_says_how_to_make_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError) as told:
         data.setup("fit")
     assert str(told.value) == (
-        f"{tmp_path}/nothing/g1_inspire: there is no such dataset folder; make it with `python "
+        f"{tmp_path}/nothing/g1_inspire: no such dataset folder; make it with `python "
         "examples/real_recordings/convert.py`, which needs the recordings in ../shared/data"
     )
     assert json.dumps([robot.to_dict() for robot in data.embodiments])

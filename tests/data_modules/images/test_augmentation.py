@@ -1,4 +1,4 @@
-"""Random changes to training images: of training only, the same where a run is taken up again."""
+"""Test augmentation: only of training images, and the same ones in a resumed run."""
 
 import contextlib
 from collections import Counter
@@ -23,7 +23,7 @@ from tests.helpers.stage1_runs import Stop
 
 
 class Recorder(lightning.LightningModule):
-    """Keeps the images that it is given."""
+    """Records the images of its batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ def fit(
     return module
 
 
-def test_training_images_change_and_nothing_else(seen: Path, tmp_path: Path) -> None:
+def test_only_training_images_change(seen: Path, tmp_path: Path) -> None:
     plain = fit(seen, tmp_path)
     changed = fit(seen, tmp_path, image_transforms=[CropColourBlur()])
     assert len(plain.trained) == len(changed.trained) > 10
@@ -82,12 +82,12 @@ def test_training_images_change_and_nothing_else(seen: Path, tmp_path: Path) -> 
     assert any((image == 0).all() for batch in plain.trained for image in batch[:, 1])
     for before, after in zip(plain.validated, changed.validated, strict=True):
         assert torch.equal(before, after)
-    # Other random draws of the run stay what they were.
+    # Other random draws of the run do not change.
     assert torch.equal(torch.stack(plain.drawn), torch.stack(changed.drawn))
 
 
 @pytest.mark.parametrize("step", [3, 7])
-def test_a_run_taken_up_again_sees_the_same_images(step: int, seen: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_gets_the_same_images(step: int, seen: Path, tmp_path: Path) -> None:
     options = {"image_transforms": [CropColourBlur()]}
     whole = fit(seen, tmp_path, **options)
     stopped = fit(seen, tmp_path, Stop(step), **options)
@@ -100,10 +100,10 @@ def test_a_run_taken_up_again_sees_the_same_images(step: int, seen: Path, tmp_pa
 
 def observation(images_BCKYX: Tensor, mask_BC: Tensor) -> Observation:
     nothing = torch.zeros(len(images_BCKYX))
-    return Observation(images_BCKYX, mask_BC, [], nothing, nothing, (), nothing)  # type: ignore[arg-type]  # parts that are not looked at
+    return Observation(images_BCKYX, mask_BC, [], nothing, nothing, (), nothing)  # type: ignore[arg-type]  # parts that augmentation does not use
 
 
-def test_large_batches_are_changed_in_parts() -> None:
+def test_large_batches_are_changed_in_groups() -> None:
     picture = torch.arange(3 * 16 * 24).remainder(256).to(torch.uint8).reshape(3, 16, 24)
     mask = torch.ones(40, 2, dtype=torch.bool)
     mask[::3, 1] = False
@@ -116,7 +116,7 @@ def test_large_batches_are_changed_in_parts() -> None:
     assert picture.numpy().tobytes() not in counts
 
 
-def test_draws_are_of_the_key_alone_and_each_image_has_its_own() -> None:
+def test_draws_depend_only_on_the_key_and_differ_per_image() -> None:
     picture = torch.arange(3 * 16 * 24).remainder(256).to(torch.uint8).reshape(3, 16, 24)
     same = observation(picture.expand(6, 2, 3, 16, 24), torch.ones(6, 2, dtype=torch.bool))
     transforms = [CropColourBlur(crop=0.5, colour=0.5)]
@@ -142,7 +142,7 @@ def test_other_transforms_must_keep_size_and_type() -> None:
         CropColourBlur(crop=0.0)
 
 
-def test_recipes_name_transforms_of_ours_and_of_torchvision(seen: Path, tmp_path: Path) -> None:
+def test_recipes_may_name_own_and_torchvision_transforms(seen: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "data.yaml"
     transforms = [
         {"class_path": "data_modules.CropColourBlur", "init_args": {"blur": 0.5}},

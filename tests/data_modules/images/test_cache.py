@@ -1,4 +1,4 @@
-"""The cache of decoded images: its bound, and what can go wrong."""
+"""Test the cache of decoded images: its limit, and what can go wrong."""
 
 import os
 import resource
@@ -25,85 +25,87 @@ def write(
     cache: ImageCache, number: int, keep: tuple[int, ...] = (), wait: bool = True
 ) -> WriteOutcome:
     chunks = pictures(number).split(3)
-    return cache.write(at(cache, number), SHAPE, lambda: chunks, {at(cache, k) for k in keep}, wait)
+    return cache.write(
+        path_of(cache, number), SHAPE, lambda: chunks, {path_of(cache, k) for k in keep}, wait
+    )
 
 
-def at(cache: ImageCache, number: int) -> Path:
+def path_of(cache: ImageCache, number: int) -> Path:
     return cache.folder / "set" / "camera" / f"episode_{number:06d}.npy"
 
 
-def held(cache: ImageCache) -> list[int]:
-    return [n for n in range(10) if cache.has(at(cache, n), SHAPE)]
+def cached_numbers(cache: ImageCache) -> list[int]:
+    return [n for n in range(10) if cache.has(path_of(cache, n), SHAPE)]
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_images_are_read(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path)
-    assert cache.open(at(cache, 3), SHAPE) is None
-    assert write(cache, 3) is WriteOutcome.WHOLE
-    found = cache.open(at(cache, 3), SHAPE)
+    assert cache.open(path_of(cache, 3), SHAPE) is None
+    assert write(cache, 3) is WriteOutcome.PRESENT
+    found = cache.open(path_of(cache, 3), SHAPE)
     assert found is not None
     for row, image in enumerate(pictures(3)):
         np.testing.assert_array_equal(found.image(row), image)
-    np.testing.assert_array_equal(np.load(at(cache, 3), mmap_mode="r"), pictures(3))
-    assert at(cache, 3).stat().st_size == SIZE
+    np.testing.assert_array_equal(np.load(path_of(cache, 3), mmap_mode="r"), pictures(3))
+    assert path_of(cache, 3).stat().st_size == SIZE
 
 
-def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
+def test_the_least_recently_used_file_makes_room(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path, 3 * SIZE)
     for number in range(3):
         write(cache, number)
-        os.utime(at(cache, number), (number, number))
-    cache.open(at(cache, 0), SHAPE)
+        os.utime(path_of(cache, number), (number, number))
+    cache.open(path_of(cache, 0), SHAPE)
     write(cache, 3)
-    assert held(cache) == [0, 2, 3]
-    assert write(cache, 4, keep=(2, 3)) is WriteOutcome.WHOLE
-    assert held(cache) == [2, 3, 4]
-    assert cache.room({at(cache, 2)}) == 2 * SIZE
+    assert cached_numbers(cache) == [0, 2, 3]
+    assert write(cache, 4, keep=(2, 3)) is WriteOutcome.PRESENT
+    assert cached_numbers(cache) == [2, 3, 4]
+    assert cache.available_bytes({path_of(cache, 2)}) == 2 * SIZE
 
 
-def test_what_is_kept_makes_no_room_and_nothing_goes_in_vain(tmp_path: Path) -> None:
+def test_kept_files_make_no_room_and_nothing_is_deleted_in_vain(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path, 2 * SIZE)
     write(cache, 0)
     write(cache, 1)
     assert write(cache, 2, keep=(0, 1)) is WriteOutcome.NO_ROOM
-    assert held(cache) == [0, 1]
+    assert cached_numbers(cache) == [0, 1]
     assert write(ImageCache(tmp_path, SIZE - 1), 2) is WriteOutcome.NO_ROOM
-    assert held(cache) == [0, 1]
+    assert cached_numbers(cache) == [0, 1]
 
 
-def test_a_lowered_bound_is_kept_to_at_once(tmp_path: Path) -> None:
+def test_a_lowered_limit_applies_at_once(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path)
     for number in range(4):
         write(cache, number)
-        os.utime(at(cache, number), (number, number))
+        os.utime(path_of(cache, number), (number, number))
     lowered = ImageCache(tmp_path, 2 * SIZE)
-    lowered.tidy({at(cache, 1)})
-    assert held(cache) == [1, 3]
-    ImageCache(tmp_path, SIZE - 1).tidy({at(cache, 1)})
-    assert held(cache) == []
+    lowered.clean_up({path_of(cache, 1)})
+    assert cached_numbers(cache) == [1, 3]
+    ImageCache(tmp_path, SIZE - 1).clean_up({path_of(cache, 1)})
+    assert cached_numbers(cache) == []
 
 
-def test_other_sizes_are_no_file_of_ours(tmp_path: Path) -> None:
+def test_files_of_other_sizes_are_ignored(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path)
     write(cache, 0)
-    path = at(cache, 0)
+    path = path_of(cache, 0)
     for content in (b"", path.read_bytes()[:-1], path.read_bytes() + b"1"):
         path.write_bytes(content)
         assert cache.open(path, SHAPE) is None
-        assert write(cache, 0) is WriteOutcome.WHOLE
+        assert write(cache, 0) is WriteOutcome.PRESENT
         assert cache.open(path, SHAPE) is not None
 
 
-def test_each_flipped_byte_of_an_image_is_noticed(tmp_path: Path) -> None:
+def test_each_flipped_byte_of_an_image_is_detected(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path)
     write(cache, 0)
-    whole = at(cache, 0).read_bytes()
+    whole = path_of(cache, 0).read_bytes()
     header = SIZE - 4 * SHAPE[0] - pictures(0).numel()
     for place in (header, header + 200, SIZE - 17, SIZE - 1):
         content = bytearray(whole)
         content[place] ^= 1
-        at(cache, 0).write_bytes(content)
-        found = cache.open(at(cache, 0), SHAPE)
+        path_of(cache, 0).write_bytes(content)
+        found = cache.open(path_of(cache, 0), SHAPE)
         assert found is not None
         read = [found.image(row) for row in range(4)]
         assert sum(image is None for image in read) == 1
@@ -119,34 +121,34 @@ def test_a_failed_writer_leaves_nothing(tmp_path: Path) -> None:
         raise DataError("no such frame")
 
     with pytest.raises(DataError, match="no such frame"):
-        cache.write(at(cache, 0), SHAPE, broken, (), wait=True)
+        cache.write(path_of(cache, 0), SHAPE, broken, (), wait=True)
     assert [p for p in (tmp_path / "set").rglob("*") if p.is_file()] == []
 
 
-def test_what_a_killed_writer_left_is_counted_until_it_is_removed(tmp_path: Path) -> None:
+def test_files_of_killed_writers_count_until_they_are_deleted(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path, 2 * SIZE)
     write(cache, 0)
-    left = at(cache, 1).with_name(f".{at(cache, 1).name}.part")
+    left = path_of(cache, 1).with_name(f".{path_of(cache, 1).name}.part")
     left.write_bytes(bytes(SIZE))
     assert write(cache, 2, keep=(0,)) is WriteOutcome.NO_ROOM
-    with cache._turn(left, wait=True):  # it is still being written
-        cache.tidy(())
+    with cache._write_lock(left, wait=True):  # it is still being written
+        cache.clean_up(())
         assert left.exists()
         assert write(cache, 1, wait=False) is WriteOutcome.BUSY
-    cache.tidy(())
+    cache.clean_up(())
     assert not left.exists()
-    assert write(cache, 2, keep=(0,)) is WriteOutcome.WHOLE
+    assert write(cache, 2, keep=(0,)) is WriteOutcome.PRESENT
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        DataError, match=r"cannot be kept there .*set cache_gb to the room there is"
+        DataError, match=r"cannot be written there .*or cache_gb to the space that is free"
     ):
         write(ImageCache(tmp_path / "file" / "cache"), 0)
 
 
-def test_too_many_open_files_are_told(tmp_path: Path) -> None:
+def test_too_many_open_files_are_reported(tmp_path: Path) -> None:
     cache = ImageCache(tmp_path)
     write(cache, 0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -155,7 +157,7 @@ def test_too_many_open_files_are_told(tmp_path: Path) -> None:
     held: list[object] = []
     try:
         with pytest.raises(DataError, match=r"npy: the decoded images cannot be opened .*ulimit"):
-            held.extend(cache.open(at(cache, 0), SHAPE) for _ in range(most))
+            held.extend(cache.open(path_of(cache, 0), SHAPE) for _ in range(most))
         assert None not in held
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

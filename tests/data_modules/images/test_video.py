@@ -1,4 +1,4 @@
-"""Which decoder is taken, and that each gives the frames nearest to the times asked for."""
+"""Test the choice of a decoder, and that each returns the frames nearest to given times."""
 
 import sys
 import warnings
@@ -17,7 +17,7 @@ from tests.helpers.vla_data import decoders
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frame t of 150, at 10 a second, says t in sixteens (left) and ones (right), in steps of 16.
+    """Write 150 frames at 10 per second. Frame t shows t // 16 (left) and t % 16 (right).
 
     A key frame comes every 40 frames, and frames are stored in another order than shown.
     """
@@ -48,13 +48,13 @@ def counted(video: Path, times: list[float], decoder: str = "pyav") -> list[int]
 @pytest.mark.parametrize(
     "frames", [range(150), [0], [149], [39, 40, 41], [3, 90, 149], range(60, 130, 7), [5, 5, 6]]
 )
-def test_the_nearest_frames_are_given_in_order(frames, decoder: str, video: Path) -> None:
+def test_the_nearest_frames_are_returned_in_order(frames, decoder: str, video: Path) -> None:
     off = np.random.default_rng(0).uniform(-0.03, 0.03, 150)
     times = [max(0.0, t / 10 + float(off[t])) for t in frames]
     assert counted(video, times, decoder) == list(frames)
 
 
-def test_frames_that_are_not_there_are_told(video: Path) -> None:
+def test_missing_frames_are_reported(video: Path) -> None:
     with pytest.raises(ValueError, match=r"nearest to 15\.400 s is at 14\.900 s, expected within"):
         counted(video, [14.9, 15.4])
     with pytest.raises(ValueError, match=r"nearest to 1\.050 s is at 1\.000 s"):
@@ -73,7 +73,7 @@ def test_frames_equal_lerobots(seen: Path) -> None:
         )
 
 
-def test_auto_takes_what_loads_and_says_nothing(
+def test_auto_selects_what_loads_silently(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -81,14 +81,14 @@ def test_auto_takes_what_loads_and_says_nothing(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose_decoder("auto") in ("torchcodec", "pyav")
-        monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)  # an import then fails
+        monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)  # makes an import fail
         assert choose_decoder("auto") == "pyav"
     assert choose_decoder("pyav") == "pyav"
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_decoder_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_does_not_load_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     with pytest.raises(DataError, match=r"'torchcodec', which does not load here .* install that"):
         choose_decoder("torchcodec")

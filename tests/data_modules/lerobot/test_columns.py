@@ -1,4 +1,4 @@
-"""What is wrong with a dataset is said in one sentence that names the place."""
+"""Test that faults of a dataset are reported in one sentence that names their place."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from data_modules.lerobot.source import feature_names
 from data_modules.lerobot.store import cache_folder
 from tests.helpers.datasets import arm, write_dataset
 
-Spoil = Callable[[Path], None]
+Damage = Callable[[Path], None]
 
 
 @pytest.fixture
@@ -30,33 +30,33 @@ def data_file(root: Path) -> Path:
     return next((root / "data").glob("*/*.parquet"))
 
 
-def edit_info(**changes) -> Spoil:
-    def spoil(root: Path) -> None:
+def edit_info(**changes) -> Damage:
+    def damage(root: Path) -> None:
         path = root / "meta" / "info.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
-    return spoil
+    return damage
 
 
-def edit_feature(key: str, **changes) -> Spoil:
-    def spoil(root: Path) -> None:
+def edit_feature(key: str, **changes) -> Damage:
+    def damage(root: Path) -> None:
         path = root / "meta" / "info.json"
         info = json.loads(path.read_text())
         info["features"][key] |= changes
         path.write_text(json.dumps(info))
 
-    return spoil
+    return damage
 
 
-def edit_table(change: Callable[[pa.Table], pa.Table], where: str = "data") -> Spoil:
-    def spoil(root: Path) -> None:
+def edit_table(change: Callable[[pa.Table], pa.Table], where: str = "data") -> Damage:
+    def damage(root: Path) -> None:
         path = next((root / where).glob("*/*.parquet"))
         pq.write_table(change(pq.read_table(path)), path)
 
-    return spoil
+    return damage
 
 
-def edit_value(key: str, frame: int, entry: int, value: float) -> Spoil:
+def edit_value(key: str, frame: int, entry: int, value: float) -> Damage:
     def change(table: pa.Table) -> pa.Table:
         rows = table[key].to_pylist()
         rows[frame][entry] = value
@@ -93,14 +93,14 @@ def misnumber(table: pa.Table) -> pa.Table:
     return table.set_column(index, "episode_index", pa.array(episodes))
 
 
-REFUSALS: dict[str, tuple[Spoil, str]] = {
-    "no folder": (shutil.rmtree, "there is no such dataset folder"),
+FAULTS: dict[str, tuple[Damage, str]] = {
+    "no folder": (shutil.rmtree, "no such dataset folder"),
     "no info": (lambda r: (r / "meta/info.json").unlink(), "has no meta/info.json"),
     "bad info": (lambda r: (r / "meta/info.json").write_text("{"), "info.json is damaged"),
     "v2.0": (edit_info(codebase_version="v2.0"), r"is a LeRobot v2\.0 dataset.*convert it"),
     "empty": (edit_info(total_episodes=0, total_frames=0), "the dataset is empty"),
     "no rows": (edit_table(lambda t: t.slice(0, 0)), "the dataset is empty"),
-    "fps": (edit_info(fps=30), r"has 30 frames a second, but embodiment 'arm' says control_hz 10"),
+    "fps": (edit_info(fps=30), r"has 30 frames per second, but embodiment 'arm' has control_hz 10"),
     "timestamps": (edit_table(slow_clock), r"timestamps of episode 0 say 9\.26; on embodiment"),
     "unknown feature": (
         edit_feature("action", names=["a", "j2", "grip"]),
@@ -146,16 +146,16 @@ REFUSALS: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", REFUSALS)
-def test_a_fault_is_told_in_one_sentence_that_names_the_dataset(fault: str, copy: Path) -> None:
-    spoil, message = REFUSALS[fault]
-    spoil(copy)
-    with pytest.raises(DataError, match=message) as told:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_reported_in_one_sentence_that_names_the_dataset(fault: str, copy: Path) -> None:
+    damage, message = FAULTS[fault]
+    damage(copy)
+    with pytest.raises(DataError, match=message) as error:
         read_columns(copy, arm())
-    assert str(copy) in str(told.value)
+    assert str(copy) in str(error.value)
 
 
-def test_wrong_width_of_the_data_is_told(copy: Path) -> None:
+def test_a_wrong_width_of_the_data_is_reported(copy: Path) -> None:
     def narrow(table: pa.Table) -> pa.Table:
         rows = [row[:2] for row in table["action"].to_pylist()]
         index = table.schema.get_field_index("action")
@@ -166,14 +166,16 @@ def test_wrong_width_of_the_data_is_told(copy: Path) -> None:
         read_columns(copy, arm())
 
 
-def test_contradicted_rate_is_used_where_the_user_says_so(copy: Path) -> None:
+def test_a_contradicted_rate_is_used_with_trust_fps(copy: Path) -> None:
     edit_table(slow_clock)(copy)
     assert len(read_columns(copy, arm(trust_fps=True)).action_Na) == 28
 
 
-def test_another_rate_is_resampled_where_the_user_says_so(plain: Path) -> None:
+def test_another_rate_is_resampled_on_request(plain: Path) -> None:
     straight = read_columns(plain, arm())
-    with pytest.raises(DataError, match=r"10 frames a second, but .* 5; say that, or `resample"):
+    with pytest.raises(
+        DataError, match=r"10 frames per second, but .* 5; set control_hz to 10, or set `resample"
+    ):
         read_columns(plain, arm(control_hz=5))
     half = read_columns(plain, arm(control_hz=5, resample=True))
     assert half.lengths_E.tolist() == [6, 4, 5]
@@ -183,15 +185,15 @@ def test_another_rate_is_resampled_where_the_user_says_so(plain: Path) -> None:
     assert half.tasks_E == straight.tasks_E
     assert half.recorded is not half
     assert [half.recorded_row(frame) for frame in (0, 5, 6, 9)] == [0, 10, 0, 6]
-    kept = set(cache_folder("trajectories").rglob("*.safetensors"))
+    stored = set(cache_folder("trajectories").rglob("*.safetensors"))
     read_columns(plain, arm(control_hz=5, resample=True))
-    assert set(cache_folder("trajectories").rglob("*.safetensors")) == kept
+    assert set(cache_folder("trajectories").rglob("*.safetensors")) == stored
     double = read_columns(plain, arm(control_hz=20, resample=True))
     np.testing.assert_array_equal(double.action_Na[0:23:2], straight.action_Na[:12])
-    assert read_columns(plain, arm(resample=True)).recorded_row(13) == 1  # it has that rate
+    assert read_columns(plain, arm(resample=True)).recorded_row(13) == 1  # it already has that rate
 
 
-def test_resampling_goes_by_the_timestamps(copy: Path) -> None:
+def test_resampling_uses_the_timestamps(copy: Path) -> None:
     edit_table(slow_clock)(copy)
     by_clock = read_columns(copy, arm(resample=True))
     by_rate = read_columns(copy, arm(resample=True, trust_fps=True))
@@ -201,7 +203,7 @@ def test_resampling_goes_by_the_timestamps(copy: Path) -> None:
     np.testing.assert_allclose(
         by_clock.action_Na[1][:2], (first + (second - first) / 1.08)[:2], rtol=1e-4, atol=1e-6
     )
-    assert by_clock.action_Na[1][2] == first[2]  # the gripper waits
+    assert by_clock.action_Na[1][2] == first[2]  # the gripper keeps its last command
     edit_table(stopped_clock)(copy)
     with pytest.raises(DataError, match=r"episode 0: time does not increase after frame 3"):
         read_columns(copy, arm(resample=True))
@@ -221,7 +223,7 @@ def test_columns_hold_what_lerobot_reads(plain: Path) -> None:
     assert columns.tasks_E == ["push the cube", "lift the cube", "push the cube"]
 
 
-def test_features_are_found_by_name_and_left_out_by_name(plain: Path) -> None:
+def test_features_are_selected_and_ignored_by_name(plain: Path) -> None:
     from actionprior.embodiment import ActionGroup
 
     robot = arm(ignored=["j2"])
@@ -234,7 +236,7 @@ def test_features_are_found_by_name_and_left_out_by_name(plain: Path) -> None:
     "names",
     [["a", "b", "c"], [["a", "b", "c"]], {"motors": ["a", "b", "c"]}, {"b": 1, "a": 0, "c": 2}],
 )
-def test_feature_names_in_all_their_spellings(names: object) -> None:
+def test_feature_names_in_all_spellings(names: object) -> None:
     assert feature_names({"shape": [3], "names": names}) == ["a", "b", "c"]
 
 
@@ -253,13 +255,13 @@ def test_nameless_features_are_numbered() -> None:
         ),
     ],
 )
-def test_names_that_are_none_or_not_one_alone(
+def test_labels_of_whole_vectors_and_of_parts(
     feature: dict[str, object], expected: list[str]
 ) -> None:
     assert feature_names(feature) == expected
 
 
-def test_other_vectors_resampled_are_kept_apart(plain: Path, tmp_path: Path) -> None:
+def test_resampled_stores_of_other_vectors_are_separate(plain: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(plain, tmp_path / "two"))
     path = root / "meta" / "info.json"
     info = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Datasets of the hub, from a cache as the hub's library lays it out; nothing is downloaded."""
+"""Test datasets of the hub with a cache in the layout of the hub's library, without network."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from tests.helpers.datasets import arm, write_dataset
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """lerobot's home with the hub's cache in it, and none of the user's."""
+    """Set lerobot's home and the hub's cache to empty folders, and return the cache."""
     from lerobot.utils import constants
 
     monkeypatch.setattr(constants, "HF_LEROBOT_HOME", tmp_path / "home")
@@ -28,8 +28,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home" / "hub"
 
 
-def keep(hub: Path, name: str, commit: str, source: Path, *refs: str) -> Path:
-    """A snapshot whose files are links to blobs, as after a download."""
+def add_snapshot(hub: Path, name: str, commit: str, source: Path, *refs: str) -> Path:
+    """Add a snapshot whose files are links to blobs, as after a download."""
     repository = hub / f"datasets--{name.replace('/', '--')}"
     for path in (p for p in source.rglob("*") if p.is_file()):
         blob = repository / "blobs" / f"{commit}-{path.stat().st_ino}"
@@ -45,8 +45,8 @@ def keep(hub: Path, name: str, commit: str, source: Path, *refs: str) -> Path:
 
 
 def online(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[tuple[str, bool]]:
-    """A hub that answers so to what refs a repository has; gives what is asked of it then."""
-    asked: list[tuple[str, bool]] = []
+    """Simulate a hub with tags or an error as its answer; return the list of its downloads."""
+    downloads: list[tuple[str, bool]] = []
 
     def refs(*_: object, **__: object) -> object:
         if isinstance(answer, Exception):
@@ -54,35 +54,35 @@ def online(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[tuple[str, b
         return SimpleNamespace(tags=[SimpleNamespace(name=tag) for tag in answer])
 
     def download(*_: object, revision: str, local_files_only: bool, **__: object) -> str:
-        asked.append((revision, local_files_only))
+        downloads.append((revision, local_files_only))
         if isinstance(answer, Exception) or revision == "absent":
-            raise refusal(RevisionNotFoundError)
+            raise http_error(RevisionNotFoundError)
         return f"/{revision}"
 
     monkeypatch.setattr("huggingface_hub.HfApi.list_repo_refs", refs)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    return asked
+    return downloads
 
 
-def refusal(kind: type[Exception]) -> Exception:
+def http_error(kind: type[Exception]) -> Exception:
     return kind("no", response=httpx.Response(404, request=httpx.Request("GET", "http://hub")))
 
 
 def test_lerobots_home_comes_first_unless_a_revision_is_named(hub: Path) -> None:
     home = write_dataset(hub.parent / "me" / "there", (3,))
     assert locate("me/there", videos=False) == home
-    snapshot = keep(hub, "me/there", "a" * 40, home, "main")
+    snapshot = add_snapshot(hub, "me/there", "a" * 40, home, "main")
     assert locate("me/there@main", videos=False) == snapshot
     assert locate("me/there", videos=False) == home
 
 
-def test_offline_the_newest_format_in_the_cache_is_taken(hub: Path, plain: Path) -> None:
-    main = keep(hub, "me/arm", "a" * 40, plain, "main")
+def test_offline_the_newest_format_in_the_cache_is_used(hub: Path, plain: Path) -> None:
+    main = add_snapshot(hub, "me/arm", "a" * 40, plain, "main")
     assert locate("me/arm", videos=False) == main
-    old = keep(hub, "me/arm", "b" * 40, plain, "v2.1")
+    old = add_snapshot(hub, "me/arm", "b" * 40, plain, "v2.1")
     assert locate("me/arm", videos=False) == old
-    new = keep(hub, "me/arm", "c" * 40, plain, "v3.0", "mine")
+    new = add_snapshot(hub, "me/arm", "c" * 40, plain, "v3.0", "mine")
     assert locate("me/arm", videos=True) == new
     assert locate("me/arm@mine", videos=False) == new
     assert locate("me/arm@" + "b" * 40, videos=False) == old
@@ -91,7 +91,7 @@ def test_offline_the_newest_format_in_the_cache_is_taken(hub: Path, plain: Path)
     ):
         locate("me/arm@v9", videos=False)
     with pytest.raises(
-        DataError, match=r"'me/absent' cannot be had .* at revision 'v3.0' or 'v2.1' or 'main'"
+        DataError, match=r"'me/absent' cannot be loaded .* at revision 'v3.0' or 'v2.1' or 'main'"
     ):
         locate("me/absent", videos=False)
 
@@ -106,34 +106,34 @@ def test_offline_the_newest_format_in_the_cache_is_taken(hub: Path, plain: Path)
     ],
 )
 @pytest.mark.usefixtures("hub")
-def test_online_the_newest_format_that_the_repository_has_is_asked_for(
+def test_online_the_repositorys_newest_format_is_downloaded(
     tags: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = online(monkeypatch, tags)
+    downloads = online(monkeypatch, tags)
     assert locate("me/arm", videos=False) == Path(f"/{expected}")
     assert locate("me/arm@mine", videos=False) == Path("/mine")
-    assert asked == [(expected, False), ("mine", False)]
+    assert downloads == [(expected, False), ("mine", False)]
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_the_hub_refuses_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_hub_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     online(monkeypatch, ["v3.0"])
     with pytest.raises(DataError, match=r"'me/arm' .* 'absent': the repository has no such branch"):
         locate("me/arm@absent", videos=False)
-    asked = online(monkeypatch, refusal(RepositoryNotFoundError))
+    downloads = online(monkeypatch, http_error(RepositoryNotFoundError))
     with pytest.raises(DataError, match=r"private or gated; log in with `hf auth login`"):
         locate("me/secret", videos=False)
-    # What the cache has of it would have done.
-    assert asked == [("v3.0", True), ("v2.1", True), ("main", True)]
+    # The cache would have been used if it had a revision.
+    assert downloads == [("v3.0", True), ("v2.1", True), ("main", True)]
     online(monkeypatch, httpx.ConnectError("no route"))
-    with pytest.raises(DataError, match="no route; if the network is at fault, try again"):
+    with pytest.raises(DataError, match="no route; if the network failed, try again"):
         locate("me/arm", videos=False)
 
 
-def test_each_revision_has_a_store_of_its_own(hub: Path, plain: Path, tmp_path: Path) -> None:
+def test_each_revision_has_its_own_store(hub: Path, plain: Path, tmp_path: Path) -> None:
     other = write_dataset(tmp_path / "other", (12, 7, 9), seed=5)
-    one = keep(hub, "me/arm", "a" * 40, plain, "v3.0")
-    two = keep(hub, "me/arm", "b" * 40, other, "next")
+    one = add_snapshot(hub, "me/arm", "a" * 40, plain, "v3.0")
+    two = add_snapshot(hub, "me/arm", "b" * 40, other, "next")
     first = read_columns(locate("me/arm", videos=False), arm())
     second = read_columns(locate("me/arm@next", videos=False), arm())
     assert (first.root, second.root) == (one, two)
@@ -142,7 +142,7 @@ def test_each_revision_has_a_store_of_its_own(hub: Path, plain: Path, tmp_path: 
     assert not np.array_equal(first.action_Na[:], straight)
     stores = [path for path in cache_folder("trajectories").iterdir() if path.is_dir()]
     assert len(stores) == 3
-    # What a link leads to counts, not the link.
+    # The target of a link counts, not the link.
     (data,) = (one / "data").rglob("*.parquet")
     replaced = next((other / "data").rglob("*.parquet"))
     shutil.copy2(replaced, data.resolve())

@@ -1,4 +1,4 @@
-"""Datasets read where they are published: what is learnt from equals a whole copy's."""
+"""Test remote datasets: batches equal those of a complete local copy."""
 
 import logging
 import os
@@ -35,21 +35,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(params=["seen", "old"])
-def published(request: pytest.FixtureRequest) -> Path:
-    """A dataset of format v3.0, and one of v2.1, in a storage that is not a disk."""
+def remote(request: pytest.FixtureRequest) -> Path:
+    """Store a dataset of format v3.0, and one of v2.1, in fsspec's memory. Return the original."""
     source = Path(request.getfixturevalue(request.param))
     fsspec.filesystem("memory").put(str(source), "/shop/set", recursive=True)
     yield source
     fsspec.filesystem("memory").rm("/shop", recursive=True)
 
 
-def test_stage_one_copies_all_but_images_and_learns_from_the_same_numbers(published: Path) -> None:
+def test_stage_one_copies_all_but_images_and_reads_the_same_numbers(remote: Path) -> None:
     robot = arm()
     robot.roots = [URL]
     data = LeRobotTrajectories([robot], batch_size=4)
     data.prepare_data()
     data.setup("fit")
-    expected = read_columns(published, arm())
+    expected = read_columns(remote, arm())
     (found,) = data.frames.store.recordings
     np.testing.assert_array_equal(found.action_Na[:], expected.action_Na[:])
     np.testing.assert_array_equal(found.state_Ns[:], expected.state_Ns[:])
@@ -63,9 +63,9 @@ def test_stage_one_copies_all_but_images_and_learns_from_the_same_numbers(publis
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_stage_two_sees_the_same_images(cached: bool, published: Path, tmp_path: Path) -> None:
+def test_stage_two_reads_the_same_images(cached: bool, remote: Path, tmp_path: Path) -> None:
     batches: list[VLABatch] = []
-    for root in (str(published), URL):
+    for root in (str(remote), URL):
         robot = arm(cameras=CAMERAS)
         robot.roots = [root]
         images = ImageSettings((32, 48), cache_images=cached, cache_dir=str(tmp_path))
@@ -73,15 +73,15 @@ def test_stage_two_sees_the_same_images(cached: bool, published: Path, tmp_path:
         data.prepare_data()
         data.setup("fit")
         batches.append(everything(data))
-    local, remote = batches
-    assert torch.equal(local.observation.images_BCKYX, remote.observation.images_BCKYX)
-    assert remote.observation.camera_mask_BC.all()
-    assert local.observation.task == remote.observation.task
-    assert torch.equal(local.future.action_BHA, remote.future.action_BHA)
+    local, streamed = batches
+    assert torch.equal(local.observation.images_BCKYX, streamed.observation.images_BCKYX)
+    assert streamed.observation.camera_mask_BC.all()
+    assert local.observation.task == streamed.observation.task
+    assert torch.equal(local.future.action_BHA, streamed.future.action_BHA)
 
 
-@pytest.mark.usefixtures("published")
-def test_a_copy_is_made_once_and_anew_when_what_is_published_changes(
+@pytest.mark.usefixtures("remote")
+def test_a_copy_is_made_once_and_updated_when_the_remote_files_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
@@ -104,8 +104,8 @@ def test_a_copy_is_made_once_and_anew_when_what_is_published_changes(
     assert opened
 
 
-def test_a_copy_serves_where_the_publisher_is_out_of_reach(
-    published: Path, caplog: pytest.LogCaptureFixture
+def test_a_copy_is_used_if_the_url_cannot_be_reached(
+    remote: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(DataError, match=r"memory://shop/none: meta and data cannot be read there"):
         local_copy("memory://shop/none")
@@ -114,23 +114,25 @@ def test_a_copy_serves_where_the_publisher_is_out_of_reach(
     with caplog.at_level(logging.WARNING):
         assert local_copy(URL) == root
     assert "cannot be read there" in caplog.text
-    assert "is used as it is" in caplog.text
-    assert len(read_columns(root, arm()).action_Na) == len(read_columns(published, arm()).action_Na)
+    assert "is used without an update" in caplog.text
+    assert len(read_columns(root, arm()).action_Na) == len(read_columns(remote, arm()).action_Na)
 
 
-def test_what_cannot_be_copied_is_told_and_leaves_nothing(published: Path, cache: Path) -> None:
+def test_a_failed_copy_is_reported_and_leaves_nothing(remote: Path, cache: Path) -> None:
     storage = fsspec.filesystem("memory")
     (path, *_) = [p for p in storage.find("/shop/set/data")]
     storage.pipe_file(path, storage.cat_file(path)[:-9])
     name = path.removeprefix("/shop/set/")
-    with pytest.raises(DataError, match=rf"cannot be made there \({name}: ArrowInvalid: ") as told:
+    with pytest.raises(
+        DataError, match=rf"cannot be written there \({name}: ArrowInvalid: "
+    ) as error:
         local_copy(URL)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert [p.name for p in (cache / "datasets").iterdir() if p.is_dir()] == []
 
 
-@pytest.mark.usefixtures("published")
-def test_names_that_lead_outside_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("remote")
+def test_paths_outside_of_the_url_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     outside = "/shop/set/meta/../../../home/x"
     with monkeypatch.context() as patch:
         patch.setattr(MemoryFileSystem, "find", lambda *_, **__: {outside: {"size": 1}})
@@ -138,27 +140,27 @@ def test_names_that_lead_outside_are_refused(monkeypatch: pytest.MonkeyPatch) ->
             local_copy(URL)
 
 
-def test_a_folder_that_is_a_copy_of_nothing_says_so(plain: Path, tmp_path: Path) -> None:
+def test_other_folders_have_no_source_url(plain: Path, tmp_path: Path) -> None:
     assert source_url(plain) is None
     shutil.copytree(plain, tmp_path / "set")
     (tmp_path / "set" / "published.json").write_text("{")
     assert source_url(tmp_path / "set") is None
 
 
-def copy_when_told(url: str, cache: Path, said: Connection) -> None:
-    """What a process of its own does."""
+def copy_on_message(url: str, cache: Path, pipe: Connection) -> None:
+    """Copy in a separate process, once it receives a message."""
     os.environ["ACTIONPRIOR_CACHE"] = str(cache)
-    said.send("ready")
-    said.recv()
+    pipe.send("ready")
+    pipe.recv()
     local_copy(url)
 
 
 def start_copy(url: str, cache: Path) -> tuple[BaseProcess, Connection]:
-    here, theirs = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=copy_when_told, args=(url, cache, theirs))
+    parent_end, child_end = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=copy_on_message, args=(url, cache, child_end))
     process.start()
-    assert here.recv() == "ready"
-    return process, here
+    assert parent_end.recv() == "ready"
+    return process, parent_end
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -166,18 +168,18 @@ def content(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_copy_killed_at_any_point_leaves_nothing_that_looks_whole(old: Path, cache: Path) -> None:
+def test_a_copy_killed_at_any_point_leaves_no_partial_copy(old: Path, cache: Path) -> None:
     url = f"file://{old}"
-    process, told = start_copy(url, cache)
+    process, pipe = start_copy(url, cache)
     begin = time.perf_counter()
-    told.send("go")
+    pipe.send("go")
     process.join()
     took, expected = time.perf_counter() - begin, content(local_copy_folder(url))
     rng = np.random.default_rng()
     for point in rng.permutation(20):
         shutil.rmtree(cache / "datasets")
-        process, told = start_copy(url, cache)
-        told.send("go")
+        process, pipe = start_copy(url, cache)
+        pipe.send("go")
         time.sleep((point + rng.random()) / 20 * took)
         process.kill()
         process.join()
@@ -189,8 +191,8 @@ def test_a_copy_killed_at_any_point_leaves_nothing_that_looks_whole(old: Path, c
 def test_two_processes_at_once_make_one_copy(old: Path, cache: Path) -> None:
     url = f"file://{old}"
     both = [start_copy(url, cache) for _ in range(2)]
-    for _, told in both:
-        told.send("go")
+    for _, pipe in both:
+        pipe.send("go")
     for process, _ in both:
         process.join()
         assert process.exitcode == 0

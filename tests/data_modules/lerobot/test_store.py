@@ -1,4 +1,4 @@
-"""The store of a dataset's trajectories under what can go wrong."""
+"""Test the store of a dataset's trajectories, and what can go wrong with it."""
 
 import hashlib
 import json
@@ -61,7 +61,9 @@ def test_a_dataset_is_extracted_once(
     assert len(stores(cache)) == 1
 
 
-def test_a_changed_source_is_extracted_anew_and_the_old_store_goes(root: Path, cache: Path) -> None:
+def test_a_changed_source_is_extracted_again_and_the_old_store_deleted(
+    root: Path, cache: Path
+) -> None:
     before = read_columns(root, arm()).action_Na[:].copy()
     (old,) = stores(cache)
     path = next((root / "data").glob("*/*.parquet"))
@@ -74,7 +76,7 @@ def test_a_changed_source_is_extracted_anew_and_the_old_store_goes(root: Path, c
     assert new != old
 
 
-def test_a_source_that_changes_while_it_is_read_is_told(
+def test_a_source_that_changes_during_extraction_is_reported(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def recorded_meanwhile(*arguments: object) -> list[str]:
@@ -83,7 +85,7 @@ def test_a_source_that_changes_while_it_is_read_is_told(
 
     with monkeypatch.context() as patch:
         patch.setattr("data_modules.lerobot.store.read_tasks", recorded_meanwhile)
-        with pytest.raises(DataError, match="has changed while it was read; run again"):
+        with pytest.raises(DataError, match="changed while it was read; run again"):
             read_columns(root, arm())
     assert stores(cache) == []
     assert len(read_columns(root, arm()).action_Na) == 28
@@ -99,19 +101,19 @@ def flip(path: Path) -> None:
     path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("spoil", [truncate, Path.unlink, lambda p: p.write_bytes(b"")])
-def test_a_store_that_is_not_whole_is_made_anew(
-    spoil: Callable[[Path], None], root: Path, cache: Path
+@pytest.mark.parametrize("damage", [truncate, Path.unlink, lambda p: p.write_bytes(b"")])
+def test_an_incomplete_store_is_created_again(
+    damage: Callable[[Path], None], root: Path, cache: Path
 ) -> None:
     expected = read_columns(root, arm()).action_Na[:].copy()
     whole = content(cache)
     for path in list(stores(cache)[0].iterdir()):
-        spoil(path)
+        damage(path)
         np.testing.assert_array_equal(read_columns(root, arm()).action_Na[:], expected)
         assert content(cache) == whole
 
 
-def test_a_flipped_byte_is_told_when_it_is_read_and_the_store_made_anew(
+def test_a_flipped_byte_is_reported_on_reading_and_the_store_created_again(
     root: Path, cache: Path
 ) -> None:
     columns = read_columns(root, arm())
@@ -120,14 +122,14 @@ def test_a_flipped_byte_is_told_when_it_is_read_and_the_store_made_anew(
     damaged = bytearray(path.read_bytes())
     damaged[damaged.index(expected[20:22].tobytes())] ^= 16
     path.write_bytes(damaged)
-    opened = read_columns(root, arm())  # reads no more than it must
+    opened = read_columns(root, arm())  # does not check the values yet
     with pytest.raises(StoreError, match=r"action.*: rows 0 to 27 are not what was written"):
         opened.action_Na[np.array([20])]
     np.testing.assert_array_equal(read_columns(root, arm()).action_Na[:], expected)
     assert content(cache) == whole
 
 
-def test_a_wrong_manifest_is_made_anew(root: Path, cache: Path) -> None:
+def test_a_store_with_a_wrong_manifest_is_created_again(root: Path, cache: Path) -> None:
     read_columns(root, arm())
     whole = content(cache)
     manifest = stores(cache)[0] / "manifest.json"
@@ -153,36 +155,38 @@ def test_a_dataset_read_in_parts_gives_the_same_store(
     assert content(cache) == whole
 
 
-def extract(root: Path, cache: Path, said: Connection, limit: int = 0) -> None:
-    """What a process of its own does: told to go, it reads the dataset and says what it found."""
+def extract(root: Path, cache: Path, pipe: Connection, limit: int = 0) -> None:
+    """Read the dataset in a separate process on a message, and send the sum or an error."""
     os.environ["ACTIONPRIOR_CACHE"] = str(cache)
-    source.AT_ONCE = 1  # many writes, many points to be killed at
+    source.AT_ONCE = 1  # many writes, so that it can be killed at many points
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    said.send("ready")
-    said.recv()
+    pipe.send("ready")
+    pipe.recv()
     try:
-        said.send(float(read_columns(root, arm()).action_Na[:].sum()))
+        pipe.send(float(read_columns(root, arm()).action_Na[:].sum()))
     except DataError as error:
-        said.send(str(error))
+        pipe.send(str(error))
 
 
 class Extraction:
-    """Such a process."""
+    """Separate process that extracts a dataset."""
 
     def __init__(self, root: Path, cache: Path, limit: int = 0) -> None:
-        self.said, theirs = PROCESSES.Pipe()
-        self.process = PROCESSES.Process(target=extract, args=(root, cache.parent, theirs, limit))
+        self.pipe, child_end = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(
+            target=extract, args=(root, cache.parent, child_end, limit)
+        )
         self.process.start()
-        assert self.said.recv() == "ready"
+        assert self.pipe.recv() == "ready"
 
     def go(self) -> None:
-        self.said.send("go")
+        self.pipe.send("go")
 
     def end(self) -> object:
-        told = self.said.recv()
+        result = self.pipe.recv()
         self.process.join()
-        return told
+        return result
 
 
 @pytest.mark.slow
@@ -190,43 +194,41 @@ def test_two_processes_at_once_make_one_store(root: Path, cache: Path) -> None:
     both = [Extraction(root, cache) for _ in range(2)]
     for one in both:
         one.go()
-    told = [one.end() for one in both]
-    assert told[0] == told[1] == float(read_columns(root, arm()).action_Na[:].sum())
+    sums = [one.end() for one in both]
+    assert sums[0] == sums[1] == float(read_columns(root, arm()).action_Na[:].sum())
     assert len(stores(cache)) == 1
 
 
 @pytest.mark.slow
-def test_an_extraction_killed_at_any_point_leaves_nothing_that_looks_whole(
-    root: Path, cache: Path
-) -> None:
-    undisturbed = Extraction(root, cache)
+def test_an_extraction_killed_at_any_point_leaves_no_partial_store(root: Path, cache: Path) -> None:
+    complete = Extraction(root, cache)
     start = time.perf_counter()
-    undisturbed.go()
-    undisturbed.end()
+    complete.go()
+    complete.end()
     took, expected = time.perf_counter() - start, content(cache)
     rng = np.random.default_rng()
     found_whole = left_behind = 0
     for point in rng.permutation(20):
         shutil.rmtree(cache)
-        disturbed = Extraction(root, cache)
-        disturbed.go()
+        killed = Extraction(root, cache)
+        killed.go()
         time.sleep((point + rng.random()) / 20 * took)
-        disturbed.process.kill()
-        disturbed.process.join()
+        killed.process.kill()
+        killed.process.join()
         found_whole += len(stores(cache)) if cache.exists() else 0
         left_behind += len(list(cache.glob(".*writing*")))
         read_columns(root, arm())
         assert content(cache) == expected
         assert not list(cache.glob(".*writing*"))
-    assert left_behind > 0  # it was killed while it wrote
+    assert left_behind > 0  # some were killed while writing
 
 
 @pytest.mark.slow
-def test_a_file_that_may_not_grow_is_told_and_leaves_nothing(root: Path, cache: Path) -> None:
+def test_a_file_size_limit_is_reported_and_leaves_nothing(root: Path, cache: Path) -> None:
     limited = Extraction(root, cache, limit=400)
     limited.go()
-    assert "cannot be kept there" in str(told := limited.end())
-    assert "set ACTIONPRIOR_CACHE to a folder with room" in str(told)
+    assert "cannot be written there" in str(message := limited.end())
+    assert "set ACTIONPRIOR_CACHE to a folder with free space" in str(message)
     assert stores(cache) == []
     assert not list(cache.glob(".*writing*"))
     assert len(read_columns(root, arm()).action_Na) == 28
@@ -247,7 +249,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(root: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(root: Path, small_disk: Path) -> None:
     folder = cache_folder("trajectories")
     with pytest.raises(DataError, match=r"No space left on device.*set ACTIONPRIOR_CACHE"):
         read_columns(root, arm())
@@ -287,11 +289,11 @@ def test_many_short_datasets_can_be_open_at_once(tmp_path: Path) -> None:
     assert len({float(c.action_Na[:].sum()) for c in opened}) == 3
 
 
-def test_a_linked_folder_counts_as_the_datasets_own(root: Path, tmp_path: Path) -> None:
+def test_linked_folders_are_part_of_the_dataset(root: Path, tmp_path: Path) -> None:
     chunk = next((root / "data").iterdir())
     elsewhere = Path(shutil.move(chunk, tmp_path / "elsewhere"))
     chunk.symlink_to(elsewhere)
-    (root / "data" / "lost.txt").symlink_to(tmp_path / "nowhere")  # no file of the dataset's
+    (root / "data" / "lost.txt").symlink_to(tmp_path / "nowhere")  # a broken link is ignored
     before = read_columns(root, arm()).action_Na[:]
     (path,) = elsewhere.glob("*.parquet")
     table = pq.read_table(path)
@@ -321,6 +323,6 @@ def test_tasks_of_v21_are_known_by_their_index(split: Path, tmp_path: Path) -> N
     assert read_columns(root, arm()).tasks_E == ["push", "stack", "push"]
     name(lines[:2])
     with pytest.raises(
-        DataError, match=r"frame of episode 1 has task_index 7, .*it names \[0, 1\]"
+        DataError, match=r"frame of episode 1 has task_index 7, .*it lists \[0, 1\]"
     ):
         read_columns(root, arm())

@@ -1,4 +1,4 @@
-"""Videos that stay where they are published: samples equal those of a whole copy."""
+"""Test videos that stay on a remote storage: samples equal those of a complete local copy."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ WRIST = CAMERAS[1]
 
 
 @pytest.fixture(params=["seen", "old"])
-def published(request: pytest.FixtureRequest) -> Path:
+def dataset(request: pytest.FixtureRequest) -> Path:
     """A dataset of format v3.0, and one of v2.1."""
     return Path(request.getfixturevalue(request.param))
 
@@ -35,9 +35,9 @@ def without_videos(source: Path, root: Path) -> Path:
 
 
 @pytest.fixture
-def bucket(published: Path) -> str:
-    """The dataset's videos in a storage that is not a disk."""
-    fsspec.filesystem("memory").put(str(published / "videos"), "/bucket/set/videos", recursive=True)
+def bucket(dataset: Path) -> str:
+    """Put the dataset's videos into fsspec's memory."""
+    fsspec.filesystem("memory").put(str(dataset / "videos"), "/bucket/set/videos", recursive=True)
     yield "memory://bucket/set"
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
 
@@ -57,20 +57,20 @@ def images(root: Path, folder: Path, urls: list[str], **options) -> Tensor:
 @pytest.mark.parametrize("options", [{}, {"cache_images": False}, {"cache_gb": 1e-4}])
 @pytest.mark.filterwarnings("ignore:the decoded images of this run take")
 def test_samples_equal_those_of_a_local_copy(
-    options: dict, decoder: str, published: Path, bucket: str, tmp_path: Path
+    options: dict, decoder: str, dataset: Path, bucket: str, tmp_path: Path
 ) -> None:
-    root = without_videos(published, tmp_path / "light")
+    root = without_videos(dataset, tmp_path / "light")
     options = {"video_backend": decoder, **options}
-    expected = images(published, tmp_path / "whole", [], video_backend=decoder)
-    for url in (bucket, f"{bucket}/", published.as_uri()):
+    expected = images(dataset, tmp_path / "whole", [], video_backend=decoder)
+    for url in (bucket, f"{bucket}/", dataset.as_uri()):
         assert torch.equal(images(root, tmp_path / "cache", [url], **options), expected)
     assert not (root / "videos").exists()
 
 
-def test_videos_that_were_published_anew_are_decoded_anew(
-    published: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_replaced_remote_videos_are_decoded_again(
+    dataset: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = without_videos(published, tmp_path / "light")
+    root = without_videos(dataset, tmp_path / "light")
     decoded: list[int] = []
     frames = FrameImages.frames
     monkeypatch.setattr(
@@ -96,17 +96,19 @@ def test_videos_that_were_published_anew_are_decoded_anew(
         ("memory://empty", "memory://empty: videos cannot be read there .FileNotFoundError: "),
     ],
 )
-def test_a_url_without_the_videos_is_told(
-    url: str, message: str, published: Path, tmp_path: Path
+def test_a_url_without_videos_is_reported(
+    url: str, message: str, dataset: Path, tmp_path: Path
 ) -> None:
-    root = without_videos(published, tmp_path / "light")
-    with pytest.raises(DataError, match=message) as told:
+    root = without_videos(dataset, tmp_path / "light")
+    with pytest.raises(DataError, match=message) as error:
         images(root, tmp_path, [url])
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_damaged_video_is_told_with_its_url(published: Path, bucket: str, tmp_path: Path) -> None:
-    root = without_videos(published, tmp_path / "light")
+def test_a_damaged_video_is_reported_with_its_url(
+    dataset: Path, bucket: str, tmp_path: Path
+) -> None:
+    root = without_videos(dataset, tmp_path / "light")
     storage = fsspec.filesystem("memory")
     for path in storage.find("/bucket"):
         storage.pipe_file(path, b"no video")
@@ -115,17 +117,17 @@ def test_a_damaged_video_is_told_with_its_url(published: Path, bucket: str, tmp_
         images(root, tmp_path, [bucket])
 
 
-def test_video_urls_are_one_a_root(published: Path) -> None:
+def test_each_root_needs_one_video_url(dataset: Path) -> None:
     with pytest.raises(DataError, match="'arm' has 2 video_urls for 1 roots, expected one for"):
-        images(published, published, ["a://b", "c://d"])
+        images(dataset, dataset, ["a://b", "c://d"])
 
 
 class Hub(MemoryFileSystem):
-    """Stands in for the hub's storage."""
+    """Storage in memory under the hub's protocol."""
 
     protocol = "hf"
-    store: dict = {}  # noqa: RUF012  as the parent's
-    pseudo_dirs = [""]  # noqa: RUF012  as its base class has it
+    store: dict = {}  # noqa: RUF012  as in the base class
+    pseudo_dirs = [""]  # noqa: RUF012  as in the base class
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -133,23 +135,23 @@ class Hub(MemoryFileSystem):
 
 
 def test_hub_datasets_are_downloaded_without_their_videos(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict] = []
+    downloads: list[dict] = []
 
     def snapshot_download(repo_id: str, **options) -> str:
-        asked.append(options)
-        if options["revision"] == "v3.0" and published.name == "old":
+        downloads.append(options)
+        if options["revision"] == "v3.0" and dataset.name == "old":
             answer = httpx.Response(404, request=httpx.Request("GET", "http://hub"))
             raise RevisionNotFoundError("no such tag", response=answer)
         snapshot = tmp_path / "hub" / "datasets--me--set" / "snapshots" / "abc123"
-        return str(snapshot if snapshot.exists() else without_videos(published, snapshot))
+        return str(snapshot if snapshot.exists() else without_videos(dataset, snapshot))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     monkeypatch.setitem(_registry, "hf", Hub)
     Hub.store.clear()
     Hub.pseudo_dirs[:] = [""]
-    Hub().put(str(published / "videos"), "/datasets/me/set@abc123/videos", recursive=True)
+    Hub().put(str(dataset / "videos"), "/datasets/me/set@abc123/videos", recursive=True)
     robot = arm(cameras=(WRIST,), repo_ids=["me/set"])
     options = {"cache_dir": str(tmp_path), "image_size": (32, 48), "val_fraction": 0}
     options |= {"stream_videos": True}
@@ -158,10 +160,10 @@ def test_hub_datasets_are_downloaded_without_their_videos(
     )
     data.prepare_data()
     data.setup("fit")
-    assert torch.equal(everything(data).observation.images_BCKYX, images(published, tmp_path, []))
-    assert {tuple(options["allow_patterns"]) for options in asked} == {("meta/**", "data/**")}
+    assert torch.equal(everything(data).observation.images_BCKYX, images(dataset, tmp_path, []))
+    assert {tuple(options["allow_patterns"]) for options in downloads} == {("meta/**", "data/**")}
     locate("me/set", videos=True)
-    assert asked[-1]["allow_patterns"] == ["meta/**", "data/**", "videos/**"]
+    assert downloads[-1]["allow_patterns"] == ["meta/**", "data/**", "videos/**"]
 
 
 def test_only_snapshots_of_the_hub_have_a_url(tmp_path: Path) -> None:
@@ -171,14 +173,14 @@ def test_only_snapshots_of_the_hub_have_a_url(tmp_path: Path) -> None:
     assert hub_snapshot_url(Path("data")) is None
 
 
-def test_a_published_video_that_is_missing_is_told_or_left_out(
-    published: Path, bucket: str, tmp_path: Path
+def test_a_missing_remote_video_is_reported_or_its_episode_excluded(
+    dataset: Path, bucket: str, tmp_path: Path
 ) -> None:
-    root = without_videos(published, tmp_path / "light")
+    root = without_videos(dataset, tmp_path / "light")
     storage = fsspec.filesystem("memory")
     storage.rm(storage.find("/bucket")[-1])
     message = r"memory://bucket/set: video file videos/.*\.mp4 of camera .* is missing; of 3 episo"
     with pytest.raises(DataError, match=message):
         images(root, tmp_path, [bucket])
-    if published.name == "old":
+    if dataset.name == "old":
         assert len(images(root, tmp_path, [bucket], skip_missing_videos=True)) == 12 + 7
