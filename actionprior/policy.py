@@ -273,17 +273,17 @@ class Policy:
             self._chunks.append((self._step, self._chunk(observed)))
         while self._step - self._chunks[0][0] >= self.network.chunk_length:
             self._chunks.popleft()
-        said_NA = self.robot.action_to_unified(
+        planned_NA = self.robot.action_to_unified(
             np.stack([chunk[self._step - start] for start, chunk in self._chunks])
         )
-        weight_N = np.exp(-m * np.arange(len(said_NA), dtype=np.float32))
+        weight_N = np.exp(-m * np.arange(len(planned_NA), dtype=np.float32))
         weight_N1 = (weight_N / weight_N.sum())[:, None]
-        mean_A = DIFFERENCE.average(said_NA, weight_N1)
+        mean_A = DIFFERENCE.average(planned_NA, weight_N1)
         for form, slots in self.robot.relative_forms():
             if form.spans_group:
-                mean_A[slots] = form.average(said_NA[:, slots], weight_N1)
+                mean_A[slots] = form.average(planned_NA[:, slots], weight_N1)
             else:
-                mean_A[slots] = form.average(said_NA, weight_N1)[slots]
+                mean_A[slots] = form.average(planned_NA, weight_N1)[slots]
         return self.robot.action_from_unified(mean_A)
 
 

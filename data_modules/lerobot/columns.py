@@ -159,7 +159,7 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         ("state", robot.state_key, states, robot.state_features),
     ):
         _check_finite(result, key, store.about["not_finite"][name], entries, features)
-    _check_rotations(result, robot)
+    _check_usable(result, robot)
     rate_E = columns["rate"][:]
     if robot.resample:
         return _resampled_columns(result, rate_E, robot)
@@ -276,8 +276,8 @@ def _check_finite(
             )
 
 
-def _check_rotations(columns: Columns, robot: LeRobotEmbodiment) -> None:
-    """Reject vectors that are no orientation, such as zeros before the first pose is received."""
+def _check_usable(columns: Columns, robot: LeRobotEmbodiment) -> None:
+    """Reject values without meaning, such as zeros as an orientation before the first pose."""
     actions: Groups = list(zip(robot.action, robot.action_representations, strict=True))
     states: Groups = list(zip(robot.state, robot.state_representations, strict=True))
     for key, vectors_Nd, groups in (
