@@ -35,7 +35,7 @@ def test_fit_then_resume_with_a_flag_that_beats_the_checkpoint(folder: Path) -> 
 
 @pytest.mark.slow
 def test_the_command_runs_in_the_users_folder(folder: Path) -> None:
-    for name in ("callbacks", "data_modules"):  # files that must not stand in for ours
+    for name in ("callbacks", "data_modules"):  # files that must not replace the project's packages
         (folder / f"{name}.py").write_text("raise RuntimeError('shadowed')")
     words = ["fit", "--config", "recipe.yaml", "--trainer.fast_dev_run", "true"]
     done = subprocess.run([LIGHTNING, *words], cwd=folder, capture_output=True, text=True)
@@ -44,7 +44,7 @@ def test_the_command_runs_in_the_users_folder(folder: Path) -> None:
 
 @pytest.fixture
 def bad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A checkpoint that writes a file when it is unpickled, where torch is told to unpickle."""
+    """A checkpoint that writes a file when it is unpickled, while torch may unpickle."""
 
     class Payload:
         def __reduce__(self):
@@ -60,8 +60,8 @@ def bad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_hostile_checkpoint_runs_nothing(
     bad: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refused([verb, "--config", "recipe.yaml", "--ckpt_path", "bad.ckpt"], capsys)
-    assert "bad.ckpt holds more than tensors and plain data" in told
+    message = refused([verb, "--config", "recipe.yaml", "--ckpt_path", "bad.ckpt"], capsys)
+    assert "bad.ckpt holds more than tensors and plain data" in message
 
 
 STAGE2 = str(Path(__file__).parent.parent / "recipes/finetune.yaml")
@@ -78,21 +78,23 @@ STAGE2 = str(Path(__file__).parent.parent / "recipes/finetune.yaml")
         ["fit", "--config", STAGE2, "--model.trunk.weights=", "--model.prior_checkpoint"],
     ],
 )
-def test_nor_through_verbs_and_options_of_ours(
+def test_a_hostile_checkpoint_runs_nothing_in_the_other_verbs(
     bad: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "bad.ckpt holds more than tensors and plain data" in refused([*words, str(bad)], capsys)
 
 
 @pytest.mark.slow
-def test_nor_from_a_url(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hostile_checkpoint_from_a_url_runs_nothing(
+    bad: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=bad.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/bad.ckpt"
-        told = refused(["fit", "--config", "recipe.yaml", "--ckpt_path", url], capsys)
+        message = refused(["fit", "--config", "recipe.yaml", "--ckpt_path", url], capsys)
         server.shutdown()
-    assert "bad.ckpt holds more than tensors and plain data" in told
+    assert "bad.ckpt holds more than tensors and plain data" in message
 
 
 def test_safe_reading_cannot_be_turned_off(folder: Path) -> None:
@@ -117,7 +119,7 @@ def test_recipes_keep_their_own_plugins(folder: Path) -> None:
     assert read_checkpoint(checkpoint_of(folder))["global_step"] == 4
 
 
-def test_bad_input_is_told_in_one_sentence(
+def test_bad_input_is_refused_in_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = ["fit", "--config", "recipe.yaml"]
@@ -160,14 +162,14 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     verbs = {words[0]: words[1:] for line in lines if (words := line.split())}
     files = [path.stem for path in cli.COMMANDS.glob("*.py") if not path.stem.startswith("_")]
-    ours = [stem.replace("_", "-") for stem in files]
-    for verb in ["fit", "validate", "test", "predict", *ours]:
+    own = [stem.replace("_", "-") for stem in files]
+    for verb in ["fit", "validate", "test", "predict", *own]:
         assert verbs[verb], f"{verb} is not explained"
 
 
 @pytest.mark.parametrize("command", ["lightning", "actionprior"])
 @pytest.mark.parametrize("flag", ["--help", "--version"])
-def test_help_and_version_are_light(command: str, flag: str) -> None:
+def test_help_and_version_import_no_heavy_library(command: str, flag: str) -> None:
     script = LIGHTNING.with_name(command)
     found = subprocess.run(
         [sys.executable, "-X", "importtime", script, flag], capture_output=True, text=True
@@ -178,7 +180,7 @@ def test_help_and_version_are_light(command: str, flag: str) -> None:
     assert not imported & {"torch", "numpy", "lightning", "lerobot", "open_clip", "pybullet"}
 
 
-def test_a_verb_of_ours_gets_what_follows_it(
+def test_a_verb_gets_the_words_after_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

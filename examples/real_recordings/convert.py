@@ -1,9 +1,9 @@
-"""Turn the real recordings in ../shared/data into LeRobot v3 datasets.
+"""Convert published recordings of six real robots into LeRobot v3 datasets.
 
-    python examples/real_recordings/convert.py --source ../shared/data --out outputs/real
+    python examples/real_recordings/convert.py --source FOLDER --out outputs/real
 
-Each dataset is written by lerobot itself and appears whole or not at all. What was found in a
-recording, and done about it, is printed and kept in the dataset's ``CONVERSION.txt``.
+LeRobot itself writes each dataset, completely or not at all. The flaws of a recording and their
+treatment are printed and stored in the dataset's ``CONVERSION.txt``.
 """
 
 import argparse
@@ -23,10 +23,10 @@ CAMERA_KEY = "observation.images.cam_high"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Convert what the command line names.
+    """Convert the recordings that the command line names.
 
     Raises:
-        SystemExit: with one sentence, if a recording is missing or not as expected.
+        SystemExit: With one sentence, if a recording is missing or not as expected.
     """
     options = _parser().parse_args(arguments)
     for name in options.only or READERS:
@@ -45,36 +45,36 @@ def convert(source: Path, target: Path, videos: bool, max_episodes: int | None =
     """Convert one recording.
 
     Args:
-        source: the recording's folder; its name chooses the reader.
-        target: the dataset's folder, replaced if it exists.
-        videos: keep the images where the recording has them.
-        max_episodes: converts the first episodes only.
+        source: Folder of the recording; its name chooses the reader.
+        target: Folder of the dataset, replaced if it exists.
+        videos: Keep the images if the recording has any.
+        max_episodes: Number of first episodes to convert; None converts all.
 
     Raises:
-        RecordingError: the recording is missing or not as expected.
+        RecordingError: The recording is missing or not as expected.
     """
     if not source.is_dir():
         raise RecordingError(
-            f"{source} is missing: expected the folder of real recordings that comes beside the "
-            "project (shared/data); name it with --source"
+            f"{source} is missing: expected the folder of real recordings, with a subfolder for "
+            "each; name it with --source"
         )
     recording = READERS[source.name](source, videos)
     check(source.name, recording)
     recording.episodes = recording.episodes[:max_episodes]
     frames = sum(len(e.state) for e in recording.episodes)
-    said = [f"{source.name}: {len(recording.episodes)} episodes, {frames} frames → {target}"]
-    said += [f"  - {note}" for note in recording.notes]
-    print("\n".join(said), flush=True)
+    report = [f"{source.name}: {len(recording.episodes)} episodes, {frames} frames → {target}"]
+    report += [f"  - {note}" for note in recording.notes]
+    print("\n".join(report), flush=True)
     with atomic_folder(target) as building:
         _write(recording, building, target.name)
-        (building / "CONVERSION.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
+        (building / "CONVERSION.txt").write_text("\n".join(report) + "\n", encoding="utf-8")
 
 
 def _write(recording: Recording, folder: Path, name: str) -> None:
     from datasets.utils import logging
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    logging.disable_progress_bar()  # datasets shows one for every episode
+    logging.disable_progress_bar()  # datasets shows one per episode
     folder.parent.mkdir(parents=True, exist_ok=True)
     features: dict[str, dict[str, Any]] = {
         "observation.state": _vector(recording.state_names),
@@ -125,7 +125,7 @@ def _vector(names: list[str]) -> dict[str, Any]:
 
 
 def _images(episode: Episode) -> Iterator[npt.NDArray[np.uint8]]:
-    """The episode's frames, (Y, X, 3)."""
+    """Yield the episode's frames (Y, X, 3)."""
     if episode.video is None:
         return
     import av
@@ -137,12 +137,16 @@ def _images(episode: Episode) -> Iterator[npt.NDArray[np.uint8]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--source", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("outputs/real"))
-    parser.add_argument("--only", nargs="+", choices=list(READERS), help="default: all")
+    parser.add_argument("--source", type=Path, required=True, help="folder of the recordings")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/real"), help="folder of the datasets"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(READERS), help="recordings to convert; by default all"
+    )
     parser.add_argument("--videos", action="store_true", help="keep g1_inspire's head camera")
-    parser.add_argument("--max-episodes", type=int, help="first episodes of each recording")
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--max-episodes", type=int, help="number of first episodes to convert")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing datasets")
     return parser
 
 

@@ -1,8 +1,8 @@
-"""Read each recording as it was made, find its flaws, and say what was done about them.
+"""Read published recordings of six robots, and note their flaws and the treatment.
 
-Every reader returns a ``Recording``: vectors in the units that its embodiment in
-``recipes/pretrain_real.yaml`` names, and notes on what was found and done. No value is repaired
-in silence; what cannot be used is left out or refused.
+Every reader returns a ``Recording``: vectors in the units of its embodiment in
+``recipes/pretrain_real.yaml``, and notes on flaws. No value is changed without a note. Data that
+cannot be used are excluded or refused.
 """
 
 import json
@@ -20,18 +20,18 @@ HELD_SPAN = 3
 
 
 class RecordingError(ValueError):
-    """A recording is not as expected; one sentence that names the file."""
+    """A recording is not as expected. The message names the file."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: rows are frames.
+    """One episode, with a row per frame.
 
     Attributes:
-        state: (T, n_s).
-        action: (T, n_a); row t was commanded from row t of ``state``.
-        task: instruction.
-        video: the camera's file, a frame a row; ``None`` without one.
+        state: States (T, n_s).
+        action: Actions (T, n_a); row t was commanded from row t of ``state``.
+        task: Instruction.
+        video: File of the camera, with a frame per row; None without a camera.
     """
 
     state: Vectors
@@ -45,11 +45,12 @@ class Recording:
     """Episodes of one robot, ready to be written.
 
     Attributes:
-        robot_type: told in the dataset's info.
-        fps: frames a second.
-        state_names, action_names: of the vectors' entries.
-        episodes: the episodes.
-        notes: what was found, and what was done about it.
+        robot_type: Robot's type in the dataset's info.
+        fps: Frames per second.
+        state_names: Names of the state's elements.
+        action_names: Names of the action's elements.
+        episodes: Episodes in order.
+        notes: Flaws and their treatment.
     """
 
     robot_type: str
@@ -75,13 +76,13 @@ def g1_inspire(folder: Path, videos: bool) -> Recording:
         episodes.append(
             Episode(table["observation.state"], table["action"], task, video if videos else None)
         )
-    notes = ["LeRobot v2.1, one parquet file an episode: rewritten as v3.0", _rate(times, info)]
-    notes.append(f"head camera: its files lack for episodes {without}, though meta claims all")
+    notes = ["LeRobot v2.1, one parquet file per episode: rewritten as v3.0", _rate(times, info)]
+    notes.append(f"head camera: the files of episodes {without} are missing, though meta lists all")
     if videos:
         episodes = [e for i, e in enumerate(episodes) if i not in without]
-        notes.append(f"those {len(without)} episodes are left out, the others keep their images")
+        notes.append(f"these {len(without)} episodes are excluded, the others keep their images")
     else:
-        notes.append("images are left out (--videos keeps them)")
+        notes.append("images are excluded (--videos keeps them)")
     return Recording("unitree_g1_inspire", info["fps"], names, names, episodes, notes)
 
 
@@ -99,16 +100,16 @@ def so101_bimanual_cloth(folder: Path, videos: bool) -> Recording:
         state = (_resample(state, table["timestamp"], CLOTH_HZ) - 2048) * (2 * np.pi / 4096)
         episodes.append(Episode(state, np.concatenate([state[1:], state[-1:]]), task))
     if not follows:
-        raise RecordingError(f"{folder}: action[t] is not state[t+1], as it was when this was made")
+        raise RecordingError(f"{folder}: action[t] is not state[t+1], which this reader relies on")
     stray = sorted(p.name for p in (folder / "data").rglob("episode_*") if p.suffix != ".parquet")
     notes = [
         _rate(times, info),
         f"states are interpolated linearly, by timestamp, onto a {CLOTH_HZ} Hz grid",
-        "action[t] equals state[t+1] (moved by hand, no command): kept so on the new grid, the "
+        "action[t] equals state[t+1] (moved by hand, no command): the same on the new grid, the "
         "last action is the last state",
-        "servo ticks: turned into rad, (ticks - 2048) * 2 pi / 4096, grippers too",
-        f"files without an ending are left out: {stray}",
-        "images are left out: 5 of 25 episodes have them, one camera of episode 0 is black",
+        "servo ticks: converted to rad, (ticks - 2048) * 2 pi / 4096, grippers too",
+        f"files without an ending are excluded: {stray}",
+        "images are excluded: 5 of 25 episodes have them, one camera of episode 0 is black",
     ]
     return Recording("so101_bimanual", CLOTH_HZ, names, names, episodes, notes)
 
@@ -120,8 +121,8 @@ def piper_smolvla(folder: Path, videos: bool) -> Recording:
     spans = zip(recording.state_names, np.ptp(state, axis=0), strict=True)
     held = [name for name, span in spans if span < HELD_SPAN]
     recording.notes += [
-        f"the leader is another robot: actions {recording.action_names} steer the follower's "
-        f"{recording.state_names}, and are learnt as they are",
+        f"the leader is another robot: actions {recording.action_names} control the follower's "
+        f"{recording.state_names}; both are kept unchanged",
         f"held throughout (they span less than {HELD_SPAN} of 200): {held}",
     ]
     return recording
@@ -138,7 +139,7 @@ def rebot_b601(folder: Path, videos: bool) -> Recording:
     recording.episodes = [
         Episode(np.deg2rad(e.state), np.deg2rad(e.action), e.task) for e in recording.episodes
     ]
-    recording.notes.append("degrees: turned into rad, the gripper too")
+    recording.notes.append("degrees: converted to rad, the gripper too")
     return recording
 
 
@@ -159,9 +160,9 @@ def tiago_excitation(folder: Path, videos: bool) -> Recording:
     ]
     follows = all(np.array_equal(e.action[:-1], e.state[1:]) for e in episodes)
     notes = [
-        f"action[t] equals state[t+1]: {'yes' if follows else 'no'}; kept as it is",
+        f"action[t] equals state[t+1]: {'yes' if follows else 'no'}; kept unchanged",
         "identification motion, no manipulation; torso in m, arm in rad: kept",
-        "no timestamps: the file's frame rate is believed",
+        "no timestamps: the file's frame rate is used",
     ]
     return Recording("pal_tiago", int(data["fps"]), names, names, episodes, notes)
 
@@ -180,10 +181,10 @@ READERS: dict[str, Callable[[Path, bool], Recording]] = {
 
 
 def check(name: str, recording: Recording) -> None:
-    """Refuse what no conversion may hide.
+    """Refuse a recording that no conversion can repair.
 
     Raises:
-        RecordingError: NaN, inf, an empty episode, or a vector of another width.
+        RecordingError: There is NaN, inf, an empty episode, or a vector of another width.
     """
     if not recording.episodes:
         raise RecordingError(f"{name}: holds no episode")
@@ -204,7 +205,7 @@ def check(name: str, recording: Recording) -> None:
 
 
 def _v3(root: Path, robot_type: str, unit: str = "") -> Recording:
-    """A LeRobot v3.0 dataset that lerobot will not open, for its videos are missing."""
+    """Read a LeRobot v3.0 dataset that lerobot does not open, since its videos are missing."""
     import pandas as pd
 
     info = _json(root / "meta" / "info.json")
@@ -225,18 +226,18 @@ def _v3(root: Path, robot_type: str, unit: str = "") -> Recording:
             f"the data hold {len(episodes)} and {sum(map(len, times))}: these are written"
         )
     if cameras := [k for k, f in info["features"].items() if f["dtype"] == "video"]:
-        notes.append(f"images are left out: meta names {cameras}, their files are absent")
+        notes.append(f"images are excluded: meta names {cameras}, their files are missing")
     if not unit:
         beyond = sum(int((np.abs(v) > 100).sum()) for e in episodes for v in (e.state, e.action))
         notes.append(
             f"LeRobot-normalised units are kept (-100 to 100, grippers 0 to 100); {beyond} values "
-            "lie outside and are kept, too"
+            "lie outside and are kept"
         )
     return Recording(robot_type, info["fps"], state_names, action_names, episodes, notes)
 
 
 def _resample(values: Vectors, times: Vectors, hz: int) -> Vectors:
-    """Linear interpolation onto 0, 1/hz, … as far as the recording goes."""
+    """Interpolate linearly at 0, 1/hz, … up to the recording's end."""
     elapsed = times - times[0]
     if (np.diff(elapsed) <= 0).any():
         raise RecordingError("timestamps do not increase; they cannot be resampled by time")
@@ -263,7 +264,7 @@ def _columns(tables: Iterator[dict[str, Vectors]]) -> dict[str, list[Vectors]]:
 
 
 def _tables(folder: Path) -> Iterator[dict[str, Vectors]]:
-    """Columns of each parquet file, in order of their names."""
+    """Yield the columns of each parquet file, in the order of the file names."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -279,7 +280,7 @@ def _tables(folder: Path) -> Iterator[dict[str, Vectors]]:
 
 
 def _numbers(column: Any, path: Path) -> Vectors:  # noqa: ANN401  an arrow array
-    """(N,) or, for a column of vectors, (N, n)."""
+    """Convert a column to (N,), or a column of vectors to (N, n)."""
     vectors = hasattr(column, "flatten")
     flat = column.flatten() if vectors else column
     numbers: Vectors = flat.to_numpy(zero_copy_only=False).astype(np.float64)

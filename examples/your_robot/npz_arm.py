@@ -1,8 +1,8 @@
-"""A robot whose recordings are no LeRobot dataset: one ``.npz`` file an episode.
+"""Data modules of a robot whose recordings are one ``.npz`` file per episode.
 
-Copy this file into your own folder, change what differs, and name its classes in recipes:
-``npz_arm.NpzArm`` gives trajectories (Stage 1), ``npz_arm.NpzArmSeen`` images and instructions
-with them (Stage 2). It imports ``actionprior`` alone.
+Copy this file into your own folder, adapt it to your robot, and name its classes in recipes.
+``npz_arm.NpzArm`` reads trajectories for Stage 1; ``npz_arm.NpzArmSeen`` adds images and
+instructions for Stage 2. Besides NumPy and PyTorch it imports only ``actionprior``.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class NpzArm(EmbodiedDataModule):
     """Six joint targets and a gripper at 20 Hz.
 
     Args:
-        folder: holds ``*.npz`` with ``action`` (T, 7) and ``state`` (T, 7) float arrays [rad].
-        kwargs: of :class:`EmbodiedDataModule`: ``batch_size``, ``seed``, …
+        folder: Folder of ``*.npz`` files with float arrays ``action`` and ``state`` (T, 7) [rad].
+        kwargs: Arguments of :class:`EmbodiedDataModule`, such as ``batch_size`` and ``seed``.
     """
 
     def __init__(self, folder: str, **kwargs: int) -> None:
@@ -35,7 +35,7 @@ class NpzArm(EmbodiedDataModule):
 
     @property
     def embodiments(self) -> list[Embodiment]:
-        """What the features are, and where they go in the unified spaces."""
+        """Describe the features, and their places in the unified spaces."""
         return [
             Embodiment(
                 name="npz_arm",
@@ -53,10 +53,10 @@ class NpzArm(EmbodiedDataModule):
         ]
 
     def read_frames(self) -> Frames:
-        """All episodes one after the other; every tenth, and the last, validates."""
+        """Read all episodes; every tenth and the last are held out for validation."""
         files = sorted(self.folder.glob("*.npz"))
         if not files:
-            raise DataError(f"{self.folder}: has no .npz file; expected one an episode")
+            raise DataError(f"{self.folder}: has no .npz file; expected one per episode")
         episodes = [np.load(file, allow_pickle=False) for file in files]
         lengths = np.array([len(e["action"]) for e in episodes])
         action, state = (
@@ -73,29 +73,29 @@ class NpzArm(EmbodiedDataModule):
 
 
 class NpzArmSeen(NpzArm):
-    """The same for Stage 2.
+    """The same robot with images and instructions, for Stage 2.
 
     Args:
-        folder: the files also hold ``image`` (T, rows, columns, 3) uint8, at the size that the
-            trunk takes, and ``task``, the instruction. Images are kept in memory.
-        kwargs: as above.
+        folder: Folder of ``*.npz`` files that also hold ``image`` (T, rows, columns, 3) uint8, at
+            the size that the trunk needs, and ``task``, the instruction. Images stay in memory.
+        kwargs: Arguments of :class:`EmbodiedDataModule`.
     """
 
     def read_frames(self) -> Frames:
-        """Also the images and instructions, a row a frame."""
+        """Read the images and instructions as well, with one row per frame."""
         frames = super().read_frames()
         episodes = [np.load(f, allow_pickle=False) for f in sorted(self.folder.glob("*.npz"))]
         self.images = torch.from_numpy(np.concatenate([e["image"] for e in episodes]))
         self.tasks = [str(e["task"]) for e in episodes for _ in e["action"]]
         return frames
 
-    def windows(self, training: bool) -> "Seen":
-        """What turns frames into batches."""
-        return Seen(self)
+    def windows(self, training: bool) -> "NpzArmWindows":
+        """Return the dataset that turns frames into batches."""
+        return NpzArmWindows(self)
 
 
-class Seen(Dataset[VLABatch]):
-    """Observations with the chunk that followed; gathers whole batches."""
+class NpzArmWindows(Dataset[VLABatch]):
+    """Observations with the chunks that follow them, gathered in whole batches."""
 
     def __init__(self, data: NpzArmSeen) -> None:
         self.data = data
@@ -104,7 +104,7 @@ class Seen(Dataset[VLABatch]):
         return len(self.data.frames.store)
 
     def __getitems__(self, frames: Sequence[int]) -> VLABatch:
-        """B frames' observations: what is seen and said, the state, the past, and what follows."""
+        """Return the observations of B frames, and the chunks that follow."""
         data, at = self.data, torch.as_tensor(frames)
         around = data.frames.store.around(at, data.history_length, data.chunk_length)
         observation = Observation(

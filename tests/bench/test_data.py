@@ -1,4 +1,4 @@
-"""The benchmark prints its ratios; how fast it is here is not tested."""
+"""The benchmark prints its ratios; the speed itself is not tested."""
 
 import json
 from pathlib import Path
@@ -32,12 +32,12 @@ def test_it_ends_with_its_ratios_and_leaves_nothing(
     ):
         assert result[key] > 0
     assert result["data_wait_share"] < 1
-    # Ten times the frames: what grows are tables of episodes.
+    # Ten times the frames: only tables of episodes grow.
     assert result["memory_mb_1e8"] < result["memory_mb_1e5"] + 30
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_without_room_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"76001\.1 GB are needed and .* choose another folder"):
         bench_data(frames=10**12, folder=str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The benchmark prints its ratios; how fast it is here is not tested."""
+"""The benchmark prints its ratios; the speed itself is not tested."""
 
 import json
 

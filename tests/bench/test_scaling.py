@@ -1,4 +1,4 @@
-"""The formulas, and that they are what processes keep and send."""
+"""The formulas, and that they match the memory and traffic of processes."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,9 @@ def test_the_page_keeps_its_text(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_processes_keep_and_send_what_the_formulas_say(capfd: pytest.CaptureFixture[str]) -> None:
+def test_memory_and_traffic_of_processes_match_the_formulas(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     main(["--processes=[2]"])
     result = json.loads(capfd.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
     assert result.keys() == {"ddp_2", "fsdp2_2"}

@@ -1,4 +1,4 @@
-"""The benchmark prints what it measured; how fast it is here is not tested."""
+"""The benchmark prints its measurements; the speed itself is not tested."""
 
 import json
 

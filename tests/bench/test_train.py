@@ -1,4 +1,4 @@
-"""The benchmark compares two ways to the same loss; how fast they are here is not tested."""
+"""The benchmark compares two loops with the same loss; their speed is not tested."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from bench.train import main
 
 
 @pytest.mark.slow
-def test_both_ways_end_with_the_same_loss(capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_loops_end_with_the_same_loss(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--width=32", "--depth=1", "--batch_size=16"]
     main(["--steps=4", "--rounds=1", *sizes])
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("RESULT "))
@@ -36,8 +36,8 @@ def test_both_stages_on_a_device() -> None:
         fusion=FusionSize(32, 1, 2),
         compiled=False,
     )
-    told = bench_gpu(sizes)
+    result = bench_gpu(sizes)
     for stage in ("stage1", "stage2"):
-        assert told[stage]["eager"]["samples_per_s"] > 0
-        assert 0 < told[stage]["eager"]["flops_share"] < 2
-    assert told["stage1"]["overhead"] > -1
+        assert result[stage]["eager"]["samples_per_s"] > 0
+        assert 0 < result[stage]["eager"]["flops_share"] < 2
+    assert result["stage1"]["overhead"] > -1

@@ -51,18 +51,20 @@ def test_both_stages_from_folders_to_one_file(
     monkeypatch.chdir(tmp_path)
     cli.main(["fit", *SHORT, *STAGE1, *SHARDED, "--trainer.max_steps=2"])
     cli.main(["fit", *SHORT, *STAGE2, *SHARDED, "--trainer.max_steps=2"])
-    shutil.rmtree("one")  # a checkpoint of Stage 2 stands alone
+    shutil.rmtree("one")  # a checkpoint of Stage 2 is complete
     last = ["--ckpt_path=last", "--trainer.max_steps=4"]
     cli.main(["fit", *SHORT, *STAGE2, *SHARDED, *last])
     folder = tmp_path / "two/step=4.ckpt"
     assert f"resuming from {folder.with_name('step=2.ckpt')}, step 2" in capsys.readouterr().err
 
-    told = refused(["fit", *SHORT, *STAGE2, *last], capsys)
-    assert f"only ShardedStrategy reads; make it one file: lightning consolidate {folder} " in told
-    told = refused(["export", f"--ckpt_path={folder}", "--out=policy"], capsys)
-    assert "lightning consolidate" in told
-    told = refused(["consolidate", str(folder), str(folder / "policy.ckpt")], capsys)
-    assert "choose another file" in told
+    message = refused(["fit", *SHORT, *STAGE2, *last], capsys)
+    assert (
+        f"only ShardedStrategy reads; make it one file: lightning consolidate {folder} " in message
+    )
+    message = refused(["export", f"--ckpt_path={folder}", "--out=policy"], capsys)
+    assert "lightning consolidate" in message
+    message = refused(["consolidate", str(folder), str(folder / "policy.ckpt")], capsys)
+    assert "choose another file" in message
 
     cli.main(["consolidate", str(folder), "policy.ckpt"])
     assert read_checkpoint("policy.ckpt").keys() == ShardedCheckpoint(folder).outline().keys()

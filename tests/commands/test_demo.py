@@ -1,4 +1,4 @@
-"""The demo from end to end, tiny, and its report on figures that are known."""
+"""A tiny demo from end to end, and its report on known numbers."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_the_demo_runs_from_a_clone(tmp_path: Path) -> None:
         assert picture.size[0] > 1000
     smoke = tmp_path / "outputs/demo/smoke"
     shutil.rmtree(smoke / "no_prior-0")  # as if it had been interrupted
-    # Before: what a prior in training writes is not yet the prior.
+    # The checkpoints of a prior in training must not count as the prior.
     assert not list((smoke / "pretrain").rglob("*.ckpt"))
     assert (smoke / "prior.ckpt").is_file()
     again = subprocess.run(
@@ -65,7 +65,7 @@ def test_the_demo_runs_from_a_clone(tmp_path: Path) -> None:
 
 
 def fake_run(folder: Path, arm: str, seed: int, *, won: int, losses: list[float]) -> DemoRun:
-    """A log folder as a finished run leaves it."""
+    """Write a log folder as a finished run leaves it."""
     run = DemoRun(arm, seed, folder / f"{arm}-{seed}")
     with SummaryWriter(str(run.log_dir)) as writer:
         for step, loss in enumerate(losses):
@@ -113,7 +113,7 @@ def test_the_report_reads_back_what_was_measured(
     assert "85.0 %" in out
 
 
-def test_a_failed_job_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_failed_job_is_reported_with_its_log(tmp_path: Path) -> None:
     with Jobs(tmp_path) as jobs:
         jobs.start("odd", ["juggle"])
         with pytest.raises(UserError, match=r"odd failed: error: unknown verb 'juggle'.*odd\.log"):

@@ -31,7 +31,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_findings_are_told_written_and_drawn(
+def test_findings_are_printed_written_and_drawn(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["doctor", f"--config={recipe}"])
@@ -50,7 +50,7 @@ def test_findings_are_told_written_and_drawn(
     assert page.count("data:image/png;base64,") == 1
 
 
-def test_what_one_robot_is_refused_for_does_not_hide_the_others(
+def test_a_refused_robot_does_not_hide_the_others(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = yaml.safe_load(recipe.read_text())
@@ -84,7 +84,7 @@ def test_what_one_robot_is_refused_for_does_not_hide_the_others(
     assert "<i>" not in page
 
 
-def test_resampled_recordings_are_examined_as_they_were_recorded(recipe: Path) -> None:
+def test_resampled_recordings_are_checked_at_the_recorded_rate(recipe: Path) -> None:
     content = yaml.safe_load(recipe.read_text())
     root = write_dataset(Path("slow"), (60, 50))
     spoil(root, "timestamp", lambda rows: [row.__imul__(1.1) for row in rows])
@@ -93,7 +93,7 @@ def test_resampled_recordings_are_examined_as_they_were_recorded(recipe: Path) -
     recipe.write_text(yaml.safe_dump(content))
     main(["doctor", f"--config={recipe}"])
     of = {f["check"]: f for f in json.loads(Path("outputs/doctor/doctor.json").read_text())}
-    assert of["rate"]["level"] == "warning"  # training goes by the timestamps
+    assert of["rate"]["level"] == "warning"  # training uses the timestamps
     assert "runs at 9.09 Hz, but the robot at 10 Hz" in of["rate"]["message"]
     assert "action_is_next_state" in of
 
@@ -109,7 +109,7 @@ def spoil(root: Path, column: str, change: Callable[[list], object]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "video"])
-def test_images_are_looked_at_and_not_kept(recipe: Path, kind: str) -> None:
+def test_images_are_read_and_not_cached(recipe: Path, kind: str) -> None:
     cameras = ("observation.images.front", "observation.images.wrist")
     root = write_dataset(Path("filmed"), (20, 20, 20), cameras=dict.fromkeys(cameras, kind))
     content = yaml.safe_load(recipe.read_text())
@@ -134,7 +134,7 @@ def test_images_are_looked_at_and_not_kept(recipe: Path, kind: str) -> None:
         assert (black["feature"], black["episode"], black["frame"]) == (cameras[1], 1, 0)
 
 
-def test_episodes_that_training_leaves_out_are_not_looked_at(recipe: Path) -> None:
+def test_excluded_episodes_are_not_checked(recipe: Path) -> None:
     camera = "observation.images.front"
     source = write_dataset(
         Path("filmed"), (20, 20, 20), cameras={camera: "video"}, split_videos=True
@@ -167,7 +167,7 @@ def blacken(root: Path, camera: str, episode: int) -> None:
     pq.write_table(table.set_column(table.schema.names.index(camera), camera, values), path)
 
 
-def test_an_error_ends_with_a_code(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_ends_with_exit_code_1(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = yaml.safe_load(recipe.read_text())
     content["data"]["init_args"]["embodiments"][0]["control_hz"] = 30
     recipe.write_text(yaml.safe_dump(content))
@@ -181,7 +181,9 @@ def test_an_error_ends_with_a_code(recipe: Path, capsys: pytest.CaptureFixture[s
     assert "refused" in capsys.readouterr().out
 
 
-def test_a_recipe_without_data_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_without_data_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "none.yaml"
     path.write_text("trainer: {max_steps: 3}\n")
     with pytest.raises(SystemExit) as stop:

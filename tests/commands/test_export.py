@@ -1,4 +1,4 @@
-"""An exported folder: what is in it, what it replaces, and that it appears whole."""
+"""An exported folder: its files, what it may replace, and that it is written completely or not."""
 
 import json
 import os
@@ -57,19 +57,19 @@ def test_a_checkpoint_becomes_a_folder_that_acts_the_same(
     out = exported(checkpoint, tmp_path / "out", *words)
     assert f"--policy.path={out}" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == FILES
-    ours = Policy.load(checkpoint, execute_steps=4, delay_steps=2)
+    policy = Policy.load(checkpoint, execute_steps=4, delay_steps=2)
     folder = Policy.load(out)
     for step in range(15):
         seen = observation(delta_arm(), step)
-        np.testing.assert_array_equal(folder.select_action(seen), ours.select_action(seen))
+        np.testing.assert_array_equal(folder.select_action(seen), policy.select_action(seen))
     config = json.loads((out / "config.json").read_text())
-    assert config["device"] is None  # LeRobot takes the fastest there is
+    assert config["device"] is None  # LeRobot chooses the fastest device
     assert config["license"] == "mit"
     written = [p.read_text() for p in out.iterdir() if p.suffix != ".safetensors"]
-    assert str(tmp_path) not in "".join(written)  # nothing of this machine goes to a hub
+    assert str(tmp_path) not in "".join(written)  # no paths of this machine go to a hub
 
 
-def test_the_card_says_what_a_user_needs(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_card_has_what_a_user_needs(checkpoint: Path, tmp_path: Path) -> None:
     run = tmp_path / "run" / "rollouts"
     for folder, step, rate in (("step_7", 7, 0.75), ("step_3", 3, 0.125)):
         (run / folder).mkdir(parents=True)
@@ -115,20 +115,23 @@ def test_the_python_of_the_card_runs(checkpoint: Path, tmp_path: Path) -> None:
 def test_statistics_are_readable(robot: Any, tmp_path: Path) -> None:
     network = tiny_network([robot])
     out = exported(write_checkpoint(network, tmp_path / "p.ckpt"), tmp_path / "out")
-    told = json.loads((out / "statistics.json").read_text())[robot.name]
+    statistics = json.loads((out / "statistics.json").read_text())[robot.name]
     n = network.prior.normalizer
     for kind, groups, slots, buffer in (
         ("state", robot.state, robot.state_slots, n.state_q99[0]),
         ("relative_action", robot.action, robot.action_slots, n.action_q99[0].T),
     ):
-        assert list(told[kind]) == [group.name for group in groups]
+        assert list(statistics[kind]) == [group.name for group in groups]
         for group in groups:
-            assert told[kind][group.name]["unit"] == group.unit
-            features = told[kind][group.name]["features"]
+            assert statistics[kind][group.name]["unit"] == group.unit
+            features = statistics[kind][group.name]["features"]
             found = torch.tensor([value["99 %"] for value in features.values()])
             torch.testing.assert_close(found, buffer[slots(group)])
     if robot.name == "kuka":
-        assert list(told["state"]["angles"]["features"])[:2] == ["sin(joint_1)", "cos(joint_1)"]
+        assert list(statistics["state"]["angles"]["features"])[:2] == [
+            "sin(joint_1)",
+            "cos(joint_1)",
+        ]
 
 
 def test_the_order_of_lerobots_vectors_is_the_datasets(tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_only_an_export_is_replaced(
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    exported(checkpoint, out)  # an empty folder is nobody's
+    exported(checkpoint, out)  # an empty folder may be replaced
     exported(checkpoint, out, "--execute_steps", "3")
     assert Policy.load(out).execute_steps == 3
     (out / "notes.txt").write_text("mine")
@@ -164,7 +167,7 @@ def test_only_an_export_is_replaced(
     assert checkpoint.exists()
 
 
-def test_an_export_that_breaks_off_leaves_what_was(
+def test_an_interrupted_export_leaves_the_old_one(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = exported(checkpoint, tmp_path / "out")
@@ -185,7 +188,7 @@ def test_an_export_that_breaks_off_leaves_what_was(
 # ---- refusals -----------------------------------------------------------------------------
 
 
-def test_bad_input_is_told_in_one_sentence(
+def test_bad_input_is_refused_in_one_sentence(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -202,8 +205,8 @@ def test_bad_input_is_told_in_one_sentence(
     empty = write_checkpoint(unfitted, tmp_path / "empty.ckpt")
     assert "no normalisation statistics" in refused(capsys, empty, out)
     root = write_dataset(tmp_path / "set", cameras={})
-    told = refused(capsys, checkpoint, out, "--dataset", str(root))
-    assert "state vector lacks ['joint_1'" in told
+    message = refused(capsys, checkpoint, out, "--dataset", str(root))
+    assert "state vector lacks ['joint_1'" in message
     assert not out.exists()
 
 
@@ -215,15 +218,15 @@ def test_a_poisoned_checkpoint_runs_nothing(
             return open, (str(tmp_path / "proof"), "w")
 
     torch.save({"state_dict": {}, "vla": Payload()}, tmp_path / "bad.ckpt")
-    told = refused(capsys, tmp_path / "bad.ckpt", tmp_path / "out")
-    assert "holds more than tensors and plain data" in told
+    message = refused(capsys, tmp_path / "bad.ckpt", tmp_path / "out")
+    assert "holds more than tensors and plain data" in message
     assert not (tmp_path / "proof").exists()
 
 
 # ---- the hub ------------------------------------------------------------------------------
 
 
-def test_it_is_uploaded_when_asked(
+def test_push_to_hub_uploads_the_folder(
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -237,8 +240,8 @@ def test_it_is_uploaded_when_asked(
     def create(self: HfApi, repo_id: str, **more: Any) -> None:
         made.append((repo_id, more))
 
-    def upload(self: HfApi, **told: Any) -> Commit:
-        made.append((told["repo_id"], sorted(p.name for p in told["folder_path"].iterdir())))
+    def upload(self: HfApi, **options: Any) -> Commit:
+        made.append((options["repo_id"], sorted(p.name for p in options["folder_path"].iterdir())))
         return Commit()
 
     monkeypatch.setattr(HfApi, "create_repo", create)
@@ -256,13 +259,13 @@ def test_it_is_uploaded_when_asked(
         raise ConnectError("no route")
 
     monkeypatch.setattr(HfApi, "create_repo", offline)
-    told = refused(capsys, checkpoint, out, "--push_to_hub", "lab/arm")
-    assert "'lab/arm' was not uploaded (no route)" in told
+    message = refused(capsys, checkpoint, out, "--push_to_hub", "lab/arm")
+    assert "'lab/arm' was not uploaded (no route)" in message
     assert Policy.load(out).robot.name == "panda"
 
 
 @pytest.mark.slow
-def test_onnx_graphs_are_of_one_instruction(
+def test_onnx_graphs_need_an_instruction(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
@@ -270,5 +273,5 @@ def test_onnx_graphs_are_of_one_instruction(
     assert "give it as --task" in refused(capsys, checkpoint, tmp_path / "out", *size)
     out = exported(checkpoint, tmp_path / "out", *size, "--task", "reach")
     assert {path.name for path in out.iterdir()} == FILES | GRAPHS
-    exported(checkpoint, out)  # an export of ours may be replaced, with its graphs
+    exported(checkpoint, out)  # an export may be replaced, with its graphs
     assert {path.name for path in out.iterdir()} == FILES

@@ -1,4 +1,4 @@
-"""Faults around a run, made for real where they can be, each told in one sentence."""
+"""Faults around a run, real ones if possible, each reported in one sentence."""
 
 import errno
 import os
@@ -52,17 +52,17 @@ class Model(toy.Model):
 """
 
 
-def test_a_killed_loader_process_is_told(
+def test_a_killed_loader_process_is_reported(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "mylab" / "faults.py").write_text(FAULTS)
-    told = refused([*FIT, "--data=mylab.faults.Data"], capsys)
-    assert "a process that loads data has ended (" in told  # noticed in one of two ways
-    assert "lower --data.num_workers" in told
+    message = refused([*FIT, "--data=mylab.faults.Data"], capsys)
+    assert "a process that loads data has ended (" in message  # torch notices it in one of two ways
+    assert "lower --data.num_workers" in message
 
 
-def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
+def test_a_full_disk_is_reported_and_the_old_checkpoint_stays(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -76,11 +76,11 @@ def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
     more = ["--trainer.max_epochs=2", "--ckpt_path=last"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 100, hard))
     try:
-        told = refused([*FIT, *words, *more], capsys)
+        message = refused([*FIT, *words, *more], capsys)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "kept/only.ckpt cannot be saved: File too large (about 0.0 MB are needed, " in told
-    assert told.endswith(" MB are free); what was saved before is kept")
+    assert "kept/only.ckpt cannot be saved: File too large (about 0.0 MB are needed, " in message
+    assert message.endswith(" MB are free); what was saved before is kept")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -94,7 +94,7 @@ def test_a_full_disk_is_told_and_the_old_checkpoint_stays(
     assert read_checkpoint(folder / "kept/only.ckpt")["global_step"] == 8
 
 
-def test_a_run_folder_that_cannot_be_written_is_told(
+def test_a_run_folder_that_cannot_be_written_is_reported(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -107,18 +107,18 @@ def test_a_run_folder_that_cannot_be_written_is_told(
     if root:
         os.seteuid(65534)  # nobody
     try:
-        told = refused(FIT, capsys)
+        message = refused(FIT, capsys)
     finally:
         if root:
             os.seteuid(0)
         place.chmod(0o755)
         shutil.rmtree(place)
-    assert "outputs" in told
-    assert "Permission denied; make room, or write elsewhere with" in told
+    assert "outputs" in message
+    assert "Permission denied; make room, or write elsewhere with" in message
 
 
 @pytest.mark.slow
-def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:
+def test_the_other_ranks_end_soon_after_one_dies(folder: Path) -> None:
     (folder / "mylab" / "faults.py").write_text(FAULTS)
     words = ["--model=mylab.faults.Model", "--trainer.devices=2", "--trainer.strategy=ddp"]
     began = time.monotonic()
@@ -131,7 +131,7 @@ def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("raised", "meant"),
     [
         ("unable to write to file </torch_12_34_0>: No space left on device (28)", "/dev/shm"),
         ("unable to open shared memory object </torch_1_2> in read-write mode", "/dev/shm"),
@@ -146,15 +146,15 @@ def test_the_ranks_beside_one_that_dies_end_soon(folder: Path) -> None:
         ("The client socket has timed out after 600000ms while trying to co", "do not reach"),
     ],
 )
-def test_what_torch_says_is_put_in_one_sentence(said: str, meant: str) -> None:
+def test_torchs_messages_become_one_sentence(raised: str, meant: str) -> None:
     error = ValueError("around it")
-    error.__cause__ = RuntimeError(said)
+    error.__cause__ = RuntimeError(raised)
     assert meant in str(as_user_error(error))
 
 
-def test_a_bug_and_what_is_told_already_are_left_alone() -> None:
+def test_bugs_and_user_errors_stay_unchanged() -> None:
     assert as_user_error(RuntimeError("Caught KeyError in DataLoader worker process 0.")) is None
     assert as_user_error(FileNotFoundError(errno.ENOENT, "no such file", "x")) is None
-    told = UserError("told")
-    told.__cause__ = OSError(errno.ENOSPC, "full", "x")
-    assert as_user_error(told) is None
+    known = UserError("known")
+    known.__cause__ = OSError(errno.ENOSPC, "full", "x")
+    assert as_user_error(known) is None

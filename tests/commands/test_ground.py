@@ -19,7 +19,7 @@ FEW = {"samples": 24, "batch_size": 8, "image_size": 32, "processes": 1}
 
 
 @pytest.mark.slow
-def test_it_learns_where_things_are_and_the_file_loads(tmp_path: Path) -> None:
+def test_it_learns_where_objects_are_and_the_file_loads(tmp_path: Path) -> None:
     small = {"samples": 600, "robots": ["panda"], "processes": 1}
     before = ground(**small, steps=1, out=tmp_path / "before.safetensors")
     after = ground(**small, steps=60, out=tmp_path / "after.safetensors")
@@ -50,21 +50,21 @@ def test_the_command_reports_in_its_last_line(
     words = ["--robots=[xarm6]", f"--out={out}", "--steps=2"]
     main([*words, *(f"--{key}={value}" for key, value in FEW.items())])
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    told = json.loads(last.removeprefix("RESULT "))
-    assert told["weights"] == str(out)
+    result = json.loads(last.removeprefix("RESULT "))
+    assert result["weights"] == str(out)
     assert out.is_file()
     keys = {"median_cm", "p90_cm", "over_3cm", "elsewhere"}
-    assert told.keys() == {
+    assert result.keys() == {
         "weights",
         "seconds",
         "by_task",
         *(f"{role}_{key}" for role in ("target", "goal") for key in keys),
     }
-    assert 0 <= told["target_over_3cm"] <= 1
-    assert list(told["by_task"]) == ["reach", "push", "lift", "place"]
+    assert 0 <= result["target_over_3cm"] <= 1
+    assert list(result["by_task"]) == ["reach", "push", "lift", "place"]
 
 
-def test_tasks_of_any_length_may_be_mixed_and_are_told_apart(tmp_path: Path) -> None:
+def test_tasks_of_any_length_may_be_mixed_and_are_reported_separately(tmp_path: Path) -> None:
     tasks = ["place", "drawer", "recall"]
     out = tmp_path / "trunk.safetensors"
     result = ground(["panda", "ur5e"], out, **FEW | {"samples": 90}, steps=2, tasks=tasks)
@@ -73,12 +73,12 @@ def test_tasks_of_any_length_may_be_mixed_and_are_told_apart(tmp_path: Path) -> 
         assert errors.target_cm > 0
         assert errors.goal_cm is not None
         assert errors.goal_cm > 0
-    assert 0 < result.goal.median_cm < result.goal.p90_cm  # places that are unknown do not count
+    assert 0 < result.goal.median_cm < result.goal.p90_cm  # unknown places do not count
     assert all(tensor.isfinite().all() for tensor in load_file(out).values())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"robots": ["pand"]}, "robot 'pand' is not known"),
         ({"robots": []}, "names no robot"),
@@ -91,8 +91,8 @@ def test_tasks_of_any_length_may_be_mixed_and_are_told_apart(tmp_path: Path) -> 
         ({"image_size": 30}, "image_size is 30, expected a multiple of 8"),
     ],
 )
-def test_bad_options_are_told_before_any_work(
-    arguments: dict[str, object], told: str, tmp_path: Path
+def test_bad_options_are_refused_before_any_work(
+    arguments: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         ground(**{"samples": 10**9, "out": tmp_path / "t.safetensors", **arguments})

@@ -1,4 +1,4 @@
-"""``lightning illustrate``, from checkpoints of a step each to the files and the line it prints."""
+"""``lightning illustrate``, from checkpoints after one step to its files and its output."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ MAP = ["--config=recipes/pretrain.yaml", "--prior=prior.ckpt", *DATA]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prior of two robots and a policy of one, after a step."""
+    """Train a prior of two robots and a policy of one for a step."""
     folder = tmp_path_factory.mktemp("user")
     shutil.copytree(RECIPES, folder / "recipes")
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +90,7 @@ def test_paths_are_drawn_of_one_policy_or_of_two(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "nothing to draw"),
         (["--prior=prior.ckpt"], "needs a recipe whose `data` is an EmbodiedDataModule"),
@@ -104,11 +104,11 @@ def test_paths_are_drawn_of_one_policy_or_of_two(capsys: pytest.CaptureFixture[s
         (["--policy=policy.ckpt", "--env_id=actionprior/KukaLift-v0"], "no embodiment 'kuka'"),
     ],
 )
-def test_what_cannot_be_drawn_is_told(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_drawn_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["illustrate", *words, "--out=refused"])
     assert stop.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not Path("refused").exists()

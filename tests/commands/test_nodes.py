@@ -1,4 +1,4 @@
-"""The documented ``torchrun`` command on two hosts: what they learn, and what they survive."""
+"""The documented ``torchrun`` command on two hosts: equal learning, and resuming after faults."""
 
 import json
 import os
@@ -42,36 +42,36 @@ NEEDS_HOSTS = pytest.mark.skipif(
 
 
 class SameEverywhere(MotionPriorModule):
-    """A Stage 1 whose loss depends on the global batch alone."""
+    """Stage 1 whose loss depends only on the global batch."""
 
     def noise(self, batch_idx: int) -> FlowNoise:
         return OneDraw(self.global_step)
 
 
 class Data(ToyTrajectories):
-    """With a batch size that a recipe can set."""
+    """Data with a batch size that a recipe can set."""
 
     def __init__(self, batch_size: int) -> None:
         super().__init__(episodes=6, batch_size=batch_size)
 
 
 class Rows(Callback):
-    """Writes down each step's loss, a file a rank; waits where the test says so."""
+    """Write each step's loss to a file per rank, and wait at the steps that the test names."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        told = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
+        row = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
         with (self.folder / f"rank{trainer.global_rank}").open("a") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(row) + "\n")
         time.sleep(0.5 * (self.folder / "slow").exists())
         while (self.folder / f"hold{trainer.global_step}").exists():
             time.sleep(0.05)
 
 
 class Run:
-    """A tiny run of Stage 1 in a folder of its own, beside what its ranks write down."""
+    """A tiny run of Stage 1 in a separate folder, with the losses that its ranks write."""
 
     def __init__(self, folder: Path, processes: int) -> None:
         self.root, self.rows = folder / "run", folder / "rows"
@@ -83,7 +83,7 @@ class Run:
             {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keep},
         ]
         small = {"width": 32, "latent_width": 16, "heads": 2}
-        told = {
+        recipe = {
             "model": {
                 "class_path": f"{__name__}.SameEverywhere",
                 "init_args": {"architecture": small, "optimizer": {"warmup_steps": 5}},
@@ -95,19 +95,19 @@ class Run:
             "trainer": {"max_steps": STEPS, "limit_val_batches": 0, "callbacks": callbacks},
         }
         self.recipe = folder / "recipe.yaml"
-        self.recipe.write_text(yaml.safe_dump(told))
+        self.recipe.write_text(yaml.safe_dump(recipe))
 
     def start(self, host: Host, timeout: int = 59) -> subprocess.Popen[bytes]:
-        """The command of docs/cluster.md on a host; what it says is in :meth:`log`."""
+        """Start the command of docs/cluster.md on a host; :meth:`log` has its output."""
         [command] = re.findall(r"^torchrun.*?last$", PAGE.read_text("utf-8"), re.M | re.S)
-        for said, here in {
+        for documented, here in {
             "HOST:": "host0:",
             "--nproc-per-node 8": "--nproc-per-node 1",
             "recipes/pretrain.yaml": str(self.recipe),
             "runs/prior": str(self.root),
         }.items():
-            assert said in command
-            command = command.replace(said, here)
+            assert documented in command
+            command = command.replace(documented, here)
         bound = f"--trainer.strategy.init_args.timeout=0:00:{timeout}"
         words = ["sh", "-c", f'exec {command} "$@"', "sh", *ON_CPUS, bound]
         log = self.root.parent / f"{host.name}.log"
@@ -117,16 +117,16 @@ class Run:
         return (self.root.parent / f"{host.name}.log").read_text()
 
     def losses(self, rank: int) -> dict[int, float]:
-        """What a rank's steps gave; a step done again has given the same again."""
+        """Return a rank's losses by step; a repeated step must have given the same loss."""
         file = self.rows / f"rank{rank}"
-        told: dict[int, float] = {}
+        losses: dict[int, float] = {}
         for line in file.read_text().splitlines() if file.exists() else []:
             step, loss = json.loads(line)
-            assert told.setdefault(step, loss) == loss
-        return told
+            assert losses.setdefault(step, loss) == loss
+        return losses
 
     def checkpoint(self) -> dict[str, Any]:
-        """What the run ended with."""
+        """Read the last checkpoint."""
         [last] = self.root.rglob(f"*step={STEPS}*.ckpt")
         return read_checkpoint(last)
 
@@ -148,7 +148,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]
 
 @pytest.fixture(scope="module")
 def whole(two: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run on two hosts that nothing befalls; the second cannot write to its folder."""
+    """Run on two hosts without faults; the second host cannot write to the run's folder."""
     run = Run(tmp_path_factory.mktemp("whole"), 2)
     read_only = ["mount", "--bind", "-o", "ro", str(run.root), str(run.root)]
     subprocess.run(two[1].words(*read_only), check=True)
@@ -160,21 +160,21 @@ def whole(two: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> R
 @NEEDS_HOSTS
 @pytest.mark.slow
 def test_two_hosts_learn_what_one_process_learns(whole: Run, tmp_path: Path) -> None:
-    alone = Run(tmp_path, 1)
-    words = ["lightning", "fit", f"--config={alone.recipe}", "--trainer.accelerator=cpu"]
-    words += [f"--trainer.default_root_dir={alone.root}"]
+    single = Run(tmp_path, 1)
+    words = ["lightning", "fit", f"--config={single.recipe}", "--trainer.accelerator=cpu"]
+    words += [f"--trainer.default_root_dir={single.root}"]
     subprocess.run(words, check=True, timeout=120, cwd=ROOT, env=ENVIRONMENT)
     losses = [whole.losses(rank) for rank in range(2)]
-    mean = [np.mean([told[step] for told in losses]) for step in range(1, STEPS + 1)]
-    expected = list(alone.losses(0).values())
+    mean = [np.mean([by_step[step] for by_step in losses]) for step in range(1, STEPS + 1)]
+    expected = list(single.losses(0).values())
     np.testing.assert_allclose(mean, expected, rtol=2e-4)
-    for key, value in alone.checkpoint()["state_dict"].items():
+    for key, value in single.checkpoint()["state_dict"].items():
         torch.testing.assert_close(whole.checkpoint()["state_dict"][key], value, rtol=0, atol=2e-4)
 
 
 @NEEDS_HOSTS
 @pytest.mark.slow
-def test_what_befalls_a_host_ends_the_other_and_the_same_command_goes_on_exactly(
+def test_a_fault_on_one_host_ends_the_other_and_the_same_command_resumes_exactly(
     two: tuple[Host, Host], whole: Run, tmp_path: Path
 ) -> None:
     run, (first, second) = Run(tmp_path, 2), two
@@ -193,7 +193,7 @@ def test_what_befalls_a_host_ends_the_other_and_the_same_command_goes_on_exactly
         for job in jobs.values():
             job.wait(30)
 
-    until(3, first.kill, [second])  # rank 0, and where torchrun's processes meet
+    until(3, first.kill, [second])  # rank 0, which is also the rendezvous of torchrun
     until(9, lambda: second.set_link("down"), two)
     second.set_link("up")
     jobs = [run.start(host) for host in two]
@@ -204,7 +204,7 @@ def test_what_befalls_a_host_ends_the_other_and_the_same_command_goes_on_exactly
 @NEEDS_HOSTS
 @pytest.mark.skipif(bool(slurm.MISSING), reason=f"not here: {', '.join(slurm.MISSING)}")
 @pytest.mark.slow
-def test_slurm_on_two_hosts_queues_a_job_again_that_ends_as_torchruns(
+def test_slurm_on_two_hosts_requeues_a_job_which_ends_as_torchruns_does(
     whole: Run, tmp_path: Path
 ) -> None:
     run = Run(tmp_path, 2)

@@ -37,10 +37,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_recording_trains_both_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "points"
     main([*POINT, "--expert=tests.helpers.experts.Sometimes", f"--out={root}", "--episodes=4"])
-    told = result(capsys)
-    assert (told["kept"], told["tried"]) == (4, 7)  # seeds 0, 2, 4 and 6
+    summary = result(capsys)
+    assert (summary["kept"], summary["tried"]) == (4, 7)  # seeds 0, 2, 4 and 6
     info = json.loads((root / "meta/info.json").read_text())
-    assert (info["total_episodes"], info["total_frames"]) == (4, told["frames"])
+    assert (info["total_episodes"], info["total_frames"]) == (4, summary["frames"])
     assert (info["fps"], info["robot_type"]) == (10, "point")
     robot = vars(point_robot(["observation.images.top"]))
     stage1 = LeRobotTrajectories([LeRobotEmbodiment(**robot, roots=[str(root)])], batch_size=4)
@@ -103,7 +103,7 @@ def test_refusals_leave_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_stands_there_is_kept_unless_it_is_to_be_replaced(
+def test_an_existing_folder_is_kept_without_overwrite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "old").mkdir()

@@ -1,4 +1,4 @@
-"""The verb, in a process of its own: it serves what a checkpoint holds, and ends when told."""
+"""``lightning serve`` in a separate process: it serves a checkpoint, and ends on a signal."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ ARM = delta_arm()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported policy of two robots."""
+    """Export a policy of two robots."""
     path = tmp_path_factory.mktemp("exported")
     network = tiny_network([position_arm(), ARM])
     write_folder(network, {"actionprior": {"embodiment": "panda"}}, path)
@@ -39,7 +39,7 @@ def test_it_serves_an_exported_folder_and_ends_on_sigterm(folder: Path) -> None:
         for step in range(2):
             expected = policy.predict_chunk(observation(ARM, step))
             np.testing.assert_allclose(client.actions(observation(ARM, step)), expected, atol=1e-6)
-        with pytest.raises(OSError, match="refused"):  # this machine's loopback alone
+        with pytest.raises(OSError, match="refused"):  # only this machine's loopback
             socket.create_connection(("127.0.0.2", server.port))
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed, match=r"1001.*the server stops"):
@@ -69,15 +69,15 @@ def test_its_options_reach_the_policy(folder: Path) -> None:
         (["--host=198.51.100.1"], "cannot listen on 198.51.100.1:8000: "),
     ],
 )
-def test_bad_set_ups_end_in_one_sentence(
+def test_bad_options_end_in_one_sentence(
     folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", f"--ckpt_path={folder}", *words])
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
 def test_a_missing_library_is_named(
@@ -88,5 +88,5 @@ def test_a_missing_library_is_named(
     monkeypatch.setitem(sys.modules, "msgpack", None)
     with pytest.raises(SystemExit):
         main(["serve", f"--ckpt_path={folder}"])
-    told = f"error: {missing_extra('msgpack', 'serve')}\n"
-    assert capsys.readouterr().err == told
+    expected = f"error: {missing_extra('msgpack', 'serve')}\n"
+    assert capsys.readouterr().err == expected

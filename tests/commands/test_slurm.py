@@ -1,4 +1,4 @@
-"""The job script on a real SLURM: a job that ends too soon is queued again and goes on exactly."""
+"""The job script on a real SLURM: a job that ends early is requeued and resumes exactly."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STEPS = 12
 
 
 class Slowly(Callback):
-    """Takes its time, and writes down each step's loss, a file a rank."""
+    """Slow steps, whose losses are written to a file per rank."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -33,14 +33,14 @@ class Slowly(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         time.sleep(self.seconds)
-        told = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
+        row = [trainer.global_step, float(trainer.callback_metrics["train/loss"])]
         rows = Path(trainer.default_root_dir) / f"rank{trainer.global_rank}"
         with rows.open("a") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(row) + "\n")
 
 
 def recipe(folder: Path, seconds: float) -> str:
-    """Stage 1, tiny."""
+    """Write a recipe of a tiny Stage 1."""
     callbacks = [
         {"class_path": f"{__name__}.Slowly", "init_args": {"seconds": seconds}},
         {
@@ -48,7 +48,7 @@ def recipe(folder: Path, seconds: float) -> str:
             "init_args": {"filename": "{step}", "every_n_train_steps": STEPS // 3},
         },
     ]
-    told = {
+    content = {
         "model": {
             "class_path": "actionprior.MotionPriorModule",
             "init_args": {"architecture": {"width": 32, "latent_width": 16, "heads": 2}},
@@ -59,12 +59,12 @@ def recipe(folder: Path, seconds: float) -> str:
         },
         "trainer": {"max_steps": STEPS, "limit_val_batches": 0, "callbacks": callbacks},
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(told))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
     return str(folder / "recipe.yaml")
 
 
 def submit(environment: dict[str, str], folder: Path, *recipe_and_more: str) -> str:
-    """``examples/slurm/train.sbatch`` on two CPU processes; the job's number."""
+    """Submit ``examples/slurm/train.sbatch`` on two CPU processes, and return the job's number."""
     node = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1"]
     options = ["--parsable", *node, f"--output={folder}/job.log"]
     words = ["sbatch", *options, "examples/slurm/train.sbatch", *recipe_and_more]
@@ -83,7 +83,7 @@ def rows(folder: Path, rank: int) -> list[list[float]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(slurm.MISSING), reason=f"not here: {', '.join(slurm.MISSING)}")
-def test_a_job_asked_to_end_or_killed_is_queued_again_and_ends_as_if_it_had_not_been(
+def test_a_job_that_is_ended_or_killed_is_requeued_and_ends_as_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:
     whole, asked, killed = (tmp_path / name for name in ("whole", "asked", "killed"))

@@ -68,7 +68,7 @@ NOT_OF_THE_CELL = {"latency_ms": 0.0, "stage1_seconds": 0.0, "stage2_seconds": 0
 
 
 def comparable(rows: list[Row]) -> list[tuple]:
-    """What depends on neither clock nor commit (NaN, which equals nothing, as None)."""
+    """Return the columns that depend on neither clock nor commit, with None for NaN."""
     still = [row._replace(**NOT_OF_THE_CELL) for row in rows]
     return [tuple(None if x != x else x for x in row) for row in still]
 
@@ -82,7 +82,7 @@ def run(folder: Path, *words: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_killed_study_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_killed_study_resumes_and_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     shutil.copytree(PROJECT / "recipes", tmp_path / "recipes")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     out = tmp_path / "outputs" / "study"
@@ -106,19 +106,19 @@ def test_a_killed_study_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path)
         killed.wait()
     (finished,) = out.glob("cells/*/finished.json")
     before = (finished.stat().st_mtime_ns, finished.read_bytes())
-    told = run(tmp_path)
-    assert "2 cells, 1 of them finished" in told
-    assert told.count("$ lightning fit") == 1
-    assert told.count("$ lightning") == 1
+    output = run(tmp_path)
+    assert "2 cells, 1 of them finished" in output
+    assert output.count("$ lightning fit") == 1
+    assert output.count("$ lightning") == 1
     assert (finished.stat().st_mtime_ns, finished.read_bytes()) == before
-    result = json.loads(told.strip().splitlines()[-1].removeprefix("RESULT "))
+    result = json.loads(output.strip().splitlines()[-1].removeprefix("RESULT "))
     assert result["rich"]["rollouts"] == 2 * 2 * 4
     assert result["controls"]["met"] is None
     arms = {arm["arm"]: arm for arm in result["arms"]}
     assert all(arm["rollouts"] == 2 * 4 for arm in arms.values())
     assert arms["no_prior"]["difference"] is None
     assert arms["prior"]["difference"].keys() == {"value", "low", "high"}
-    # Nothing is left to run; the report alone gives the same.
+    # Nothing is left to run; --report gives the same.
     rows = read_table(out / "tiny" / "results.parquet")
     assert "$ lightning" not in run(tmp_path, "--report")
     assert comparable(read_table(out / "tiny" / "results.csv")) == comparable(rows)
@@ -126,9 +126,9 @@ def test_a_killed_study_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path)
     assert all(r.revision and r.stage2_seconds > 0 for r in rows)
     # A table that was committed counts as finished.
     shutil.copytree(out / "tiny", tmp_path / "docs" / "study")
-    told = run(tmp_path, "--out=fresh", "--page=docs/study.md")
-    assert "2 cells, 2 of them finished" in told
-    assert "$ lightning" not in told
+    output = run(tmp_path, "--out=fresh", "--page=docs/study.md")
+    assert "2 cells, 2 of them finished" in output
+    assert "$ lightning" not in output
     # Undisturbed, cell by cell as a SLURM array does it.
     assert run(tmp_path, "--cells").strip().splitlines()[-1] == "2"
     for number in (0, 1):
@@ -147,7 +147,7 @@ def test_a_killed_study_goes_on_and_ends_like_an_undisturbed_one(tmp_path: Path)
         (["--config=tiny.yaml", "--cell=2"], "cell is 2, expected 0 to 1"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(
+def test_wrong_options_are_refused_in_one_sentence(
     words: list[str],
     message: str,
     tmp_path: Path,
@@ -163,10 +163,10 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert message in capsys.readouterr().err
 
 
-def test_one_run_is_one_run_whatever_its_arms_are_called(
+def test_equal_cells_share_one_run_whatever_their_arms_are_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two jobs of an array, whose cells are the same run: one waits for the other."""
+    """Two jobs of an array have cells with the same run: one waits for the other."""
     shutil.copytree(PROJECT / "recipes", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
     twice = {"also": {"prior": "base"}} | STUDY["arms"]
@@ -180,7 +180,7 @@ def test_one_run_is_one_run_whatever_its_arms_are_called(
         inside.set()
         time.sleep(1.5)
         folder = Path(words[1].removeprefix("--config=")).parent
-        assert folder.is_dir()  # nobody took it away
+        assert folder.is_dir()  # it was not deleted
         return False
 
     monkeypatch.setattr(Jobs, "run", fit)
@@ -197,7 +197,7 @@ def test_one_run_is_one_run_whatever_its_arms_are_called(
     assert len(begun) == 2
 
 
-def test_who_waits_for_anothers_run_can_be_ended(tmp_path: Path) -> None:
+def test_a_job_that_waits_for_another_can_be_ended(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
 from functools import partial
@@ -221,7 +221,7 @@ with Jobs(out / "logs") as jobs:
         assert waiting.wait(20) == 128 + signal.SIGTERM
 
 
-def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
+def test_a_failed_run_is_reported_and_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
@@ -241,10 +241,10 @@ def test_a_run_that_fails_is_told_and_does_not_stop_the_others(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(["study", "--config=tiny.yaml", "--at_once=2"])
-    told = capsys.readouterr().err
+    errors = capsys.readouterr().err
     # Trunk and recordings fail at about the same time: either may be the first.
     first = r"error: 4 run\(s\) failed; the first: (trunk|prepare)-\w+ failed: no room"
-    assert re.search(first, told)
+    assert re.search(first, errors)
     assert asked.count("prepare") == 2
     assert asked.count("ground") == 1
-    assert asked.count("fit") == 1  # the prior's cells are not begun without it
+    assert asked.count("fit") == 1  # the prior's cells do not start without it

@@ -1,4 +1,4 @@
-"""Visualize draws held-out episodes, films them, and puts a checkpoint's chunks over them."""
+"""Visualize draws held-out episodes, films them, and draws a checkpoint's chunks over them."""
 
 import importlib.util
 import shutil
@@ -87,7 +87,7 @@ def test_a_held_out_episode_is_drawn_by_default(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines()[-1] == str(picture)
     drawn = pixels(picture)
     assert drawn.shape[1] > 800
-    assert drawn.shape[0] > 500  # a row a group
+    assert drawn.shape[0] > 500  # one row per group
     number = int(picture.stem.removeprefix("arm-episode-"))
     main(["visualize", "--config=prior.yaml", "--out=again", f"--episode={number}", "--robot=arm"])
     assert np.array_equal(pixels(Path("again") / picture.name), drawn)
@@ -96,7 +96,7 @@ def test_a_held_out_episode_is_drawn_by_default(capsys: pytest.CaptureFixture[st
     assert not np.array_equal(pixels(Path(f"again/arm-episode-{other}.png")), drawn)
 
 
-def test_a_prior_s_chunks_lie_over_what_was_recorded() -> None:
+def test_a_priors_chunks_are_drawn_over_the_recording() -> None:
     main(["visualize", "--config=prior.yaml", "--out=plain", "--episode=0"])
     main(
         ["visualize", "--config=prior.yaml", "--out=over", "--episode=0", "--ckpt_path=prior.ckpt"]
@@ -106,11 +106,11 @@ def test_a_prior_s_chunks_lie_over_what_was_recorded() -> None:
     )
 
 
-def test_a_policy_s_episode_is_filmed_beside_its_actions() -> None:
+def test_a_policys_episode_is_filmed_beside_its_actions() -> None:
     main(["visualize", "--config=policy.yaml", "--out=film", "--episode=1",
           "--ckpt_path=policy.ckpt"])  # fmt: skip
     assert {p.name for p in Path("film").iterdir()} == {"arm-episode-1.png", "arm-episode-1.mp4"}
-    assert not Path("cache/images").exists()  # one episode was looked at, none kept
+    assert not Path("cache/images").exists()  # one episode was decoded, none cached
     with av.open("film/arm-episode-1.mp4") as film:
         assert film.streams.video[0].average_rate == 10
         frames = [f.to_ndarray(format="rgb24").astype(int) for f in film.decode(video=0)]
@@ -130,7 +130,7 @@ def test_a_prior_reads_the_windows_of_stage_2_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--config=prior.yaml", "--robot=leg"], "robot 'leg' is not among the recipe's: ['arm']"),
         (["--config=prior.yaml", "--episode=3"], "episode is 3, but robot 'arm' has 3 (0 to 2)"),
@@ -142,10 +142,10 @@ def test_a_prior_reads_the_windows_of_stage_2_too() -> None:
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_told(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_drawn_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert told in refused(capsys, *words)
+    assert message in refused(capsys, *words)
 
 
 def test_a_checkpoint_of_another_robot_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,9 +156,11 @@ def test_a_checkpoint_of_another_robot_is_refused(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rerun") is not None, reason="rerun-sdk is installed")
-def test_a_missing_rerun_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(capsys, "--config=prior.yaml", "--rerun")
-    assert "pip install -e '.[rerun]'" in told
+def test_a_missing_rerun_is_refused_with_the_command_to_install_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    message = refused(capsys, "--config=prior.yaml", "--rerun")
+    assert "pip install -e '.[rerun]'" in message
 
 
 def test_a_rerun_recording_is_written() -> None:

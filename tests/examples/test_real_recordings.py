@@ -82,7 +82,7 @@ def test_flaws_are_told(converted: Path) -> None:
         "piper_smolvla"
     )
     assert "['joint_4.pos']" in told("piper_smolvla")
-    assert "degrees: turned into rad" in told("rebot_b601")
+    assert "degrees: converted to rad" in told("rebot_b601")
 
 
 @real
