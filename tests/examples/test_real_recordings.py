@@ -71,18 +71,18 @@ def test_each_recording_becomes_a_dataset_that_lerobot_opens(converted: Path) ->
 
 
 @real
-def test_flaws_are_told(converted: Path) -> None:
-    def told(name: str) -> str:
+def test_flaws_are_reported(converted: Path) -> None:
+    def report(name: str) -> str:
         return (converted / name / "CONVERSION.txt").read_text()
 
-    assert "lack for episodes [0, 3, 6, 9, 47, 58, 61]" in told("g1_inspire")
-    assert "info says 20 Hz; timestamps say 18.3" in told("so101_bimanual_cloth")
-    assert "['episode_000026']" in told("so101_bimanual_cloth")
-    assert "claims 105 episodes and 27623 frames, the data hold 19 and 4958" in told(
+    assert "files of episodes [0, 3, 6, 9, 47, 58, 61] are missing" in report("g1_inspire")
+    assert "info says 20 Hz; timestamps say 18.3" in report("so101_bimanual_cloth")
+    assert "['episode_000026']" in report("so101_bimanual_cloth")
+    assert "claims 105 episodes and 27623 frames, the data hold 19 and 4958" in report(
         "piper_smolvla"
     )
-    assert "['joint_4.pos']" in told("piper_smolvla")
-    assert "degrees: converted to rad" in told("rebot_b601")
+    assert "['joint_4.pos']" in report("piper_smolvla")
+    assert "degrees: converted to rad" in report("rebot_b601")
 
 
 @real
@@ -130,7 +130,7 @@ def test_the_recipe_reads_all_robots_jointly(converted: Path) -> None:
 
 @real
 @pytest.mark.slow
-def test_the_doctor_tells_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
+def test_the_doctor_finds_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
     from actionprior.commands.doctor import doctor
 
     data = recipe(SOURCE)
@@ -158,7 +158,7 @@ def test_the_doctor_tells_the_flaws_of_raw_recordings(tmp_path: Path) -> None:
 
 @real
 @pytest.mark.slow
-def test_the_doctor_tells_the_follower_that_reached_its_limit(
+def test_the_doctor_finds_the_follower_that_reached_its_limit(
     converted: Path, tmp_path: Path
 ) -> None:
     from actionprior.commands.doctor import doctor
@@ -242,14 +242,14 @@ def write_g1(folder: Path, filmed_frames: int) -> None:
         container.mux(stream.encode())
 
 
-def test_head_camera_is_kept_where_it_is_there(
+def test_the_head_camera_is_kept_if_there_is_one(
     converter: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     write_g1(tmp_path / "g1_inspire", filmed_frames=6)
     converter.main([f"--source={tmp_path}", f"--out={tmp_path}", "--only=g1_inspire", "--videos"])
-    assert "files lack for episodes [0]" in capsys.readouterr().out
+    assert "files of episodes [0] are missing" in capsys.readouterr().out
     dataset = LeRobotDataset("x", root=tmp_path / "g1_inspire_video", video_backend="pyav")
     assert len(dataset) == 6
     for t in range(6):
@@ -281,7 +281,7 @@ def test_a_dataset_that_is_there_is_left_alone(
     assert (tmp_path / "tiago_excitation" / "meta" / "info.json").is_file()
 
 
-def test_a_missing_source_is_told_in_one_sentence(converter: ModuleType, tmp_path: Path) -> None:
+def test_a_missing_source_is_refused_in_one_sentence(converter: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"g1_inspire is missing: expected the folder of real"):
         converter.main([f"--source={tmp_path}", f"--out={tmp_path}"])
 
@@ -340,9 +340,9 @@ def test_a_killed_conversion_leaves_nothing_that_looks_whole(
 
 def test_the_recipe_says_how_to_make_what_is_missing(tmp_path: Path) -> None:
     data = recipe(tmp_path / "nothing")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as refused:
         data.setup("fit")
-    assert str(told.value) == (
+    assert str(refused.value) == (
         f"{tmp_path}/nothing/g1_inspire: no such dataset folder; make it with `python "
         "examples/real_recordings/convert.py`, which needs the recordings in ../shared/data"
     )
