@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-experts bench-policy bench-scaling bench-serve bench-train house suite-page faults clean
+.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-experts bench-policy bench-scaling bench-serve bench-train house suite-page rollout-film faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-train: install  ## measure what Lightning adds to a training step, and two
 
 suite-page: install  ## draw docs/suite.md, the page of the simulated tasks
 	$(BIN)/python -m bench.suite_page --out docs/suite.md
+
+rollout-film: install  ## film the policies of `make demo`, into docs/rollout.gif
+	$(BIN)/python -m bench.rollout_film --out docs/rollout.gif
 
 house: install  ## count long files, wide signatures and advised-against words
 	$(BIN)/python -m bench.house

@@ -1,16 +1,15 @@
 """Film two policies in the same scenes, side by side: ``python -m bench.rollout_film``.
 
-The README's film is made from what ``make demo`` leaves::
+The README's film shows the policies of ``make demo``::
 
     make demo
     .venv/bin/python -m bench.rollout_film --out docs/rollout.gif
 
-It shows the first evaluation scenes of each task, in order; none is chosen by its outcome.
+It shows the first evaluation scenes of each task in order, so no scene is chosen by its outcome.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from actionprior import VLAModule
 from actionprior.envs import EVALUATION_SEED
 from actionprior.rollout import EpisodeResult, ObservationMap, rollout
+from bench.command_line import run
 
 _DEMO = "outputs/demo/quick/{arm}-0/lightning_logs/version_0/checkpoints/policy.ckpt"
 _TITLES = ("without the prior", "with the prior")
@@ -35,11 +35,11 @@ Frame = NDArray[np.uint8]
 
 
 class Timing(NamedTuple):
-    """How the film runs."""
+    """Speed of the film."""
 
-    every: int = 3  # of the rollout's frames, one is shown
+    every: int = 3  # one of so many frames of the rollout is shown
     milliseconds: int = 120  # per shown frame
-    hold: int = 10  # shown frames for which a scene's end stays
+    hold: int = 10  # frames for which a scene's end stays
 
 
 def play(policy: VLAModule, env_id: str, scenes: int, execute_steps: int) -> list[EpisodeResult]:
@@ -47,9 +47,9 @@ def play(policy: VLAModule, env_id: str, scenes: int, execute_steps: int) -> lis
 
     Args:
         policy: Stage-2 module of one robot.
-        env_id: one of the suite's environments, for that robot.
-        scenes: number of scenes.
-        execute_steps: actions executed of a chunk before the policy re-plans.
+        env_id: Environment of the suite, with that robot.
+        scenes: Number of scenes.
+        execute_steps: Actions executed per chunk.
     """
     (robot,) = policy.embodiments
     images = dict.fromkeys(robot.cameras, "image")
@@ -76,10 +76,10 @@ def pictures(
     """Yield the film's pictures, scene by scene: without the prior on the left, with it right.
 
     Args:
-        env_id: environment of the episodes, for the caption.
-        without: episodes of the policy without a prior.
-        with_prior: episodes of the policy with it, in the same scenes.
-        timing: which frames are shown.
+        env_id: Environment of the episodes, for the caption.
+        without: Episodes of the policy without a prior.
+        with_prior: Episodes of the policy with a prior, in the same scenes.
+        timing: Speed of the film.
     """
     for number, pair in enumerate(zip(without, with_prior, strict=True), start=1):
         longest = max(len(episode.frames) for episode in pair)
@@ -119,13 +119,13 @@ def write_gif(frames: Sequence[Image.Image], path: Path, timing: Timing) -> None
     """Write an endless GIF with one palette, so that unchanged pixels cost nothing.
 
     Args:
-        frames: pictures of one size.
-        path: file to write; replaced.
-        timing: how long each picture is shown.
+        frames: Pictures of one size.
+        path: File to write; an existing one is replaced.
+        timing: Speed of the film.
     """
     sample = frames[:: max(1, len(frames) // 24)]
-    together = np.concatenate([np.asarray(frame) for frame in sample])
-    palette = Image.fromarray(together).quantize(_COLOURS, dither=Image.Dither.NONE)
+    joined = np.concatenate([np.asarray(frame) for frame in sample])
+    palette = Image.fromarray(joined).quantize(_COLOURS, dither=Image.Dither.NONE)
     reduced = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     reduced[0].save(
         path,
@@ -138,44 +138,43 @@ def write_gif(frames: Sequence[Image.Image], path: Path, timing: Timing) -> None
     )
 
 
-def main() -> None:
-    """Write the film; the last line is ``RESULT {json}`` with each scene's outcome."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.rollout_film", description="Film two policies in the same scenes."
-    )
-    parser.add_argument(
-        "--policy", default=_DEMO.format(arm="prior"), help="Stage-2 checkpoint with the prior"
-    )
-    parser.add_argument(
-        "--policy_without",
-        default=_DEMO.format(arm="no_prior"),
-        help="Stage-2 checkpoint without the prior",
-    )
-    parser.add_argument(
-        "--env_ids",
-        nargs="+",
-        default=[f"actionprior/Panda{task}-v0" for task in _TASKS],
-        help="environments",
-    )
-    parser.add_argument("--scenes", type=int, default=2, help="scenes of each environment")
-    parser.add_argument("--execute_steps", type=int, default=2, help="actions per plan")
-    parser.add_argument("--out", type=Path, default=Path("outputs/rollout.gif"), help="GIF file")
-    options = parser.parse_args()
-    checkpoints = {"no_prior": options.policy_without, "prior": options.policy}
+def rollout_film(
+    policy: str = _DEMO.format(arm="prior"),
+    policy_without: str = _DEMO.format(arm="no_prior"),
+    env_ids: Sequence[str] = tuple(f"actionprior/Panda{task}-v0" for task in _TASKS),
+    scenes: int = 2,
+    execute_steps: int = 2,
+    out: Path = Path("outputs/rollout.gif"),
+) -> None:
+    """Film a policy with the prior and one without in the same scenes.
+
+    The last line is `RESULT` and JSON, with the outcome of each scene.
+
+    Args:
+        policy: Stage-2 checkpoint with the prior.
+        policy_without: Stage-2 checkpoint without the prior.
+        env_ids: Environments to film, such as `[actionprior/PandaPush-v0]`.
+        scenes: Scenes per environment.
+        execute_steps: Actions executed per chunk.
+        out: GIF file to write.
+    """
+    checkpoints = {"no_prior": policy_without, "prior": policy}
     policies = {arm: VLAModule.load(path).eval() for arm, path in checkpoints.items()}
     timing = Timing()
     film: list[Image.Image] = []
     outcomes: dict[str, dict[str, list[bool]]] = {}
-    for env_id in options.env_ids:
-        played = {
-            arm: play(policy, env_id, options.scenes, options.execute_steps)
-            for arm, policy in policies.items()
-        }
+    for env_id in env_ids:
+        played = {arm: play(p, env_id, scenes, execute_steps) for arm, p in policies.items()}
         film += pictures(env_id, played["no_prior"], played["prior"], timing)
         outcomes[env_id] = {arm: [e.success for e in found] for arm, found in played.items()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_gif(film, options.out, timing)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_gif(film, out, timing)
     print("RESULT " + json.dumps({"first_seed": EVALUATION_SEED, "success": outcomes}))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Make the film: see :func:`rollout_film` for the options."""
+    run(rollout_film, "rollout_film", args)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,6 @@ def test_counts_stay_below_their_limits(found: dict[str, object], name: str, mos
     assert count <= most
 
 
-@pytest.mark.parametrize("name", ["public_symbols_without_docstring"])
+@pytest.mark.parametrize("name", ["files_over_400_lines", "public_symbols_without_docstring"])
 def test_lists_are_empty(found: dict[str, object], name: str) -> None:
     assert not found[name]
