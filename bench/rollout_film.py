@@ -29,6 +29,7 @@ _TITLES = ("without the prior", "with the prior")
 _PANEL, _HEAD, _FOOT, _GAP = 196, 20, 34, 8  # pixels
 _COLOURS = 96
 _TASKS = ("Reach", "Push", "Lift", "Place")  # those of recipes/finetune.yaml
+_ENV_IDS = [f"actionprior/Panda{task}-v0" for task in _TASKS]
 _INK, _PAPER, _YES, _NO = "#222222", "#ffffff", "#1b7f3b", "#b3261e"
 
 Frame = NDArray[np.uint8]
@@ -141,7 +142,7 @@ def write_gif(frames: Sequence[Image.Image], path: Path, timing: Timing) -> None
 def rollout_film(
     policy: str = _DEMO.format(arm="prior"),
     policy_without: str = _DEMO.format(arm="no_prior"),
-    env_ids: Sequence[str] = tuple(f"actionprior/Panda{task}-v0" for task in _TASKS),
+    env_ids: Sequence[str] = tuple(_ENV_IDS),
     scenes: int = 2,
     execute_steps: int = 2,
     out: Path = Path("outputs/rollout.gif"),
