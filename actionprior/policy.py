@@ -30,7 +30,7 @@ from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.embodiment.representations.relative_forms import DIFFERENCE
 from actionprior.flow_matching import Integrator
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.networks.trunks.base import Trunk
+from actionprior.networks.trunks.base import TrunkChoice
 
 DEFAULT_EXECUTE_STEPS = 8
 
@@ -129,12 +129,13 @@ class Policy:
         self.reset()
 
     @classmethod
-    def load(cls, path: str | Path, trunk: Trunk | None = None, **execution: Any) -> Self:  # noqa: ANN401  # the constructor's
+    def load(cls, path: str | Path, trunk: TrunkChoice = None, **execution: Any) -> Self:  # noqa: ANN401  # the constructor's
         """Load a policy from a Stage-2 checkpoint or an exported folder, without unpickling.
 
         Args:
             path: Checkpoint file or exported folder.
-            trunk: Trunk of the policy, needed only if it is not one of this package's.
+            trunk: Class of the policy's trunk, or a built one; needed if it is none of
+                actionprior's. A class is built from the arguments that the file records.
             **execution: Arguments of the constructor. An exported folder already names the robot.
 
         Raises:

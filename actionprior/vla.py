@@ -27,7 +27,7 @@ from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import History, PolicyNetwork
-from actionprior.networks.trunks.base import Trunk
+from actionprior.networks.trunks.base import Trunk, TrunkChoice
 from actionprior.training.metrics import ChunkBend, ChunkError
 from actionprior.training.settings import (
     FusionSize,
@@ -177,7 +177,12 @@ class VLAModule(StageModule):
     # ---- life cycle -----------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Warn where the policy could not learn to see."""
+        """Check that checkpoints can record the trunk; warn if the policy could not learn to see.
+
+        Raises:
+            UserError: the trunk's ``init_args()`` do not build it again.
+        """
+        self.network.trunk.require_rebuildable()
         if self.network.trunk.blind and not self.trainer.ckpt_path:
             rank_zero_warn(
                 f"{type(self.network.trunk).__name__} is frozen with random weights, so that the "
@@ -215,13 +220,13 @@ class VLAModule(StageModule):
         super().on_load_checkpoint(checkpoint)
 
     @classmethod
-    def load(cls, path: str | Path, trunk: Trunk | None = None) -> Self:
+    def load(cls, path: str | Path, trunk: TrunkChoice = None) -> Self:
         """A policy from its checkpoint alone, in evaluation mode.
 
         Args:
             path: checkpoint of this module.
-            trunk: needed only where the policy's trunk is not one of ours: no class that a file
-                names is ever imported.
+            trunk: Class of the policy's trunk, or a built one; needed if it is none of
+                actionprior's, because no class that a file names is ever imported.
 
         Raises:
             CheckpointError: missing, damaged, of another module, or with an unknown trunk.

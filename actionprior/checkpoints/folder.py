@@ -23,7 +23,7 @@ from actionprior.files.atomic import write_json
 from actionprior.files.digest import digest
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.networks.trunks.base import Trunk
+from actionprior.networks.trunks.base import TrunkChoice
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -95,13 +95,13 @@ def _description_digest(description: Description) -> str:
 
 
 def load_policy_network(
-    path: str | Path, trunk: Trunk | None = None
+    path: str | Path, trunk: TrunkChoice = None
 ) -> tuple[PolicyNetwork, dict[str, Any]]:
     """Load a policy that is ready to act.
 
     Args:
         path: Stage-2 checkpoint, or exported folder.
-        trunk: Trunk to use; needed only for a trunk of a class that this package does not have.
+        trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
 
     Returns:
         The network, and those arguments of ``actionprior.Policy`` that an exported folder sets.

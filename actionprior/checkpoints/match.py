@@ -6,11 +6,7 @@ from typing import Any
 
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.formats import check_checkpoint_format
-from actionprior.checkpoints.policy import (
-    PRETRAINED_ARGS,
-    SETTINGS,
-    described_trunk,
-)
+from actionprior.checkpoints.policy import SETTINGS
 from actionprior.checkpoints.prior import check_robots, prior_description
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
@@ -19,15 +15,6 @@ from actionprior.networks.policy_network import PolicyNetwork
 
 _FREE = {"integration_steps", "integrator"}
 """Settings that weights do not depend on."""
-_TRAINING_ARGS = {  # of a trunk: they change nothing that it computes
-    "freeze",
-    "freeze_image",
-    "freeze_text",
-    "lr_scale",
-    "layer_decay",
-    "train_image_blocks",
-    "train_text_blocks",
-}
 
 
 def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -80,20 +67,19 @@ def require_same_policy(
             f"{path} is not of Stage 2; a prior is given as --model.prior_checkpoint"
         )
     require_same_prior(network.prior, checkpoint, path)
-    saved, trunk = checkpoint[keys.POLICY], described_trunk(network.trunk)
+    saved, name = checkpoint[keys.POLICY], type(network.trunk).__name__
     found = [
         f"{key} is {saved['settings'][key]!r} there and {settings[key]!r} here"
         for key in SETTINGS
         if key not in _FREE and saved["settings"][key] != settings[key]
     ]
-    if saved["trunk"]["name"] != trunk["name"]:
-        found.append(f"trunk is {saved['trunk']['name']} there and {trunk['name']} here")
+    if saved["trunk"]["name"] != name:
+        found.append(f"trunk is {saved['trunk']['name']} there and {name} here")
     else:
+        differing = network.trunk.differing_args(saved["trunk"]["init_args"])
         found += [
-            f"trunk.{key} is {value!r} there and {trunk['init_args'][key]!r} here"
-            for key, value in saved["trunk"]["init_args"].items()
-            if key not in PRETRAINED_ARGS | _TRAINING_ARGS
-            and value != trunk["init_args"].get(key, value)
+            f"trunk.{key} is {recorded!r} there and {mine!r} here"
+            for key, (recorded, mine) in differing.items()
         ]
     if found:
         raise CheckpointError(f"{path} is of another policy: {'; '.join(found)}")

@@ -12,11 +12,11 @@ from actionprior.checkpoints import keys
 from actionprior.checkpoints.formats import FORMAT
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
-from actionprior.errors import shorten
+from actionprior.errors import UserError, shorten
 from actionprior.networks import trunks
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.networks.trunks.base import Trunk
+from actionprior.networks.trunks.base import Trunk, TrunkChoice
 
 SETTINGS = (
     "history",
@@ -28,27 +28,65 @@ SETTINGS = (
     "integrator",
 )
 """Arguments of ``PolicyNetwork`` that are plain numbers and words."""
-PRETRAINED_ARGS = {"weights", "pretrained", "text_pretrained", "mean", "std", "quick_gelu"}
-"""What a trunk is first loaded from, as its ``init_args()`` leaves it for rebuilding."""
 
 Description = dict[str, Any]
 
 
 def described_trunk(trunk: Trunk) -> Description:
-    """Plain data that ``make_trunk`` builds the trunk from again."""
-    return {"name": type(trunk).__name__, "init_args": trunk.init_args()}
+    """Describe a trunk as plain data, from which ``make_trunk`` rebuilds it.
+
+    ``class_path`` is for people to read: no class that a file names is ever imported.
+    """
+    kind = type(trunk)
+    return {
+        "name": kind.__name__,
+        "class_path": f"{kind.__module__}.{kind.__qualname__}",
+        "init_args": trunk.init_args(),
+    }
 
 
-def make_trunk(description: Description, path: str | Path, trunk: Trunk | None = None) -> Trunk:
-    """The described trunk with fresh weights; of ours by name, any other as ``trunk``.
+def is_builtin(description: Description) -> bool:
+    """Check whether a described trunk is one of actionprior's."""
+    ours = f"{trunks.__name__}."  # version 0.1.0 recorded no class_path
+    path = description.get("class_path", f"{ours}{description['name']}")
+    return description["name"] in trunks.__all__ and str(path).startswith(ours)
+
+
+def make_trunk(description: Description, path: str | Path, trunk: TrunkChoice = None) -> Trunk:
+    """Build the described trunk with fresh weights.
+
+    Args:
+        description: What ``described_trunk`` returned.
+        path: The checkpoint's path, for messages.
+        trunk: Class of the trunk or a trunk that is built already. Needed if the described trunk
+            is none of actionprior's.
 
     Raises:
-        CheckpointError: a trunk that is not ours, and none given.
+        CheckpointError: The trunk is none of actionprior's and ``trunk`` is None, ``trunk`` is
+            another class, or the class does not take the recorded arguments.
     """
+    if isinstance(trunk, Trunk):
+        return trunk
     name = description["name"]
-    if trunk is None and name not in trunks.__all__:
-        raise CheckpointError(f"{path} uses the trunk {name!r}; pass one as trunk=")
-    return trunk or getattr(trunks, name)(**description["init_args"])
+    if trunk is None:
+        if not is_builtin(description):
+            module = str(description.get("class_path", f"my_module.{name}"))
+            raise CheckpointError(
+                f"{path} uses the trunk {name!r}, which is none of actionprior's; give its class: "
+                f"--trunk {module} on the command line, trunk={name} in Python"
+            )
+        trunk = getattr(trunks, name)
+    elif trunk.__name__ != name:
+        raise CheckpointError(
+            f"{path} uses the trunk {name!r}, but the trunk that was given is {trunk.__name__!r}; "
+            "give the class that the policy was trained with"
+        )
+    try:
+        return trunk.from_init_args(description["init_args"])
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def describe_network(network: PolicyNetwork) -> Description:
@@ -77,7 +115,7 @@ def policy_description(checkpoint: dict[str, Any], path: str | Path) -> Descript
 def build_network(
     description: Description,
     path: str | Path,
-    trunk: Trunk | None = None,
+    trunk: TrunkChoice = None,
     weights: dict[str, Tensor] | None = None,
 ) -> PolicyNetwork:
     """Build a policy from its description.
@@ -85,7 +123,7 @@ def build_network(
     Args:
         description: What ``describe_network`` returns.
         path: File of the description, for messages.
-        trunk: Trunk to use; needed only for a trunk of a class that this package does not have.
+        trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
         weights: Weights with which the policy is ready to act, in evaluation mode and with merged
             LoRA; None: fresh weights, in training mode.
 
@@ -109,7 +147,7 @@ def build_network(
 
 
 def network_from_checkpoint(
-    checkpoint: dict[str, Any], path: str | Path, trunk: Trunk | None = None
+    checkpoint: dict[str, Any], path: str | Path, trunk: TrunkChoice = None
 ) -> PolicyNetwork:
     """Build the policy of a Stage-2 checkpoint, ready to act.
 

@@ -1,5 +1,6 @@
 """``fit``, ``validate``, ``test`` and ``predict``: the project's only LightningCLI."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, override
@@ -11,13 +12,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from actionprior.checkpoints import keys, resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
-from actionprior.checkpoints.policy import PRETRAINED_ARGS
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_either
 from actionprior.commands._parser import OneSentenceErrors
 from actionprior.commands._run_faults import as_user_error
 from actionprior.embodiment import Embodiment, EmbodimentError
 from actionprior.motion_prior import MotionPriorModule
+from actionprior.networks.trunks.base import Trunk
 from actionprior.training.stop import StopBetweenSteps
 from actionprior.vla import VLAModule
 
@@ -77,22 +78,20 @@ class TrainerCLI(LightningCLI):
         if "prior_checkpoint" not in settings or not path or not Path(path).exists():
             return
         settings["prior_checkpoint"] = str(path)
-        saved = (
+        recorded = (
             read_either(path, weights=False)
             .get(keys.POLICY, {})
             .get("trunk", {})
             .get("init_args", {})
         )
-        trunk = settings["trunk"].get("init_args") or {}
-        for name in PRETRAINED_ARGS & set(saved):
-            if name in trunk:
-                trunk[name] = saved[name]
-        if trunk.get("image_size") == 0:  # 0 means: as the source of the weights says
-            trunk["image_size"] = saved.get("image_size", 0)
+        trunk = settings["trunk"]
+        if arguments := trunk.get("init_args"):
+            found = _named(trunk.class_path)  # a class, or a function that returns a trunk
+            kind = found if isinstance(found, type) and issubclass(found, Trunk) else Trunk
+            _assign(arguments, kind.args_for_checkpoint(arguments.as_dict(), recorded))
 
     def _last(self, config: Namespace) -> str | None:
-        module, _, name = config.model.class_path.rpartition(".")
-        model = getattr(import_module(module), name)  # parsing has imported it
+        model = _named(config.model.class_path)
         stage = 2 if issubclass(model, VLAModule) else int(issubclass(model, MotionPriorModule))
         path = resume.newest(resume.folders(config.trainer), stage)
         if path is None and self.subcommand != "fit":
@@ -113,6 +112,22 @@ class TrainerCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
+
+
+def _named(class_path: str) -> Any:  # noqa: ANN401  whatever the user's recipe names
+    """What a recipe's class path names; parsing has imported it."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _assign(arguments: Namespace, values: Mapping[str, Any]) -> None:
+    """Set the arguments whose values differ; nested arguments keep their type."""
+    for name, value in values.items():
+        inner = arguments.get(name)
+        if isinstance(inner, Namespace) and isinstance(value, Mapping):
+            _assign(inner, value)
+        elif inner != value:
+            arguments[name] = value
 
 
 def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:

@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config
 from actionprior.errors import UserError, shorten
+
+if TYPE_CHECKING:
+    from actionprior.networks.trunks.base import Trunk
 
 FILES = {
     CONFIG,
@@ -31,6 +35,7 @@ def export(
     repo_id: str | None = None,
     overwrite: bool = False,
     onnx_image_size: tuple[int, int] | None = None,
+    trunk: "type[Trunk] | None" = None,
 ) -> None:
     """Write the folder; it appears whole or not at all.
 
@@ -49,6 +54,7 @@ def export(
         overwrite: replace whatever stands at ``out``.
         onnx_image_size: rows and columns of the images that ONNX graphs take, for the
             instruction ``task``; None: no graphs.
+        trunk: Class of the policy's trunk, if it is none of actionprior's.
 
     Raises:
         UserError: a checkpoint, robot, number of steps or folder that cannot be used.
@@ -73,7 +79,7 @@ def export(
         raise UserError("an ONNX graph is of one instruction; give it as --task")
     contents = read_checkpoint(checkpoint)
     network, step = (
-        network_from_checkpoint(contents, checkpoint),
+        network_from_checkpoint(contents, checkpoint, trunk),
         int(contents.get("global_step", 0)),
     )
     network.prior.normalizer.require_fitted()
@@ -170,6 +176,8 @@ def main(args: list[str]) -> None:
     """Run the verb: ``lightning export --ckpt_path POLICY.ckpt --out DIR``."""
     from jsonargparse import ArgumentParser
 
+    from actionprior.commands import _trunk
+
     parser = ArgumentParser(prog="lightning export")
     parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint of Stage 2")
     parser.add_argument("--out", type=str, required=True, help="folder to write")
@@ -188,6 +196,7 @@ def main(args: list[str]) -> None:
         type=tuple[int, int] | None,
         help="[rows, columns]: ONNX graphs, too, of the instruction --task",
     )
+    parser.add_argument("--trunk", type=str | None, help=_trunk.HELP)
     given = parser.parse_args(args)
     out = Path(given["out"])
     export(
@@ -203,7 +212,14 @@ def main(args: list[str]) -> None:
         given["push_to_hub"],
         given["overwrite"],
         given["onnx_image_size"],
+        _trunk.trunk_class(given["trunk"]) if given["trunk"] else None,
     )
-    print(f"{out}: lerobot-eval --discover_packages_path=actionprior.lerobot --policy.path={out} …")
+    if given["trunk"]:
+        print(f"{out}: lightning serve --ckpt_path {out} --trunk {given['trunk']}")
+    else:
+        print(
+            f"{out}: lerobot-eval --discover_packages_path=actionprior.lerobot "
+            f"--policy.path={out} …"
+        )
     if given["push_to_hub"]:
         print(push(out, given["push_to_hub"], given["private"]))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.checkpoints.prior import load_starting_prior
+from actionprior.commands import _trunk
 from actionprior.commands._recipe import data_parser, embodied_data
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
@@ -26,6 +27,7 @@ from actionprior.envs.env import TabletopEnv
 from actionprior.envs.recording import CAMERA_KEY
 from actionprior.errors import UserError
 from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.trunks.base import Trunk
 from actionprior.rollout import ObservationMap, rollout
 from actionprior.study.illustrations import PlayedScene, draw_trajectories, draw_z_map
 from actionprior.study.latents import MOTIONS, LatentMap, embed, motion_types
@@ -98,6 +100,7 @@ def play_scenes(
     scenes: int = 4,
     seed: int = EVALUATION_SEED,
     execute_steps: int = 2,
+    trunks: Mapping[str, type[Trunk] | None] | None = None,
 ) -> list[PlayedScene]:
     """Let the expert and policies play the same scenes of one of the suite's tasks.
 
@@ -107,6 +110,7 @@ def play_scenes(
         scenes: how many.
         seed: of the first scene; by default the first that evaluations use.
         execute_steps: actions executed of a chunk before the policy re-plans.
+        trunks: Class of each policy's trunk, if it is none of actionprior's.
 
     Raises:
         CheckpointError: missing, damaged, or not of Stage 2.
@@ -116,7 +120,7 @@ def play_scenes(
         raise UserError(f"env_id {env_id!r} is not the suite's; choose one of {list(ENV_IDS)}")
     if scenes < 1:
         raise UserError(f"scenes is {scenes}, expected at least 1")
-    loaded = {arm: VLAModule.load(path) for arm, path in policies.items()}
+    loaded = {arm: VLAModule.load(path, (trunks or {}).get(arm)) for arm, path in policies.items()}
     env = gymnasium.make(env_id, images=False).unwrapped
     assert isinstance(env, TabletopEnv)  # the suite's ids are
     try:
@@ -174,6 +178,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="first scene's")
     parser.add_argument("--execute_steps", type=int, default=2, help="of a chunk")
     parser.add_argument("--out", type=str, default="outputs/illustrate", help="folder")
+    parser.add_argument("--trunk", type=str | None, help=_trunk.HELP)
     options = parser.instantiate(parser.parse_args(args))
     arms = {"prior": options["policy"], "no_prior": options["policy_without"]}
     policies = {arm: path for arm, path in arms.items() if path}
@@ -193,6 +198,10 @@ def main(args: list[str]) -> None:
             options["scenes"],
             options["seed"],
             options["execute_steps"],
+            {
+                arm: _trunk.chosen_trunk(options["trunk"], options["model"], path)
+                for arm, path in policies.items()
+            },
         )
         draw_trajectories(options["env_id"], played, out)
         told["trajectories"] = _outcomes(played, options["env_id"])

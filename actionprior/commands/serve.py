@@ -30,6 +30,7 @@ def serve(
     max_rate: float = 100.0,
     idle_timeout: float = 600.0,
     message_timeout: float = 10.0,
+    trunk: str | None = None,
 ) -> None:
     """Answer observations with chunks of actions, until told to stop by SIGTERM or Ctrl-C.
 
@@ -55,6 +56,8 @@ def serve(
             early wait.
         idle_timeout: time without a message after which a session ends [s].
         message_timeout: time in which a message has to arrive, and an answer to be taken [s].
+        trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed if it is none of
+            actionprior's.
     """
     try:
         from actionprior.serving import PolicyServer
@@ -62,6 +65,7 @@ def serve(
         raise UserError(missing_extra(error.name or "websockets", "serve")) from None
     import torch
 
+    from actionprior.commands._trunk import trunk_class
     from actionprior.policy import Policy
 
     if threads:
@@ -69,6 +73,7 @@ def serve(
     told: dict[str, Any] = {"embodiment": embodiment} if embodiment else {}
     policy = Policy.load(
         ckpt_path,
+        trunk_class(trunk) if trunk else None,
         device=device,
         precision=getattr(torch, precision),
         compile=compile,

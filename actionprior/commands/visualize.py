@@ -11,6 +11,7 @@ from actionprior.batch import VLABatch
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
+from actionprior.networks.trunks.base import TrunkChoice
 from actionprior.rollout.results import Frame
 from actionprior.visualization.episode import Drawing
 from actionprior.visualization.predictions import Predictor, load_predictor
@@ -34,6 +35,7 @@ def visualize(
     episode: int | None = None,
     ckpt_path: str | None = None,
     rerun: bool = False,
+    trunk: TrunkChoice = None,
 ) -> list[Path]:
     """Draw one episode of each robot, or of the one named, and return the files written.
 
@@ -46,6 +48,7 @@ def visualize(
         ckpt_path: of either stage; its chunks are drawn over what was recorded, from the start
             of each chunk.
         rerun: write a recording for the Rerun viewer, too.
+        trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
 
     Raises:
         UserError: an unknown robot or episode, a checkpoint of other robots or of another stage
@@ -62,7 +65,7 @@ def visualize(
     names = [e.name for e in data.embodiments]
     if robot is not None and robot not in names:
         raise UserError(f"robot {robot!r} is not among the recipe's: {names}")
-    predictor = load_predictor(ckpt_path, data) if ckpt_path else None
+    predictor = load_predictor(ckpt_path, data, trunk) if ckpt_path else None
     data.prepare_data()
     data.setup("fit")
     written = []
@@ -151,6 +154,7 @@ def _film(data: EmbodiedDataModule, stretch: Stretch) -> Iterator[list[Frame]]:
 
 def main(args: list[str]) -> None:
     """Run the verb: ``lightning visualize --config RECIPE [--data.… ]``, see ``visualize``."""
+    from actionprior.commands import _trunk
     from actionprior.commands._recipe import data_parser, embodied_data
 
     parser = data_parser("lightning visualize")
@@ -159,13 +163,17 @@ def main(args: list[str]) -> None:
     parser.add_argument("--episode", type=int | None, help="by default the first held-out one")
     parser.add_argument("--ckpt_path", type=str | None, help="draws what it predicts")
     parser.add_argument("--rerun", action="store_true", help="for the Rerun viewer, too")
+    parser.add_argument("--trunk", type=str | None, help=_trunk.HELP)
     options = parser.instantiate(parser.parse_args(args))
+    ckpt_path = options["ckpt_path"]
+    trunk = ckpt_path and _trunk.chosen_trunk(options["trunk"], options["model"], ckpt_path)
     for path in visualize(
         embodied_data(options, "visualize"),
         Path(options["out"]),
         options["robot"],
         options["episode"],
-        options["ckpt_path"],
+        ckpt_path,
         options["rerun"],
+        trunk or None,
     ):
         print(path)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from actionprior.checkpoints.policy import Description, described_trunk, is_builtin
 from actionprior.embodiment import Embodiment
 from actionprior.embodiment.feature_groups import ActionGroup, StateGroup
 from actionprior.errors import UserError
@@ -37,13 +38,6 @@ def model_card(network: PolicyNetwork, facts: Facts) -> str:
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     delay = f", {facts.delay_steps} more while the next is planned" if facts.delay_steps else ""
     licence = "" if facts.license else "\n\nNo licence was given: ask before you use it."
-    where = facts.repo_id or "path/to/this/folder"
-    load = f'"{where}"'
-    if facts.repo_id:
-        load = f"snapshot_download({load})"
-    imported = "from huggingface_hub import snapshot_download\n" if facts.repo_id else ""
-    keys = [*([robot.state_key] if robot.state else []), *robot.cameras]
-    observation = ", ".join([*(f'"{key}": …' for key in keys), '"task": "…"'])
     return f"""---
 {data.to_yaml()}
 ---
@@ -58,28 +52,7 @@ executed{delay}. Trunk: `{type(network.trunk).__name__}`; {millions:.1f} million
 
 ## Run it
 
-In Python, anywhere (state in the order of the table below; images uint8, rows × columns × 3):
-
-```python
-{imported}from actionprior import Policy
-
-policy = Policy.load({load})
-policy.reset(seed=0)
-action = policy.select_action({{{observation}}})
-```
-
-On a robot that LeRobot drives:
-
-```bash
-lerobot-rollout --discover_packages_path=actionprior.lerobot --policy.path={where} \\
-  --robot.type=… --fps={robot.control_hz:g} --task="…"
-```
-
-In a simulator of LeRobot's:
-
-```bash
-lerobot-eval --discover_packages_path=actionprior.lerobot --policy.path={where} --env.type=…
-```
+{_how_to_run(robot, facts.repo_id, described_trunk(network.trunk))}
 
 ## The robot
 
@@ -94,6 +67,56 @@ units; the policy normalises them itself (`statistics.json`).
 
 {_evaluation(facts.evaluations)}
 """
+
+
+def _how_to_run(robot: Embodiment, repo_id: str | None, trunk: Description) -> str:
+    """Code and commands that run the policy."""
+    where = repo_id or "path/to/this/folder"
+    imports = ["from actionprior import Policy"]
+    arguments = [f'"{where}"']
+    if repo_id:
+        imports.insert(0, "from huggingface_hub import snapshot_download")
+        arguments = [f'snapshot_download("{repo_id}")']
+    if not is_builtin(trunk):
+        module, _, name = trunk["class_path"].rpartition(".")
+        imports.append(f"from {module} import {name}  # the policy's trunk: not in this folder")
+        arguments.append(f"trunk={name}")
+    keys = [*([robot.state_key] if robot.state else []), *robot.cameras]
+    observation = ", ".join([*(f'"{key}": …' for key in keys), '"task": "…"'])
+    python = f"""In Python, anywhere (state in the order of the table below; images uint8, \
+rows × columns × 3):
+
+```python
+{"\n".join(imports)}
+
+policy = Policy.load({", ".join(arguments)})
+policy.reset(seed=0)
+action = policy.select_action({{{observation}}})
+```
+"""
+    if not is_builtin(trunk):
+        return f"""{python}
+As a server:
+
+```bash
+lightning serve --ckpt_path {where} --trunk {trunk["class_path"]}
+```
+
+The policy needs the class `{trunk["class_path"]}`, which its author has to share. LeRobot's \
+tools load policies with actionprior's own trunks only."""
+    return f"""{python}
+On a robot that LeRobot drives:
+
+```bash
+lerobot-rollout --discover_packages_path=actionprior.lerobot --policy.path={where} \\
+  --robot.type=… --fps={robot.control_hz:g} --task="…"
+```
+
+In a simulator of LeRobot's:
+
+```bash
+lerobot-eval --discover_packages_path=actionprior.lerobot --policy.path={where} --env.type=…
+```"""
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

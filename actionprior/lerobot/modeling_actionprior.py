@@ -19,7 +19,7 @@ from torch import Tensor
 from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.folder import check_description, write_folder
-from actionprior.checkpoints.policy import build_network, load_weights_into
+from actionprior.checkpoints.policy import build_network, is_builtin, load_weights_into
 from actionprior.chunk_planner import (
     ExecutedStep,
     Images,
@@ -345,6 +345,14 @@ def _build_or_create_network(config: ActionPriorConfig, dataset_meta: Any) -> Po
     """Build the network that ``config`` describes, or create a new one for a dataset."""
     if config.actionprior:
         check_description(config.actionprior, "config.json")
+        trunk = config.actionprior["trunk"]
+        if not is_builtin(trunk):
+            raise UserError(
+                f"the policy uses the trunk {trunk['name']!r} ({trunk.get('class_path')}), and "
+                "LeRobot's tools load policies with actionprior's trunks only; act with "
+                f"actionprior.Policy.load(FOLDER, trunk={trunk['name']}) or with "
+                "lightning serve --trunk"
+            )
         return build_network(config.actionprior, "config.json")
     if dataset_meta is None:
         raise UserError("there is nothing to act with: give --policy.path, or train on a dataset")

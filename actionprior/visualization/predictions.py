@@ -15,6 +15,7 @@ from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.errors import UserError
 from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.trunks.base import TrunkChoice
 from actionprior.training.stage import EVALUATION_KEY, FlowNoise, check_lengths
 from actionprior.vla import VLAModule
 
@@ -25,15 +26,22 @@ Predictor = Callable[[Embodiment, Windows], list[FloatArray]]
 STEPS = 10  # of the flow, as Stage 1 evaluates by default
 
 
-def load_predictor(path: str, data: EmbodiedDataModule) -> Predictor:
-    """A policy's predictions, or a prior's reconstructions.
+def load_predictor(path: str, data: EmbodiedDataModule, trunk: TrunkChoice = None) -> Predictor:
+    """Load a checkpoint as a function that predicts chunks.
+
+    A policy predicts from observations; a prior reconstructs the recorded chunks.
+
+    Args:
+        path: Checkpoint of either stage.
+        data: The data module whose windows are predicted.
+        trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
 
     Raises:
         CheckpointError: missing, damaged, of neither stage, or of other robots.
         UserError: windows of another length, or a policy beside data without images.
     """
     if keys.POLICY in read_checkpoint(path):
-        policy = VLAModule.load(path)
+        policy = VLAModule.load(path, trunk)
         check_lengths(policy.prior.architecture, data)
         check_robots(policy.prior, data.embodiments, path, may_join=False)
         return lambda robot, batch: _predict(policy, path, robot, batch)

@@ -1,13 +1,15 @@
-"""What every vision-language trunk promises, and the codes that say where a token was seen.
+"""The interface of vision-language trunks, and helpers that trunks share.
 
 Axes: B batch, C cameras, K = 3 colours, Y rows, X columns, N tokens, W token width.
 """
 
+import inspect
+import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +27,27 @@ class TrunkTokens(NamedTuple):
 
 
 class Trunk(nn.Module, ABC):
-    """Turns the images of all cameras and an instruction into one sequence of tokens.
+    """Base class of trunks: images of all cameras and an instruction become one token sequence.
 
-    A trunk does its own resizing, normalising and tokenising. It can be built again from plain
-    data: ``type(trunk)(**trunk.init_args())`` followed by ``load_state_dict`` needs no file and
-    no download, so that a checkpoint of a policy stands alone.
+    A trunk resizes, normalises and tokenises its own inputs. A checkpoint of a policy records
+    ``init_args()`` and the state dict; :meth:`from_init_args` and ``load_state_dict`` rebuild the
+    trunk from them without any other file and without a download.
+
+    A subclass of your own works in every verb: docs/trunks.md shows one.
 
     Attributes:
+        training_args: names of constructor arguments that only matter for training. A recipe may
+            change them when it resumes from or tests a checkpoint.
+        pretrained_args: names of constructor arguments that say where the first weights come
+            from. A checkpoint makes them unnecessary: ``init_args()`` leaves them empty or
+            records what was found there, and they are not compared with a recipe's.
         width: W, the width of a token.
-        lr_scale: learning rate of what came pretrained, relative to the module's; 0: frozen.
-        blind: whether images go through random weights that are not trained.
+        lr_scale: learning rate of the pretrained weights, relative to the module's; 0: frozen.
+        blind: True if images pass through random weights that are not trained.
     """
+
+    training_args: ClassVar[frozenset[str]] = frozenset({"freeze", "lr_scale"})
+    pretrained_args: ClassVar[frozenset[str]] = frozenset({"pretrained", "weights"})
 
     width: int
     lr_scale: float
@@ -46,28 +58,126 @@ class Trunk(nn.Module, ABC):
         """Compute the tokens.
 
         Args:
-            images_BCKYX: uint8 (B, C, 3, Y, X), any size.
-            camera_mask_BC: bool (B, C), False where a row has no such camera; its tokens are
-                masked and its pixels change no other token.
+            images_BCKYX: Images, uint8 (B, C, 3, Y, X), of any size.
+            camera_mask_BC: bool (B, C), False where a row lacks this camera. The tokens of a
+                missing camera are masked, and its pixels change no other token.
             task: B instructions.
         """
 
+    # ---- checkpoints ----------------------------------------------------------------------
+
     @abstractmethod
     def init_args(self) -> dict[str, Any]:
-        """Plain constructor arguments that build this trunk again, without pretrained weights."""
+        """Return plain data that rebuilds this trunk, without pretrained weights.
+
+        Plain data are numbers, strings, booleans, None, and lists and dicts of them. Checkpoints
+        record the result.
+        """
+
+    @classmethod
+    def constructor_args(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert what ``init_args()`` returned to arguments of the constructor.
+
+        By default they are the same.
+        """
+        return dict(recorded)
+
+    @classmethod
+    def from_init_args(cls, recorded: Mapping[str, Any]) -> Self:
+        """Build a trunk with fresh weights from what ``init_args()`` returned.
+
+        Raises:
+            UserError: An argument is unknown, or a required one is missing.
+        """
+        return cls(**cls._bound(recorded))
+
+    @classmethod
+    def _bound(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = cls.constructor_args(recorded)
+        try:
+            inspect.signature(cls).bind(**arguments)
+        except TypeError as error:
+            raise UserError(
+                f"trunk {cls.__name__} cannot be built from its recorded arguments "
+                f"{sorted(recorded)}: {error}; let its constructor take what its init_args() gives"
+            ) from None
+        return arguments
+
+    def require_rebuildable(self) -> None:
+        """Check that a checkpoint can record this trunk and build it again.
+
+        Raises:
+            UserError: ``init_args()`` holds more than plain data, or arguments that the
+                constructor does not take.
+        """
+        for name, value in self.init_args().items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"trunk {type(self).__name__}: init_args()[{name!r}] is a "
+                    f"{type(value).__name__}, which a checkpoint cannot record; expected plain "
+                    "data: numbers, strings, lists and dicts"
+                ) from None
+        self._bound(self.init_args())
+
+    def differing_args(self, recorded: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Compare a checkpoint's trunk of the same class with this one.
+
+        Args:
+            recorded: What the ``init_args()`` of the checkpoint's trunk returned.
+
+        Returns:
+            Each argument that changes what the weights mean, as (recorded value, own value).
+        """
+        mine = self.init_args()
+        return {
+            name: (value, mine[name])
+            for name, value in recorded.items()
+            if name not in self.training_args | self.pretrained_args
+            and name in mine
+            and value != mine[name]
+        }
+
+    @classmethod
+    def args_for_checkpoint(
+        cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Change a recipe's constructor arguments so that a checkpoint gives all the weights.
+
+        Args:
+            arguments: The recipe's constructor arguments.
+            recorded: What the ``init_args()`` of the checkpoint's trunk returned.
+
+        Returns:
+            The arguments, with ``pretrained_args`` as the checkpoint records them, so that no
+            pretrained weights are looked for.
+        """
+        known = cls.pretrained_args & arguments.keys() & recorded.keys()
+        return {**arguments, **{name: recorded[name] for name in known}}
+
+    # ---- training and acting --------------------------------------------------------------
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
-        """The parameters that train, and the factor on the module's learning rate for each group.
+        """Yield the trainable parameters in groups, each with its factor on the learning rate.
 
-        By default all of them at ``lr_scale``.
+        By default there is one group, at ``lr_scale``.
         """
         yield [p for p in self.parameters() if p.requires_grad], self.lr_scale
 
     def merge(self) -> None:
-        """Make acting as cheap as can be, once training is over; by default nothing is to do.
+        """Fold training-only weights (LoRA) for inference. No-op by default.
 
-        The output stays what it was, and ``init_args()`` and the state dict go together still.
+        The output stays the same, and ``init_args()`` keeps describing the state dict.
         """
+
+
+TrunkChoice = Trunk | type[Trunk] | None
+"""How a caller chooses the trunk of a policy that is loaded.
+
+None: one of actionprior's trunks, by its recorded name. A class is built from the recorded
+arguments. A trunk that is built already only gets the recorded weights.
+"""
 
 
 def resize(images_IKYX: Tensor, size: tuple[int, int]) -> Tensor:

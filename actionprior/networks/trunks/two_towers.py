@@ -3,7 +3,7 @@
 Axes: B batch, C cameras, I = B · C images, Y rows, X columns, N tokens, W token width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +27,15 @@ class TwoTowerTrunk(Trunk):
     Both kinds are layer-normalised without parameters, so that towers of any scale meet alike,
     and projected to one width where the towers' differ; the projections always train.
     """
+
+    training_args = Trunk.training_args | {
+        "freeze_image",
+        "freeze_text",
+        "layer_decay",
+        "train_image_blocks",
+        "train_text_blocks",
+    }
+    pretrained_args = Trunk.pretrained_args | {"text_pretrained", "mean", "std", "quick_gelu"}
 
     def __init__(
         self,
@@ -65,6 +74,19 @@ class TwoTowerTrunk(Trunk):
     def init_args(self) -> dict[str, Any]:
         """See :class:`Trunk`."""
         return dict(self._args)
+
+    @classmethod
+    def args_for_checkpoint(
+        cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """See :class:`Trunk`; an image size of 0 stands for the size that the weights' source has.
+
+        A checkpoint records this size, so that the source is not needed again.
+        """
+        changed = super().args_for_checkpoint(arguments, recorded)
+        if changed.get("image_size") == 0:
+            changed["image_size"] = recorded.get("image_size", 0)
+        return changed
 
     def _training_towers(self) -> dict[str, ImageTower | TextTower]:
         towers: dict[str, ImageTower | TextTower] = {"image": self.image, "text": self.text}

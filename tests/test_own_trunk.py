@@ -1,0 +1,294 @@
+"""A trunk in a user's own folder works in every verb, from the command line only."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from actionprior import Policy
+from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
+from actionprior.cli import main
+from actionprior.errors import UserError
+from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
+from tests.commands.test_doctor import ROBOT
+from tests.datasets import CAMERAS, write_dataset
+from tests.policies import tiny_network, write_checkpoint
+from tests.serving.client import Client
+from tests.serving.process import served
+
+CAMERA = CAMERAS[0]
+CLASS_PATH = "mylab.vision.ColourTrunk"
+MODULE = '''
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actionprior.networks.trunks.base import Trunk, TrunkTokens
+
+
+class ColourTrunk(Trunk):
+    """One token per camera, its mean colour, and one token for the length of the instruction."""
+
+    training_args = Trunk.training_args | {"speed"}
+
+    def __init__(self, width: int, weights: str = "", speed: float = 1.0) -> None:
+        super().__init__()
+        self.width, self.lr_scale = width, speed
+        self.see, self.read = nn.Linear(3, width), nn.Linear(1, width)
+        if weights:
+            self.load_state_dict(torch.load(weights, weights_only=True))
+        self.speed = speed
+
+    def forward(
+        self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]
+    ) -> TrunkTokens:
+        colours = images_BCKYX.float().mean((-2, -1)) / 127.5 - 1
+        words = torch.tensor([[float(len(t))] for t in task]) / 20
+        tokens = torch.cat([self.see(colours), self.read(words)[:, None]], dim=1)
+        return TrunkTokens(tokens, nn.functional.pad(camera_mask_BC, (0, 1), value=True))
+
+    def init_args(self) -> dict[str, Any]:
+        return {"width": self.width, "weights": "", "speed": self.speed}
+
+
+class WiderTrunk(ColourTrunk):
+    pass
+'''
+OBSERVATION = {
+    "observation.state": np.zeros(3, dtype=np.float32),
+    CAMERA: np.full((32, 48, 3), 90, dtype=np.uint8),
+    "task": "lift the cube",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: the trunk's module, a recipe, and what ``fit`` saved in its own process."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "mylab").mkdir()
+    (folder / "mylab" / "vision.py").write_text(MODULE)
+    root = write_dataset(folder / "mine", (23, 18), cameras={CAMERA: "image"})
+    robot = ROBOT | {"roots": [str(root)], "cameras": [CAMERA]}
+    sizes = {"width": 16, "latent_width": 8, "chunk_length": 5, "history_length": 3}
+    checkpoint = {"dirpath": ".", "filename": "policy", "save_on_train_epoch_end": True}
+    recipe = {
+        "model": {
+            "class_path": "actionprior.VLAModule",
+            "init_args": {
+                "use_prior": False,
+                "architecture": sizes,
+                "width": 32,
+                "trunk": {
+                    "class_path": CLASS_PATH,
+                    "init_args": {"width": 24, "weights": "first.pt"},
+                },
+            },
+        },
+        "data": {
+            "class_path": "data_modules.LeRobotVLA",
+            "init_args": {
+                "embodiments": [robot],
+                "chunk_length": 5,
+                "history_length": 3,
+                "batch_size": 4,
+                "image_size": 32,
+            },
+        },
+        "trainer": {
+            "max_steps": 1,
+            "limit_val_batches": 1,
+            "limit_test_batches": 1,
+            "enable_progress_bar": False,
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": checkpoint | {"enable_version_counter": False},
+                }
+            ],
+        },
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    first = {"see.weight": torch.ones(24, 3), "see.bias": torch.zeros(24)}
+    first |= {"read.weight": torch.ones(24, 1), "read.bias": torch.zeros(24)}
+    torch.save(first, folder / "first.pt")
+    words = [sys.executable, "-c", "from actionprior.cli import main; main()"]
+    subprocess.run([*words, "fit", "--config=recipe.yaml"], check=True, cwd=folder)
+    (folder / "first.pt").unlink()  # a checkpoint makes it unnecessary
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in the user's folder; no test finds a module that another one imported."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        main(["export", "--ckpt_path=policy.ckpt", "--out=exported", f"--trunk={CLASS_PATH}"])
+    return folder / "exported"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one sentence that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_a_run_resumes_and_is_tested_without_the_first_weights(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = ["--config=recipe.yaml", "--trainer.default_root_dir=again"]
+    checkpoint = "--trainer.callbacks.init_args.dirpath=again"
+    slower = "--model.trunk.init_args.speed=0.1"
+    Path("again").mkdir()
+    Path("again/policy.ckpt").write_bytes(Path("policy.ckpt").read_bytes())
+    main(["fit", *ends, checkpoint, slower, "--ckpt_path=last", "--trainer.max_steps=2"])
+    resumed = read_checkpoint("again/policy.ckpt")
+    assert resumed["global_step"] == 2
+    assert resumed["vla"]["trunk"] == {
+        "name": "ColourTrunk",
+        "class_path": CLASS_PATH,
+        "init_args": {"width": 24, "weights": "", "speed": 0.1},
+    }
+    main(["test", *ends, "--ckpt_path=policy.ckpt"])
+    assert "test/loss_pred" in capsys.readouterr().out
+    wider = "--model.trunk.init_args.width=32"
+    said = refused(capsys, "test", *ends, wider, "--ckpt_path=policy.ckpt")
+    assert "trunk.width is 24 there and 32 here" in said
+
+
+def test_an_exported_folder_says_which_class_it_needs(exported: Path) -> None:
+    described = json.loads((exported / "config.json").read_text())["actionprior"]["trunk"]
+    assert described["class_path"] == CLASS_PATH
+    card = (exported / "README.md").read_text()
+    assert "from mylab.vision import ColourTrunk" in card
+    assert 'Policy.load("path/to/this/folder", trunk=ColourTrunk)' in card
+    assert f"--trunk {CLASS_PATH}" in card
+    assert "lerobot-eval" not in card
+
+
+def test_policies_load_with_the_class_or_a_built_trunk(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    from mylab.vision import ColourTrunk, WiderTrunk
+
+    chunks = [
+        Policy.load(path, trunk=trunk).predict_chunk(OBSERVATION)
+        for path in ("policy.ckpt", exported)
+        for trunk in (ColourTrunk, ColourTrunk(24))
+    ]
+    for chunk in chunks[1:]:
+        np.testing.assert_array_equal(chunk, chunks[0])
+    with pytest.raises(CheckpointError, match="but the trunk that was given is 'WiderTrunk'"):
+        Policy.load("policy.ckpt", trunk=WiderTrunk)
+
+
+def test_no_class_that_a_file_names_is_imported(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "mylab.vision", raising=False)
+    for path in ("policy.ckpt", exported):
+        with pytest.raises(CheckpointError, match=f"give its class: --trunk {CLASS_PATH}"):
+            Policy.load(path)
+    with pytest.raises(UserError, match=r"LeRobot's tools load.*lightning serve --trunk"):
+        ActionPriorPolicy.from_pretrained(exported)
+    assert "mylab.vision" not in sys.modules
+
+
+def test_arguments_that_the_class_does_not_take_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    from mylab.vision import ColourTrunk
+
+    checkpoint = read_checkpoint("policy.ckpt")
+    checkpoint["vla"]["trunk"]["init_args"] |= {"colours": 3}
+    torch.save(checkpoint, tmp_path / "policy.ckpt")
+    with pytest.raises(CheckpointError, match="unexpected keyword argument 'colours'") as found:
+        Policy.load(tmp_path / "policy.ckpt", trunk=ColourTrunk)
+    assert "\n" not in str(found.value)
+
+
+def test_a_policy_is_served(exported: Path) -> None:
+    for path in (Path("policy.ckpt"), exported):
+        with served(path, f"--trunk={CLASS_PATH}") as server:
+            answer = Client(server.host, server.port).actions(OBSERVATION)
+            assert answer.shape == (5, 3)
+
+
+def test_predictions_are_drawn_with_the_recipes_trunk_or_the_named_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    draw = ["visualize", "--ckpt_path=policy.ckpt", "--episode=1"]
+    main([*draw, "--config=recipe.yaml", "--out=one"])
+    recipe = yaml.safe_load(Path("recipe.yaml").read_text())
+    del recipe["model"]
+    Path("data.yaml").write_text(yaml.safe_dump(recipe))
+    named = ["--config=data.yaml", f"--trunk={CLASS_PATH}"]
+    main([*draw, *named, "--out=two"])
+    one, two = (Path(out, "arm-episode-1.png").read_bytes() for out in ("one", "two"))
+    assert one == two
+    assert "give its class" in refused(capsys, *draw, "--config=data.yaml", "--out=three")
+
+
+@pytest.mark.slow
+def test_paths_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("pybullet")
+    from actionprior.envs.embodiments import suite_embodiment
+    from actionprior.networks.policy_network import PolicyNetwork
+
+    sys.path.append(str(Path.cwd()))
+    from mylab.vision import ColourTrunk
+
+    small = tiny_network([suite_embodiment("panda")])
+    network = PolicyNetwork(small.embodiments, ColourTrunk(24), small.prior, width=32, heads=2)
+    path = write_checkpoint(network, tmp_path / "panda.ckpt")
+    words = ["illustrate", f"--policy={path}", "--scenes=1", f"--out={tmp_path}"]
+    words += ["--env_id=actionprior/PandaLift-v0"]
+    main([*words, f"--trunk={CLASS_PATH}"])
+    assert "trajectories" in capsys.readouterr().out
+    main([*words, "--config=recipe.yaml"])
+    assert "trajectories" in capsys.readouterr().out
+    assert "give its class" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("class_path", "sentence"),
+    [
+        ("ColourTrunk", "is no class path; expected one as my.module.MyTrunk"),
+        ("mylab.nowhere.ColourTrunk", "cannot be imported (No module named 'mylab.nowhere')"),
+        ("mylab.vision.Nothing", "has no attribute 'Nothing'"),
+        ("mylab.vision.TrunkTokens", "is not a subclass of"),
+        ("mylab.vision.Trunk", "lacks forward, init_args"),
+        ("mylab.vision.WiderTrunk", "but the trunk that was given is 'WiderTrunk'"),
+    ],
+)
+def test_a_class_path_that_names_no_trunk_is_refused(
+    class_path: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in (["serve"], ["export", "--out=never"]):
+        said = refused(capsys, *verb, "--ckpt_path=policy.ckpt", f"--trunk={class_path}")
+        assert sentence in said
+    assert not Path("never").exists()
