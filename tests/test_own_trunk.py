@@ -16,51 +16,15 @@ from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.cli import main
 from actionprior.errors import UserError
 from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
-from tests.commands.test_doctor import ROBOT
-from tests.datasets import CAMERAS, write_dataset
-from tests.policies import tiny_network, write_checkpoint
-from tests.serving.client import Client
-from tests.serving.process import served
+from tests.helpers.datasets import CAMERAS, write_dataset
+from tests.helpers.policies import tiny_network, write_checkpoint
+from tests.helpers.recipes import ROBOT
+from tests.helpers.serving_client import Client
+from tests.helpers.serving_process import served
 
 CAMERA = CAMERAS[0]
-CLASS_PATH = "mylab.vision.ColourTrunk"
-MODULE = '''
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
-from actionprior.networks.trunks.base import Trunk, TrunkTokens
-
-
-class ColourTrunk(Trunk):
-    """One token per camera, its mean colour, and one token for the length of the instruction."""
-
-    training_args = Trunk.training_args | {"speed"}
-
-    def __init__(self, width: int, weights: str = "", speed: float = 1.0) -> None:
-        super().__init__()
-        self.width, self.lr_scale = width, speed
-        self.see, self.read = nn.Linear(3, width), nn.Linear(1, width)
-        if weights:
-            self.load_state_dict(torch.load(weights, weights_only=True))
-        self.speed = speed
-
-    def forward(
-        self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]
-    ) -> TrunkTokens:
-        colours = images_BCKYX.float().mean((-2, -1)) / 127.5 - 1
-        words = torch.tensor([[float(len(t))] for t in task]) / 20
-        tokens = torch.cat([self.see(colours), self.read(words)[:, None]], dim=1)
-        return TrunkTokens(tokens, nn.functional.pad(camera_mask_BC, (0, 1), value=True))
-
-    def init_args(self) -> dict[str, Any]:
-        return {"width": self.width, "weights": "", "speed": self.speed}
-
-
-class WiderTrunk(ColourTrunk):
-    pass
-'''
+CLASS_PATH = "my.module.MyTrunk"
+PAGE = Path(__file__).parents[1] / "docs" / "trunks.md"
 OBSERVATION = {
     "observation.state": np.zeros(3, dtype=np.float32),
     CAMERA: np.full((32, 48, 3), 90, dtype=np.uint8),
@@ -70,10 +34,11 @@ OBSERVATION = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the trunk's module, a recipe, and what ``fit`` saved in its own process."""
+    """A user's folder: the page's trunk, a recipe, and what ``fit`` saved in its own process."""
     folder = tmp_path_factory.mktemp("user")
-    (folder / "mylab").mkdir()
-    (folder / "mylab" / "vision.py").write_text(MODULE)
+    (folder / "my").mkdir()
+    code = PAGE.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+    (folder / "my" / "module.py").write_text(f"{code}\n\nclass WiderTrunk(MyTrunk): ...\n")
     root = write_dataset(folder / "mine", (23, 18), cameras={CAMERA: "image"})
     robot = ROBOT | {"roots": [str(root)], "cameras": [CAMERA]}
     sizes = {"width": 16, "latent_width": 8, "chunk_length": 5, "history_length": 3}
@@ -130,7 +95,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
-    for name in [name for name in sys.modules if name.split(".")[0] == "mylab"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "my"]:
         del sys.modules[name]
 
 
@@ -159,16 +124,16 @@ def test_a_run_resumes_and_is_tested_without_the_first_weights(
 ) -> None:
     ends = ["--config=recipe.yaml", "--trainer.default_root_dir=again"]
     checkpoint = "--trainer.callbacks.init_args.dirpath=again"
-    slower = "--model.trunk.init_args.speed=0.1"
+    dropout = "--model.trunk.init_args.dropout=0.1"
     Path("again").mkdir()
     Path("again/policy.ckpt").write_bytes(Path("policy.ckpt").read_bytes())
-    main(["fit", *ends, checkpoint, slower, "--ckpt_path=last", "--trainer.max_steps=2"])
+    main(["fit", *ends, checkpoint, dropout, "--ckpt_path=last", "--trainer.max_steps=2"])
     resumed = read_checkpoint("again/policy.ckpt")
     assert resumed["global_step"] == 2
     assert resumed["vla"]["trunk"] == {
-        "name": "ColourTrunk",
+        "name": "MyTrunk",
         "class_path": CLASS_PATH,
-        "init_args": {"width": 24, "weights": "", "speed": 0.1},
+        "init_args": {"width": 24, "weights": "", "dropout": 0.1, "lr_scale": 1.0},
     }
     main(["test", *ends, "--ckpt_path=policy.ckpt"])
     assert "test/loss_pred" in capsys.readouterr().out
@@ -181,8 +146,8 @@ def test_an_exported_folder_says_which_class_it_needs(exported: Path) -> None:
     described = json.loads((exported / "config.json").read_text())["actionprior"]["trunk"]
     assert described["class_path"] == CLASS_PATH
     card = (exported / "README.md").read_text()
-    assert "from mylab.vision import ColourTrunk" in card
-    assert 'Policy.load("path/to/this/folder", trunk=ColourTrunk)' in card
+    assert "from my.module import MyTrunk" in card
+    assert 'Policy.load("path/to/this/folder", trunk=MyTrunk)' in card
     assert f"--trunk {CLASS_PATH}" in card
     assert "lerobot-eval" not in card
 
@@ -191,12 +156,12 @@ def test_policies_load_with_the_class_or_a_built_trunk(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path.cwd())
-    from mylab.vision import ColourTrunk, WiderTrunk
+    from my.module import MyTrunk, WiderTrunk
 
     chunks = [
         Policy.load(path, trunk=trunk).predict_chunk(OBSERVATION)
         for path in ("policy.ckpt", exported)
-        for trunk in (ColourTrunk, ColourTrunk(24))
+        for trunk in (MyTrunk, MyTrunk(24))
     ]
     for chunk in chunks[1:]:
         np.testing.assert_array_equal(chunk, chunks[0])
@@ -208,26 +173,26 @@ def test_no_class_that_a_file_names_is_imported(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path.cwd())
-    monkeypatch.delitem(sys.modules, "mylab.vision", raising=False)
+    monkeypatch.delitem(sys.modules, "my.module", raising=False)
     for path in ("policy.ckpt", exported):
         with pytest.raises(CheckpointError, match=f"give its class: --trunk {CLASS_PATH}"):
             Policy.load(path)
     with pytest.raises(UserError, match=r"LeRobot's tools load.*lightning serve --trunk"):
         ActionPriorPolicy.from_pretrained(exported)
-    assert "mylab.vision" not in sys.modules
+    assert "my.module" not in sys.modules
 
 
 def test_arguments_that_the_class_does_not_take_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path.cwd())
-    from mylab.vision import ColourTrunk
+    from my.module import MyTrunk
 
     checkpoint = read_checkpoint("policy.ckpt")
     checkpoint["vla"]["trunk"]["init_args"] |= {"colours": 3}
     torch.save(checkpoint, tmp_path / "policy.ckpt")
     with pytest.raises(CheckpointError, match="unexpected keyword argument 'colours'") as found:
-        Policy.load(tmp_path / "policy.ckpt", trunk=ColourTrunk)
+        Policy.load(tmp_path / "policy.ckpt", trunk=MyTrunk)
     assert "\n" not in str(found.value)
 
 
@@ -260,10 +225,10 @@ def test_paths_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     from actionprior.networks.policy_network import PolicyNetwork
 
     sys.path.append(str(Path.cwd()))
-    from mylab.vision import ColourTrunk
+    from my.module import MyTrunk
 
     small = tiny_network([suite_embodiment("panda")])
-    network = PolicyNetwork(small.embodiments, ColourTrunk(24), small.prior, width=32, heads=2)
+    network = PolicyNetwork(small.embodiments, MyTrunk(24), small.prior, width=32, heads=2)
     path = write_checkpoint(network, tmp_path / "panda.ckpt")
     words = ["illustrate", f"--policy={path}", "--scenes=1", f"--out={tmp_path}"]
     words += ["--env_id=actionprior/PandaLift-v0"]
@@ -277,12 +242,12 @@ def test_paths_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("class_path", "sentence"),
     [
-        ("ColourTrunk", "is no class path; expected one as my.module.MyTrunk"),
-        ("mylab.nowhere.ColourTrunk", "cannot be imported (No module named 'mylab.nowhere')"),
-        ("mylab.vision.Nothing", "has no attribute 'Nothing'"),
-        ("mylab.vision.TrunkTokens", "is not a subclass of"),
-        ("mylab.vision.Trunk", "lacks forward, init_args"),
-        ("mylab.vision.WiderTrunk", "but the trunk that was given is 'WiderTrunk'"),
+        ("MyTrunk", "is no class path; expected one as my.module.MyTrunk"),
+        ("my.nowhere.MyTrunk", "cannot be imported (No module named 'my.nowhere')"),
+        ("my.module.Nothing", "has no attribute 'Nothing'"),
+        ("my.module.TrunkTokens", "is not a subclass of"),
+        ("my.module.Trunk", "lacks forward, init_args"),
+        ("my.module.WiderTrunk", "but the trunk that was given is 'WiderTrunk'"),
     ],
 )
 def test_a_class_path_that_names_no_trunk_is_refused(

@@ -188,9 +188,7 @@ def test_a_checkpoint_stands_alone_and_resumes_bit_equal(tmp_path: Path, stage1:
         tester.lightning_module.state_dict().items(), alone.state_dict().values(), strict=True
     ):
         assert torch.equal(wanted, found), name
-    with pytest.raises(
-        CheckpointError, match="uses the trunk 'BrightnessTrunk', which is none of"
-    ):
+    with pytest.raises(CheckpointError, match="uses the trunk 'BrightnessTrunk', which is none of"):
         VLAModule.load(saved)
 
 
