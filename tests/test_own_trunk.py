@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "init_args": {
                 "use_prior": False,
                 "architecture": sizes,
-                "width": 32,
+                "fusion": {"width": 32},
                 "trunk": {
                     "class_path": CLASS_PATH,
                     "init_args": {"width": 24, "weights": "first.pt"},
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "chunk_length": 5,
                 "history_length": 3,
                 "batch_size": 4,
-                "image_size": 32,
+                "images": {"image_size": 32},
             },
         },
         "trainer": {
