@@ -49,12 +49,12 @@ class Sizes(NamedTuple):
 
 def _siglip() -> Trunk:
     from actionprior.networks.trunks import TimmTrunk
+    from actionprior.networks.trunks.tuning import Tuning
 
     return TimmTrunk(
         "vit_base_patch16_siglip_224",
         text_model="ViT-B-16",
-        freeze_image=False,
-        freeze_text=False,
+        tuning=Tuning(freeze_image=False, freeze_text=False),
     )
 
 

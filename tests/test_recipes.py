@@ -247,7 +247,7 @@ def test_pretrained_trunks_of_local_weights(
     words += [f"--trainer.callbacks=[{checkpoint}]", "--trainer.limit_test_batches=1"]
     words += ["--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
     if trunk == "dfn":
-        words += ["--model.trunk.init_args.train_image_blocks=1"]
+        words += ["--model.trunk.init_args.tuning.train_image_blocks=1"]
     lightning(tmp_path, "fit", *words, monkeypatch=monkeypatch)
     shutil.rmtree(tmp_path / "weights")
     again = [*words, "--ckpt_path=policy.ckpt"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from actionprior.files.digest import digest
 
-_GROUPS = frozenset({"optimizer", "flow", "fusion", "mixture", "images"})
+_GROUPS = frozenset({"optimizer", "flow", "fusion", "mixture", "images", "tuning", "pixels"})
 """Arguments that hold others since 0.2.0.
 
 Published tables name their cells by what version 0.1.0 hashed, which had these arguments one by

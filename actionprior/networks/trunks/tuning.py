@@ -1,7 +1,8 @@
-"""What of pretrained towers trains, and how fast: last blocks, low-rank updates, layers."""
+"""What trains of pretrained towers, and how fast: last blocks, low-rank updates, layer rates."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -12,31 +13,61 @@ _OPEN_CLIP = {
     "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb)",
     "blocks": r"^transformer\.resblocks\.(\d+)",
 }
-"""What timm's models tell of their layers by ``group_matcher``, for open_clip's transformers."""
+"""Layers of open_clip's transformers, in the form of timm's ``group_matcher``."""
 _REST = {"rest": [(r"", (99999,))]}
-"""The same language: whatever matched nothing so far belongs to the last block."""
+"""A ``group_matcher`` that assigns everything unmatched so far to the last block."""
 
 
-class Tuning(NamedTuple):
-    """What trains of the towers that are not frozen; by default all of them, at one rate."""
+@dataclass(frozen=True)
+class Tuning:
+    """What trains of a trunk's two towers, and how fast; by default both are frozen.
 
+    Attributes:
+        freeze_image: Train nothing of the image tower.
+        freeze_text: Train nothing of the text tower, and encode each instruction only once.
+        lr_scale: Learning rate of the towers, relative to the module's; 0 freezes both.
+        train_image_blocks: Number of last blocks that train in an unfrozen image tower; 0 trains
+            the whole tower.
+        train_text_blocks: Number of last blocks that train in an unfrozen text tower; 0 trains
+            the whole tower.
+        lora_rank: Rank of low-rank updates (LoRA), which train instead of the weights of unfrozen
+            towers, in the blocks that train; 0 trains the weights themselves.
+        lora_alpha: Scale of the updates: they are multiplied by ``lora_alpha / lora_rank``.
+        lora_targets: Names of the updated layers, or ends of their names, e.g. ``qkv`` or
+            ``mlp.fc1``; None updates every linear layer and 1×1 convolution.
+        layer_decay: Factor from the learning rate of a block to that of the block before it.
+    """
+
+    freeze_image: bool = True
+    freeze_text: bool = True
+    lr_scale: float = 0.1
     train_image_blocks: int = 0
     train_text_blocks: int = 0
     lora_rank: int = 0
     lora_alpha: float = 16.0
-    lora_targets: Sequence[str] | None = None
+    lora_targets: list[str] | None = None
     layer_decay: float = 1.0
+
+    @property
+    def freezes_image(self) -> bool:
+        """True if nothing of the image tower trains."""
+        return self.freeze_image or self.lr_scale == 0
+
+    @property
+    def freezes_text(self) -> bool:
+        """True if nothing of the text tower trains."""
+        return self.freeze_text or self.lr_scale == 0
 
 
 def tune(towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
-    """Freeze what ``tuning`` leaves out, and add its low-rank updates.
+    """Freeze the parameters that ``tuning`` excludes, and add its low-rank updates.
 
     Args:
-        towers: those that are not frozen, by name: ``image``, ``text``.
-        tuning: what of them shall train.
+        towers: Unfrozen towers by name, ``image`` and ``text``.
+        tuning: What trains of them.
 
     Raises:
-        UserError: it does not fit the towers, or tunes a frozen one.
+        UserError: ``tuning`` does not fit the towers, or tunes a frozen one.
     """
     _check(towers, tuning)
     for name, count in (("image", tuning.train_image_blocks), ("text", tuning.train_text_blocks)):
@@ -79,16 +110,16 @@ def _check(towers: Mapping[str, nn.Module], tuning: Tuning) -> None:
 
 
 def layers(tower: nn.Module, name: str) -> list[list[nn.Parameter]]:
-    """A tower's parameters by depth: first those before the blocks, then each block's.
+    """Group a tower's parameters by depth: those before the blocks, then those of each block.
 
-    What comes after the last block counts as a part of it.
+    Parameters after the last block belong to it.
 
     Args:
-        tower: of timm or open_clip.
-        name: what an error calls it, ``image`` or ``text``.
+        tower: Tower of timm or open_clip.
+        name: Name of the tower in error messages, ``image`` or ``text``.
 
     Raises:
-        UserError: the tower does not consist of blocks.
+        UserError: The tower does not consist of blocks.
     """
     from timm.models import group_parameters
 
@@ -106,12 +137,12 @@ def layers(tower: nn.Module, name: str) -> list[list[nn.Parameter]]:
 
 
 def train_last_blocks(tower: nn.Module, name: str, count: int) -> None:
-    """Freeze all of a tower but its last ``count`` blocks.
+    """Freeze a tower except for its last ``count`` blocks.
 
-    The blocks before them then keep nothing for the backward pass: nothing needs a gradient there.
+    The frozen blocks store nothing for the backward pass, because no gradient is needed there.
 
     Raises:
-        UserError: there are not as many, or none at all.
+        UserError: The tower has fewer blocks, or no blocks.
     """
     blocks = layers(tower, name)[1:]
     if not 1 <= count <= len(blocks):
@@ -119,15 +150,16 @@ def train_last_blocks(tower: nn.Module, name: str, count: int) -> None:
             f"train_{name}_blocks is {count}, but the {name} tower has {len(blocks)} blocks; "
             f"expected 1 to {len(blocks)}, or 0 for the whole tower"
         )
-    kept = {id(p) for block in blocks[-count:] for p in block}
+    trainable = {id(p) for block in blocks[-count:] for p in block}
     for parameter in tower.parameters():
-        parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
+        parameter.requires_grad_(parameter.requires_grad and id(parameter) in trainable)
 
 
 def decayed(tower: nn.Module, name: str, decay: float) -> list[tuple[list[nn.Parameter], float]]:
-    """Each layer's parameters that train, and the factor on their learning rate, last layer first.
+    """Return each layer's trainable parameters and learning-rate factor, last layer first.
 
-    Block i of n has decay^(n - 1 - i), what comes before the blocks decay^n (arXiv 2106.08254).
+    Block i of n has the factor decay^(n - 1 - i), the layers before the blocks have decay^n
+    (arXiv 2106.08254).
     """
     return [
         ([p for p in layer if p.requires_grad], decay**above)

@@ -1,9 +1,10 @@
-"""What trunks of one image tower and one text tower share.
+"""Base class of trunks that have one image tower and one text tower.
 
 Axes: B batch, C cameras, I = B · C images, Y rows, X columns, N tokens, W token width.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,11 +22,33 @@ from actionprior.networks.trunks.towers import ImageTower, TextTower
 from actionprior.networks.trunks.tuning import Tuning, decayed, tune
 
 
-class TwoTowerTrunk(Trunk):
-    """Patch tokens of every camera, each with a code of its place, then word tokens.
+@dataclass(frozen=True)
+class Pixels:
+    """Size and normalisation of a trunk's images.
 
-    Both kinds are layer-normalised without parameters, so that towers of any scale meet alike,
-    and projected to one width where the towers' differ; the projections always train.
+    Attributes:
+        image_size: Edge to which images are resized [pixels]; 0 takes the model's own.
+        mean: Mean of each colour in [0, 1]; None takes that of the weights' training.
+        std: Standard deviation of each colour; None takes that of the weights' training.
+    """
+
+    image_size: int = 0
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation, once both are known."""
+        assert self.mean is not None
+        assert self.std is not None
+        return self.mean, self.std
+
+
+class TwoTowerTrunk(Trunk):
+    """Patch tokens of every camera with codes of their places, then word tokens.
+
+    Both kinds of tokens are layer-normalised without parameters, because the scales of towers
+    differ. A tower of another width than the trunk's gets a projection, which always trains.
     """
 
     training_args = Trunk.training_args | {
@@ -42,19 +65,19 @@ class TwoTowerTrunk(Trunk):
         image: ImageTower,
         text: TextTower,
         width: int,
-        lr_scale: float,
         tuning: Tuning,
-        init_args: dict[str, Any],
+        pixels: Pixels,
+        source_args: dict[str, Any],
     ) -> None:
         """Join the towers.
 
         Args:
-            image: the image tower.
-            text: the text tower.
-            width: W; 0: the image tower's own.
-            lr_scale: learning rate of what of the towers trains, relative to the module's.
-            tuning: what of them trains, where they are not frozen.
-            init_args: what else builds this trunk again, without pretrained weights.
+            image: Image tower.
+            text: Text tower.
+            width: Width of the tokens; 0 takes the image tower's own.
+            tuning: What trains of the towers, and how fast.
+            pixels: Size and normalisation of the images, as found in the weights' source.
+            source_args: Further arguments that rebuild this trunk without pretrained weights.
 
         Raises:
             UserError: ``tuning`` does not fit the towers.
@@ -62,31 +85,37 @@ class TwoTowerTrunk(Trunk):
         super().__init__()
         self.width = width or image.width
         self.image, self.text = image, text
-        self.lr_scale = 0.0 if image.frozen and text.frozen else lr_scale
+        self.lr_scale = 0.0 if image.frozen and text.frozen else tuning.lr_scale
         self.from_image = self._projection(image.width)
         self.from_text = self._projection(text.width)
-        self._layer_decay = tuning.layer_decay
-        args = {"width": self.width, "lr_scale": lr_scale}
-        self._args = init_args | args | tuning._asdict()
+        self._tuning, self._pixels, self._source_args = tuning, pixels, source_args
         tune({name: tower.tower for name, tower in self._training_towers().items()}, tuning)
-        self.train()  # Lightning keeps each part's mode as it finds it
+        self.train()  # Lightning keeps each submodule in the mode that it finds
 
     def init_args(self) -> dict[str, Any]:
-        """See :class:`Trunk`."""
-        return dict(self._args)
+        """See :class:`Trunk`; the members of ``tuning`` and ``pixels`` are recorded one by one."""
+        groups = asdict(self._tuning) | asdict(self._pixels)
+        return self._source_args | {"width": self.width} | groups
+
+    @classmethod
+    def constructor_args(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """See :class:`Trunk`; collects the members of ``tuning`` and ``pixels``."""
+        arguments = dict(recorded)
+        for group, kind in (("tuning", Tuning), ("pixels", Pixels)):
+            names = [field.name for field in fields(kind) if field.name in arguments]
+            arguments[group] = kind(**{name: arguments.pop(name) for name in names})
+        return arguments
 
     @classmethod
     def args_for_checkpoint(
         cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """See :class:`Trunk`; an image size of 0 stands for the size that the weights' source has.
-
-        A checkpoint records this size, so that the source is not needed again.
-        """
+        """See :class:`Trunk`; pixels that the weights' source decided come from the checkpoint."""
         changed = super().args_for_checkpoint(arguments, recorded)
-        if changed.get("image_size") == 0:
-            changed["image_size"] = recorded.get("image_size", 0)
-        return changed
+        pixels = dict(changed.get("pixels") or {})
+        pixels |= {name: recorded[name] for name in ("mean", "std") if name in recorded}
+        pixels["image_size"] = pixels.get("image_size") or recorded.get("image_size", 0)
+        return changed | {"pixels": pixels}
 
     def _training_towers(self) -> dict[str, ImageTower | TextTower]:
         towers: dict[str, ImageTower | TextTower] = {"image": self.image, "text": self.text}
@@ -96,13 +125,13 @@ class TwoTowerTrunk(Trunk):
         return nn.Identity() if width == self.width else nn.Linear(width, self.width)
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
-        """The towers at ``lr_scale``, by layers if it decays; the projections at full rate."""
+        """Yield the towers at ``lr_scale``, or per layer if it decays; projections at full rate."""
         towers = [*self.image.parameters(), *self.text.parameters()]
-        if self._layer_decay == 1:
+        if self._tuning.layer_decay == 1:
             yield [p for p in towers if p.requires_grad], self.lr_scale
         else:
             for name, tower in self._training_towers().items():
-                for parameters, factor in decayed(tower.tower, name, self._layer_decay):
+                for parameters, factor in decayed(tower.tower, name, self._tuning.layer_decay):
                     yield parameters, self.lr_scale * factor
         known = {id(p) for p in towers}
         yield [p for p in self.parameters() if id(p) not in known and p.requires_grad], 1.0
@@ -110,28 +139,27 @@ class TwoTowerTrunk(Trunk):
     def merge(self) -> None:
         """Fold low-rank updates into the weights, and freeze the towers that had them.
 
-        From then on it is a frozen trunk of plain layers: nothing is added at run time, and the
-        features of instructions are kept.
+        The result is a frozen trunk of plain layers. Nothing is added at run time, and each
+        instruction is encoded only once.
         """
-        if not self._args["lora_rank"]:
+        if not self._tuning.lora_rank:
             return
         for tower in self._training_towers().values():
             merge_lora(tower)
             tower.requires_grad_(False)
             tower.frozen = True
-        self.lr_scale, self._layer_decay = 0.0, 1.0
-        frozen = {"freeze_image": True, "freeze_text": True}
-        self._args |= frozen | Tuning()._asdict()
+        self._tuning = Tuning(lr_scale=self._tuning.lr_scale)
+        self.lr_scale = 0.0
         self.train(self.training)
 
     def forward(self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> TrunkTokens:
         """See :class:`Trunk`.
 
         Raises:
-            ValueError: the arguments' shapes do not fit together.
+            ValueError: The shapes of the arguments do not fit together.
         """
         check_inputs(images_BCKYX, camera_mask_BC, task)
-        batch, cameras = images_BCKYX.shape[:2]  # a robot may have no camera
+        batch, cameras = images_BCKYX.shape[:2]  # 0 cameras for a robot without one
         map_ICYX = self.image(images_BCKYX.flatten(0, 1))
         rows, columns = map_ICYX.shape[2:]
         image_INW = self.from_image(_normalized(map_ICYX.flatten(2).mT))

@@ -24,11 +24,12 @@ def build(request: pytest.FixtureRequest, tiny: str) -> Build:
         if request.param == "open_clip":
             from actionprior.networks.trunks.open_clip import OpenClipTrunk
 
-            return OpenClipTrunk(tiny, **both)
+            return OpenClipTrunk.from_init_args({"model": tiny, **both})
         from actionprior.networks.trunks.timm import TimmTrunk
 
         models = {"timm_vit": "test_vit", "timm_cnn": "test_resnet"}
-        return TimmTrunk(models[request.param], text_model=tiny, image_size=64, **both)
+        both |= {"model": models[request.param], "text_model": tiny, "image_size": 64}
+        return TimmTrunk.from_init_args(both)
 
     return make
 
@@ -126,7 +127,7 @@ def test_every_parameter_that_trains_is_in_one_group(build: Build, freeze: bool)
 def test_rebuilt_from_plain_data_it_gives_the_same(build: Build, images: Tensor) -> None:
     trunk = build(freeze=False, width=64).eval()
     torch.manual_seed(1)
-    again = type(trunk)(**copy.deepcopy(trunk.init_args())).eval()
+    again = type(trunk).from_init_args(copy.deepcopy(trunk.init_args())).eval()
     again.load_state_dict(trunk.state_dict())
     mask = cameras([1, 1], [1, 0])
     torch.testing.assert_close(trunk(images, mask, TASKS), again(images, mask, TASKS))

@@ -76,7 +76,7 @@ def test_open_clip(
     assert (args["pretrained"], args["mean"], args["std"]) == ("", MEAN, STD)
     for file in folder.iterdir():
         file.unlink()
-    again = OpenClipTrunk(**args)
+    again = OpenClipTrunk.from_init_args(args)
     again.load_state_dict(trunk.state_dict())
     torch.testing.assert_close(again(images, BOTH, TASKS), trunk(images, BOTH, TASKS))
 
@@ -100,7 +100,7 @@ def test_timm(
     if kind != "tag":  # timm describes its own tags itself
         assert (args["mean"], args["std"]) == (MEAN, STD)
     assert args["image_size"] == 160
-    again = TimmTrunk(**args)
+    again = TimmTrunk.from_init_args(args)
     again.load_state_dict(trunk.state_dict())
     assert "state_dict" not in trunk.image.tower.pretrained_cfg
 
@@ -193,6 +193,6 @@ def test_siglips_tokeniser_from_the_folder_or_the_cache(
     folder = cached("actionprior/siglip")
     fast.save_pretrained(folder)
     (folder / "config.json").write_text("{}")  # versions of transformers differ without one
-    again = OpenClipTrunk(**trunk.init_args())
+    again = OpenClipTrunk.from_init_args(trunk.init_args())
     again.load_state_dict(trunk.state_dict())
     torch.testing.assert_close(again(images, BOTH, TASKS), trunk(images, BOTH, TASKS))

@@ -12,7 +12,8 @@ from actionprior.checkpoints.folder import load_policy_network
 from actionprior.networks.trunks.lora import LowRank
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
-from actionprior.networks.trunks.two_towers import TwoTowerTrunk
+from actionprior.networks.trunks.tuning import Tuning
+from actionprior.networks.trunks.two_towers import Pixels, TwoTowerTrunk
 from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
 from tests.helpers.clip_models import TASKS
@@ -27,9 +28,10 @@ def build(kind: str, tiny: str, **kwargs: object) -> TwoTowerTrunk:
     torch.manual_seed(0)
     both = {"freeze_image": False, "freeze_text": False, **kwargs}
     if kind == "open_clip":
-        return OpenClipTrunk(tiny, **both)
+        return OpenClipTrunk.from_init_args({"model": tiny, **both})
     model = {"timm_vit": "test_vit", "timm_cnn": "test_convnext"}[kind]
-    return TimmTrunk(model, text_model=tiny, image_size=64, width=64, **both)
+    both |= {"model": model, "text_model": tiny, "image_size": 64, "width": 64}
+    return TimmTrunk.from_init_args(both)
 
 
 def trained(trunk: TwoTowerTrunk, images: Tensor) -> TwoTowerTrunk:
@@ -91,7 +93,7 @@ def test_merged_it_gives_the_same_from_plain_layers(kind: str, tiny: str, images
     assert [type(m) for m in trunk.modules()] == [type(m) for m in frozen.modules()]
     assert trunk.state_dict().keys() == frozen.state_dict().keys()
     assert trunk.text.frozen, "so that instructions are encoded once"
-    again = type(trunk)(**trunk.init_args()).eval()
+    again = type(trunk).from_init_args(trunk.init_args()).eval()
     again.load_state_dict(trunk.state_dict())
     assert again(images, BOTH, TASKS).tokens_BNW.equal(trunk(images, BOTH, TASKS).tokens_BNW)
     trunk.merge()  # again: nothing is to do
@@ -103,7 +105,7 @@ def test_rebuilt_from_plain_data_and_copied(kind: str, tiny: str, images: Tensor
     trunk = build(kind, tiny, lora_rank=2, lora_targets=targets.get(kind), train_image_blocks=1)
     trained(trunk, images)
     tokens = trunk(images, BOTH, TASKS).tokens_BNW
-    again = type(trunk)(**copy.deepcopy(trunk.init_args())).eval()
+    again = type(trunk).from_init_args(copy.deepcopy(trunk.init_args())).eval()
     again.load_state_dict(trunk.state_dict())
     assert again(images, BOTH, TASKS).tokens_BNW.equal(tokens)
     averaged = copy.deepcopy(trunk)
@@ -129,10 +131,8 @@ def test_convolutions_can_be_named(tiny: str, images: Tensor) -> None:
     trunk = TimmTrunk(
         "test_resnet",
         text_model=tiny,
-        image_size=64,
-        freeze_image=False,
-        lora_rank=2,
-        lora_targets=["conv2"],
+        tuning=Tuning(freeze_image=False, lora_rank=2, lora_targets=["conv2"]),
+        pixels=Pixels(image_size=64),
     )
     trained(trunk, images)
     assert sum(p.requires_grad for p in trunk.image.parameters()) == 2 * 4

@@ -11,6 +11,8 @@ from torch import Tensor
 from actionprior.errors import UserError
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
+from actionprior.networks.trunks.tuning import Tuning
+from actionprior.networks.trunks.two_towers import Pixels
 from tests.helpers.clip_models import TASKS
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
@@ -43,7 +45,7 @@ def test_open_clip_weights_from_a_local_file(
         mask = found.mask_BL[row]
         torch.testing.assert_close(found.tokens_BLW[row][mask], reference[row][: mask.sum()])
     file.unlink()
-    again = OpenClipTrunk(**trunk.init_args())
+    again = OpenClipTrunk.from_init_args(trunk.init_args())
     again.load_state_dict(trunk.state_dict())
     torch.testing.assert_close(again(images, BOTH, TASKS), trunk(images, BOTH, TASKS))
 
@@ -111,7 +113,7 @@ def test_pixels_are_normalised_as_the_family_wants_without_weights(tiny: str) ->
 
 
 def test_resized_and_normalised_pixels_reach_the_tower(tiny: str) -> None:
-    trunk = OpenClipTrunk(tiny, mean=[0.5] * 3, std=[0.25] * 3).eval()
+    trunk = OpenClipTrunk(tiny, pixels=Pixels(mean=[0.5] * 3, std=[0.25] * 3)).eval()
     seen: list[Tensor] = []
     trunk.image.tower.conv1.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     trunk(torch.full((1, 1, 3, 80, 50), 255, dtype=torch.uint8), BOTH[:1, :1], ["a"])
@@ -120,7 +122,8 @@ def test_resized_and_normalised_pixels_reach_the_tower(tiny: str) -> None:
 
 @pytest.mark.parametrize("image", [True, False])
 def test_towers_freeze_independently(tiny: str, images: Tensor, image: bool) -> None:
-    trunk = OpenClipTrunk(tiny, freeze_image=image, freeze_text=not image, lr_scale=0.1).train()
+    tuning = Tuning(freeze_image=image, freeze_text=not image, lr_scale=0.1)
+    trunk = OpenClipTrunk(tiny, tuning=tuning).train()
     trunk(images, BOTH, TASKS).tokens_BNW.square().mean().backward()
     trains = {n.split(".")[0] for n, p in trunk.named_parameters() if p.grad is not None}
     assert trains == {"text" if image else "image", "from_text"}
@@ -132,7 +135,7 @@ def test_towers_freeze_independently(tiny: str, images: Tensor, image: bool) -> 
 
 
 def test_a_frozen_tower_keeps_its_batch_statistics(tiny: str, images: Tensor) -> None:
-    trunk = TimmTrunk("test_resnet", text_model=tiny, image_size=64).train()
+    trunk = TimmTrunk("test_resnet", text_model=tiny, pixels=Pixels(image_size=64)).train()
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
     trunk(images, BOTH, TASKS)
     torch.testing.assert_close(trunk.state_dict(), before)
@@ -149,9 +152,9 @@ def test_each_instruction_passes_a_frozen_text_tower_once(tiny: str, images: Ten
         return calls
 
     assert count(OpenClipTrunk(tiny)) == [2, 1]
-    assert count(OpenClipTrunk(tiny, freeze_text=False)) == [2, 2, 1, 2]
+    assert count(OpenClipTrunk(tiny, tuning=Tuning(freeze_text=False))) == [2, 2, 1, 2]
 
 
 def test_a_size_that_the_tower_does_not_take_is_told(tiny: str) -> None:
     with pytest.raises(UserError, match="does not take images of 40 by 40 pixels"):
-        TimmTrunk("test_vit", text_model=tiny, image_size=40)
+        TimmTrunk("test_vit", text_model=tiny, pixels=Pixels(image_size=40))

@@ -9,22 +9,29 @@ from torch import Tensor, nn
 from actionprior.errors import UserError
 from actionprior.networks.trunks.open_clip import OpenClipTrunk
 from actionprior.networks.trunks.timm import TimmTrunk
-from actionprior.networks.trunks.two_towers import TwoTowerTrunk
+from actionprior.networks.trunks.tuning import Tuning
+from actionprior.networks.trunks.two_towers import Pixels, TwoTowerTrunk
 from tests.helpers.clip_models import TASKS
 
 BOTH = torch.ones(2, 2, dtype=torch.bool)
 
 
 def unfrozen(tiny: str, **kwargs: object) -> OpenClipTrunk:
-    return OpenClipTrunk(tiny, **{"freeze_image": False, "freeze_text": False} | kwargs)
+    tuning = Tuning(**{"freeze_image": False, "freeze_text": False} | kwargs)
+    return OpenClipTrunk(tiny, tuning=tuning)
+
+
+def timm_trunk(model: str, tiny: str, **kwargs: object) -> TimmTrunk:
+    tuning = Tuning(freeze_image=False, **kwargs)
+    return TimmTrunk(model, text_model=tiny, tuning=tuning, pixels=Pixels(image_size=64))
 
 
 def vit(tiny: str, **kwargs: object) -> TimmTrunk:
-    return TimmTrunk("test_vit", text_model=tiny, freeze_image=False, image_size=64, **kwargs)
+    return timm_trunk("test_vit", tiny, **kwargs)
 
 
 def cnn(tiny: str, **kwargs: object) -> TimmTrunk:
-    return TimmTrunk("test_resnet", text_model=tiny, freeze_image=False, image_size=64, **kwargs)
+    return timm_trunk("test_resnet", tiny, **kwargs)
 
 
 def trained(module: nn.Module) -> set[str]:
@@ -74,7 +81,7 @@ def test_frozen_blocks_keep_their_batch_statistics(tiny: str, images: Tensor, fr
 
 
 def test_text_is_kept_while_only_image_blocks_train(tiny: str, images: Tensor) -> None:
-    trunk = OpenClipTrunk(tiny, freeze_image=False, train_image_blocks=1)
+    trunk = OpenClipTrunk(tiny, tuning=Tuning(freeze_image=False, train_image_blocks=1))
     calls: list[int] = []
     trunk.text.tower.ln_final.register_forward_hook(lambda _, a, out: calls.append(len(out)))
     for _ in range(2):
@@ -158,7 +165,7 @@ def test_what_does_not_fit_the_towers_is_told(
 @pytest.mark.parametrize("kwargs", [{"train_image_blocks": 1}, {"layer_decay": 0.5}])
 def test_a_tower_without_blocks_is_told(tiny_resnet: str, kwargs: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"image tower \(a ModifiedResNet\) has no blocks that are"):
-        OpenClipTrunk(tiny_resnet, freeze_image=False, **kwargs)
+        OpenClipTrunk(tiny_resnet, tuning=Tuning(freeze_image=False, **kwargs))
 
 
 def test_nothing_of_it_changes_the_output(tiny: str, images: Tensor) -> None:
