@@ -26,7 +26,7 @@ from actionprior.envs.tasks import TASKS, Wordings, check_wordings
 from actionprior.errors import UserError
 from actionprior.files.weights import save_weights
 from actionprior.grounding.samples import GroundingSamples, grounding_samples
-from actionprior.networks.trunks.film_cnn import STRIDE, Seen
+from actionprior.networks.trunks.film_cnn import STRIDE, VisionOutput
 from actionprior.networks.trunks.small import SmallTrunk
 
 _MOST_HELD_OUT = 2000
@@ -259,7 +259,7 @@ def _train(trunk: SmallTrunk, data: _Data, steps: int, batch_size: int, seed: in
             print(f"step {step + 1} of {steps}: loss {loss.item():.3f}", flush=True)
 
 
-def grounding_loss(seen: Seen, place_BR3: Tensor, seen_at_BR2: Tensor) -> Tensor:
+def grounding_loss(seen: VisionOutput, place_BR3: Tensor, seen_at_BR2: Tensor) -> Tensor:
     """Which cells show it (cross-entropy), their votes, and the place that follows [cm].
 
     The true cell is known from the camera. Without it, votes and cells have to find each other,

@@ -15,10 +15,10 @@ from actionprior.networks.transformer import AdaptiveBlock, AdaptiveNorm
 
 
 class ActionDecoder(nn.Module):
-    """Velocity D(x_r, r, z) of a noisy chunk, conditioned through modulated normalisation alone.
+    """Velocity D(x_r, r, z) of a noisy chunk, conditioned only by modulated normalisation.
 
     With ``condition_on_state`` the condition is (z, s_t) rather than the paper's z.
-    The last layer starts at zero: a fresh decoder predicts no velocity.
+    The last layer starts at zero, so that a fresh decoder predicts no velocity.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class ActionDecoder(nn.Module):
         self.to_velocity = nn.Linear(width, ACTION_WIDTH)
         nn.init.zeros_(self.to_velocity.weight)
         nn.init.zeros_(self.to_velocity.bias)
-        # A unit vector has entries of size 1/sqrt(Z); bring them to the scale of the others.
+        # A unit vector has entries of size 1/sqrt(Z). This gain brings them to the scale of the
+        # other inputs.
         self.latent_gain = sqrt(latent_width)
 
     def forward(
@@ -54,11 +55,17 @@ class ActionDecoder(nn.Module):
         state_BS: Tensor,
         step_mask_BH: Tensor | None = None,
     ) -> Tensor:
-        """Noisy normalised chunk (B, H, A) → velocity (B, H, A).
+        """Predict the velocity (B, H, A) of noisy normalised chunks.
 
-        ``r_BT`` is one flow time a chunk, (B, 1), or one a step, (B, H), as where the first
-        steps are known already (training-time real-time chunking, arXiv 2512.05964, Sec. 3).
-        Without ``step_mask_BH`` all steps are inside the episode, as where a chunk is sampled.
+        Args:
+            x_BHA: Noisy normalised chunks.
+            r_BT: Flow times, one per chunk, (B, 1), or one per step, (B, H). Steps that are known
+                already have a time of their own (training-time real-time chunking,
+                arXiv 2512.05964, Sec. 3).
+            z_BZ: Latents.
+            state_BS: Normalised current states.
+            step_mask_BH: False for steps beyond the episode's end; None if there are no such
+                steps, as when a chunk is sampled.
         """
         time_BTW = time_features(r_BT, self.position_HW.shape[1]).to(x_BHA.dtype)
         condition_BTW = self.embed_time(time_BTW)

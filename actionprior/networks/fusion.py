@@ -1,4 +1,4 @@
-"""The fusion transformer: what is seen and said becomes one latent action embedding.
+"""The fusion transformer: observation and instruction become one latent action embedding.
 
 Source: arXiv 2606.26095, Sec. III-C. Axes: B batch, N trunk tokens, P dataset tokens,
 H history steps, A action slots, S state slots, W width, Z latent width.
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.networks.transformer import Block, FeedForward, read_first
+from actionprior.networks.transformer import FeedForward, TransformerBlock, read_first
 
 
 class Fusion(nn.Module):
@@ -30,9 +30,9 @@ class Fusion(nn.Module):
         self.from_state = nn.Sequential(nn.Linear(STATE_WIDTH, width), FeedForward(width))
         self.from_history = nn.Linear(latent_width, width)
         self.query = nn.Parameter(torch.randn(width) * 0.02)
-        # One vector a kind of token: dataset, state, history, trunk.
+        # One vector per kind of token: dataset, state, history, trunk.
         self.kind_KW = nn.Parameter(torch.randn(4, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.norm = nn.RMSNorm(width)
         self.to_latent = nn.Linear(width, latent_width)
         self.latent_gain = latent_width**0.5
@@ -46,15 +46,15 @@ class Fusion(nn.Module):
         history_BZ: Tensor,
         history_mask_B: Tensor,
     ) -> Tensor:
-        """Tokens → unit vectors z′ (B, Z).
+        """Fuse the tokens to unit vectors z′ (B, Z).
 
         Args:
-            trunk_BNW: image and text tokens.
-            trunk_mask_BN: True where there is one.
-            dataset_BPW: the robot's soft tokens, of the prior's width.
-            state_BS: normalised current state.
-            history_BZ: z_hist.
-            history_mask_B: True where z_hist is to be seen.
+            trunk_BNW: Image and text tokens.
+            trunk_mask_BN: True for tokens that exist.
+            dataset_BPW: Soft tokens of the robot, of the prior's width.
+            state_BS: Normalised current state.
+            history_BZ: History token z_hist.
+            history_mask_B: True for rows whose z_hist is attended to.
         """
         batch = len(trunk_BNW)
         dataset, state, history, trunk = self.kind_KW
@@ -65,8 +65,8 @@ class Fusion(nn.Module):
             self.from_history(history_BZ * self.latent_gain)[:, None] + history,
             self.from_trunk(trunk_BNW) + trunk,
         ]
-        seen = history_mask_B.new_ones(batch, 2 + dataset_BPW.shape[1])
-        mask_BN = torch.cat([seen, history_mask_B[:, None], trunk_mask_BN], dim=1)
+        always = history_mask_B.new_ones(batch, 2 + dataset_BPW.shape[1])
+        mask_BN = torch.cat([always, history_mask_B[:, None], trunk_mask_BN], dim=1)
         x_BNW = torch.cat(tokens, dim=1)
         x_BNW = read_first(self.blocks, x_BNW, mask_BN)
         return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)
@@ -83,7 +83,7 @@ class HistoryMLP(nn.Module):
         )
 
     def forward(self, action_BHA: Tensor, state_BHS: Tensor, step_mask_BH: Tensor) -> Tensor:
-        """Normalised past window → unit vectors (B, Z); padded steps are zeroed."""
+        """Encode a normalised past window as unit vectors (B, Z); padded steps are zeroed."""
         mask_BH1 = step_mask_BH[:, :, None]
         parts = [
             torch.where(mask_BH1, action_BHA, 0.0),

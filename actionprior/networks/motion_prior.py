@@ -23,21 +23,22 @@ from actionprior.networks.trajectory_encoder import Inputs, TrajectoryEncoder
 
 @dataclass(frozen=True)
 class PriorArchitecture:
-    """Sizes and switches of a ``MotionPrior``; stored in checkpoints, never repeated in recipes.
+    """Sizes and switches of a ``MotionPrior``; Stage 2 reads them from the checkpoint of Stage 1.
 
     Attributes:
-        chunk_length: H, steps of a chunk (paper: 15).
-        history_length: H_h, past steps that the same encoder can embed (paper: 15).
-        width: token width of encoder and decoder.
-        latent_width: entries of z.
-        encoder_depth: transformer blocks.
-        decoder_depth: modulated transformer blocks.
-        heads: attention heads.
-        dataset_tokens: learnable soft tokens p_k a robot.
-        inputs: what the encoder reads; ``action`` is the paper's action-only prior.
-        decoder_sees_state: condition the decoder on z and the current state, rather than on z
-            alone (the paper).
-        normalization: ``quantile`` or ``mean_std``.
+        chunk_length: Steps H of a chunk (paper: 15).
+        history_length: Steps H_h of the past that the encoder can embed (paper: 15).
+        width: Token width of encoder and decoder.
+        latent_width: Number of entries of the latent z.
+        encoder_depth: Number of the encoder's transformer blocks.
+        decoder_depth: Number of the decoder's modulated transformer blocks.
+        heads: Number of attention heads of encoder and decoder.
+        dataset_tokens: Number of learnable soft tokens p_k per robot.
+        inputs: Input of the encoder, ``action_state`` or ``action`` (the paper's action-only
+            prior).
+        decoder_sees_state: Condition the decoder on z and the current state. False is the paper's
+            decoder, which is conditioned only on z.
+        normalization: Law of the normalisation, ``quantile`` or ``mean_std``.
     """
 
     chunk_length: int = 15
@@ -54,7 +55,7 @@ class PriorArchitecture:
 
 
 class KnownSteps(NamedTuple):
-    """Steps of a chunk that need not be sampled, in the normalised form."""
+    """Steps of a chunk that are known and need not be sampled, normalised."""
 
     action_BHA: Tensor  # (B, H, A)
     mask_BH: Tensor  # bool (B, H), True where known
@@ -63,7 +64,7 @@ class KnownSteps(NamedTuple):
 class MotionPrior(nn.Module):
     """Encoder and flow-matching decoder over action chunks of several robots.
 
-    State slots of the decoder's condition are those of the window's first step.
+    The decoder is conditioned on the state of the window's first step.
     """
 
     def __init__(self, embodiments: list[Embodiment], architecture: PriorArchitecture) -> None:
@@ -86,11 +87,11 @@ class MotionPrior(nn.Module):
 
     @property
     def embodiments(self) -> list[Embodiment]:
-        """The robots, in the order of ``embodiment_B``."""
+        """Robots, in the order of ``embodiment_B``."""
         return self.normalizer.embodiments
 
     def add_embodiments(self, embodiments: list[Embodiment]) -> None:
-        """Let new robots join: fresh dataset tokens and empty statistics; old ones are kept."""
+        """Add robots with fresh dataset tokens and empty statistics; others are kept."""
         a = self.architecture
         new = torch.randn(len(embodiments), a.dataset_tokens, a.width) * 0.02
         old = self.dataset_EPW.data
@@ -98,10 +99,10 @@ class MotionPrior(nn.Module):
         self.normalizer.add_embodiments(embodiments)
 
     def index_of(self, name: str) -> int:
-        """Row of a robot.
+        """Return a robot's row.
 
         Raises:
-            UserError: unknown robot, with the known ones named.
+            UserError: The robot is unknown; the message names the known ones.
         """
         names = [e.name for e in self.embodiments]
         if name not in names:
@@ -111,14 +112,14 @@ class MotionPrior(nn.Module):
     # ---- networks -------------------------------------------------------------------------
 
     def new_decoder(self) -> ActionDecoder:
-        """A decoder of this architecture with fresh weights."""
+        """Build a decoder of this architecture with fresh weights."""
         a = self.architecture
         return ActionDecoder(
             a.width, a.latent_width, a.decoder_depth, a.heads, a.chunk_length, a.decoder_sees_state
         )
 
     def encode(self, trajectory: TrajectoryBatch) -> Tensor:
-        """Unit latents z (B, Z) of windows in robot units."""
+        """Encode windows in robot units as unit latents z (B, Z)."""
         n = self.normalizer
         z_BZ: Tensor = self.encoder(
             n.normalize_action(trajectory),
@@ -137,14 +138,20 @@ class MotionPrior(nn.Module):
         known_B: Tensor | None = None,
         over_ranks: Callable[[Tensor], Tensor] = lambda count: count,
     ) -> Tensor:
-        """‖D(x_r, r, z) - v‖², averaged over steps inside the episode and the robots' slots.
+        """Compute ‖D(x_r, r, z) - v‖², averaged over steps in the episode and the robots' slots.
 
-        ``noise_BHA`` and ``r_B`` may hold k draws a window, (k·B, …): z and the trajectory are
-        then repeated k times, which lowers the variance at the cost of the decoder alone.
-        With ``known_B``, int64 (k·B,), so many first steps of each draw are shown without noise,
-        at flow time 1, and left out of the loss (arXiv 2512.05964, Sec. 3).
-        ``over_ranks`` makes of this process's count of averaged values the mean of all processes':
-        then the mean of their losses is the loss of the global batch, whoever has more padding.
+        Args:
+            z_BZ: Latents.
+            trajectory: Recorded windows.
+            noise_BHA: Standard normal noise. It may hold k draws per window, (k·B, …). Latents
+                and windows are then repeated k times, which lowers the variance at the cost of
+                only the decoder.
+            r_B: Flow times, (k·B,).
+            known_B: int64 (k·B,), number of first steps of each draw that the decoder sees
+                without noise, at flow time 1, and that do not count in the loss
+                (arXiv 2512.05964, Sec. 3); None: 0.
+            over_ranks: Averages a count over all processes. With it, the mean of the processes'
+                losses is the loss of the global batch, even if their padding differs.
         """
         repeats = len(r_B) // len(z_BZ)
         n = self.normalizer
@@ -183,26 +190,26 @@ class MotionPrior(nn.Module):
     ) -> Tensor:
         """Integrate noise to a chunk in relative form and robot units, (B, H, A).
 
-        Known steps are held where they are, and the others made to follow from them: a decoder
-        that was trained on known steps is shown them at flow time 1, any other at the time and
-        on the path of the rest (as inpainting does, arXiv 2201.09865, Sec. 4.1).
+        Known steps stay unchanged, and the others continue them. A decoder that was trained on
+        known steps sees them at flow time 1. Any other decoder sees them at the flow time of the
+        others, on their path from noise (inpainting, arXiv 2201.09865, Sec. 4.1).
 
         Args:
-            z_BZ: latents.
-            state_BS: current states, robot units.
-            embodiment_B: robots.
-            noise_BHA: standard normal start.
-            steps: integration steps.
-            method: integrator.
-            known: steps that are decided already.
-            trained_on_known: whether ``flow_loss`` was given known steps in training.
+            z_BZ: Latents.
+            state_BS: Current states in robot units.
+            embodiment_B: Rows of the robots.
+            noise_BHA: Standard normal noise to start from.
+            steps: Number of integration steps.
+            method: Integration method.
+            known: Steps that are known already.
+            trained_on_known: True if ``flow_loss`` had known steps in training.
         """
         n = self.normalizer
         state_BS = n.normalize_state(state_BS[:, None], embodiment_B)[:, 0]
         slots_B1A = n.action_mask_EA[embodiment_B][:, None, :]
         start_BHA = torch.where(slots_B1A, noise_BHA, 0.0)
 
-        def held(x_BHA: Tensor, r_BT: Tensor) -> tuple[Tensor, Tensor]:
+        def with_known(x_BHA: Tensor, r_BT: Tensor) -> tuple[Tensor, Tensor]:
             if known is None:
                 return x_BHA, r_BT
             r_BH = torch.where(known.mask_BH, 1.0 if trained_on_known else r_BT, r_BT)
@@ -212,11 +219,11 @@ class MotionPrior(nn.Module):
             return x_BHA, r_BH if trained_on_known else r_BT
 
         def velocity(x_BHA: Tensor, r_B: Tensor) -> Tensor:
-            x_BHA, r_BT = held(x_BHA, r_B[:, None])
+            x_BHA, r_BT = with_known(x_BHA, r_B[:, None])
             v_BHA = self.decoder(x_BHA, r_BT, z_BZ, state_BS)
             return torch.where(slots_B1A, v_BHA, 0.0)
 
-        end_BHA, _ = held(
+        end_BHA, _ = with_known(
             integrate(velocity, start_BHA, steps, method), noise_BHA.new_ones(len(noise_BHA), 1)
         )
         return n.unnormalize_action(end_BHA, embodiment_B)
@@ -224,7 +231,7 @@ class MotionPrior(nn.Module):
     def known_steps(
         self, committed: Committed, reference_BA: Tensor, embodiment_B: Tensor
     ) -> KnownSteps:
-        """Committed actions of the chunk that is relative to ``reference_BA``, normalised."""
+        """Normalise committed actions, relative to ``reference_BA``."""
         mask_BH = first_steps(committed.steps_B, committed.action_BHA.shape[1])
         state_BHS = reference_BA.new_zeros(*mask_BH.shape, STATE_WIDTH)
         window = TrajectoryBatch(
@@ -233,7 +240,7 @@ class MotionPrior(nn.Module):
         return KnownSteps(self.normalizer.normalize_action(window), mask_BH)
 
     def perturb(self, z_BZ: Tensor, noise_BZ: Tensor, sigma: float) -> Tensor:
-        """Z moved along the sphere by noise of length about ``sigma`` (0 leaves it)."""
+        """Move latents along the sphere by noise of length about ``sigma``; 0 is a no-op."""
         if sigma == 0:
             return z_BZ
         return F.normalize(z_BZ + sigma / z_BZ.shape[-1] ** 0.5 * noise_BZ, dim=-1)
@@ -241,7 +248,7 @@ class MotionPrior(nn.Module):
     # ---- plain data -----------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """Plain data from which ``from_description`` builds the same module (less weights)."""
+        """Describe the module, without its weights, as plain data for ``from_description``."""
         return {
             "architecture": asdict(self.architecture),
             "embodiments": [e.to_dict() for e in self.embodiments],
@@ -249,11 +256,11 @@ class MotionPrior(nn.Module):
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> Self:
-        """Inverse of ``describe``."""
+        """Build a module with fresh weights from what ``describe`` returned."""
         embodiments = [Embodiment.from_dict(e) for e in description["embodiments"]]
         return cls(embodiments, PriorArchitecture(**description["architecture"]))
 
 
 def first_steps(count_B: Tensor, steps: int) -> Tensor:
-    """Boolean (B, steps): True in the first ``count_B`` steps of each row."""
+    """Return a boolean mask (B, steps), True in the first ``count_B`` steps of each row."""
     return torch.arange(steps, device=count_B.device) < count_B[:, None]

@@ -1,4 +1,4 @@
-"""The policy that Stage 2 trains: trunk, fusion, motion prior; a plain module, without Lightning.
+"""The policy that Stage 2 trains: trunk, fusion and motion prior, without Lightning.
 
 Source: arXiv 2606.26095, Sec. III-C. Axes: B batch, H steps, A action slots, S state slots,
 Z latent width, N tokens.
@@ -22,7 +22,7 @@ History = Literal["off", "encoder", "mlp"]
 
 
 class Latents(NamedTuple):
-    """What the fusion says of a batch, with and without the history token."""
+    """Latents z′ of a batch, with and without the history token."""
 
     with_history_BZ: Tensor
     without_history_BZ: Tensor
@@ -32,12 +32,12 @@ class PolicyNetwork(nn.Module):
     """Observation → latent z′ → chunk of actions.
 
     Attributes:
-        embodiments: the robots, in the order of ``Observation.embodiment_B``.
-        prior: the action expert; it may know further robots.
-        prefix_steps: most committed steps that the decoder has seen in training; with more of
-            them, or with 0, they are held by inpainting.
-        integration_steps: of the flow.
-        integrator: ``euler``, ``midpoint`` or ``rk4``.
+        embodiments: Robots, in the order of ``Observation.embodiment_B``.
+        prior: Action expert. It may know further robots.
+        prefix_steps: Largest number of committed steps that the decoder was trained on. More
+            committed steps are kept by inpainting.
+        integration_steps: Integration steps from noise to a chunk.
+        integrator: Integration method: ``euler``, ``midpoint`` or ``rk4``.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class PolicyNetwork(nn.Module):
         integration_steps: int = 10,
         integrator: Integrator = "euler",
     ) -> None:
-        """Put the parts together; fusion and history MLP start from fresh weights.
+        """Join the parts; fusion and history MLP start from fresh weights.
 
         Raises:
-            UserError: an unknown ``history``, more ``prefix_steps`` than a chunk less one has,
-                or a robot that the prior does not know.
+            UserError: ``history`` is unknown, ``prefix_steps`` is not below the chunk's length,
+                or the prior does not know a robot.
         """
         super().__init__()
         a = prior.architecture
@@ -90,38 +90,38 @@ class PolicyNetwork(nn.Module):
 
     @property
     def history_length(self) -> int:
-        """H_h, past steps the policy may be given."""
+        """H_h, steps of the past that the policy reads."""
         return self.prior.architecture.history_length
 
     # ---- robots ---------------------------------------------------------------------------
 
     def to_prior_rows(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
-        """Robots counted as the prior counts them, rather than as the data does."""
+        """Replace the data's robot indices by the prior's rows."""
         return trajectory._replace(embodiment_B=self.robot_of_prior(trajectory.embodiment_B))
 
     def robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
-        """Rows of the prior's robots."""
+        """Return the prior's rows of the data's robot indices."""
         return to_device(self.rows, embodiment_B.device)[embodiment_B]
 
     # ---- seeing ---------------------------------------------------------------------------
 
     def latents(self, observation: Observation) -> Latents:
-        """z′ with and without history from one pass of the trunk; only the fusion runs twice."""
-        seen = self._look(observation)
+        """Compute z′ with and without history; the trunk runs once and the fusion twice."""
+        inputs = self._fusion_inputs(observation)
         if self.history == "off":
-            none_BZ = self.fusion(*seen)
-            return Latents(none_BZ, none_BZ)
-        twice = [torch.cat([t, t]) for t in seen[:-1]]
-        known_B = torch.cat([seen.history_mask_B, torch.zeros_like(seen.history_mask_B)])
+            without_BZ = self.fusion(*inputs)
+            return Latents(without_BZ, without_BZ)
+        twice = [torch.cat([t, t]) for t in inputs[:-1]]
+        known_B = torch.cat([inputs.history_mask_B, torch.zeros_like(inputs.history_mask_B)])
         with_BZ, without_BZ = self.fusion(*twice, known_B).chunk(2)
         return Latents(with_BZ, without_BZ)
 
     def latent(self, observation: Observation) -> Tensor:
-        """z′ (B, Z) to act on: with the history where there is one."""
-        z_BZ: Tensor = self.fusion(*self._look(observation))
+        """Compute z′ (B, Z), with the history of rows that have one."""
+        z_BZ: Tensor = self.fusion(*self._fusion_inputs(observation))
         return z_BZ
 
-    def _look(self, observation: Observation) -> "_Seen":
+    def _fusion_inputs(self, observation: Observation) -> "_FusionInputs":
         tokens = self.trunk(
             observation.images_BCKYX, observation.camera_mask_BC, list(observation.task)
         )
@@ -136,7 +136,9 @@ class PolicyNetwork(nn.Module):
             any_B = torch.zeros_like(any_B)
         else:
             history_BZ = self._history_token(history)
-        return _Seen(tokens.tokens_BNW, tokens.mask_BN, dataset_BPW, state_BS, history_BZ, any_B)
+        return _FusionInputs(
+            tokens.tokens_BNW, tokens.mask_BN, dataset_BPW, state_BS, history_BZ, any_B
+        )
 
     def _history_token(self, history: TrajectoryBatch) -> Tensor:
         if self.history_mlp is None:
@@ -157,7 +159,14 @@ class PolicyNetwork(nn.Module):
         noise_BHA: Tensor,
         committed: Committed | None = None,
     ) -> Tensor:
-        """Latents and standard normal noise → chunk in relative form, (B, H, A), robot units."""
+        """Decode latents to chunks (B, H, A) in relative form and robot units.
+
+        Args:
+            z_BZ: Latents.
+            observation: Observation, of which robot, state and reference are used.
+            noise_BHA: Standard normal noise.
+            committed: First actions of the chunk that are being executed already.
+        """
         robots_B = self.robot_of_prior(observation.embodiment_B)
         known = None
         if committed is not None:
@@ -177,13 +186,13 @@ class PolicyNetwork(nn.Module):
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
     ) -> Tensor:
-        """What to command, (B, H, A) in robot units, integrated from standard normal noise.
+        """Predict the commands, (B, H, A) in robot units, from standard normal noise.
 
         Args:
-            observation: what is seen, with the history.
-            noise_BHA: (B, H, A); the same noise gives the same chunk.
-            committed: first actions that are under way already; they come back as they are, and
-                the rest follows from them.
+            observation: Observation, with the history.
+            noise_BHA: Noise (B, H, A); the same noise gives the same chunk.
+            committed: First actions of the chunk that are being executed already. They are
+                returned unchanged, and the others continue them.
         """
         relative_BHA = self.decode(self.latent(observation), observation, noise_BHA, committed)
         robots_B = self.robot_of_prior(observation.embodiment_B)
@@ -191,14 +200,14 @@ class PolicyNetwork(nn.Module):
         action_BHA = normalizer.absolute_action(relative_BHA, observation.reference_BA, robots_B)
         if committed is None:
             return action_BHA
-        # To the last bit, and on the same turn of an angle.
+        # Normalising and back would change last bits, and angles by full turns.
         step_H = torch.arange(action_BHA.shape[1], device=action_BHA.device)
         held_BH1 = (step_H < committed.steps_B[:, None])[..., None]
         return torch.where(held_BH1, committed.action_BHA, action_BHA)
 
 
-class _Seen(NamedTuple):
-    """The fusion's input."""
+class _FusionInputs(NamedTuple):
+    """Arguments of ``Fusion.forward``."""
 
     tokens_BNW: Tensor
     mask_BN: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.networks.transformer import Block, read_first
+from actionprior.networks.transformer import TransformerBlock, read_first
 
 Inputs = Literal["action_state", "action"]
 
@@ -38,17 +38,17 @@ class TrajectoryEncoder(nn.Module):
         self.embed_action = nn.Linear(ACTION_WIDTH, width)
         self.embed_state = nn.Linear(STATE_WIDTH, width) if inputs == "action_state" else None
         self.position_HW = nn.Parameter(torch.randn(max_steps, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.norm = nn.RMSNorm(width)
         self.to_latent = nn.Linear(width, latent_width)
 
     def forward(
         self, action_BHA: Tensor, state_BHS: Tensor, step_mask_BH: Tensor, dataset_BPW: Tensor
     ) -> Tensor:
-        """Normalised window → unit vectors (B, Z). Masked steps are not attended to.
+        """Encode normalised windows as unit vectors (B, Z). Masked steps are not attended to.
 
         Raises:
-            ValueError: the window is longer than ``max_steps``.
+            ValueError: The window is longer than ``max_steps``.
         """
         batch, steps, _ = action_BHA.shape
         if steps > len(self.position_HW):

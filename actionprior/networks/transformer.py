@@ -1,4 +1,4 @@
-"""Transformer blocks of the action expert and of the fusion.
+"""Transformer blocks of the action expert and the fusion transformer.
 
 Axes: B batch, N tokens, W width.
 """
@@ -26,12 +26,16 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, first: int | None = None) -> Tensor:
-        """(B, N, W) → (B, N, W); tokens attend only where ``mask_BN`` is True, or everywhere.
+        """Mix the tokens by attention.
 
-        A mask that is True throughout changes nothing but the time it takes.
+        Args:
+            x_BNW: Tokens.
+            mask_BN: True for tokens that are attended to; None attends to all and is faster than
+                a mask that is True everywhere.
+            first: Number of first tokens whose output is computed; None computes all.
 
-        With ``first``, what the first tokens gather from all, (B, first, W), and nothing else
-        is computed.
+        Returns:
+            (B, N, W), or (B, first, W).
         """
         batch, tokens, width = x_BNW.shape
         shape = (batch, -1, self.heads, width // self.heads)
@@ -58,7 +62,7 @@ class FeedForward(nn.Sequential):
         )
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -69,9 +73,14 @@ class Block(nn.Module):
         self.mlp = FeedForward(width)
 
     def forward(self, x_BNW: Tensor, mask_BN: Tensor, first: int | None = None) -> Tensor:
-        """(B, N, W) → (B, N, W), or (B, first, W): the first tokens alone, at their cost.
+        """Apply the block: (B, N, W) → (B, N, W), or (B, first, W).
 
         A network that reads one token need not compute the others in its last block.
+
+        Args:
+            x_BNW: Tokens.
+            mask_BN: True for tokens that are attended to.
+            first: Number of first tokens whose output is computed; None computes all.
         """
         mixed = self.attention(self.norm_attention(x_BNW), mask_BN, first)
         x_BNW = x_BNW[:, :first] + mixed
@@ -80,9 +89,10 @@ class Block(nn.Module):
 
 
 def read_first(blocks: nn.ModuleList, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
-    """What a stack of ``Block`` makes of the first token, (B, 1, W).
+    """Apply a stack of ``TransformerBlock`` and return the first token, (B, 1, W).
 
-    The last block computes no other token: of two blocks over 33 tokens that saves two fifths.
+    The last block computes only this token, which saves two fifths of the time of two blocks over
+    33 tokens.
     """
     for depth, block in enumerate(blocks, 1):
         x_BNW = block(x_BNW, mask_BN, first=1 if depth == len(blocks) else None)
@@ -92,7 +102,7 @@ def read_first(blocks: nn.ModuleList, x_BNW: Tensor, mask_BN: Tensor) -> Tensor:
 class AdaptiveNorm(nn.Module):
     """Adaptive RMSNorm: the condition sets scale, shift and gate, as in π0.5.
 
-    y = (1 + scale(c)) · rms(x) + shift(c); the gate scales what the layer behind adds to x.
+    y = (1 + scale(c)) · rms(x) + shift(c). The gate scales what the next layer adds to x.
     The projection starts at zero, so that a new block is the identity (adaLN-zero,
     arXiv 2212.09748, Sec. 3.2; adaRMS in π0.5, arXiv 2504.16054).
     """
@@ -105,13 +115,13 @@ class AdaptiveNorm(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x_BNW: Tensor, condition_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, W), (B, N or 1, C) → the modulated tokens (B, N, W) and the gate."""
+        """Return the modulated tokens (B, N, W) and the gate for a condition (B, N or 1, C)."""
         scale, shift, gate = self.modulation(condition_BNC).chunk(3, dim=-1)
         return (1 + scale) * self.norm(x_BNW) + shift, gate
 
 
 class AdaptiveBlock(nn.Module):
-    """Transformer block whose two norms are modulated by a condition, one for all or a token."""
+    """Transformer block whose two norms are modulated by a condition, shared or per token."""
 
     def __init__(self, width: int, heads: int, condition_width: int) -> None:
         super().__init__()
@@ -121,7 +131,7 @@ class AdaptiveBlock(nn.Module):
         self.mlp = FeedForward(width)
 
     def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, condition_BNC: Tensor) -> Tensor:
-        """(B, N, W) → (B, N, W)."""
+        """Apply the block: (B, N, W) → (B, N, W)."""
         y, gate = self.norm_attention(x_BNW, condition_BNC)
         x_BNW = x_BNW + gate * self.attention(y, mask_BN)
         y, gate = self.norm_mlp(x_BNW, condition_BNC)

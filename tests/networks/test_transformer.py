@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from actionprior.networks.transformer import AdaptiveBlock, Attention, Block, read_first
+from actionprior.networks.transformer import AdaptiveBlock, Attention, TransformerBlock, read_first
 
 
 def test_masked_tokens_are_not_attended_to() -> None:
-    block = Block(16, 2)
+    block = TransformerBlock(16, 2)
     x, mask = torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool)
     mask[:, 3:] = False
     other = x.clone()
@@ -37,7 +37,7 @@ def test_a_fresh_adaptive_block_is_the_identity_and_then_follows_its_condition()
 
 
 def test_the_first_token_is_the_same_when_the_last_block_computes_no_other() -> None:
-    blocks = torch.nn.ModuleList([Block(16, 2), Block(16, 2)])
+    blocks = torch.nn.ModuleList([TransformerBlock(16, 2), TransformerBlock(16, 2)])
     x, mask = torch.randn(3, 5, 16, requires_grad=True), torch.ones(3, 5, dtype=torch.bool)
     mask[0, 3:] = False
     whole = x

@@ -1,6 +1,6 @@
-"""Vision-language trunks: what turns camera images and an instruction into tokens.
+"""Vision-language trunks, which turn camera images and an instruction into tokens.
 
-Each is imported when it is asked for: open_clip and timm take seconds to load.
+Each trunk is imported on first use, because open_clip and timm take seconds to load.
 """
 
 from typing import TYPE_CHECKING

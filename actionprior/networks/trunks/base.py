@@ -36,13 +36,13 @@ class Trunk(nn.Module, ABC):
     A subclass of your own works in every verb: docs/trunks.md shows one.
 
     Attributes:
-        training_args: names of constructor arguments that only matter for training. A recipe may
+        training_args: Names in ``init_args()`` that only matter for training. A recipe may
             change them when it resumes from or tests a checkpoint.
-        pretrained_args: names of constructor arguments that say where the first weights come
-            from. A checkpoint makes them unnecessary: ``init_args()`` leaves them empty or
-            records what was found there, and they are not compared with a recipe's.
-        width: W, the width of a token.
-        lr_scale: learning rate of the pretrained weights, relative to the module's; 0: frozen.
+        pretrained_args: Names in ``init_args()`` that say where the first weights come from, or
+            what was found there. A checkpoint makes them unnecessary, and they are not compared
+            with a recipe's.
+        width: Width W of a token.
+        lr_scale: Learning rate of the pretrained weights, relative to the module's; 0: frozen.
         blind: True if images pass through random weights that are not trained.
     """
 
@@ -181,7 +181,7 @@ arguments. A trunk that is built already only gets the recorded weights.
 
 
 def resize(images_IKYX: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (I, 3, any, any) → float (I, 3, *size) in [0, 1]; the whole view is kept."""
+    """Resize uint8 (I, 3, any, any) to float (I, 3, *size) in [0, 1], without cropping."""
     x = images_IKYX.float() / 255
     if x.shape[-2:] == size:
         return x
@@ -189,32 +189,32 @@ def resize(images_IKYX: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def read_weights(module: nn.Module, file: str) -> None:
-    """Load a safetensors file into ``module``; every name and shape has to fit.
+    """Load a safetensors file into ``module``; every name and shape must match.
 
     Raises:
-        UserError: the file is missing, damaged, or of another architecture.
+        UserError: The file is missing, damaged, or of another architecture.
     """
     if not Path(file).is_file():
         raise UserError(f"trunk weights {file} do not exist; make them with `lightning ground`")
     state = load_weights(Path(file))
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
-        found, wanted = (d[name].shape if name in d else None for d in (state, own))
-        if found != wanted:
+        found, expected = (d[name].shape if name in d else None for d in (state, own))
+        if found != expected:
             raise UserError(
                 f"trunk weights {file} are of another architecture: {name} is "
                 f"{'missing' if found is None else tuple(found)} there, "
-                f"{'unknown' if wanted is None else tuple(wanted)} here"
+                f"{'unknown' if expected is None else tuple(expected)} here"
             )
     module.load_state_dict(state)
 
 
 def check_inputs(images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> None:
-    """Refuse what no trunk can read.
+    """Check types and shapes of a trunk's inputs.
 
     Raises:
-        ValueError: images that are not uint8 (B, C, 3, Y, X), a mask that is not (B, C), or a
-            number of instructions other than B.
+        ValueError: Images are not uint8 (B, C, 3, Y, X), the mask is not (B, C), or there are
+            not B instructions.
     """
     if images_BCKYX.dtype != torch.uint8 or images_BCKYX.dim() != 5 or images_BCKYX.shape[2] != 3:
         raise ValueError(
@@ -231,10 +231,11 @@ def check_inputs(images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) 
 
 
 def place_code(cameras: int, rows: int, columns: int, width: int, device: torch.device) -> Tensor:
-    """Fixed sine-cosine code of (camera, row, column), shape (cameras, rows · columns, width).
+    """Return the sine-cosine codes of places, shape (cameras, rows · columns, width).
 
-    A third of the width each; frequencies spaced as in arXiv 1706.03762, Sec. 3.5. Fixed codes
-    need no upper bound on the cameras and leave nothing to train in a frozen trunk.
+    Camera, row and column take a third of the width each; frequencies are spaced as in
+    arXiv 1706.03762, Sec. 3.5. Fixed codes work for any number of cameras and need no training in
+    a frozen trunk.
     """
     part = width // 6
     rate = torch.exp(torch.linspace(0.0, -math.log(100.0), part, device=device))

@@ -1,4 +1,4 @@
-"""A model's config and weights in the hub's layout: a local folder, or the hub and its cache."""
+"""Find a model's config and weights in the hub's layout: in a folder, the hub or its cache."""
 
 import json
 from collections.abc import Sequence
@@ -10,40 +10,40 @@ from huggingface_hub import hf_hub_download
 from actionprior.errors import UserError, shorten
 
 FOLDER, REPOSITORY = "local-dir:", "hf-hub:"
-"""What such a source starts with, as in open_clip and timm."""
+"""Prefixes of such sources, the same as in open_clip and timm."""
 
 
 class HubModel(NamedTuple):
-    """What a source holds."""
+    """Files of a model in the hub's layout."""
 
     config: dict[str, Any]
     weights: Path
 
 
 def is_hub_source(name: str) -> bool:
-    """Whether a name is ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``."""
+    """Check whether a name is ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``."""
     return name.startswith((FOLDER, REPOSITORY))
 
 
 def hub_model(source: str, config: str, weights: Sequence[str]) -> HubModel:
-    """Find a model's files; nothing is downloaded where they are in the hub's cache.
+    """Find a model's files; they are downloaded only if they are not in the hub's cache.
 
     Args:
-        source: ``local-dir:FOLDER``, or ``hf-hub:OWNER/NAME`` with ``@REVISION`` if need be.
-        config: name of the JSON file.
-        weights: names that the file of weights may have, the best first.
+        source: ``local-dir:FOLDER``, or ``hf-hub:OWNER/NAME`` with an optional ``@REVISION``.
+        config: Name of the JSON file.
+        weights: Possible names of the file of weights, in the order of preference.
 
     Raises:
-        UserError: a file is missing, cannot be had or is no JSON object.
+        UserError: A file is missing, cannot be downloaded, or is not a JSON object.
     """
     config_file = _find(source, [config])
     try:
-        told = json.loads(config_file.read_text(encoding="utf-8"))
+        found = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{source}: {config} is not JSON ({error})") from None
-    if not isinstance(told, dict):
-        raise UserError(f"{source}: {config} holds a {type(told).__name__}, expected an object")
-    return HubModel(told, _find(source, weights))
+    if not isinstance(found, dict):
+        raise UserError(f"{source}: {config} holds a {type(found).__name__}, expected an object")
+    return HubModel(found, _find(source, weights))
 
 
 def _find(source: str, names: Sequence[str]) -> Path:
@@ -60,6 +60,6 @@ def _find(source: str, names: Sequence[str]) -> Path:
     for name in names:
         try:
             return Path(hf_hub_download(repository, name, revision=revision or None))
-        except Exception as error:  # of many kinds: no such name, no network, not in the cache
+        except Exception as error:  # unknown name, no network, not in the cache: many kinds
             last = error
     raise UserError(f"{source}: {wanted} cannot be had ({shorten(last)})") from last

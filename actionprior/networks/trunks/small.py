@@ -1,4 +1,4 @@
-"""A small trunk, built from scratch, that is quick on one CPU core.
+"""A small trunk without pretrained weights, fast on one CPU core.
 
 Axes: B batch, C cameras, I = B · C images, R roles (target, goal), L words, W token width.
 """
@@ -21,7 +21,7 @@ from actionprior.networks.trunks.base import (
     read_weights,
     resize,
 )
-from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, Seen
+from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, VisionOutput
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.word_encoder import TextEncoder
 
@@ -30,11 +30,11 @@ _PLACE_FEATURES = 3 * (1 + 2 * len(_PERIODS))
 
 
 class SmallTrunk(Trunk):
-    """A FiLM-CNN conditioned on a small text encoder that keeps the order of words.
+    """A FiLM-CNN conditioned on a small text encoder that respects the order of words.
 
-    A camera gives a token for the target and one for the goal, each with the place in metres
-    that the image shows it at, then ``grid``² tokens of the feature map; after all cameras come
-    the words. ``lightning ground`` warms it up so that these places are right.
+    Each camera gives a token for the target and one for the goal, both with the object's place in
+    metres, and ``grid``² tokens of the feature map. The words follow after all cameras.
+    ``lightning ground`` warms the trunk up so that these places are right.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class SmallTrunk(Trunk):
         """Create the trunk.
 
         Args:
-            width: W.
-            image_size: edge that images are resized to [pixels], a multiple of 8.
-            channels: of the CNN, a multiple of 8.
-            text_width: of the text encoder, a multiple of 4.
-            grid: tokens along each edge of the feature map.
-            weights: a safetensors file made by ``lightning ground``; empty: random weights.
-            freeze: train nothing of it.
-            lr_scale: learning rate relative to the module's; 0 freezes, too.
+            width: Width W of the tokens.
+            image_size: Edge to which images are resized [pixels], a multiple of 8.
+            channels: Number of the CNN's channels, a multiple of 8.
+            text_width: Width of the text encoder, a multiple of 4.
+            grid: Number of tokens along each edge of the feature map.
+            weights: Safetensors file written by ``lightning ground``; empty: random weights.
+            freeze: Train nothing of the trunk.
+            lr_scale: Learning rate of the trunk, relative to the module's; 0 freezes it, too.
 
         Raises:
-            UserError: a size that does not fit, or a ``weights`` file that is missing, damaged
-                or of another architecture.
+            UserError: A size does not fit, or the ``weights`` file is missing, damaged or of
+                another architecture.
         """
         super().__init__()
         if image_size < 16 or image_size % 8:
@@ -105,14 +105,14 @@ class SmallTrunk(Trunk):
         """See :class:`Trunk`."""
         return dict(self._args)
 
-    def look(self, images_IKYX: Tensor, text: TextFeatures) -> Seen:
-        """uint8 (I, 3, any, any) and the features of I instructions → :class:`Seen`."""
+    def look(self, images_IKYX: Tensor, text: TextFeatures) -> VisionOutput:
+        """Look at uint8 images (I, 3, any, any) for what I instructions describe."""
         x_IKYX = resize(images_IKYX, (self.image_size, self.image_size)) * 2 - 1
-        seen: Seen = self.vision(x_IKYX, text.tokens_BLW[:, 0])
-        return seen
+        output: VisionOutput = self.vision(x_IKYX, text.tokens_BLW[:, 0])
+        return output
 
     def read(self, task: list[str]) -> TextFeatures:
-        """Features of instructions; position 0 sums up each."""
+        """Return the features of instructions; position 0 summarises each."""
         features: TextFeatures = self.cache(task, self.text, self.frozen)
         return features
 
@@ -120,45 +120,45 @@ class SmallTrunk(Trunk):
         """See :class:`Trunk`.
 
         Raises:
-            ValueError: the arguments' shapes do not fit together.
+            ValueError: The shapes of the arguments do not fit together.
         """
         check_inputs(images_BCKYX, camera_mask_BC, task)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            batch, cameras = images_BCKYX.shape[:2]  # a robot may have no camera
+            batch, cameras = images_BCKYX.shape[:2]  # 0 cameras for a robot without one
             text = self.read(task)
-            seen = self.look(
+            vision = self.look(
                 images_BCKYX.flatten(0, 1),
                 TextFeatures(*(t.repeat_interleave(cameras, dim=0) for t in text)),
             )
             sizes = (batch, cameras)
             image_INW = torch.cat(
-                [self._object_tokens(seen, *sizes), self._map_tokens(seen, *sizes)], dim=1
+                [self._object_tokens(vision, *sizes), self._map_tokens(vision, *sizes)], dim=1
             )
             words_BLW = self.from_word(text.tokens_BLW)
             image_BCNW = image_INW.reshape(batch, cameras, *image_INW.shape[1:])
             return join_tokens(image_BCNW, camera_mask_BC, words_BLW, text.mask_BL)
 
-    def _object_tokens(self, seen: Seen, batch: int, cameras: int) -> Tensor:
-        """(I, R, W): place, appearance and certainty of target and goal."""
-        weight_IRN = seen.weight_IRN
-        appearance_IRC = weight_IRN @ seen.map_ICYX.flatten(2).mT
+    def _object_tokens(self, vision: VisionOutput, batch: int, cameras: int) -> Tensor:
+        """Return place, appearance and certainty of target and goal, (I, R, W)."""
+        weight_IRN = vision.weight_IRN
+        appearance_IRC = weight_IRN @ vision.map_ICYX.flatten(2).mT
         certainty_IR1 = weight_IRN.amax(dim=-1, keepdim=True)
         looks = self.from_object(torch.cat([appearance_IRC, certainty_IR1], dim=-1))
         code = place_code(cameras, 1, 1, looks.shape[-1], looks.device)
         looks = looks + code.repeat(batch, 1, 1)
-        # Places enter unmixed, so that a millimetre stays readable behind a random projection.
-        return torch.cat([place_features(seen.place_IR3), looks], dim=-1) + self.role_RW
+        # Places are not mixed, so that a millimetre stays readable after a random projection.
+        return torch.cat([place_features(vision.place_IR3), looks], dim=-1) + self.role_RW
 
-    def _map_tokens(self, seen: Seen, batch: int, cameras: int) -> Tensor:
-        """(I, grid², W): the feature map, pooled."""
-        pooled = F.adaptive_avg_pool2d(seen.map_ICYX, self.grid).flatten(2).mT
+    def _map_tokens(self, vision: VisionOutput, batch: int, cameras: int) -> Tensor:
+        """Return the pooled feature map, (I, grid², W)."""
+        pooled = F.adaptive_avg_pool2d(vision.map_ICYX, self.grid).flatten(2).mT
         code = place_code(cameras, self.grid, self.grid, self.width, pooled.device)
         tokens_INW: Tensor = self.from_map(pooled) + code.repeat(batch, 1, 1)
         return tokens_INW
 
 
 def place_features(place: Tensor) -> Tensor:
-    """Coordinates (..., 3) [m] as themselves and as sines and cosines, (..., 21)."""
+    """Return coordinates (..., 3) [m] with their sines and cosines, (..., 21)."""
     period = to_device(torch.tensor(_PERIODS), place.device)
     angle = (2 * math.pi * place[..., None] / period).flatten(-2)
     return torch.cat([place / 0.2, angle.sin(), angle.cos()], dim=-1)

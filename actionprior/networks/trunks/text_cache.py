@@ -1,4 +1,4 @@
-"""Text features of the few distinct instructions of a run, computed once while frozen.
+"""Cache of text features: a run has few distinct instructions.
 
 Axes: B batch, U distinct instructions, L tokens, W width.
 """
@@ -13,7 +13,7 @@ from actionprior.networks.device import to_device
 
 
 class TextFeatures(NamedTuple):
-    """Token features of instructions; padding is masked."""
+    """Token features of instructions, with a mask of padding."""
 
     tokens_BLW: Tensor
     mask_BL: Tensor  # bool
@@ -22,42 +22,43 @@ class TextFeatures(NamedTuple):
 Encode = Callable[[list[str]], TextFeatures]
 
 MAX_ENTRIES = 4096
-"""Instructions kept; beyond that the cache starts afresh."""
+"""Largest number of cached instructions; the cache is cleared beyond it."""
 
 
 class TextCache(nn.Module):
-    """Encodes each distinct instruction of a batch once, and of a run once if frozen.
+    """Encodes each distinct instruction once per batch, or once per run if frozen.
 
-    It holds no parameters. Being a module, it hears of moves to another device and of weights
-    being loaded, and forgets what it knew.
+    It has no parameters. It is a module so that it is cleared when the network moves to another
+    device or loads weights.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: dict[str, Tensor] = {}
+        self._cached: dict[str, Tensor] = {}
 
     def forward(self, task: list[str], encode: Encode, frozen: bool) -> TextFeatures:
-        """Features of B instructions.
+        """Return the features of B instructions.
 
         Args:
             task: B instructions.
-            encode: from instructions to features; each row must not depend on the others.
-            frozen: whether what ``encode`` gives will never change: keep it, without gradients.
+            encode: Function from instructions to features. A row must not depend on other rows.
+            frozen: True if the results of ``encode`` never change; they are cached then, without
+                gradients.
         """
         distinct = list(dict.fromkeys(task))
         if not frozen:
-            self._kept.clear()
+            self._cached.clear()
             return self._rows(encode(distinct), distinct, task)
-        if len(self._kept) + len(distinct) > MAX_ENTRIES:
-            self._kept.clear()
-        if missing := [t for t in distinct if t not in self._kept]:
-            # Not in inference mode, whose tensors could not serve a training step later, and
-            # not under autocast, so that what is kept does not depend on who asked first.
+        if len(self._cached) + len(distinct) > MAX_ENTRIES:
+            self._cached.clear()
+        if missing := [t for t in distinct if t not in self._cached]:
+            # Inference-mode tensors could not be used in a later training step. Without autocast,
+            # cached features do not depend on the precision of the first caller.
             with torch.inference_mode(False), torch.no_grad(), _full_precision():
                 tokens, mask = encode(missing)
             for text, row, valid in zip(missing, tokens, mask, strict=True):
-                self._kept[text] = row[valid]
-        rows = [self._kept[text] for text in distinct]
+                self._cached[text] = row[valid]
+        rows = [self._cached[text] for text in distinct]
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         length = to_device(torch.tensor([len(row) for row in rows]), tokens.device)
         mask = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
@@ -71,12 +72,12 @@ class TextCache(nn.Module):
         index_B = to_device(torch.tensor([row_of[t] for t in task]), features.mask_BL.device)
         return TextFeatures(features.tokens_BLW[index_B], features.mask_BL[index_B])
 
-    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  as torch has it
-        self._kept.clear()
+    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401  torch's signature
+        self._cached.clear()
         super()._load_from_state_dict(*args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._kept.clear()
+        self._cached.clear()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch
         return self
 

@@ -1,4 +1,4 @@
-"""open_clip's image and text towers as modules that give tokens.
+"""open_clip's image and text towers as modules that return tokens.
 
 Axes: I images, K = 3 colours, B instructions, C channels, Y rows, X columns, L tokens, W width.
 """
@@ -26,7 +26,7 @@ _HUB_WEIGHTS = (
 
 
 class ClipParts(NamedTuple):
-    """What an open_clip model is made of, and what its pixels have to look like."""
+    """Towers of an open_clip model, and the normalisation of its pixels."""
 
     visual: nn.Module
     text: nn.Module
@@ -41,17 +41,17 @@ def clip_parts(
     quick_gelu: bool | None = None,
     image_size: int = 0,
 ) -> ClipParts:
-    """Build an open_clip model and take it apart.
+    """Build an open_clip model and return its towers.
 
     Args:
         model: open_clip's name of the architecture, e.g. ``ViT-B-16``.
-        pretrained: a tag, a local file of weights, ``local-dir:FOLDER`` or
-            ``hf-hub:OWNER/NAME`` in the hub's layout, or empty for random weights.
-        quick_gelu: whether the weights want OpenAI's GELU; None: as the tag says.
-        image_size: edge of the images [pixels]; 0: the model's own.
+        pretrained: Tag, local file of weights, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME`` in
+            the hub's layout, or empty for random weights.
+        quick_gelu: Use OpenAI's variant of GELU; None decides by the source of the weights.
+        image_size: Edge of the images [pixels]; 0 takes the model's own.
 
     Raises:
-        UserError: an unknown name or tag, a file that does not fit, or a failed download.
+        UserError: Name or tag is unknown, a file does not fit, or a download failed.
     """
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
@@ -82,8 +82,9 @@ def clip_parts(
         quick_gelu = bool(tag.get("quick_gelu", config.get("quick_gelu", False)))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a GELU that we have just set right
-            # Custom text: the text tower is a module of its own for every family.
+            # open_clip warns that the GELU differs from the tag's, even if we set the right one.
+            warnings.simplefilter("ignore", UserWarning)
+            # Custom text makes the text tower a submodule in every family of models.
             clip = open_clip.create_model(
                 model,
                 pretrained=file or None,
@@ -93,7 +94,7 @@ def clip_parts(
                 pretrained_text=False,
                 weights_only=True,
             )
-    except Exception as error:  # of many kinds: network, pickle, keys, shapes
+    except Exception as error:  # network, pickle, keys, shapes: open_clip raises many kinds
         what = f"weights {pretrained!r} of open_clip model {model}" if pretrained else model
         raise UserError(f"{what} cannot be loaded: {shorten(error)}") from error
     return ClipParts(
@@ -106,21 +107,21 @@ def clip_parts(
 
 
 class TextTower(nn.Module):
-    """An open_clip text tower with its tokeniser: word tokens of instructions."""
+    """An open_clip text tower with its tokeniser, which returns word tokens of instructions."""
 
     def __init__(self, tower: nn.Module, model: str, freeze: bool, pretrained: str = "") -> None:
         """Wrap a tower.
 
         Args:
-            tower: as :func:`clip_parts` gives it.
-            model: the name of its architecture, which tells the tokeniser.
-            freeze: train nothing of it and keep the features of instructions once seen.
-            pretrained: where its weights are from; the files of SigLIP's tokeniser are taken
-                from there if it is a ``local-dir:FOLDER``, else from the hub or its cache.
+            tower: Text tower from :func:`clip_parts`.
+            model: Name of its architecture, which decides the tokeniser.
+            freeze: Train nothing of it, and cache the features of instructions.
+            pretrained: Source of its weights. The files of SigLIP's tokeniser are read from it if
+                it is a ``local-dir:FOLDER``, else from the hub or its cache.
 
         Raises:
-            UserError: the tokeniser needs ``transformers`` or a download that failed, or the
-                tower gives no tokens.
+            UserError: The tokeniser needs ``transformers``, its download failed, or the tower
+                returns no word tokens.
         """
         super().__init__()
         if not hasattr(tower, "forward_intermediates"):
@@ -140,22 +141,22 @@ class TextTower(nn.Module):
         self.tower, self.cache, self.frozen = tower, TextCache(), freeze
         if freeze:
             cast(Any, tower).lock()
-        self.width = try_out(tower, lambda: self._encode(["a"]).tokens_BLW).shape[-1]
+        self.width = freeze_unused(tower, lambda: self._encode(["a"]).tokens_BLW).shape[-1]
 
     def forward(self, task: list[str]) -> TextFeatures:
-        """Token features of B instructions, (B, L, W), up to the longest."""
+        """Return token features of B instructions, (B, L, W); L is that of the longest."""
         features: TextFeatures = self.cache(task, self._encode, self.frozen)
         return features
 
     def train(self, mode: bool = True) -> "TextTower":
-        """Keep what is frozen of the tower in evaluation mode."""
+        """Set the mode; frozen submodules stay in evaluation mode."""
         super().train(mode)
-        rest_frozen_parts(self.tower)
+        eval_frozen_submodules(self.tower)
         return self
 
     def _encode(self, task: list[str]) -> TextFeatures:
         ids_BL = self._tokenizer(task)
-        # Up to the last token that is not padding: padding's id may also stand for a word.
+        # Up to the last token that is not padding, because padding's id may also be a word's.
         position_L = torch.arange(ids_BL.shape[1])
         last_B1 = ((ids_BL != self._padding) * position_L).amax(dim=1, keepdim=True)
         mask_BL = (position_L <= last_B1)[:, : int(last_B1.max()) + 1]
@@ -178,7 +179,7 @@ def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:
     text = open_clip.get_model_config(model)["text_cfg"]
     if not text.get("hf_tokenizer_name") or not pretrained.startswith(FOLDER):
         return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
-    # Not get_tokenizer(pretrained): the folder's config could ask for the folder's code to be run.
+    # get_tokenizer(pretrained) would run code from the folder if the folder's config asks for it.
     tokenizer = open_clip.tokenizer.HFTokenizer(
         pretrained.removeprefix(FOLDER),
         context_length=text["context_length"],
@@ -190,7 +191,7 @@ def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:
 
 
 class ImageTower(nn.Module):
-    """An image model: pixels of any size to a feature map."""
+    """An image model that turns images of any size into a feature map."""
 
     mean_K11: Tensor
     std_K11: Tensor
@@ -207,16 +208,17 @@ class ImageTower(nn.Module):
         """Wrap a tower.
 
         Args:
-            tower: the model.
-            features: maps it and normalised pixels (I, 3, *size) to (I, C, Y, X). A function of
-                the module's, not of the instance's: copies of the trunk bring their own tower.
-            size: rows and columns that it takes [pixels].
-            mean: of the pixels that it was trained on, a colour each, in [0, 1].
-            std: of the same.
-            freeze: train nothing of it.
+            tower: Image model.
+            features: Function of the tower and normalised pixels (I, 3, *size) that returns
+                (I, C, Y, X). It takes the tower as an argument so that copies of the trunk use
+                their own tower.
+            size: Rows and columns of the tower's images [pixels].
+            mean: Mean of each colour in the tower's training, in [0, 1].
+            std: Standard deviation of each colour in the tower's training.
+            freeze: Train nothing of the tower.
 
         Raises:
-            UserError: the tower does not take images of this size.
+            UserError: The tower does not take images of this size.
         """
         super().__init__()
         self.tower, self.size, self.frozen = tower, size, freeze
@@ -227,7 +229,7 @@ class ImageTower(nn.Module):
             tower.requires_grad_(False)
         blank = torch.zeros(1, 3, *size, dtype=torch.uint8)
         try:
-            self.map_size = try_out(tower, lambda: self(blank)).shape[1:]
+            self.map_size = freeze_unused(tower, lambda: self(blank)).shape[1:]
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"the image tower does not take images of {size[0]} by {size[1]} pixels: "
@@ -236,35 +238,35 @@ class ImageTower(nn.Module):
         self.width = self.map_size[0]
 
     def forward(self, images_IKYX: Tensor) -> Tensor:
-        """uint8 (I, 3, any, any) → (I, C, Y, X)."""
-        if not len(images_IKYX):  # which transformers cannot reshape
+        """Compute feature maps: uint8 (I, 3, any, any) → (I, C, Y, X)."""
+        if not len(images_IKYX):  # vision transformers cannot reshape an empty batch
             return self.mean_K11.new_zeros(0, *self.map_size)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x_IKYX = (resize(images_IKYX, self.size) - self.mean_K11) / self.std_K11
             return self._features(self.tower, x_IKYX)
 
     def train(self, mode: bool = True) -> "ImageTower":
-        """Keep what is frozen in evaluation mode: no dropout, no batch statistics."""
+        """Set the mode; frozen submodules stay without dropout and batch statistics."""
         super().train(mode)
-        rest_frozen_parts(self.tower)
+        eval_frozen_submodules(self.tower)
         return self
 
 
-def rest_frozen_parts(tower: nn.Module) -> None:
-    """Put every part that has parameters of which none trains into evaluation mode."""
-    for part in tower.modules():
-        parameters = list(part.parameters())
+def eval_frozen_submodules(tower: nn.Module) -> None:
+    """Put fully frozen submodules in evaluation mode."""
+    for submodule in tower.modules():
+        parameters = list(submodule.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
-            part.eval()
+            submodule.eval()
 
 
-def try_out(tower: nn.Module, run: Callable[[], Tensor]) -> Tensor:
-    """Run a tower once, and take out of training what the output does not depend on.
+def freeze_unused(tower: nn.Module, run: Callable[[], Tensor]) -> Tensor:
+    """Run a tower once, freeze parameters that its output does not depend on, return the output.
 
-    Pooling and projection heads get no gradient from tokens, and data-parallel training
-    refuses parameters that get none.
+    Pooling and projection heads get no gradient from tokens, and data-parallel training refuses
+    parameters without a gradient.
     """
-    tower.eval()  # batch statistics stay as they are
+    tower.eval()  # keep the batch statistics
     output = run()
     parameters = [p for p in tower.parameters() if p.requires_grad]
     if parameters:

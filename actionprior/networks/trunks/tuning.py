@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from actionprior.errors import UserError, near_matches
-from actionprior.networks.trunks.lora import Layer, add_lora, updatable
+from actionprior.networks.trunks.lora import UpdatableLayer, add_lora, updatable
 
 _OPEN_CLIP = {
     "stem": r"^(?:conv1|class_embedding|positional_embedding|ln_pre|token_embedding|cls_emb)",
@@ -169,7 +169,7 @@ def decayed(tower: nn.Module, name: str, decay: float) -> list[tuple[list[nn.Par
 
 def _choose(
     towers: Mapping[str, nn.Module], targets: Sequence[str]
-) -> list[tuple[nn.Module, list[Layer]]]:
+) -> list[tuple[nn.Module, list[UpdatableLayer]]]:
     found = {name: updatable(tower) for name, tower in towers.items()}
     known = sorted({layer.name.split(".")[-1] for some in found.values() for layer in some})
     for target in targets:

@@ -1,4 +1,4 @@
-"""A word-level tokeniser without a vocabulary file, and a small text encoder that keeps order.
+"""A word-level tokeniser without a vocabulary file, and a small text encoder.
 
 Axes: B batch, L words, W width.
 """
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from actionprior.networks.device import to_device
-from actionprior.networks.transformer import Block
+from actionprior.networks.transformer import TransformerBlock
 from actionprior.networks.trunks.text_cache import TextFeatures
 
 MAX_WORDS = 31
-"""Words of an instruction that are read; what follows is left out."""
+"""Number of words of an instruction that are read; further words are ignored."""
 _PAD, _START, _FIRST = 0, 1, 2
 
 
 def tokenize(tasks: list[str], buckets: int) -> Tensor:
-    """Hash lower-cased words and punctuation marks to (B, L) ids; 0 is padding, 1 starts.
+    """Hash lower-cased words and punctuation marks to ids (B, L); 0 is padding, 1 the start.
 
-    CRC-32 rather than ``hash``, which differs from one Python process to the next. A word never
-    seen in training gets a valid, untrained embedding.
+    CRC-32 is used because ``hash`` differs between Python processes. A word that training never
+    had gets a valid, untrained embedding.
     """
     rows = []
     for task in tasks:
@@ -42,20 +42,20 @@ class TextEncoder(nn.Module):
         """Create the encoder.
 
         Args:
-            width: W.
-            layers: transformer blocks.
-            heads: attention heads.
-            buckets: rows of the embedding table that words are hashed to.
+            width: Width W of a token.
+            layers: Number of transformer blocks.
+            heads: Number of attention heads.
+            buckets: Rows of the embedding table, to which words are hashed.
         """
         super().__init__()
         self.buckets = buckets
         self.embedding = nn.Embedding(buckets, width)
         self.position = nn.Parameter(torch.randn(1 + MAX_WORDS, width) * 0.5)
-        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
+        self.blocks = nn.ModuleList([TransformerBlock(width, heads) for _ in range(layers)])
         self.norm = nn.RMSNorm(width)
 
     def forward(self, tasks: list[str]) -> TextFeatures:
-        """Encode B instructions; position 0 sums each up, and padding changes no other token."""
+        """Encode B instructions; position 0 summarises each, and padding changes no token."""
         ids_BL = to_device(tokenize(tasks, self.buckets), self.position.device)
         mask_BL = ids_BL != _PAD
         x_BLW = self.embedding(ids_BL) + self.position[: ids_BL.shape[1]]

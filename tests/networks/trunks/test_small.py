@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actionprior.errors import UserError
-from actionprior.networks.trunks.film_cnn import Seen
+from actionprior.networks.trunks.film_cnn import VisionOutput
 from actionprior.networks.trunks.small import SmallTrunk, place_features
 from actionprior.networks.trunks.word_encoder import MAX_WORDS, tokenize
 
@@ -60,7 +60,7 @@ def test_the_place_is_read_from_its_token_to_a_tenth_of_a_millimetre(images: Ten
 
 def test_places_keep_their_millimetres_under_autocast() -> None:
     torch.manual_seed(0)
-    seen = Seen(
+    seen = VisionOutput(
         torch.zeros(2, 8, 4, 4), torch.randn(2, 2, 16), 0.5 + 0.1 * torch.randn(2, 2, 16, 3)
     )
     with torch.autocast("cpu", torch.bfloat16):
