@@ -32,7 +32,7 @@ from actionprior.flow_matching import Integrator
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import TrunkChoice
 
-DEFAULT_EXECUTE_STEPS = 8
+_DEFAULT_EXECUTE_STEPS = 8
 
 
 class CheckedObservation(NamedTuple):
@@ -106,7 +106,7 @@ class Policy:
         """
         length = network.chunk_length
         if not execute_steps:
-            execute_steps = min(DEFAULT_EXECUTE_STEPS, length - delay_steps)
+            execute_steps = default_execute_steps(length, delay_steps)
         check_execution(execute_steps, delay_steps, length)
         if ensemble is not None and delay_steps:
             raise PolicyError(
@@ -117,8 +117,7 @@ class Policy:
         network.integration_steps = integration_steps or network.integration_steps
         network.integrator = integrator or network.integrator
         if compile:
-            for part in (network.trunk, network.fusion, network.prior.decoder):
-                part.compile()
+            compile_network(network)
         policy = _AutocastPolicy(network, precision, torch.device(device))
         self.planner = Planner(policy, embodiment, device)
         self.robot: Embodiment = self.planner.robot
@@ -307,6 +306,17 @@ class _AutocastPolicy:
         mixed = self._precision != torch.float32
         with torch.autocast(self._device.type, self._precision, enabled=mixed):
             return self._network.predict_chunk(observation, noise_BHA, committed)
+
+
+def default_execute_steps(chunk_length: int, delay_steps: int) -> int:
+    """Return the actions executed of each chunk by default: 8, or fewer for short chunks."""
+    return min(_DEFAULT_EXECUTE_STEPS, chunk_length - delay_steps)
+
+
+def compile_network(network: PolicyNetwork) -> None:
+    """Run trunk, fusion and decoder through ``torch.compile`` when they are next called."""
+    for part in (network.trunk, network.fusion, network.prior.decoder):
+        part.compile()
 
 
 def observation_keys(robot: Embodiment) -> list[str]:

@@ -37,7 +37,7 @@ from actionprior.flow_matching import sample_time
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.training import dataset_names, new_network
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.policy import DEFAULT_EXECUTE_STEPS, check_observation
+from actionprior.policy import check_observation, compile_network, default_execute_steps
 
 Batch = dict[str, Any]
 
@@ -87,12 +87,11 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self.execute_steps: int = (
             config.n_action_steps
             or exported.get("execute_steps", 0)
-            or min(DEFAULT_EXECUTE_STEPS, length - self.delay_steps)
+            or default_execute_steps(length, self.delay_steps)
         )
         check_execution(self.execute_steps, self.delay_steps, length)
         if config.compile_model:
-            for part in (self.network.trunk, self.network.fusion, self.network.prior.decoder):
-                part.compile()
+            compile_network(self.network)
         self._trains = dataset_meta is not None
         if self._trains:
             config.describe_robot(robot, *dataset_names(dataset_meta.features, robot))
