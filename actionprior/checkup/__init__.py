@@ -15,6 +15,7 @@ from actionprior.checkup.tasks import check_tasks
 from actionprior.checkup.timing import check_timing
 from actionprior.checkup.units import check_units
 from actionprior.checkup.values import check_values
+from actionprior.checkup.whole_turns import check_whole_turns
 
 __all__ = [
     "LEVELS",
@@ -31,6 +32,7 @@ __all__ = [
 CHECKS = (
     check_units,
     check_values,
+    check_whole_turns,
     check_action_and_state,
     check_grippers,
     check_timing,

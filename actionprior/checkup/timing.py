@@ -32,6 +32,22 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
     steps, hz = _steps(subject, time_N), subject.robot.control_hz
     if len(steps.seconds_K) == 0:
         return
+    yield from _order(subject, time_N, steps)
+    yield from _rate(subject, steps)
+    yield from _gaps(subject, steps)
+    yield from _starts(subject, time_N)
+    row_N = np.arange(len(time_N)) - np.repeat(subject.start_E, subject.lengths_E)
+    if np.abs(time_N * hz - row_N).max() < GRID:
+        yield subject.say(
+            "note",
+            "timestamps",
+            "timestamp",
+            "is the frame's number divided by the rate, as lerobot writes it: lost or late "
+            "frames cannot be seen",
+        )
+
+
+def _order(subject: Subject, time_N: npt.NDArray[np.float64], steps: _Steps) -> Iterator[Finding]:
     stuck = steps.seconds_K <= 0
     if stuck.any():
         at = int(steps.first_K[stuck.argmax()]) + 1
@@ -43,7 +59,10 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             f"({int(stuck.sum())} such frames)",
             at=at,
         )
-    yield from _rate(subject, steps)
+
+
+def _gaps(subject: Subject, steps: _Steps) -> Iterator[Finding]:
+    hz = subject.robot.control_hz
     periods = steps.seconds_K * hz
     if periods.max() > GAP:
         worst = int(periods.argmax())
@@ -64,8 +83,11 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             f"frames are {steps.seconds_K.min():.4f} to {steps.seconds_K.max():.4f} s apart, with "
             f"a standard deviation of {jitter:.0%} of a period",
         )
+
+
+def _starts(subject: Subject, time_N: npt.NDArray[np.float64]) -> Iterator[Finding]:
     late = time_N[subject.start_E]
-    if np.abs(late).max() > GAP / hz:
+    if np.abs(late).max() > GAP / subject.robot.control_hz:
         worst = int(np.abs(late).argmax())
         yield subject.say(
             "warning",
@@ -73,15 +95,6 @@ def check_timing(subject: Subject) -> Iterator[Finding]:
             "timestamp",
             f"the episode starts at {late[worst]:.3f} s instead of 0",
             at=int(subject.start_E[worst]),
-        )
-    row_N = np.arange(len(time_N)) - np.repeat(subject.start_E, subject.lengths_E)
-    if np.abs(time_N * hz - row_N).max() < GRID:
-        yield subject.say(
-            "note",
-            "timestamps",
-            "timestamp",
-            "is the frame's number divided by the rate, as lerobot writes it: lost or late "
-            "frames cannot be seen",
         )
 
 

@@ -200,10 +200,13 @@ class Embodiment:
         if not any(group.relative_to for group in self.action):
             return reference
         values_of = {group.name: values for group, values in split_groups(state, self.state)}
-        for group, representation in self._with_representation():
-            if group.relative_to:
-                values = representation.encode_reference(values_of[group.relative_to])
-                reference[..., self.action_slots(group)] = values
+        for index, group in enumerate(self.action):
+            if not group.relative_to:
+                continue
+            values = values_of[group.relative_to]
+            if ACTION_REPRESENTATIONS[group.representation].encodes:
+                values = self.action_representations[index].encode_reference(values)
+            reference[..., self.action_slots(group)] = values
         return reference
 
     # ---- plain data -----------------------------------------------------------------------

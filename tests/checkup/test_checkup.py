@@ -168,6 +168,22 @@ def test_servo_ticks_are_recognised() -> None:
     assert "unit" not in found(recording, robot(unit="ticks"))
 
 
+@pytest.mark.parametrize("unit", ["rad", "deg"])
+def test_a_joint_that_jumps_by_a_whole_turn_is_reported(unit: str) -> None:
+    recording, turn = clean(), {"rad": 2 * np.pi, "deg": 360.0}[unit]
+    assert "whole_turn" not in found(recording, robot(unit))
+    recording.state_Ns[:, 1] = (recording.state_Ns[:, 1] * turn / 8) % turn  # around 0
+    finding = found(recording, robot(unit))["whole_turn"]
+    assert (finding.level, finding.feature) == ("warning", "state j2")
+    jumps = np.abs(np.diff(recording.state_Ns[:, 1])) > 0.9 * turn
+    jumps[79] = False  # the edge of an episode
+    assert f"({jumps.sum()} such jumps)" in finding.message
+    assert "representation wrapped_angle" in finding.message
+    arm = robot(unit)
+    arm.state[0] = StateGroup("arm", "body", JOINTS, "wrapped_angle", unit)
+    assert "whole_turn" not in found(recording, arm)
+
+
 def test_a_gripper_may_count_in_whole_numbers() -> None:
     recording = clean()
     recording.action_Na[:, 3] *= 255

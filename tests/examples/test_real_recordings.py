@@ -194,7 +194,7 @@ def test_the_doctor_sees_the_black_camera_and_the_rate_and_the_ticks() -> None:
     contents = Contents(Recording(action, state, lengths), timestamp_N=times)
     subject = Subject(robot, "cloth", contents, chunk_length=15)
     found = {(f.check, f.feature): f for f in examine(subject)}
-    assert "holds whole numbers" in found["unit", "state arm1"].message
+    assert "has whole numbers" in found["unit", "state arm1"].message
     assert found["rate", "timestamp"].level == "error"
     assert "the robot at 20" in found["rate", "timestamp"].message
 

@@ -30,7 +30,8 @@ class Representation(ABC):
         name: Value of ``representation`` in a robot's description.
         is_rotation: True if the group is one orientation.
         is_gripper: True if the values open and close a gripper.
-        encodes: True if the unified entries differ from the dataset's values.
+        encodes: True if the unified entries differ from the dataset's values; otherwise
+            ``encode`` and ``encode_reference`` are not called.
         may_be_ticks: True if whole numbers up to a servo's ticks are plausible values.
         rests_at_its_limits: True if values at exactly the end of their range are normal.
         lowest_normalised: Lower end of LeRobot's calibrated range; the upper end is 100.
