@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from actionprior.envs import SUITE, env_id
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import TabletopExpert
+from actionprior.files.atomic import write_text
 from bench.command_line import run
 from bench.experts import ExpertEpisode, run_episode
 
 _HEAD = """\
 # The suite: thirteen tasks of five robots
 
-Written by `python -m bench.suite_page --out docs/suite.md`: each task at the start, in
-the middle and at the end of an episode of its scripted expert, and how often that expert succeeds.
-The other ids (each robot with each task that its gripper can do) are in the [README](../README.md).
+Each picture shows the start, the middle and the end of an episode of the scripted expert. Below it
+are the time limit, the expert's success and the wordings of the instruction. The
+[guide](suite_guide.md) lists the other environments.
+
+`python -m bench.suite_page --out docs/suite.md` writes this page.
 """
 _MODES = {
     "joint_delta": "joint deltas",
@@ -43,23 +46,23 @@ def suite_page(out: Path, seeds: int = 100) -> None:
     """
     folder = out.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    sections, found = [_HEAD], {}
+    sections, successes = [_HEAD], {}
     for robot, tasks in SUITE.items():
         for task in tasks:
             name = env_id(robot, task)
             env = _make(name, images=False)
             episodes = [run_episode(env, TabletopExpert(env), seed) for seed in range(seeds)]
             env.close()
-            found[name] = sum(o.success for o in episodes)
-            print(f"{name}: {found[name]} of {seeds}", flush=True)
+            successes[name] = sum(o.success for o in episodes)
+            print(f"{name}: {successes[name]} of {seeds}", flush=True)
             picture = folder / f"{robot}_{task}.png"
             good = [s for s, o in enumerate(episodes) if o.success] or [0]
-            seed = good[len(found) % len(good)]  # another scene for each
-            instruction = _draw(name, seed, episodes[seed].steps, picture)
-            shown = f"![{instruction}]({folder.name}/{picture.name})"
-            sections.append(_section(env, name, instruction, shown, episodes))
-    out.write_text("\n".join(sections), "utf-8")
-    print("RESULT " + json.dumps({"seeds": seeds, "successes": found}))
+            seed = good[len(successes) % len(good)]  # show different scenes
+            instruction = _save_picture(name, seed, episodes[seed].steps, picture)
+            image_link = f"![{instruction}]({folder.name}/{picture.name})"
+            sections.append(_section(env, name, instruction, image_link, episodes))
+    write_text("\n".join(sections), out)
+    print("RESULT " + json.dumps({"seeds": seeds, "successes": successes}))
 
 
 def _make(name: str, *, images: bool) -> TabletopEnv:
@@ -68,7 +71,7 @@ def _make(name: str, *, images: bool) -> TabletopEnv:
     return env
 
 
-def _draw(name: str, seed: int, steps: int, file: Path) -> str:
+def _save_picture(name: str, seed: int, steps: int, file: Path) -> str:
     """Save start, middle and end of an expert's episode as one picture. Return the instruction."""
     from PIL import Image
 
@@ -79,7 +82,7 @@ def _draw(name: str, seed: int, steps: int, file: Path) -> str:
     frames: list[NDArray[np.uint8]] = []
     for step in range(steps + 1):
         if step in (0, steps // 2, steps):
-            frames.append(_frame(env))
+            frames.append(_render_frame(env))
         env.step(expert())
     instruction = env.instruction
     env.close()
@@ -87,14 +90,14 @@ def _draw(name: str, seed: int, steps: int, file: Path) -> str:
     return instruction
 
 
-def _frame(env: TabletopEnv) -> NDArray[np.uint8]:
+def _render_frame(env: TabletopEnv) -> NDArray[np.uint8]:
     frame = env.render()
     assert frame is not None  # asked for by render_mode
     return frame
 
 
 def _section(
-    env: TabletopEnv, name: str, instruction: str, shown: str, episodes: list[ExpertEpisode]
+    env: TabletopEnv, name: str, instruction: str, image_link: str, episodes: list[ExpertEpisode]
 ) -> str:
     task, robot = env.task, env.robot
     grippers = " and ".join(dict.fromkeys(arm.gripper for arm in robot.arms))
@@ -102,7 +105,7 @@ def _section(
     words = [f"“{w}”" for w in (*task.wordings[1:], *task.held_out_wordings)]
     known, held_out = words[: len(task.wordings) - 1], words[len(task.wordings) - 1 :]
     lines = [
-        f"## `{name}`\n\n{shown}\n",
+        f"## `{name}`\n\n{image_link}\n",
         f"“{instruction}”: {about.replace(chr(10) * 2, ' ').replace(chr(10), ' ')}\n",
         f"- {_MODES[env.control_mode]} of {sum(arm.dof for arm in robot.arms)} joints, {grippers}, "
         f"{robot.control_hz} Hz, at most {task.seconds:g} s",

@@ -1,10 +1,15 @@
 """A PyBullet suite of tabletop tasks for five robots, registered with gymnasium.
 
-Importing this module registers ``actionprior/{robot}{task}-v0`` for each robot (``Panda``,
-``Kuka``, ``XArm6``, ``Ur5e`` and, with two arms, ``Duo``) and task for as many arms as it has: the
-short ``Reach``, ``Push``, ``Lift`` and ``Place``, the long ``Stack``, ``Sort`` and ``Drawer``,
-``Recall`` and ``OnceEach``, which need memory, and for two arms ``Handover``. It costs nothing
-else: PyBullet is imported when one is made.
+Importing this module registers ``actionprior/{robot}{task}-v0`` for each robot and each task that
+suits its arms and grippers:
+
+- robots with one arm: ``Panda``, ``Kuka``, ``XArm6`` and ``Ur5e``; with two arms: ``Duo``;
+- short tasks: ``Reach``, ``Push``, ``Lift`` and ``Place``;
+- long tasks: ``Stack``, ``Sort`` and ``Drawer``;
+- tasks that need memory: ``Recall`` and ``OnceEach``;
+- the task for two arms: ``Handover``.
+
+The import is cheap: PyBullet is imported when the first environment is made.
 
     import gymnasium as gym
     import actionprior.envs
@@ -20,7 +25,7 @@ from actionprior.envs.tasks import TASKS
 from actionprior.errors import UserError
 
 EVALUATION_SEED = 900_000_000
-"""Evaluation uses reset seeds from here on; demonstrations never do."""
+"""First reset seed of evaluations. Demonstrations use only smaller seeds."""
 
 _ROBOTS = {"Panda": "panda", "Kuka": "kuka", "XArm6": "xarm6", "Ur5e": "ur5e", "Duo": "duo"}
 _SHORT = ("reach", "push", "lift", "place")
@@ -32,15 +37,19 @@ SUITE: dict[str, list[str]] = {
     "duo": ["handover"],
     "xarm6": ["reach", "push", "lift", "place"],
 }
-"""The thirteen tasks that studies are about, by robot. The last robot's four are meant to be
-scarce, with few demonstrations of them among many of the others."""
+"""The thirteen tasks that the studies use, by robot. Studies give the last robot, ``xarm6``, few
+demonstrations and the others many."""
 
 
 def env_id(robot: str, task: str) -> str:
-    """The id of a robot of the suite at a task, both by their short names (``panda``, ``stack``).
+    """Return the environment id of a robot and a task.
+
+    Args:
+        robot: short name of a robot of the suite, such as ``panda``.
+        task: short name of a task, such as ``stack``.
 
     Raises:
-        UserError: the suite does not have it.
+        UserError: the suite does not combine this robot and this task.
     """
     if (robot, task) not in _IDS:
         known = [t for r, t in _IDS if r == robot]
@@ -48,21 +57,21 @@ def env_id(robot: str, task: str) -> str:
     return _IDS[robot, task]
 
 
-def _name(robot: str, task: str) -> str:
+def _make_id(robot: str, task: str) -> str:
     return f"actionprior/{robot}{''.join(word.capitalize() for word in task.split('_'))}-v0"
 
 
 _IDS = {
-    (name, task): _name(shown, task)
+    (name, task): _make_id(shown, task)
     for shown, name in _ROBOTS.items()
     for task, kind in TASKS.items()
     if kind.suits(find_robot(name))
 }
 
 ENV_IDS: tuple[str, ...] = tuple(_IDS.values())
-"""The registered ids."""
+"""Ids of all registered environments."""
 SHORT_ENV_IDS: tuple[str, ...] = tuple(v for (_, task), v in _IDS.items() if task in _SHORT)
-"""Those of the four short tasks."""
+"""Ids of the environments with one of the four short tasks."""
 
 
 def _register() -> None:

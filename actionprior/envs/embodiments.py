@@ -1,4 +1,4 @@
-"""The suite's robots as embodiments: which of their features goes to which slot."""
+"""The suite's robots as embodiments, which place their features in the unified vectors' slots."""
 
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.envs.arms.robots import (
@@ -15,20 +15,23 @@ from actionprior.envs.recording import CAMERA_KEY
 def suite_embodiment(
     robot: str | Robot | Station, control_mode: ControlMode | None = None
 ) -> Embodiment:
-    """Describe a robot of the suite, for data modules, models and rollouts alike.
+    """Describe a robot of the suite for data modules, models and rollouts.
 
-    One arm: joint commands go to the slot ``joints`` (positions relative to the joint angles),
-    those of the tip to ``right_arm``; the gripper follows the arm (arXiv 2606.26095, Table I). A
-    station's arms go to ``left_arm`` and ``right_arm``, their joints and grippers as states to
-    ``body``, for ``joints`` is too narrow for two, and both tips to ``end_effector``.
+    Slots follow arXiv 2606.26095, Table I.
+
+    - One arm: joint commands fill the slot ``joints`` (positions are relative to the joint
+      angles). Commands of the tip fill ``right_arm``. The gripper follows the arm.
+    - A station: its arms' commands fill ``left_arm`` and ``right_arm``. Both tips fill
+      ``end_effector``. The states of joints and grippers fill ``body``, because ``joints`` is too
+      narrow for two arms.
 
     Args:
-        robot: the robot or station, or its name.
-        control_mode: None is the robot's own; another one adds its name to the robot's, for
-            its actions need statistics of their own.
+        robot: The robot or station, or its name.
+        control_mode: What actions command. None uses the robot's default. Another mode is
+            appended to the embodiment's name, because its actions need separate statistics.
 
     Raises:
-        UserError: robot or mode is unknown.
+        UserError: The robot or the mode is unknown.
     """
     body = find_robot(robot)
     mode = check_control_mode(control_mode or body.control_mode)
@@ -54,7 +57,7 @@ def suite_embodiment(
 def _actions(
     arm: Robot, mode: ControlMode, slot: str, side: str = "", *, gripper_at: int
 ) -> list[ActionGroup]:
-    """Groups of one arm's action; ``side`` prefixes its features and groups."""
+    """Return the action groups of one arm. ``side`` prefixes the names of features and groups."""
 
     def names(*kinds: str) -> list[str]:
         return [f"{side}{f.name}" for f in arm.action_features(mode) if f.kind in kinds]
@@ -76,7 +79,10 @@ def _actions(
 def _states(
     arm: Robot, side: str = "", *, tip_at: int = 0, slot: str = "joints", joints_at: int = 0
 ) -> list[StateGroup]:
-    """Groups of one arm's state; a gripper follows seven joints, or six of a station's arm."""
+    """Return the state groups of one arm.
+
+    The gripper comes after seven joints, or after six for an arm of a station.
+    """
     features = arm.state_features
     tip = [f"{side}{f.name}" for f in features if f.kind == "ee_position"]
     joints = [f"{side}{f.name}" for f in features if f.kind == "joint_position"]

@@ -1,4 +1,4 @@
-"""The gymnasium environment: one robot or two-arm station, one task, one camera."""
+"""Gymnasium environment: one robot or two-arm station, one task, one camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.arm import ControlledArm
 from actionprior.envs.arms.control import Control
 from actionprior.envs.arms.kinematics import Array, Chain
 from actionprior.envs.arms.robots import (
@@ -33,45 +33,51 @@ from actionprior.envs.tasks import (
 from actionprior.errors import UserError
 
 RENDER_SIZE = 256
-"""Edge of the frames that ``render()`` gives [pixels]."""
+"""Edge of the frames that ``render()`` returns [pixels]."""
 
 type Observation = dict[str, NDArray[Any]]
 type Info = dict[str, Any]
 
 
 class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
-    """One or two robot arms at a table; the instruction names what to do.
+    """One or two robot arms at a table with a task that the instruction describes.
 
-    Observation: ``state`` (S,) float32 in physical units, named by :attr:`state_names` (the tip in
-    the arm's base frame [m], joints [rad], the gripper: see :class:`Robot`; a station's second arm
-    follows the first), and ``image`` (size, size, 3) uint8. Action (A,) float32 in physical units,
-    named by :attr:`action_names`; actions outside the space are clipped. Both go with
-    :attr:`control_hz`; an episode lasts the task's ``seconds``. ``info`` holds ``instruction``
-    (str), ``is_success`` and ``success`` (bool) after reset and after every step. The reward is 1
-    at success, which ends the episode, else 0.
+    - Observation: ``state`` (S,) float32 in physical units, named by :attr:`state_names`, and
+      ``image`` (size, size, 3) uint8. The state holds the tip in the arm's base frame [m], the
+      joints [rad] and the gripper (see :class:`Robot`). A station's second arm follows the first.
+    - Action: (A,) float32 in physical units, named by :attr:`action_names`. Actions outside the
+      space are clipped.
+    - Time: observations and actions come at :attr:`control_hz`. An episode lasts at most the
+      task's ``seconds``.
+    - Info after reset and every step: ``instruction`` (str), ``is_success`` and ``success`` (bool).
+    - Reward: 1 at success, which ends the episode, otherwise 0.
 
     Args:
-        robot: a robot or station, or the name of one of the suite's.
-        task: a task, or the name of one of the suite's.
-        image_size: edge of the observed image [pixels].
-        images: False leaves ``image`` out and renders nothing.
-        control_mode: ``joint_delta``, ``joint_position`` or ``ee_delta``; None is the robot's own.
+        robot: A robot or station, or the name of one in the suite.
+        task: A task, or the name of one in the suite.
+        image_size: Edge of the observed image [pixels].
+        images: Whether to observe ``image``. False renders nothing.
+        control_mode: ``joint_delta``, ``joint_position`` or ``ee_delta``. None uses the robot's
+            default.
         render_mode: None or ``rgb_array``.
-        wordings: how the instruction is worded: ``one`` (always the same), or drawn in each
-            episode: ``train`` or ``held_out``. The scene that a seed draws is the same in all.
+        wordings: Wording of the instruction: ``one`` is always the same, ``train`` and
+            ``held_out`` draw one in each episode. The scene depends only on the seed.
 
     Attributes:
-        arms: the arms, each with its chain and control; ``chain``, ``home`` and ``control`` are
-            the first one's.
-        look_every: ``image`` is drawn after reset and at each so many steps; in between, the last
-            one is shown. Rollouts set it: a policy that plans at every eighth step sees no other.
+        arms: The arms, each with its kinematics and control.
+        chain: Kinematics of the first arm.
+        home: (n,) joint angles of the first arm at which its tool points down [rad].
+        control: Control of the first arm.
+        look_every: Number of control steps between two renderings of ``image``, counted from
+            reset. Steps in between repeat the last image. Rollouts set it to the number of steps
+            between two plans, because the policy uses no other images.
 
     Raises:
-        UserError: an argument is not one of those named above, the task is for another number of
+        UserError: An argument is not one of those named above, the task needs another number of
             arms, or PyBullet is not installed.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  as gymnasium has it
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  as in Gymnasium
 
     def __init__(
         self,
@@ -97,7 +103,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             )
         self.control_mode = check_control_mode(control_mode or self.robot.control_mode)
         self.metadata = {**self.metadata, "render_fps": self.robot.control_hz}
-        self.arms = [Arm(arm, self.control_mode) for arm in self.robot.arms]
+        self.arms = [ControlledArm(arm, self.control_mode) for arm in self.robot.arms]
         self.chain: Chain = self.arms[0].chain
         self.home: Array = self.arms[0].home
         self.control: Control = self.arms[0].control
@@ -106,12 +112,12 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         self._wordings = check_wordings(wordings)
         self._wording: str | None = None
         if self._wordings != "one":
-            self.task.draw_wording(self._wordings, np.random.default_rng(0))  # or say why not
+            self.task.draw_wording(self._wordings, np.random.default_rng(0))  # raises if none
         self._steps = 0
-        self._shown: str | None = None
+        self._lamp_color: str | None = None
         self.scene: Scene | None = None
         self._image_size = image_size if images else None
-        self._image: NDArray[np.uint8] | None = None
+        self._last_image: NDArray[np.uint8] | None = None
         self.look_every = 1
         self._success = False
         self._low = np.concatenate([arm.control.low for arm in self.arms])
@@ -121,8 +127,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         if self._image_size is not None:
             shape = (image_size, image_size, 3)
             parts["image"] = spaces.Box(0, 255, shape, dtype=np.uint8)
-        # Narrower than gymnasium's own, which mypy takes for a different type.
-        self.observation_space: spaces.Dict = spaces.Dict(parts)  # type: ignore[assignment]  # Gymnasium: of any kind
+        # Narrower than Gymnasium's declaration, which mypy rejects.
+        self.observation_space: spaces.Dict = spaces.Dict(parts)  # type: ignore[assignment]  # Gymnasium declares any space
         low, high = self._low.astype(np.float32), self._high.astype(np.float32)
         self.action_space: spaces.Box = spaces.Box(low, high)
 
@@ -133,7 +139,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """Names of an action's numbers, in order."""
+        """Names of an action's entries, in order."""
         return tuple(feature.name for feature in self.robot.action_features(self.control_mode))
 
     @property
@@ -143,7 +149,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
 
     @property
     def step_limit(self) -> int:
-        """Steps that an episode lasts at most; registered environments are truncated then."""
+        """Maximum number of steps of an episode, at which registered environments are truncated."""
         return round(self.task.seconds * self.robot.control_hz)
 
     @property
@@ -158,7 +164,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
 
     @property
     def instruction(self) -> str:
-        """What the current episode asks for; empty before the first reset."""
+        """Instruction of the current episode, empty before the first reset."""
         if self.scene is None:
             return ""
         if self._wording is None:
@@ -168,11 +174,11 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
-        """Draw a scene and a start pose of the arm; the same seed gives the same episode.
+        """Draw a scene and the arms' start poses. The same seed gives the same episode.
 
         Args:
-            seed: see gymnasium.
-            options: ``{"scene": Scene}`` uses that scene instead of drawing one.
+            seed: Seed of the episode, as in Gymnasium.
+            options: ``{"scene": Scene}`` to use this scene instead of drawing one.
         """
         super().reset(seed=seed)
         drawn = self.task.draw(self.np_random)
@@ -185,8 +191,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             arm.control.reset(q)
         self._success = False
         self.world.build(self.scene, np.concatenate(starts))
-        self._steps, self._shown = 0, None
-        self._show_cue()
+        self._steps, self._lamp_color = 0, None
+        self._update_lamp()
         return self._observe(), self._info()
 
     def step(
@@ -195,8 +201,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         """Advance by one control step.
 
         Raises:
-            UserError: the action has the wrong shape or is not finite.
-            UserError: the environment was not reset.
+            UserError: The action has the wrong shape or is not finite.
+            UserError: The environment was not reset.
         """
         if self.scene is None:
             raise UserError("call reset() before step()")
@@ -214,17 +220,17 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         )
         grips = [float(part[-1]) for part in commands]
         for gripper, grip in zip(self.world.grippers, grips, strict=True):
-            gripper.before(grip)
+            gripper.before_step(grip)
         self.world.step(start, end)
         for gripper, grip in zip(self.world.grippers, grips, strict=True):
-            gripper.after(grip)
+            gripper.after_step(grip)
         self._steps += 1
-        self._show_cue()
+        self._update_lamp()
         self._success = self.task.succeeded(self.scene, self.snapshot())
         return self._observe(), float(self._success), self._success, False, self._info()
 
     def snapshot(self) -> Snapshot:
-        """The true state of the world, for tasks and scripted experts, in table coordinates."""
+        """Read the true state of the world in table coordinates, for tasks and scripted experts."""
         hands = tuple(
             Hand(*arm.tip(q), gripper.held, gripper.on, arm.robot.gripper == "jaws")
             for arm, q, gripper in zip(self.arms, self._joints(), self.world.grippers, strict=True)
@@ -241,19 +247,19 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         )
 
     def render(self) -> NDArray[np.uint8] | None:
-        """A frame (256, 256, 3) under ``render_mode="rgb_array"``, else None."""
+        """Render a frame (256, 256, 3). Return None unless ``render_mode`` is ``rgb_array``."""
         return self.world.render(RENDER_SIZE) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
-        """Free the simulator; closing twice does no harm."""
+        """Close the simulator. Calling this twice is safe."""
         self.world.close()
 
-    def _show_cue(self) -> None:
+    def _update_lamp(self) -> None:
         if self.scene is not None:
             color = self.task.cue(self.scene, self._steps / self.control_hz)
-            if color != self._shown:
-                self.world.light(color)
-                self._shown = color
+            if color != self._lamp_color:
+                self.world.set_lamp(color)
+                self._lamp_color = color
 
     def _observe(self) -> Observation:
         parts = [
@@ -261,18 +267,18 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             for arm, q, gripper in zip(self.arms, self._joints(), self.world.grippers, strict=True)
         ]
         state = np.concatenate(parts).astype(np.float32)
-        # A joint pressed against its limit may overshoot; sensors saturate.
+        # A joint pressed against its limit may overshoot it; real sensors would saturate.
         observation: Observation = {
             "state": np.clip(state, self._state_box.low, self._state_box.high)
         }
         if self._image_size is not None:
-            if self._image is None or self._steps % self.look_every == 0:
-                self._image = self.world.render(self._image_size)
-            observation["image"] = self._image
+            if self._last_image is None or self._steps % self.look_every == 0:
+                self._last_image = self.world.render(self._image_size)
+            observation["image"] = self._last_image
         return observation
 
     def _joints(self) -> list[Array]:
-        """Measured angles (n,) [rad] of each arm."""
+        """Read the joint angles (n,) [rad] of each arm."""
         stops = np.cumsum([arm.chain.dof for arm in self.arms])
         return np.split(self.world.joints(), stops[:-1])
 
@@ -284,8 +290,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         }
 
 
-def _state_bounds(arms: list[Arm]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Least and greatest ``state`` (S,) of these arms."""
+def _state_bounds(arms: list[ControlledArm]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compute the lower and upper bounds (S,) of ``state``."""
     reach = np.full(3, 1.5)
     low: list[Array] = []
     high: list[Array] = []

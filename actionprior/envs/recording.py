@@ -24,13 +24,14 @@ from actionprior.recording.lerobot_writer import (
 )
 
 SETTLE_SECONDS = 2.0
-"""How long the expert goes on after success [s]: it ends its motion and waits, except where a push
-takes longer. At 10 Hz these are 20 steps, more than a chunk, so that near success, too, a whole
-chunk follows: with 2 steps policies hovered over the pad without letting go and stopped pushing
-short of it, and with 8, nearly half of all chunks were cut short."""
+"""Time that is recorded after success [s], in which the expert ends its motion and waits.
+
+At 10 Hz it is 20 steps, more than a chunk, so that a whole chunk follows every frame before
+success. With 2 steps, policies hovered over the pad without releasing the object, and stopped
+pushing too early. With 8 steps, nearly half of all chunks were cut short."""
 VERSION = 6
-"""Goes up when scenes, experts or what is kept of an episode change, so that sets recorded before
-are not taken for today's."""
+"""Version of scenes, experts and recorded episodes. Increase it when one of them changes, so that
+older datasets are not reused."""
 CAMERA_KEY = "observation.images.front"
 
 
@@ -51,33 +52,33 @@ def record_demonstrations(
 ) -> RecordingSummary:
     """Record expert episodes of one robot's tasks into one LeRobot dataset.
 
-    Keys: ``observation.state`` and ``action`` (float32, named as the environment names them), and
+    Features: ``observation.state`` and ``action`` (float32, with the environment's names), and
     ``observation.images.front`` (lossless PNG inside parquet, or AV1 video). Frame ``t`` holds
-    the observation at ``t`` and the action taken on it. Tasks alternate, so that any stretch of
-    episodes holds all of them. An episode is kept until success plus :data:`SETTLE_SECONDS`.
+    the observation at ``t`` and the action taken on it. Tasks alternate, so any range of episodes
+    contains all of them. An episode ends :data:`SETTLE_SECONDS` after success.
 
-    Reset seeds run from ``seed * 1_000_000``, each used once for all tasks together; they stay
-    below :data:`actionprior.envs.EVALUATION_SEED`, so no demonstration is ever evaluated on.
+    Reset seeds start at ``seed * 1_000_000``. Each is used once across all tasks. They stay below
+    :data:`actionprior.envs.EVALUATION_SEED`, so evaluations never use a recorded scene.
 
     Args:
-        env_ids: environments of one robot, e.g. ``actionprior/PandaLift-v0``.
-        root: the dataset's folder, made by this call.
-        episodes_per_task: episodes recorded for each environment.
-        seed: which block of a million reset seeds to use, 0 to 899.
-        images: False records states and actions only and renders nothing (much faster).
-        image_size: edge of the images [pixels].
-        control_mode: None is the robot's own.
-        use_videos: store video instead of images; slower to write and to read at small sizes.
-        overwrite: replace a dataset that stands at ``root``.
-        progress: show a progress bar.
-        human: 0 to 1: how much the episodes show the flaws of a person's (:class:`Human`).
-        wordings: how instructions are worded: ``one``, or drawn in each episode: ``train``, or
-            ``held_out``, which is meant for tests.
+        env_ids: Environments of one robot, e.g. ``actionprior/PandaLift-v0``.
+        root: Folder of the dataset, which this call creates.
+        episodes_per_task: Number of episodes recorded per environment.
+        seed: Number of the block of a million reset seeds to use, 0 to 899.
+        images: Whether to record images. False renders nothing, which is much faster.
+        image_size: Edge of the images [pixels].
+        control_mode: What actions command. None uses the robot's default.
+        use_videos: Store video instead of images. Small videos are slower to write and read.
+        overwrite: Replace an existing dataset at ``root``.
+        progress: Show a progress bar.
+        human: Strength of human-like flaws in the demonstrations (:class:`HumanFlaws`), 0 to 1.
+        wordings: Wording of the instructions: ``one`` is always the same, ``train`` and
+            ``held_out`` draw one in each episode. ``held_out`` is meant for tests.
 
     Raises:
-        UserError: something stands at ``root`` and ``overwrite`` is False, the environments
-            disagree on robot or control mode, or a number is out of range.
-        UserError: the expert fails more often than it succeeds.
+        UserError: ``root`` exists and ``overwrite`` is False, the environments differ in robot or
+            control mode, or a number is out of range.
+        UserError: The expert fails more often than it succeeds.
     """
     root = Path(root).expanduser().absolute()
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
@@ -110,7 +111,7 @@ def record_demonstrations(
 
 
 def demonstrate(env: TabletopEnv, expert: TabletopExpert, seed: int) -> list[RecordedFrame] | None:
-    """One expert episode from reset seed ``seed``, or None where the expert fails."""
+    """Run one expert episode from a reset seed. Return None if the expert fails."""
     observation, _ = env.reset(seed=seed)
     expert.reset(seed)
     frames: list[RecordedFrame] = []
@@ -173,7 +174,7 @@ def _make(
             control_mode=control_mode,
             wordings=wordings,
         )
-    except TypeError as error:  # another environment's constructor
+    except TypeError as error:  # another environment's constructor lacks these arguments
         raise UserError(refusal) from error
     if not isinstance(env.unwrapped, TabletopEnv):
         raise UserError(refusal)

@@ -1,1 +1,1 @@
-"""The warm-up of the small trunk on object places."""
+"""Warm-up of the small trunk: learn to locate the objects that an instruction names."""

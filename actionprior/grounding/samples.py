@@ -1,9 +1,9 @@
-"""Free grounding data: images, instructions and where the things named in them are.
+"""Grounding data: images, instructions, and the positions of the objects that they name.
 
-No physics runs: bodies are put in place and drawn, so samples cost little more than their image.
-They cover what happens during episodes: the arm anywhere over the table, objects moved, on pads,
-or held in the air, and each stage of a long task. A small vision trunk is warmed up on them
-before it sees demonstrations.
+A small vision trunk learns from these samples before it sees demonstrations. They cover the
+situations of episodes: the arm anywhere over the table, objects moved, on pads or held in the air,
+and each stage of a long task. No physics is simulated: bodies are placed and rendered, so a sample
+costs little more than its image.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from actionprior.envs.scene.scene import SHAPES, WORKSPACE, Scene, Thing
 from actionprior.envs.scene.world import CAMERA_EYE, World
 from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
-from actionprior.grounding.scene_stages import Stage, draw_stage, move
+from actionprior.grounding.scene_stages import SceneStage, draw_stage, move
 
 _HELD = 0.25
-"""Share of samples with an object on the suction cup."""
+"""Share of samples in which the gripper holds an object."""
 _MOVED = 0.35
-"""Share of samples in which the target stands elsewhere than scenes are drawn."""
+"""Share of samples in which the target is moved away from its drawn place."""
 _NEAR = 0.4
 """Share of samples with the tip close to an object."""
 _MARGIN = (0.05, 0.06)
@@ -43,13 +43,13 @@ class GroundingSamples(NamedTuple):
     Attributes:
         images: (N, size, size, 3) uint8.
         instructions: N instructions.
-        target_xyz: (N, 3) float32, centre of the object to be handled next, or the tab to be
-            pulled, in the robot's base frame [m]; of one held in the air, the place on the table
-            that the camera sees it in front of. One small image hardly tells the two apart, and
-            the robot knows what its cup holds.
-        goal_xyz: (N, 3) float32, where it is to go [m]: centre of its pad, of the cube below, and
-            so on (see :func:`~actionprior.grounding.scene_stages.draw_stage`); the target's if the
-            task asks for no place, and NaN if the image does not show it.
+        target_xyz: (N, 3) float32, centre of the object to handle next, or of the tab to pull,
+            in the robot's base frame [m]. For an object held in the air, it is the place on the
+            table behind it, as seen from the camera: a small image hardly shows the difference.
+        goal_xyz: (N, 3) float32, where the object should go, in the robot's base frame [m]: the
+            centre of its pad, of the cube below, and so on (see
+            :func:`~actionprior.grounding.scene_stages.draw_stage`). It equals ``target_xyz`` if
+            the task has no goal, and is NaN if the image does not show the goal.
     """
 
     images: NDArray[np.uint8]
@@ -58,11 +58,20 @@ class GroundingSamples(NamedTuple):
     goal_xyz: NDArray[np.float32]
 
 
-class _Draft(NamedTuple):
-    """A sample before it is drawn: stage, arm, the object on the cup, if any, and the next one."""
+class _SampleDraft(NamedTuple):
+    """A sample before rendering.
+
+    Attributes:
+        number: Index of the sample.
+        stage: Scene and stage of the task.
+        q: (n,) joint angles [rad].
+        held: Index of the held object, or None.
+        tip: (3,) tip of the tool [m, table].
+        target: Index of the object to handle next.
+    """
 
     number: int
-    stage: Stage
+    stage: SceneStage
     q: Array
     held: int | None
     tip: Array
@@ -76,19 +85,19 @@ def grounding_samples(
     image_size: int = 64,
     wordings: Wordings = "one",
 ) -> GroundingSamples:
-    """Draw ``count`` samples, the environments taking turns.
+    """Draw samples from environments in turn.
 
     Args:
-        env_ids: registered ids; different robots and tasks may be mixed.
-        count: how many samples, at least 1.
-        seed: the same seed gives the same samples.
-        image_size: edge of the images [pixels].
-        wordings: how instructions are worded: ``one``, or drawn for each sample: ``train``, or
-            ``held_out``, which no demonstration uses. Images and places stay the same.
+        env_ids: Registered environment ids, possibly of different robots and tasks.
+        count: Number of samples, at least 1.
+        seed: Random seed. The same seed gives the same samples.
+        image_size: Edge of the images [pixels].
+        wordings: Wording of the instructions: ``one`` is always the same, ``train`` and
+            ``held_out`` draw one for each sample. Images and places do not depend on it.
 
     Raises:
-        UserError: no environment is named or one has two arms, ``count`` is below 1, the wordings
-            are not known or a task has none of them, or PyBullet is not installed.
+        UserError: ``env_ids`` is empty or names a robot with two arms, ``count`` is below 1, the
+            wordings are unknown or a task has none of them, or PyBullet is not installed.
     """
     check_wordings(wordings)
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
@@ -108,17 +117,17 @@ def grounding_samples(
             raise UserError(f"{env_id} is not one of the actionprior/ environments")
         if len(body.arms) > 1:
             raise UserError(f"{env_id} has two arms; grounding samples are of one-arm robots")
-        drafts = [_draft(body, rng, number) for number in range(turn, count, len(env_ids))]
+        drafts = [_draw_sample(body, rng, number) for number in range(turn, count, len(env_ids))]
         words = np.random.default_rng((seed, turn, 1))
         for draft in drafts:
             wording = body.task.draw_wording(wordings, words)
             samples.instructions[draft.number] = body.task.instruction(draft.stage.scene, wording)
-        _draw(body, drafts, image_size, samples)
+        _render_drafts(body, drafts, image_size, samples)
         env.close()
     return samples
 
 
-def _draft(env: TabletopEnv, rng: np.random.Generator, number: int) -> _Draft:
+def _draw_sample(env: TabletopEnv, rng: np.random.Generator, number: int) -> _SampleDraft:
     stage = draw_stage(env.task, rng)
     arm = env.arms[0]
     if stage.loose and rng.random() < _MOVED:
@@ -137,24 +146,24 @@ def _draft(env: TabletopEnv, rng: np.random.Generator, number: int) -> _Draft:
         if solution.error < 5e-3:
             tip = arm.tip(solution.q).position
             target = stage.next(tip) if held is None or held not in stage.goals else held
-            return _Draft(number, stage, solution.q, held, tip, target)
+            return _SampleDraft(number, stage, solution.q, held, tip, target)
 
 
 def _move_target(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Put the target near a pad, or anywhere that it can be pushed to."""
+    """Move the target near a pad, or to any place that a push can reach."""
     others = [t for i, t in enumerate(scene.things) if i != scene.target]
     while True:
         if scene.pads and rng.random() < 0.6:
             pad = scene.pads[int(rng.integers(len(scene.pads)))]
             x, y = rng.normal((pad.x, pad.y), 0.03).tolist()
         else:
-            x, y = _anywhere(rng)
+            x, y = _random_place(rng)
         if all(math.hypot(x - t.x, y - t.y) > 0.075 for t in others):
             return move(scene, scene.target, x, y)
 
 
-def _draw_tip(stage: Stage, held: int | None, rng: np.random.Generator) -> Array:
-    """A place for the tip, not inside an object that it does not hold."""
+def _draw_tip(stage: SceneStage, held: int | None, rng: np.random.Generator) -> Array:
+    """Draw a position of the tip that is not inside an object, except for the held one."""
     scene = stage.scene
     spots = [(thing.x, thing.y) for thing in scene.things]
     if scene.drawer is not None:
@@ -162,7 +171,7 @@ def _draw_tip(stage: Stage, held: int | None, rng: np.random.Generator) -> Array
     if rng.random() < _NEAR:
         x, y = rng.normal(spots[int(rng.integers(len(spots)))], 0.025).tolist()
     else:
-        x, y = _anywhere(rng)
+        x, y = _random_place(rng)
     floor = _LOW if held is None else scene.things[held].height + 0.001
     buried = stage.carried.values()
     for i, thing in enumerate(scene.things):
@@ -175,7 +184,7 @@ def _draw_tip(stage: Stage, held: int | None, rng: np.random.Generator) -> Array
     return np.array([x, y, floor + (_HIGH - floor) * rng.random() ** 1.5])
 
 
-def _anywhere(rng: np.random.Generator) -> tuple[float, float]:
+def _random_place(rng: np.random.Generator) -> tuple[float, float]:
     x, y = (
         (half + margin) * rng.uniform(-1, 1)
         for half, margin in zip(WORKSPACE, _MARGIN, strict=True)
@@ -183,15 +192,18 @@ def _anywhere(rng: np.random.Generator) -> tuple[float, float]:
     return x, y
 
 
-def _draw(
-    env: TabletopEnv, drafts: list[_Draft], image_size: int, samples: GroundingSamples
+def _render_drafts(
+    env: TabletopEnv, drafts: list[_SampleDraft], image_size: int, samples: GroundingSamples
 ) -> None:
-    """Render drafts; those with the same shapes share one world, repainted and rearranged."""
+    """Render drafts into ``samples``.
+
+    Drafts with the same shapes share one world, which is recoloured and rearranged.
+    """
     to_base, jaws = env.arms[0].to_base, env.arms[0].robot.gripper == "jaws"
-    alike: dict[tuple[str, ...], list[_Draft]] = defaultdict(list)
+    by_shapes: dict[tuple[str, ...], list[_SampleDraft]] = defaultdict(list)
     for draft in drafts:
-        alike[tuple(thing.shape for thing in draft.stage.scene.things)].append(draft)
-    for group in alike.values():
+        by_shapes[tuple(thing.shape for thing in draft.stage.scene.things)].append(draft)
+    for group in by_shapes.values():
         env.world.build(group[0].stage.scene, group[0].q)
         for draft in group:
             stage, scene = draft.stage, draft.stage.scene
@@ -200,36 +212,36 @@ def _draw(
             if draft.held is not None:
                 thing = scene.things[draft.held]
                 depth = jaw_depth(thing) if jaws else 0.0
-                held = _below(draft.tip + np.array([0.0, 0.0, depth]), thing)
-                env.world.place(draft.held, held, thing.yaw)
+                held = _hanging_centre(draft.tip + np.array([0.0, 0.0, depth]), thing)
+                env.world.place_object(draft.held, held, thing.yaw)
                 if draft.held == draft.target:
-                    centre = _on_table(held, thing)
+                    centre = _shift_to_table(held, thing)
             goal = stage.goals[draft.target] or centre
             samples.images[draft.number] = env.world.render(image_size)
             samples.target_xyz[draft.number] = to_base(np.array(centre))
             samples.goal_xyz[draft.number] = to_base(np.array(goal))
 
 
-def _arrange(world: World, stage: Stage, q: Array) -> None:
-    """Let a world of the same shapes look as it does at that stage."""
+def _arrange(world: World, stage: SceneStage, q: Array) -> None:
+    """Arrange a world with the same shapes to look as at a stage."""
     scene = stage.scene
     world.recolor(scene)
     world.arrange(scene, q)
-    world.slide(stage.opening)
-    world.light(stage.light)
+    world.open_drawer(stage.opening)
+    world.set_lamp(stage.light)
     for index in stage.carried:
-        world.place(index, stage.centre(index), scene.things[index].yaw)
+        world.place_object(index, stage.centre(index), scene.things[index].yaw)
 
 
-def _on_table(seen: tuple[float, float, float], thing: Thing) -> tuple[float, float, float]:
-    """Follow the line of sight through ``seen`` down to where the object would stand."""
+def _shift_to_table(seen: tuple[float, float, float], thing: Thing) -> tuple[float, float, float]:
+    """Follow the camera's ray through ``seen`` to where the object would stand on the table."""
     eye, centre = np.array(CAMERA_EYE), np.array(seen)
     height = thing.height / 2
     x, y, _ = eye + (centre - eye) * (eye[2] - height) / (eye[2] - centre[2])
     return float(x), float(y), height
 
 
-def _below(top: Array, thing: Thing) -> tuple[float, float, float]:
-    """Centre of an object whose top is there."""
+def _hanging_centre(top: Array, thing: Thing) -> tuple[float, float, float]:
+    """Compute the centre of an object whose top is at ``top``."""
     x, y, z = top.tolist()
     return x, y, max(z - thing.height / 2, thing.height / 2)

@@ -1,4 +1,4 @@
-"""Warm-up of the small vision trunk on where objects are, with data that the suite draws.
+"""Warm-up: train the small vision trunk to locate objects, on data drawn from the suite.
 
 Axes: B batch, M samples, R = 2 roles (target, goal), N = Y · X cells of the feature map.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from actionprior.envs import ENV_IDS
-from actionprior.envs.arms.arm import base_turn
+from actionprior.envs.arms.arm import base_rotation
 from actionprior.envs.arms.robots import find_robot
 from actionprior.envs.scene.world import CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET
 from actionprior.envs.tasks import TASKS, Wordings, check_wordings
@@ -31,19 +31,20 @@ from actionprior.networks.trunks.small import SmallTrunk
 
 _MOST_HELD_OUT = 2000
 _LEARNING_RATE = 3e-3
-_FAR = 0.03
+_FAR_M = 0.03
+"""Error beyond which a place counts as far off [m]."""
 _ELSEWHERE = 0.2
-"""Distance in the image, of 2 from edge to edge, beyond which another thing was taken."""
+"""Error in the image, whose edges are 2 long, beyond which the trunk located another object."""
 
 
 class PlaceErrors(NamedTuple):
-    """Held-out errors of one role's places, where they are known.
+    """Errors of one role's places on held-out samples, excluding unknown places.
 
     Attributes:
-        median_cm: median distance [cm].
-        p90_cm: its 90th percentile [cm].
-        over_3cm: share of samples that are further off.
-        elsewhere: share of samples in which another part of the image was pointed at.
+        median_cm: Median distance [cm].
+        p90_cm: 90th percentile of the distance [cm].
+        over_3cm: Share of samples with a distance above 3 cm.
+        elsewhere: Share of samples in which the trunk located another part of the image.
     """
 
     median_cm: float
@@ -53,11 +54,11 @@ class PlaceErrors(NamedTuple):
 
 
 class TaskErrors(NamedTuple):
-    """Held-out errors of one task.
+    """Errors of one task on held-out samples.
 
     Attributes:
-        target_cm: median distance of the target's place [cm].
-        goal_cm: that of the goal's [cm]; None where no image tells it.
+        target_cm: Median error of the target's place [cm].
+        goal_cm: Median error of the goal's place [cm], or None if no image shows it.
     """
 
     target_cm: float
@@ -65,14 +66,14 @@ class TaskErrors(NamedTuple):
 
 
 class GroundingResult(NamedTuple):
-    """What a warm-up reached.
+    """Weights and held-out errors of a warm-up.
 
     Attributes:
-        weights: the safetensors file, for ``SmallTrunk(weights=...)``.
-        target: errors of the place of the object to be handled next.
-        goal: errors of the place where it is to go.
-        seconds: wall time, data included.
-        by_task: errors of each task.
+        weights: The safetensors file, for ``SmallTrunk(weights=...)``.
+        target: Errors of the place of the object to handle next.
+        goal: Errors of the place where it should go.
+        seconds: Wall time, including the data.
+        by_task: Errors by task.
     """
 
     weights: Path
@@ -82,12 +83,12 @@ class GroundingResult(NamedTuple):
     by_task: dict[str, TaskErrors]
 
 
-class _Data(NamedTuple):
+class _GroundingData(NamedTuple):
     images_MKYX: Tensor  # uint8
     instructions: list[str]
     tasks: list[str]
-    place_MR3: Tensor  # target and goal [m], robot base frame; NaN where it is unknown
-    seen_at_MR2: Tensor  # the same in the image, x and y in [-1, 1]
+    place_MR3: Tensor  # target and goal [m], robot base frame; NaN if unknown
+    seen_at_MR2: Tensor  # their places in the image, x and y in [-1, 1]
 
 
 def ground(
@@ -103,24 +104,25 @@ def ground(
     tasks: Sequence[str] = ("reach", "push", "lift", "place"),
     wordings: Wordings = "one",
 ) -> GroundingResult:
-    """Train a SmallTrunk to say where target and goal are, and save its weights.
+    """Train a SmallTrunk to locate target and goal in images, and save its weights.
 
     Args:
-        robots: the suite's arms whose scenes it learns.
-        out: the safetensors file to write; it appears whole or not at all.
-        steps: training steps.
-        samples: training images; as many more, up to 2,000, are held out.
-        batch_size: images a step.
-        seed: of data, weights and order.
-        threads: CPU threads for the training; more than the idle cores slow it down by much.
-        processes: processes that draw the data.
-        image_size: edge of the images [pixels], a multiple of 8.
-        tasks: the tasks whose scenes it learns, each with the robots that the suite has it for.
-        wordings: of the instructions: ``one``, or ``train``: several, drawn for each image.
+        robots: Names of the one-arm robots whose scenes the trunk learns.
+        out: The safetensors file to write. It is written completely or not at all.
+        steps: Number of training steps.
+        samples: Number of training images. As many more, up to 2,000, are held out.
+        batch_size: Number of images per step.
+        seed: Seed of the data, the initial weights and the order.
+        threads: CPU threads of the training. More threads than idle cores slow it down.
+        processes: Number of processes that draw the data.
+        image_size: Edge of the images [pixels], a multiple of 8.
+        tasks: Names of the tasks whose scenes the trunk learns, with each robot that suits them.
+        wordings: Wording of the instructions: ``one`` is always the same, ``train`` draws one
+            for each image.
 
     Raises:
-        UserError: an unknown robot, task or kind of wordings, a robot with none of the tasks or
-            with two arms, a count or size that does not fit, or PyBullet is missing.
+        UserError: A robot, a task or the kind of wordings is unknown, a robot has two arms or
+            suits none of the tasks, a count or size is invalid, or PyBullet is missing.
     """
     start = time.monotonic()
     counts = {
@@ -137,21 +139,21 @@ def ground(
     check_wordings(wordings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk = SmallTrunk(image_size=image_size)  # first of all: it checks the size
+        trunk = SmallTrunk(image_size=image_size)  # first, because it checks image_size
     held_out_samples = min(samples, _MOST_HELD_OUT)
     print(f"drawing {samples + held_out_samples} scenes of {', '.join(robots)}", flush=True)
     sizes = [samples, held_out_samples]
-    train, held_out = _draw(env_ids, sizes, seed, image_size, wordings, processes)
+    train, held_out = _draw_data(env_ids, sizes, seed, image_size, wordings, processes)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         _train(trunk, train, steps, batch_size, seed)
         save_weights(trunk.state_dict(), Path(out))
-        distance_MR, off_MR = _evaluate(trunk, held_out)
+        distance_MR, elsewhere_MR = _evaluate(trunk, held_out)
     finally:
         torch.set_num_threads(before)
-    target, goal = (_place_errors(distance_MR[:, r], off_MR[:, r]) for r in (0, 1))
-    by_task = _by_task(held_out.tasks, distance_MR)
+    target, goal = (_place_errors(distance_MR[:, r], elsewhere_MR[:, r]) for r in (0, 1))
+    by_task = _task_errors(held_out.tasks, distance_MR)
     return GroundingResult(Path(out), target, goal, time.monotonic() - start, by_task)
 
 
@@ -171,39 +173,41 @@ def _env_ids(robots: Sequence[str], tasks: Sequence[str]) -> list[str]:
     return [e for e, spec in specs.items() if spec["robot"] in robots and spec["task"] in tasks]
 
 
-def _draw(
+def _draw_data(
     env_ids: list[str],
     counts: list[int],
     seed: int,
     image_size: int,
     wordings: Wordings,
     processes: int,
-) -> list[_Data]:
-    """Draw sets of samples with different seeds, in several processes at a time."""
-    # Many parts of a moderate size keep all processes busy to the end.
+) -> list[_GroundingData]:
+    """Draw sets of samples with different seeds, in parallel processes."""
+    # Many parts of moderate size keep all processes busy until the end.
     parts = [(i, min(2000, n - k)) for i, n in enumerate(counts) for k in range(0, n, 2000)]
     jobs = [(env_ids, n, 1000 * seed + j, image_size, wordings) for j, (_, n) in enumerate(parts)]
     if processes == 1:
         drawn = [grounding_samples(*job) for job in jobs]
     else:
-        # Spawned: a fork would inherit torch's threads in an unknown state.
+        # Spawn, because a fork would inherit torch's threads in an unknown state.
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             drawn = list(pool.map(grounding_samples, *zip(*jobs, strict=True)))
     return [
-        _join([_typed(d, env_ids) for d, (i, _) in zip(drawn, parts, strict=True) if i == wanted])
+        _concatenate(
+            [_to_tensors(d, env_ids) for d, (i, _) in zip(drawn, parts, strict=True) if i == wanted]
+        )
         for wanted in range(len(counts))
     ]
 
 
-def _typed(samples: GroundingSamples, env_ids: list[str]) -> _Data:
+def _to_tensors(samples: GroundingSamples, env_ids: list[str]) -> _GroundingData:
     place = np.stack([samples.target_xyz, samples.goal_xyz], axis=1)
     specs = [gym.spec(env_id).kwargs for env_id in env_ids]
     arms = [find_robot(spec["robot"]).arms[0] for spec in specs]
-    turn_E33 = np.array([base_turn(arm) for arm in arms])
+    turn_E33 = np.array([base_rotation(arm) for arm in arms])
     base_E3 = np.array([arm.base for arm in arms])
-    env_M = np.arange(len(place)) % len(env_ids)  # they take turns
+    env_M = np.arange(len(place)) % len(env_ids)  # samples take the environments in turn
     table = np.einsum("mij,mkj->mki", turn_E33[env_M], place) + base_E3[env_M, None]
-    return _Data(
+    return _GroundingData(
         torch.from_numpy(samples.images).permute(0, 3, 1, 2).contiguous(),
         samples.instructions,
         [specs[env]["task"] for env in env_M],
@@ -212,14 +216,18 @@ def _typed(samples: GroundingSamples, env_ids: list[str]) -> _Data:
     )
 
 
-def _join(parts: list[_Data]) -> _Data:
+def _concatenate(parts: list[_GroundingData]) -> _GroundingData:
     images, instructions, tasks, place, seen_at = zip(*parts, strict=True)
     texts = list(chain(*instructions)), list(chain(*tasks))
-    return _Data(torch.cat(images), *texts, torch.cat(place), torch.cat(seen_at))
+    return _GroundingData(torch.cat(images), *texts, torch.cat(place), torch.cat(seen_at))
 
 
 def _project(point: Tensor) -> Tensor:
-    """Where the suite's camera sees table coordinates (..., 3) [m]: x right, y down, in [-1, 1]."""
+    """Project table coordinates (..., 3) [m] into the suite's camera.
+
+    Returns:
+        (..., 2) image coordinates in [-1, 1], x to the right and y down.
+    """
     eye = torch.tensor(CAMERA_EYE, dtype=point.dtype)
     forward = F.normalize(torch.tensor(CAMERA_TARGET, dtype=point.dtype) - eye, dim=0)
     right = F.normalize(torch.linalg.cross(forward, forward.new_tensor([0.0, 0.0, 1.0])), dim=0)
@@ -232,11 +240,11 @@ def _project(point: Tensor) -> Tensor:
 # ---- training -----------------------------------------------------------------------------
 
 
-def _train(trunk: SmallTrunk, data: _Data, steps: int, batch_size: int, seed: int) -> None:
+def _train(trunk: SmallTrunk, data: _GroundingData, steps: int, batch_size: int, seed: int) -> None:
     known_MR3 = data.place_MR3[data.place_MR3.isfinite().all(dim=(1, 2))]
     trunk.vision.workspace_mean_R3.copy_(known_MR3.mean(dim=0))
     trunk.vision.workspace_scale_R3.copy_(known_MR3.std(dim=0).clamp(min=0.01))
-    modules = (trunk.text, trunk.vision)  # the rest has no part in where things are
+    modules = (trunk.text, trunk.vision)  # the other modules do not locate objects
     parameters = [p for module in modules for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, _LEARNING_RATE, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -260,15 +268,22 @@ def _train(trunk: SmallTrunk, data: _Data, steps: int, batch_size: int, seed: in
 
 
 def grounding_loss(seen: VisionOutput, place_BR3: Tensor, seen_at_BR2: Tensor) -> Tensor:
-    """Which cells show it (cross-entropy), their votes, and the place that follows [cm].
+    """Compute the loss of located places.
 
-    The true cell is known from the camera. Without it, votes and cells have to find each other,
-    and training starts on a long plateau. Places that are NaN are left out.
+    It sums the cross-entropy of the cells that show the place, the error of these cells' votes, and
+    the error of the resulting place [cm]. The camera gives the true cell. Without it, cells and
+    votes would have to be learned jointly, which starts with a long plateau. Places that are NaN
+    are excluded.
+
+    Args:
+        seen: Outputs of the trunk.
+        place_BR3: True places [m], robot base frame.
+        seen_at_BR2: True places in the image, x and y in [-1, 1].
     """
     known_BR = place_BR3.isfinite().all(dim=-1)
     place_BR3, seen_at_BR2 = place_BR3.nan_to_num(), seen_at_BR2.nan_to_num()
     rows, columns = seen.map_ICYX.shape[2:]
-    x_BRX, y_BRY = (_hat(seen_at_BR2[..., i], n) for i, n in ((0, columns), (1, rows)))
+    x_BRX, y_BRY = (_cell_weights(seen_at_BR2[..., i], n) for i, n in ((0, columns), (1, rows)))
     cell_BRN = (y_BRY[..., :, None] * x_BRX[..., None, :]).flatten(2)
     which = -(cell_BRN * seen.logit_IRN.log_softmax(dim=-1)).sum(dim=-1)
     vote = (cell_BRN * _distance_cm(seen.vote_IRN3, place_BR3[:, :, None])).sum(dim=-1)
@@ -276,21 +291,21 @@ def grounding_loss(seen: VisionOutput, place_BR3: Tensor, seen_at_BR2: Tensor) -
     return loss_BR[known_BR].mean()
 
 
-def _hat(position: Tensor, cells: int) -> Tensor:
-    """Linear weights (..., cells) of the two cells around a position in [-1, 1]."""
+def _cell_weights(position: Tensor, cells: int) -> Tensor:
+    """Compute linear weights (..., cells) of the two cells around a position in [-1, 1]."""
     at = ((position + 1) * cells / 2 - 0.5).clamp(0, cells - 1)
     return (1 - (at[..., None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
 def _distance_cm(found: Tensor, wanted: Tensor) -> Tensor:
-    # The hundredth (1 mm) keeps the root's gradient finite.
+    # Adding 0.01 cm² (1 mm squared) keeps the gradient of the root finite.
     return ((100 * (found - wanted)).square().sum(dim=-1) + 0.01).sqrt()
 
 
 @torch.no_grad()
-def _evaluate(trunk: SmallTrunk, data: _Data) -> tuple[Tensor, Tensor]:
-    """How far off each place is [m], NaN where it is unknown, and whether it is elsewhere."""
-    distance, off = [], []
+def _evaluate(trunk: SmallTrunk, data: _GroundingData) -> tuple[Tensor, Tensor]:
+    """Compute the error of each place [m], NaN if unknown, and whether it is elsewhere."""
+    distance, elsewhere = [], []
     for first in range(0, len(data.instructions), 250):
         rows = slice(first, first + 250)
         seen = trunk.look(data.images_MKYX[rows], trunk.read(data.instructions[rows]))
@@ -299,22 +314,22 @@ def _evaluate(trunk: SmallTrunk, data: _Data) -> tuple[Tensor, Tensor]:
         cell = seen.logit_IRN.argmax(dim=-1)
         at = torch.stack([cell % columns, cell // columns], dim=-1)
         at = (at + 0.5) * 2 / columns - 1
-        off.append((at - data.seen_at_MR2[rows].clamp(-1, 1)).abs().amax(dim=-1) > _ELSEWHERE)
-    return torch.cat(distance), torch.cat(off)
+        elsewhere.append((at - data.seen_at_MR2[rows].clamp(-1, 1)).abs().amax(dim=-1) > _ELSEWHERE)
+    return torch.cat(distance), torch.cat(elsewhere)
 
 
-def _place_errors(distance_M: Tensor, off_M: Tensor) -> PlaceErrors:
+def _place_errors(distance_M: Tensor, elsewhere_M: Tensor) -> PlaceErrors:
     known_M = distance_M.isfinite()
-    distance_M, off_M = distance_M[known_M], off_M[known_M]
+    distance_M, elsewhere_M = distance_M[known_M], elsewhere_M[known_M]
     return PlaceErrors(
         100 * distance_M.median().item(),
         100 * distance_M.quantile(0.9).item(),
-        (distance_M > _FAR).float().mean().item(),
-        off_M.float().mean().item(),
+        (distance_M > _FAR_M).float().mean().item(),
+        elsewhere_M.float().mean().item(),
     )
 
 
-def _by_task(tasks: list[str], distance_MR: Tensor) -> dict[str, TaskErrors]:
+def _task_errors(tasks: list[str], distance_MR: Tensor) -> dict[str, TaskErrors]:
     errors = {}
     for task in dict.fromkeys(tasks):
         mine = distance_MR[[i for i, other in enumerate(tasks) if other == task]]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actionprior.embodiment import FloatArray
-from actionprior.envs.arms.arm import base_turn
+from actionprior.envs.arms.arm import base_rotation
 from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.arms.robots import Robot, Station
 from actionprior.envs.env import TabletopEnv
@@ -34,7 +34,7 @@ def table_tips(robot: Robot | Station, state_Ts: FloatArray) -> Array:
     tips, first = [], 0
     for arm in robot.arms:
         in_base_T3 = state_Ts[:, first : first + 3].astype(np.float64)
-        tips.append(in_base_T3 @ base_turn(arm).T + np.array(arm.base))
+        tips.append(in_base_T3 @ base_rotation(arm).T + np.array(arm.base))
         first += len(arm.state_features)
     return np.stack(tips)
 

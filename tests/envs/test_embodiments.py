@@ -11,8 +11,8 @@ from actionprior.rollout.robot_env import RobotEnv
 
 
 @pytest.mark.parametrize("env_id", ["actionprior/Ur5ePlace-v0", "actionprior/DuoHandover-v0"])
-def test_an_expert_succeeds_through_the_unified_spaces(env_id):
-    """Ties names, orders, slots and rates of environment and embodiment together."""
+def test_an_expert_succeeds_through_the_unified_vectors(env_id):
+    """Check that names, orders, slots and rates of environment and embodiment agree."""
     inner = gym.make(env_id)
     assert isinstance(inner.unwrapped, TabletopEnv)
     robot = suite_embodiment(inner.unwrapped.robot)
@@ -33,7 +33,7 @@ def test_an_expert_succeeds_through_the_unified_spaces(env_id):
     env.close()
 
 
-def test_a_stations_arms_have_slots_of_their_own():
+def test_a_stations_arms_have_separate_slots():
     duo = suite_embodiment("duo")
     left = {g.name: (g.slot, g.offset) for g in duo.state if g.name.startswith("left")}
     right = {g.name: (g.slot, g.offset) for g in duo.state if g.name.startswith("right")}

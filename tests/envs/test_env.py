@@ -29,13 +29,13 @@ def assert_equal(left, right):
             np.testing.assert_array_equal(a[key], b[key])
 
 
-def test_an_image_is_drawn_at_each_so_many_steps_and_shown_in_between():
+def test_look_every_repeats_the_last_image_between_renderings():
     env = TabletopEnv("panda", "push")
     rng = np.random.default_rng(0)
     actions = rng.uniform(env.action_space.low, env.action_space.high, (7, 8)).astype(np.float32)
     always = [observation["image"] for observation in roll(env, actions, seed=3)]
     env.look_every = 3
-    for _ in range(2):  # the second episode begins with its own first image
+    for _ in range(2):  # the second episode starts with a new image
         seldom = [observation["image"] for observation in roll(env, actions, seed=3)]
         for step, image in enumerate(seldom):
             np.testing.assert_array_equal(image, always[step - step % 3])
@@ -51,7 +51,7 @@ def test_importing_the_suite_imports_no_simulator():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_robot_is_registered_with_the_tasks_for_its_arms():
+def test_robots_are_registered_with_tasks_for_their_number_of_arms():
     robots = {gym.spec(env_id).kwargs["robot"] for env_id in ENV_IDS}
     assert robots == {"panda", "kuka", "xarm6", "ur5e", "duo"}
     assert "actionprior/DuoHandover-v0" in ENV_IDS
@@ -66,7 +66,7 @@ def test_every_robot_is_registered_with_the_tasks_for_its_arms():
         ("actionprior/DuoHandover-v0", 15, 150),
     ],
 )
-def test_episodes_last_as_long_at_every_control_rate(env_id, rate, steps):
+def test_step_limits_scale_with_the_control_rate(env_id, rate, steps):
     env = gym.make(env_id, images=False)
     assert env.spec.max_episode_steps == env.unwrapped.step_limit == steps
     assert env.unwrapped.control_hz == env.unwrapped.metadata["render_fps"] == rate
@@ -82,7 +82,7 @@ def test_speed_limits_do_not_depend_on_the_control_rate():
         env.close()
 
 
-def test_every_robot_has_every_task_that_suits_it():
+def test_each_robot_is_registered_with_each_task_that_suits_it():
     assert len(set(ENV_IDS)) == sum(
         t.suits(r)
         for t in TASKS.values()
@@ -94,7 +94,7 @@ def test_every_robot_has_every_task_that_suits_it():
     with pytest.raises(UserError, match=r"no task 'stack' for robot 'duo'; it has \['handover'\]"):
         env_id("duo", "stack")
     with pytest.raises(UserError, match="no task 'drawer' for robot 'ur5e'"):
-        env_id("ur5e", "drawer")  # its tab takes a cup
+        env_id("ur5e", "drawer")  # its tab needs a cup
 
 
 def test_long_tasks_have_longer_limits():
@@ -112,11 +112,11 @@ def test_long_tasks_have_longer_limits():
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)
-def test_gymnasium_accepts_it(env_id):
+def test_environments_pass_gymnasiums_checker(env_id):
     env = gym.make(env_id, disable_env_checker=True, render_mode="rgb_array")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Actions are in physical units on purpose.
+        # Actions are in physical units, which the checker warns about.
         warnings.filterwarnings("ignore", message=".*symmetric and normalized space")
         check_env(env.unwrapped, skip_close_check=True)
     assert env.unwrapped.render().shape == (256, 256, 3)
@@ -135,7 +135,7 @@ def test_gymnasium_accepts_it(env_id):
         "actionprior/PandaDrawer-v0",
     ],
 )
-def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
+def test_episodes_repeat_bit_by_bit_after_other_episodes(env_id):
     fresh, used = (gym.make(env_id, image_size=32).unwrapped for _ in range(2))
     expert = TabletopExpert(fresh)
     seed = EVALUATION_SEED + 3
@@ -151,7 +151,7 @@ def test_episodes_repeat_bit_by_bit_whatever_ran_before(env_id):
     assert_equal(roll(fresh, actions, seed), expected)
 
 
-def test_images_do_not_change_what_happens():
+def test_rendering_images_does_not_change_the_states():
     with_images = gym.make(ENV_IDS[0]).unwrapped
     without = gym.make(ENV_IDS[0], images=False).unwrapped
     assert "image" not in without.observation_space.spaces
@@ -257,19 +257,19 @@ def test_success_ends_the_episode_with_reward_one():
         ({"wordings": "many"}, "wordings 'many' is not known; choose one of"),
     ],
 )
-def test_bad_arguments_are_told_in_one_sentence(arguments, message):
+def test_bad_arguments_raise_user_errors(arguments, message):
     with pytest.raises(UserError, match=message):
         TabletopEnv(**arguments)
 
 
-def test_a_robot_out_of_reach_is_told_in_one_sentence():
+def test_a_robot_out_of_reach_raises_a_user_error():
     env = TabletopEnv(dataclasses.replace(PANDA, base=(-3.0, 0.0, 0.0)), images=False)
     with pytest.raises(UserError, match="choose another base or home"):
         env.reset(seed=0)
 
 
 @pytest.mark.parametrize("action", [np.zeros(3), np.full(8, np.nan)])
-def test_bad_actions_are_told_in_one_sentence(action):
+def test_bad_actions_raise_user_errors(action):
     env = TabletopEnv(images=False)
     with pytest.raises(UserError, match="call reset"):
         env.step(np.zeros(8))
@@ -278,7 +278,7 @@ def test_bad_actions_are_told_in_one_sentence(action):
         env.step(action)
 
 
-def test_a_missing_simulator_is_told_in_one_sentence(monkeypatch):
+def test_a_missing_simulator_raises_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "pybullet_data", None)
     with pytest.raises(UserError, match=r"need PyBullet; .* pip install -e '\.\[sim\]'"):
         gym.make("actionprior/PandaReach-v0")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.arm import ControlledArm
 from actionprior.envs.arms.kinematics import Pose, solve_ik
 from actionprior.envs.arms.robots import DUO
 from actionprior.envs.env import TabletopEnv
@@ -11,7 +11,7 @@ from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import WORKSPACE
 
 
-def test_the_arms_of_a_station_move_by_their_own_part_of_the_action():
+def test_each_arm_of_a_station_follows_its_part_of_the_action():
     env = TabletopEnv("duo", "handover", images=False)
     assert [name for name in env.action_names if "gripper" in name] == [
         "left_gripper",
@@ -29,8 +29,8 @@ def test_the_arms_of_a_station_move_by_their_own_part_of_the_action():
 
 
 @pytest.mark.parametrize(("side", "y"), [(0, -0.10), (1, 0.10)])
-def test_what_a_handover_starts_from_is_out_of_the_other_arms_reach(side, y):
-    arm = Arm(DUO.arms[side], "joint_delta")
+def test_a_handovers_start_and_pad_are_out_of_the_other_arms_reach(side, y):
+    arm = ControlledArm(DUO.arms[side], "joint_delta")
     for x in (-WORKSPACE[0], 0.0, WORKSPACE[0]):
         for z in (0.02, 0.06):
             goal = Pose(arm.to_base(np.array([x, y, z])), arm.upright)
@@ -49,7 +49,7 @@ def test_the_object_goes_from_the_right_hand_to_the_left_in_the_air():
         held.append(tuple(hand.held is not None for hand in now.hands))
         if all(held[-1]):
             heights.append(now.positions[env.scene.target, 2])
-    # Left, right: nobody, the right one, both, the left one, nobody.
+    # (left holds, right holds): neither, right, both, left, neither.
     changes = [held[0]] + [b for a, b in itertools.pairwise(held) if a != b]
     assert changes == [
         (False, False),
@@ -62,7 +62,7 @@ def test_the_object_goes_from_the_right_hand_to_the_left_in_the_air():
     env.close()
 
 
-def test_what_is_dropped_is_picked_up_again():
+def test_a_dropped_object_is_picked_up_again():
     env = TabletopEnv("duo", "handover", images=False)
     env.reset(seed=0)
     expert = TabletopExpert(env)

@@ -50,7 +50,7 @@ def test_what_was_recorded_is_what_lerobot_reads(recorded):
         np.testing.assert_array_equal(pixels, frame.images[CAMERA_KEY])
 
 
-def test_tasks_alternate_and_nothing_else_is_left(recorded):
+def test_tasks_alternate_and_no_other_files_remain(recorded):
     import pyarrow.parquet as pq
 
     meta = pq.read_table(recorded.root / "meta/episodes").to_pydict()
@@ -61,7 +61,7 @@ def test_tasks_alternate_and_nothing_else_is_left(recorded):
     assert recorded.next_seed == 3_000_000 + 4 + recorded.discarded
 
 
-def test_an_episode_ends_a_little_after_success():
+def test_an_episode_ends_settle_seconds_after_success():
     env = gym.make(IDS[1], images=False).unwrapped
     frames = demonstrate(env, TabletopExpert(env), seed=0)
     env.reset(seed=0)
@@ -74,7 +74,7 @@ def test_an_episode_ends_a_little_after_success():
     ("env_id", "rate"),
     [("actionprior/Ur5ePlace-v0", 20), ("actionprior/DuoHandover-v0", 15)],
 )
-def test_recordings_have_the_robots_rate(tmp_path, env_id, rate):
+def test_datasets_have_the_robots_control_rate(tmp_path, env_id, rate):
     root = tmp_path / "demos"
     record_demonstrations(env_id, root, episodes_per_task=1, image_size=32, progress=False)
     info = json.loads((root / "meta/info.json").read_text())
@@ -84,23 +84,25 @@ def test_recordings_have_the_robots_rate(tmp_path, env_id, rate):
     assert info["features"]["action"]["names"] == list(env.action_names)
 
 
-def test_no_images(tmp_path):
+def test_datasets_can_be_recorded_without_images(tmp_path):
     root = tmp_path / "blind"
     record_demonstrations(IDS[0], root, episodes_per_task=1, images=False, progress=False)
     info = json.loads((root / "meta/info.json").read_text())
     assert CAMERA_KEY not in info["features"]
 
 
-def test_videos(tmp_path):
+def test_datasets_can_be_recorded_with_videos(tmp_path):
     root, scheduled = tmp_path / "video", os.sched_getscheduler(0)
     record_demonstrations(
         IDS[0], root, episodes_per_task=1, use_videos=True, image_size=64, progress=False
     )
     assert list(root.glob(f"videos/{CAMERA_KEY}/**/*.mp4"))
-    assert os.sched_getscheduler(0) == scheduled  # not a real-time process, where this is root
+    assert (
+        os.sched_getscheduler(0) == scheduled
+    )  # the encoder must not make the process real-time (possible as root)
 
 
-def test_failed_episodes_are_drawn_again(tmp_path, monkeypatch):
+def test_failed_episodes_are_replaced(tmp_path, monkeypatch):
     real = demonstrate
 
     def flaky(env, expert, seed):
@@ -131,7 +133,7 @@ def test_long_tasks_flaws_and_wordings_are_recorded(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_recording_leaves_nothing_that_looks_whole(tmp_path):
+def test_a_killed_recording_leaves_no_incomplete_dataset(tmp_path):
     root = tmp_path / "demos"
     code = (
         "from actionprior.envs.recording import record_demonstrations\n"
@@ -153,7 +155,7 @@ def test_a_killed_recording_leaves_nothing_that_looks_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["demos"]
 
 
-def test_a_failing_recording_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_failing_recording_keeps_the_old_dataset(tmp_path, monkeypatch):
     root = tmp_path / "demos"
     root.mkdir()
     (root / "old").touch()
@@ -178,7 +180,7 @@ def test_a_failing_recording_leaves_the_old_one(tmp_path, monkeypatch):
         (IDS, {"wordings": "all"}, "wordings 'all' is not known"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(tmp_path, ids, changes, message):
+def test_bad_arguments_raise_user_errors(tmp_path, ids, changes, message):
     options = {"episodes_per_task": 1, "progress": False, **changes}
     with pytest.raises(UserError, match=message):
         record_demonstrations(ids, tmp_path / "x", **options)

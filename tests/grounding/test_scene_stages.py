@@ -28,10 +28,12 @@ def test_a_stack_grows_from_the_bottom_up():
         assert stage.goals[target] == below
         assert below[2] == pytest.approx(0.075 if stage.carried else 0.025)
         if stage.carried:
-            assert plane(stage.centre(middle), stage.centre(bottom)) < 0.012  # as experts put it
+            assert (
+                plane(stage.centre(middle), stage.centre(bottom)) < 0.012
+            )  # as accurate as experts
 
 
-def test_what_is_left_to_sort_is_off_its_pad_and_the_rest_on_it():
+def test_only_objects_left_to_sort_are_off_their_pads():
     counts = set()
     for stage in stages("sort"):
         counts.add(len(stage.goals))
@@ -45,7 +47,7 @@ def test_what_is_left_to_sort_is_off_its_pad_and_the_rest_on_it():
     assert counts == {1, 2, 3, 4}
 
 
-def test_of_several_objects_the_one_nearest_to_the_tip_is_next():
+def test_the_object_nearest_to_the_tip_is_next():
     for stage in [*stages("sort", 10), *stages("once_each", 10)]:
         for index in stage.goals:
             x, y, z = stage.centre(index)
@@ -58,7 +60,7 @@ def test_each_twin_is_the_goal_of_the_other():
         assert stage.goals == {first: stage.centre(second), second: stage.centre(first)}
 
 
-def test_a_drawer_is_pulled_by_its_tab_until_it_is_open_and_filled_then():
+def test_a_drawer_is_pulled_open_by_its_tab_and_then_filled():
     drawn = stages("drawer")
     assert 15 < sum(stage.tab is None for stage in drawn) < 45
     assert any(0.0 < stage.opening < 0.09 for stage in drawn)

@@ -1,4 +1,4 @@
-"""A scene of the suite and its snapshots."""
+"""A scene of the suite and snapshots of it."""
 
 import numpy as np
 

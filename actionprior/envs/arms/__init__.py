@@ -1,1 +1,1 @@
-"""The arms of the suite: kinematics, control and grippers."""
+"""Arms of the suite: kinematics, control and grippers."""

@@ -1,4 +1,4 @@
-"""One arm at the table: its chain, how it is commanded, and where it stands."""
+"""One arm at the table: its kinematics, its control and the pose of its base."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from actionprior.envs.arms.urdf import load_chain
 from actionprior.errors import UserError
 
 _START_LEAN = (0.12, 0.12, 0.4)
-"""How far the tool starts from upright: two tilts and the yaw [rad]."""
+"""Largest deviation of the tool from upright at the start: two tilts and the yaw [rad]."""
 
 
-def base_turn(robot: Robot) -> Array:
-    """Rotation (3, 3) from a robot's base frame to table coordinates."""
+def base_rotation(robot: Robot) -> Array:
+    """Return the rotation (3, 3) from a robot's base frame to table coordinates."""
     sin, cos = math.sin(robot.yaw), math.cos(robot.yaw)
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 class Tip(NamedTuple):
-    """Where a tool's tip is (3,) [m] and where it points, a unit vector (3,), in table frame."""
+    """Position (3,) [m] of a tool's tip and unit vector (3,) along the tool, in the table frame."""
 
     position: Array
     direction: Array
 
 
-class Arm:
+class ControlledArm:
     """An arm with the control that moves it.
 
     Args:
-        robot: the arm.
-        mode: its control mode.
+        robot: Description of the arm.
+        mode: Control mode.
 
     Attributes:
-        robot: the arm.
-        chain: its kinematics, in the base frame.
-        home: (n,) joint angles with the tool pointing down [rad].
-        upright: (3, 3) rotation of the tool there, in the base frame.
-        control: holds the joint targets.
-        base: (3,) where it stands in table coordinates [m].
-        turn: (3, 3) rotation from the base frame to table coordinates.
+        robot: Description of the arm.
+        chain: Kinematics in the base frame.
+        home: (n,) joint angles at which the tool points down [rad].
+        upright: (3, 3) rotation of the tool at ``home``, in the base frame.
+        control: Converts actions to joint targets, and holds these targets.
+        base: (3,) position of the base in table coordinates [m].
+        base_rotation: (3, 3) rotation from the base frame to table coordinates.
 
     Raises:
         UserError: PyBullet is not installed.
@@ -57,29 +57,29 @@ class Arm:
         self.upright: Array = self.chain.forward(self.home).rotation
         self.control: Control = make_control(mode, self.chain, self.home, robot.control_hz)
         self.base: Array = np.array(robot.base)
-        self.turn: Array = base_turn(robot)
+        self.base_rotation: Array = base_rotation(robot)
 
     def to_table(self, position: Array) -> Array:
-        """A position (3,) in the base frame, in table coordinates [m]."""
-        return np.asarray(self.turn @ position + self.base)
+        """Convert a position (3,) from the base frame to table coordinates [m]."""
+        return np.asarray(self.base_rotation @ position + self.base)
 
     def to_base(self, position: Array) -> Array:
-        """A position (3,) in table coordinates, in the base frame [m]."""
-        return np.asarray(self.turn.T @ (position - self.base))
+        """Convert a position (3,) from table coordinates to the base frame [m]."""
+        return np.asarray(self.base_rotation.T @ (position - self.base))
 
     def tip(self, q: Array) -> Tip:
-        """The tool's tip at angles ``q`` (n,) [rad]."""
+        """Compute the tool's tip at the joint angles ``q`` (n,) [rad]."""
         pose = self.chain.forward(q)
-        return Tip(self.to_table(pose.position), self.turn @ pose.rotation[:, 2])
+        return Tip(self.to_table(pose.position), self.base_rotation @ pose.rotation[:, 2])
 
     def random_start(self, rng: np.random.Generator) -> Array:
-        """Angles (n,) [rad] with the tip in the robot's start box, the tool leaning a little.
+        """Draw joint angles (n,) [rad] with the tip in the start box and the tool slightly tilted.
 
         Args:
-            rng: the only source of randomness.
+            rng: The only source of randomness.
 
         Raises:
-            UserError: the arm hardly reaches that box from where it stands.
+            UserError: 100 draws gave no pose that the arm can reach.
         """
         for _ in range(100):
             lean = rng.uniform(-1.0, 1.0, 3) * _START_LEAN

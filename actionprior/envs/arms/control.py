@@ -1,7 +1,7 @@
-"""From an action in physical units to joint targets: one class for each control mode.
+"""Conversion of actions in physical units to joint targets: one class per control mode.
 
-Targets are held here, not read back from the arm: deltas add to the last target, so a policy's
-small steps are not lost to tracking lag, and the same actions always give the same targets.
+Targets are stored here, not read back from the arm. Deltas add to the last target, so tracking lag
+does not swallow a policy's small steps, and the same actions always give the same targets.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from actionprior.envs.arms.robots import (
 
 
 class Control(ABC):
-    """Turns actions into joint targets for one chain.
+    """Base class: convert the actions of one arm to joint targets.
 
     Attributes:
-        chain: the arm.
+        chain: Kinematics of the arm.
         low: (A,) smallest action, gripper last.
-        high: (A,) largest action.
-        target_q: (n,) the held joint target [rad].
+        high: (A,) largest action, gripper last.
+        target_q: (n,) current joint target [rad].
     """
 
     def __init__(self, chain: Chain, low: Array, high: Array) -> None:
@@ -44,30 +44,35 @@ class Control(ABC):
         self.target_q: Array = np.zeros(chain.dof)
 
     def reset(self, q: Array) -> None:
-        """Hold ``q`` (n,) [rad]."""
+        """Set the joint target to ``q`` (n,) [rad]."""
         self.target_q = q.copy()
 
     @property
     def target(self) -> Pose:
-        """The held target of the tool's tip, in the base frame."""
+        """Current target of the tool's tip, in the base frame."""
         return self.chain.forward(self.target_q)
 
     @abstractmethod
     def advance(self, motion: Array) -> Array:
-        """Take the motion part (A - 1,) of a clipped action; gives ``target_q`` (n,) [rad]."""
+        """Apply the motion part (A - 1,) of a clipped action and return ``target_q`` (n,) [rad]."""
 
     @abstractmethod
     def motion_to(self, goal: Pose, q: Array) -> Array:
-        """The motion (A - 1,) that moves the held target to ``goal``, or to its solution ``q``."""
+        """Compute the motion (A - 1,) that moves the current target to ``goal``.
+
+        Args:
+            goal: Wanted pose of the tip, in the base frame.
+            q: (n,) joint angles that reach ``goal`` [rad].
+        """
 
     @property
     def free_yaw(self) -> bool:
-        """Whether the rotation about the tool's axis is left to the inverse kinematics."""
+        """Whether the inverse kinematics may choose the rotation about the tool's axis."""
         return True
 
 
 class JointPosition(Control):
-    """Absolute joint targets [rad]; a step moves them no further than the arm can follow."""
+    """Control by absolute joint targets [rad]. Each step is limited to the arm's speed."""
 
     def __init__(self, chain: Chain, control_hz: int) -> None:
         super().__init__(chain, chain.lower, chain.upper)
@@ -85,7 +90,7 @@ class JointPosition(Control):
 
 
 class JointDelta(Control):
-    """Changes of the joint targets [rad]."""
+    """Control by changes of the joint targets [rad]."""
 
     def __init__(self, chain: Chain, control_hz: int) -> None:
         limit = np.full(chain.dof, MAX_JOINT_SPEED / control_hz)
@@ -102,7 +107,10 @@ class JointDelta(Control):
 
 
 class EndEffectorDelta(Control):
-    """Changes of the tip's target pose: translation [m] and rotation vector [rad], base axes."""
+    """Control by changes of the tip's target pose.
+
+    A change is a translation [m] and a rotation vector [rad], both in the base frame.
+    """
 
     def __init__(self, chain: Chain, posture: Array, control_hz: int) -> None:
         limit = np.array([MAX_TIP_SPEED] * 3 + [MAX_TIP_TURN] * 3) / control_hz
@@ -126,14 +134,14 @@ class EndEffectorDelta(Control):
         return False
 
     def advance(self, motion: Array) -> Array:
-        """See :class:`Control`; an unreachable target is replaced by what was reached."""
+        """See :class:`Control`. If the target is out of reach, the reached pose replaces it."""
         goal = Pose(
             self._pose.position + motion[:3], rotation_matrix(motion[3:]) @ self._pose.rotation
         )
         self.target_q, error = solve_ik(
             self.chain, self.target_q, goal, posture=self._posture, iterations=10
         )
-        # Holding a target out of reach would have to be undone step by step later.
+        # Keeping an unreachable target would make later actions undo it step by step.
         self._pose = goal if error < 2e-3 else self.chain.forward(self.target_q)
         return self.target_q
 
@@ -144,13 +152,19 @@ class EndEffectorDelta(Control):
 
 
 def make_control(mode: str | ControlMode, chain: Chain, home: Array, control_hz: int) -> Control:
-    """The control of that mode for ``chain``; ``home`` (n,) [rad] is the posture leant to.
+    """Create the control for a mode.
 
-    Speeds are limited (:data:`MAX_JOINT_SPEED` and others), so steps are the shorter the higher
-    the control rate [Hz] is.
+    Speeds are limited (:data:`MAX_JOINT_SPEED` and others), so a higher control rate means shorter
+    steps.
+
+    Args:
+        mode: Name of the control mode.
+        chain: Kinematics of the arm.
+        home: (n,) posture that redundant joints are pulled towards [rad].
+        control_hz: Control rate [Hz].
 
     Raises:
-        UserError: the mode is not known.
+        UserError: The mode is unknown.
     """
     match check_control_mode(mode):
         case "joint_position":

@@ -1,7 +1,8 @@
-"""What grippers share: holding is a fixed constraint with limited force between tool and object.
+"""Base class of the grippers.
 
-An honest simplification: there is no deformation, no slip, and contact between a gripper and what
-it holds is switched off, for it would work against the constraint.
+Holding is simplified to a fixed constraint of limited force between tool and object, without
+deformation or slip. Collisions between a gripper and the object that it holds are disabled, because
+they would work against the constraint.
 """
 
 from __future__ import annotations
@@ -15,45 +16,45 @@ _FORCE = 60.0
 
 
 class Gripper(ABC):
-    """The gripper of one arm.
+    """Base class: the gripper of one arm.
 
     Args:
-        bullet: the simulator.
-        arm: the arm's body.
-        links: the links that collide; the first is the tool, which holds.
-        things: the objects' bodies.
+        bullet: The simulator.
+        arm: Body id of the arm.
+        links: Links that collide. The first one is the tool, which holds objects.
+        things: Body ids of the objects.
 
     Attributes:
-        held: index of the held object, or None.
+        held: Index of the held object, or None.
     """
 
     def __init__(self, bullet: Bullet, arm: int, links: list[int], things: list[int]) -> None:
         self.held: int | None = None
         self._bullet, self._arm = bullet, arm
-        self._parts = [(body, -1) for body in things]  # body and link of what can be held
+        self._holdable = [(body, -1) for body in things]  # body and link of each
         self._links, self._link = links, links[0]
         self._constraint = -1
 
     @abstractmethod
-    def before(self, command: float) -> None:
-        """Take the gripper's part of an action before the arm moves: it may let go."""
+    def before_step(self, command: float) -> None:
+        """Apply the gripper's command before the arm moves. The gripper may release an object."""
 
     @abstractmethod
-    def after(self, command: float) -> None:
-        """The same after the arm moved: it may catch what it touches now."""
+    def after_step(self, command: float) -> None:
+        """Apply the gripper's command after the arm moved. The gripper may grasp an object."""
 
     @property
     @abstractmethod
     def reading(self) -> float:
-        """What ``observation["state"]`` tells of the gripper."""
+        """State of the gripper in ``observation["state"]``."""
 
     @property
     @abstractmethod
     def on(self) -> bool:
-        """Whether it is commanded to hold."""
+        """Whether the gripper is commanded to hold."""
 
     def _attach(self, index: int) -> None:
-        body, part = self._parts[index]
+        body, part = self._holdable[index]
         self._constraint = self._constrain(body, part)
         self._bullet.changeConstraint(self._constraint, maxForce=_FORCE)
         for link in self._links:
@@ -62,7 +63,8 @@ class Gripper(ABC):
 
     def _constrain(self, body: int, part: int) -> int:
         bullet = self._bullet
-        # A constraint is told in the links' centres of mass: entries 0 and 1, not 4 and 5.
+        # PyBullet defines constraints at the links' centres of mass: entries 0 and 1 of a link
+        # state, not 4 and 5 (the link's frame).
         tool = bullet.getLinkState(self._arm, self._link)[:2]
         position, turn = bullet.multiplyTransforms(
             *bullet.invertTransform(*tool), *bullet.getBasePositionAndOrientation(body)
@@ -77,13 +79,13 @@ class Gripper(ABC):
     def _release(self) -> None:
         if self.held is not None:
             self._bullet.removeConstraint(self._constraint)
-            body, part = self._parts[self.held]
+            body, part = self._holdable[self.held]
             for link in self._links:
                 self._bullet.setCollisionFilterPair(self._arm, body, link, part, 1)
             self.held = None
 
-    def _local(self, point: Triple) -> Triple:
-        """A point of the world in the tool's frame [m]."""
+    def _in_tool_frame(self, point: Triple) -> Triple:
+        """Convert a point from world coordinates to the tool's frame [m]."""
         bullet = self._bullet
         frame = bullet.getLinkState(self._arm, self._link)[4:6]
         local, _ = bullet.multiplyTransforms(

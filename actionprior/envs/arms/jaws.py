@@ -1,9 +1,9 @@
-"""Parallel jaws: two fingers that slide together, and hold what both of them touch.
+"""Parallel jaws: two fingers that slide together and hold the object that both of them touch.
 
-An honest simplification: the fingers really move, collide and push, but once both touch the same
-object on their inner faces while they close, it hangs on a fixed constraint with limited force and
-the fingers stop; friction and grip force play no part in holding. The jaws let go when they are
-commanded wider than the object they hold.
+Fingers move, collide and push as in reality. Holding is simplified: as soon as the inner faces of
+both closing fingers touch the same object, a fixed constraint of limited force holds it, and the
+fingers stop. Friction and grip force play no part. The jaws release the object when they are
+commanded to open wider than it.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from actionprior.envs.arms.urdf import JAW_OPENING
 from actionprior.envs.scene.bullet import Bullet
 
 _SPEED = 0.25
-"""How fast the opening changes [m/s]."""
+"""Speed at which the opening changes [m/s]."""
 _MOTOR_FORCE = 20.0
 _MOTOR_GAIN = 0.4
 _TOUCH = 0.002
-"""How near an object must be to a finger's inner face to count as touched [m]."""
+"""Largest distance from a finger's inner face at which an object counts as touched [m]."""
 _THINNEST = 0.01
-"""Fingers closer than this have nothing between them [m]."""
+"""Opening below which no object fits between the fingers [m]."""
 _SLACK = 0.004
-"""How much wider than the object the jaws must be commanded to let go [m]."""
+"""Margin beyond the object's width that a command needs to release it [m]."""
 
 
 class Jaws(Gripper):
-    """The jaws of one arm; a command is a wanted opening, 0 closed to 1 open.
+    """The jaws of one arm. A command is the wanted opening, from 0 (closed) to 1 (open).
 
-    They start open. See :class:`Gripper`.
+    The jaws start open. See :class:`Gripper`.
 
     Args:
-        bullet: the simulator.
-        arm: the arm's body.
-        link: the tool's link; the fingers' follow it.
-        things: the objects' bodies.
-        control_hz: control rate [Hz].
+        bullet: The simulator.
+        arm: Body id of the arm.
+        link: Link of the tool. The two fingers' links come directly after it.
+        things: Body ids of the objects.
+        control_hz: Control rate [Hz].
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Jaws(Gripper):
             bullet.resetJointState(arm, finger, JAW_OPENING / 2)
         self._drive()
 
-    def before(self, command: float) -> None:
-        """Let go if commanded wider than what is held; else move towards the wanted opening."""
+    def before_step(self, command: float) -> None:
+        """Release the object if commanded wider than it, otherwise move to the wanted opening."""
         wanted = command * JAW_OPENING
         self._on = command < 0.5
         if self.held is not None:
@@ -61,13 +61,13 @@ class Jaws(Gripper):
         self._target += change
         self._drive()
 
-    def after(self, command: float) -> None:
-        """Closing catches an object that both fingers touch, unless something is held."""
+    def after_step(self, command: float) -> None:
+        """When closing with no object held, grasp an object that both fingers touch."""
         opening = self._opening()
         closing = command * JAW_OPENING < opening - _TOUCH
         if self.held is not None or not closing or opening < _THINNEST:
             return
-        for index in range(len(self._parts)):
+        for index in range(len(self._holdable)):
             if all(self._touches(side, index) for side in (0, 1)):
                 self._attach(index)
                 self._target = opening
@@ -100,12 +100,12 @@ class Jaws(Gripper):
             )
 
     def _touches(self, side: int, index: int) -> bool:
-        """Whether the inner face of a finger touches an object."""
+        """Check whether the inner face of a finger touches an object."""
         finger = self._fingers[side]
         inner = self._bullet.getJointState(self._arm, finger)[0]
         points = self._bullet.getClosestPoints(
-            self._arm, self._parts[index][0], _TOUCH, linkIndexA=finger
+            self._arm, self._holdable[index][0], _TOUCH, linkIndexA=finger
         )
-        # Along the finger's way out from the middle, its inner face comes first.
+        # Only the inner face counts: the part of the finger nearest to the middle of the jaws.
         way = (1.0, -1.0)[side]
-        return any(way * self._local(point[5])[1] < inner + _TOUCH for point in points)
+        return any(way * self._in_tool_frame(point[5])[1] < inner + _TOUCH for point in points)

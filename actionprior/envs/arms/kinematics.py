@@ -1,7 +1,7 @@
-"""Serial-chain kinematics in NumPy: forward, Jacobian, damped least squares.
+"""Kinematics of serial chains in NumPy: forward kinematics, Jacobian, damped least squares.
 
-PyBullet's own inverse kinematics is not used: it depends on hidden solver state, which would
-break reproducibility. Axes: ``n`` joints. Lengths are metres, angles radians.
+PyBullet's inverse kinematics is not used, because it depends on hidden solver state and would break
+reproducibility. Axes: ``n`` joints. Lengths are in metres, angles in radians.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 type Array = NDArray[np.float64]
 
 TOOL_DOWN: Array = np.diag([1.0, -1.0, -1.0])
-"""Rotation whose z axis, the tool's, points straight down, with no yaw."""
+"""Rotation of a tool whose z axis points straight down, without yaw."""
 
 _MAX_STEP = 0.3
 _DAMPING = 0.01
 _ROTATION_WEIGHT = 0.25
-"""Metres one radian of orientation error counts for."""
+"""Metres that one radian of orientation error counts as."""
 
 
 class Pose(NamedTuple):
@@ -31,7 +31,7 @@ class Pose(NamedTuple):
 
 
 class IKSolution(NamedTuple):
-    """Joint angles (n,) [rad] and what is left of the weighted pose error [m]."""
+    """Joint angles (n,) [rad] and the remaining weighted pose error [m]."""
 
     q: Array
     error: float
@@ -42,8 +42,8 @@ class Chain:
     """A serial chain of revolute joints with a tool at its end.
 
     Args:
-        origins: (n, 4, 4) pose of each joint in the frame before it, at angle zero.
-        axes: (n, 3) unit rotation axes, each in its joint's frame.
+        origins: (n, 4, 4) pose of each joint in the previous joint's frame, at angle zero.
+        axes: (n, 3) unit rotation axis of each joint, in the joint's frame.
         lower: (n,) lower limits [rad].
         upper: (n,) upper limits [rad].
         effort: (n,) largest torques [N m].
@@ -75,7 +75,7 @@ class Chain:
         return len(self.axes)
 
     def frames(self, q: Array) -> Array:
-        """Poses (n + 1, 4, 4) of all joints (after rotation), then of the tool's tip."""
+        """Compute the poses (n + 1, 4, 4) of all joints (after rotation) and of the tool's tip."""
         local = self.origins.copy()
         sin, cos = np.sin(q)[:, None, None], np.cos(q)[:, None, None]
         rotation = np.eye(3) + sin * self._cross + (1.0 - cos) * self._cross2
@@ -88,18 +88,18 @@ class Chain:
         return frames
 
     def forward(self, q: Array) -> Pose:
-        """Pose of the tool's tip in the base frame at joint angles ``q`` (n,) [rad]."""
+        """Compute the pose of the tool's tip in the base frame at joint angles ``q`` (n,) [rad]."""
         tip = self.frames(q)[-1]
         return Pose(tip[:3, 3], tip[:3, :3])
 
     def jacobian(self, frames: Array) -> Array:
-        """Geometric Jacobian (6, n) of the tip, linear rows first, from ``frames(q)``."""
+        """Compute the tip's geometric Jacobian (6, n), linear rows first, from ``frames(q)``."""
         axes: Array = np.einsum("nij,nj->in", frames[:-1, :3, :3], self.axes)
         arms = frames[-1, :3, 3, None] - frames[:-1, :3, 3].T
         return np.vstack([_cross(axes, arms), axes])
 
     def clip(self, q: Array) -> Array:
-        """``q`` (n,) inside the joint limits [rad]."""
+        """Clip the angles ``q`` (n,) to the joint limits [rad]."""
         return np.asarray(np.minimum(np.maximum(q, self.lower), self.upper))
 
 
@@ -113,19 +113,19 @@ def solve_ik(
     iterations: int = 20,
     tolerance: float = 3e-4,
 ) -> IKSolution:
-    """Damped least squares from ``start`` to ``goal``.
+    """Solve the inverse kinematics by damped least squares.
 
     Args:
-        chain: the arm.
+        chain: Kinematics of the arm.
         start: (n,) joint angles to start from [rad].
-        goal: wanted pose of the tip in the base frame.
-        free_yaw: leave the rotation about the tool's own axis free.
-        posture: (n,) angles that redundant motion leans to [rad].
-        iterations: most steps taken.
-        tolerance: weighted error to stop at [m].
+        goal: Wanted pose of the tip in the base frame.
+        free_yaw: Ignore the rotation about the tool's axis.
+        posture: (n,) angles that redundant joints are pulled towards [rad].
+        iterations: Maximum number of steps.
+        tolerance: Weighted error at which to stop [m].
 
     Returns:
-        The angles reached, inside the limits, and the error left; the caller judges the error.
+        The angles reached, within the limits, and the remaining error, which the caller must check.
     """
     q = chain.clip(np.asarray(start, dtype=np.float64))
     weight = np.array([1.0] * 3 + [_ROTATION_WEIGHT] * 3)
@@ -160,7 +160,7 @@ def solve_ik(
 
 
 def rotation_vector(rotation: Array) -> Array:
-    """Rotation vector (3,) [rad] of a rotation matrix (3, 3); exact up to, not at, half a turn."""
+    """Convert a rotation matrix (3, 3) to a rotation vector (3,) [rad], for angles below π."""
     skew = np.array(
         [
             rotation[2, 1] - rotation[1, 2],
@@ -176,7 +176,7 @@ def rotation_vector(rotation: Array) -> Array:
 
 
 def rotation_matrix(vector: Array) -> Array:
-    """Rotation matrix (3, 3) of a rotation vector (3,) [rad] (Rodrigues' formula)."""
+    """Convert a rotation vector (3,) [rad] to a rotation matrix (3, 3) by Rodrigues' formula."""
     angle = float(np.sqrt(vector @ vector))
     if angle < 1e-12:
         return np.eye(3)
@@ -186,7 +186,7 @@ def rotation_matrix(vector: Array) -> Array:
 
 
 def _cross(a: Array, b: Array) -> Array:
-    """Cross product over the first axis (``np.cross`` is ten times slower on small arrays)."""
+    """Compute cross products over the first axis, ten times faster than ``np.cross``."""
     return np.array(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     )

@@ -1,8 +1,8 @@
-"""The suite's robots as data: which arm, where it stands, how it is commanded.
+"""Descriptions of the suite's robots: kinematics, place at the table and control.
 
-A robot is a description, not a class to inherit from: the joint chain is read from a URDF that
-ships with ``pybullet_data`` or follows from Denavit-Hartenberg rows, so adding an arm is adding one
-``Robot``. Two arms at one table are a :class:`Station`. Nothing here imports PyBullet.
+A robot is data, not a class to inherit from: to add an arm, add one :class:`Robot`. Its joint chain
+comes from a URDF of ``pybullet_data`` or from Denavit-Hartenberg rows. Two arms at one table are a
+:class:`Station`. This module does not import PyBullet.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Literal, NamedTuple, get_args
 from actionprior.errors import UserError
 
 type ControlMode = Literal["joint_delta", "joint_position", "ee_delta"]
-type Gripper = Literal["vacuum", "jaws"]
+type GripperKind = Literal["vacuum", "jaws"]
 type Triple = tuple[float, float, float]
 
 CONTROL_MODES: tuple[ControlMode, ...] = get_args(ControlMode.__value__)
 PHYSICS_HZ = 120
-"""Physics rate of the simulator [Hz]; control rates divide it."""
+"""Physics rate of the simulator [Hz], a multiple of every control rate."""
 
 MAX_JOINT_SPEED = 2.0
-"""Fastest change of one joint target [rad/s]; divided by the control rate, the limit of a step."""
+"""Largest speed of a joint target [rad/s]. Divided by the control rate, it limits a step."""
 MAX_TIP_SPEED = 0.5
-"""Fastest change of each coordinate of the tip target [m/s]."""
+"""Largest speed of the tip target along each axis [m/s]."""
 MAX_TIP_TURN = 2.0
-"""Largest component of the tip target's rate of rotation [rad/s]."""
+"""Largest angular speed of the tip target about each axis [rad/s]."""
 
 
 class Feature(NamedTuple):
     """One number of a state or an action.
 
     Attributes:
-        name: as it stands in the dataset, e.g. ``joint_1``.
-        unit: ``m``, ``rad`` or ``1`` (a commanded gripper, a vacuum).
-        kind: representation: ``ee_position``, ``joint_position``, ``joint_delta``,
+        name: Name in datasets, e.g. ``joint_1``.
+        unit: ``m``, ``rad``, or ``1`` for gripper commands and for the state of a vacuum gripper.
+        kind: Representation: ``ee_position``, ``joint_position``, ``joint_delta``,
             ``ee_delta_position``, ``ee_delta_rotation`` or ``gripper``.
     """
 
@@ -45,14 +45,16 @@ class Feature(NamedTuple):
 
 
 class DHRow(NamedTuple):
-    """One joint in the standard Denavit-Hartenberg convention; it turns about z before these.
+    """One joint in the standard Denavit-Hartenberg convention.
+
+    The joint rotates about z before the row's transforms apply.
 
     Attributes:
-        a: length along the new x axis [m].
-        d: offset along the old z axis [m].
-        alpha: twist about the new x axis [rad].
-        limit: how far the joint turns either way [rad].
-        effort: largest torque [N m].
+        a: Length along the new x axis [m].
+        d: Offset along the old z axis [m].
+        alpha: Twist about the new x axis [rad].
+        limit: Largest angle in both directions [rad].
+        effort: Largest torque [N m].
     """
 
     a: float
@@ -64,33 +66,35 @@ class DHRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Robot:
-    """One arm on the table.
+    """One arm at the table.
 
-    The gripper as an action is 0 or 1, thresholded at 0.5, for a vacuum (0 off, **1 on**), and a
-    wanted opening from 0 (closed) to **1 (open)** for jaws: the polarity differs on purpose, as it
-    does between real grippers. As a state it is 0, 0.5 (on) or 1 (holding) for a vacuum, and the
-    measured opening, 0 to 0.08 m, for jaws.
+    The gripper's polarity differs between the two kinds on purpose, as between real grippers:
+
+    - ``vacuum``: actions above 0.5 switch it on. The state is 0 (off), 0.5 (on) or 1 (holding).
+    - ``jaws``: actions are the wanted opening, from 0 (closed) to **1 (open)**. The state is the
+      measured opening, 0 to 0.08 m.
 
     Attributes:
-        name: short name, also the dataset's ``robot_type``.
-        urdf: path of the arm's URDF inside ``pybullet_data``; empty if ``dh`` describes the arm.
-        dof: number of revolute joints, counted from the base.
-        flange: distance of the flange from the last joint's frame, along its z axis [m]; for an
-            arm described by ``dh``, from the frame after the last row (its d reaches the flange).
-        base: where the base stands in table coordinates (x, y, z) [m].
-        home: joint angles with the tool pointing down above the workspace [rad].
-        control_mode: the default among :data:`CONTROL_MODES`.
+        name: Short name, also the ``robot_type`` of datasets.
+        urdf: Path of the arm's URDF inside ``pybullet_data``. Empty if ``dh`` describes the arm.
+        dof: Number of revolute joints, counted from the base.
+        flange: Distance of the flange from the last joint's frame, along its z axis [m]. With
+            ``dh``, it is the distance from the frame after the last row, whose ``d`` reaches the
+            flange.
+        base: Position of the base in table coordinates (x, y, z) [m].
+        home: Joint angles at which the tool points down above the workspace [rad].
+        control_mode: Default control mode, one of :data:`CONTROL_MODES`.
         colors: RGB of the links and of the joint housings, 0..1.
-        radius: radius of the drawn links at the base and at the flange [m].
-        dh: ``dof`` rows, or none if ``urdf`` describes the arm.
-        yaw: how far the base is turned about the table's z axis [rad].
-        control_hz: control rate [Hz].
-        gripper: ``vacuum`` or ``jaws``.
-        start: opposite corners of the box that the tip starts in, in table coordinates [m].
+        radius: Radius of the drawn links at the base and at the flange [m].
+        dh: Denavit-Hartenberg rows, ``dof`` of them. Empty if ``urdf`` describes the arm.
+        yaw: Rotation of the base about the table's z axis [rad].
+        control_hz: Control rate [Hz].
+        gripper: Kind of gripper, ``vacuum`` or ``jaws``.
+        start: Opposite corners of the box that the tip starts in, in table coordinates [m].
 
     Raises:
-        UserError: neither or both of ``urdf`` and ``dh`` are given, their number or that of
-            ``home`` is not ``dof``, or the control rate does not divide :data:`PHYSICS_HZ`.
+        UserError: Neither or both of ``urdf`` and ``dh`` are given, ``dh`` or ``home`` does not
+            have ``dof`` entries, or the control rate does not divide :data:`PHYSICS_HZ`.
     """
 
     name: str
@@ -105,11 +109,11 @@ class Robot:
     dh: tuple[DHRow, ...] = ()
     yaw: float = 0.0
     control_hz: int = 10
-    gripper: Gripper = "vacuum"
+    gripper: GripperKind = "vacuum"
     start: tuple[Triple, Triple] = ((-0.10, -0.14, 0.19), (0.06, 0.14, 0.29))
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
+        """Raise an error if the arm cannot be simulated."""
         if bool(self.urdf) == bool(self.dh):
             raise UserError(f"robot {self.name!r} needs either a urdf or dh rows to describe it")
         if len(self.home) != self.dof or (self.dh and len(self.dh) != self.dof):
@@ -125,12 +129,12 @@ class Robot:
 
     @property
     def arms(self) -> tuple[Robot, ...]:
-        """The one arm itself."""
+        """This arm, as a tuple of one, so that robots and stations can be used the same way."""
         return (self,)
 
     @property
     def state_features(self) -> tuple[Feature, ...]:
-        """What ``observation["state"]`` holds, in order; the tip is in the robot's base frame."""
+        """Features of ``observation["state"]``, in order. The tip is in the robot's base frame."""
         tip = tuple(Feature(f"ee_{axis}", "m", "ee_position") for axis in "xyz")
         joints = tuple(
             Feature(f"joint_{i}", "rad", "joint_position") for i in range(1, self.dof + 1)
@@ -139,10 +143,13 @@ class Robot:
         return (*tip, *joints, Feature("gripper", unit, "gripper"))
 
     def action_features(self, mode: ControlMode | None = None) -> tuple[Feature, ...]:
-        """What an action holds, in order, under ``mode`` (None: the robot's default).
+        """Return the features of an action, in order.
+
+        Args:
+            mode: Control mode. None uses the robot's default.
 
         Raises:
-            UserError: the mode is not one of :data:`CONTROL_MODES`.
+            UserError: The mode is not one of :data:`CONTROL_MODES`.
         """
         mode = check_control_mode(mode or self.control_mode)
         if mode == "ee_delta":
@@ -164,18 +171,18 @@ SIDES = ("left_", "right_")
 
 @dataclass(frozen=True)
 class Station:
-    """Two arms at one table, commanded together.
+    """Two arms at one table that are commanded together.
 
-    States and actions are the left arm's followed by the right arm's, their names with the
-    prefixes of :data:`SIDES`. The left arm stands at positive y.
+    States and actions contain the left arm's features, then the right arm's. :data:`SIDES` prefixes
+    their names. The left arm stands at positive y.
 
     Attributes:
-        name: short name, also the dataset's ``robot_type``.
-        left: the first arm.
-        right: the second arm.
+        name: Short name, also the ``robot_type`` of datasets.
+        left: The first arm.
+        right: The second arm.
 
     Raises:
-        UserError: the arms differ in control mode or rate.
+        UserError: The arms differ in control mode or control rate.
     """
 
     name: str
@@ -183,7 +190,7 @@ class Station:
     right: Robot
 
     def __post_init__(self) -> None:
-        """Refuse arms that cannot be commanded together."""
+        """Raise an error if the arms cannot be commanded together."""
         found = {(arm.control_mode, arm.control_hz) for arm in self.arms}
         if len(found) > 1:
             raise UserError(
@@ -198,7 +205,7 @@ class Station:
 
     @property
     def control_mode(self) -> ControlMode:
-        """The default of both arms."""
+        """Default control mode of both arms."""
         return self.left.control_mode
 
     @property
@@ -208,7 +215,7 @@ class Station:
 
     @property
     def state_features(self) -> tuple[Feature, ...]:
-        """What ``observation["state"]`` holds; each tip is in its own arm's base frame."""
+        """Features of ``observation["state"]``. Each tip is in its own arm's base frame."""
         return tuple(
             feature._replace(name=side + feature.name)
             for side, arm in zip(SIDES, self.arms, strict=True)
@@ -216,10 +223,13 @@ class Station:
         )
 
     def action_features(self, mode: ControlMode | None = None) -> tuple[Feature, ...]:
-        """What an action holds, in order, under ``mode`` (None: the arms' default).
+        """Return the features of an action, in order.
+
+        Args:
+            mode: Control mode. None uses the arms' default.
 
         Raises:
-            UserError: the mode is not one of :data:`CONTROL_MODES`.
+            UserError: The mode is not one of :data:`CONTROL_MODES`.
         """
         return tuple(
             feature._replace(name=side + feature.name)
@@ -229,10 +239,10 @@ class Station:
 
 
 def check_control_mode(mode: str) -> ControlMode:
-    """Give ``mode`` back as a :data:`ControlMode`.
+    """Check that a control mode exists, and return it.
 
     Raises:
-        UserError: it is none.
+        UserError: The mode is not one of :data:`CONTROL_MODES`.
     """
     for known in CONTROL_MODES:
         if mode == known:
@@ -291,7 +301,7 @@ UR5E = Robot(
     dof=6,
     flange=0.0,
     base=(-0.50, 0.0, 0.0),
-    yaw=math.pi,  # a UR's arm stretches along its base's -x
+    yaw=math.pi,  # a UR's arm points along the -x axis of its base
     home=(-0.281, -1.601, 1.906, -1.876, -1.571, 0.0),
     control_mode="joint_position",
     control_hz=20,
@@ -334,18 +344,18 @@ DUO = Station(
         start=((-0.08, -0.18, 0.15), (0.08, -0.10, 0.20)),
     ),
 )
-"""Two UR3e face each other along y; between their reaches lies a strip that only both together
-cross."""
+"""Two UR3e that face each other along y. Only both together can carry an object from one side of
+the table to the other."""
 
 ROBOTS: dict[str, Robot] = {robot.name: robot for robot in (PANDA, KUKA, XARM6, UR5E)}
 STATIONS: dict[str, Station] = {DUO.name: DUO}
 
 
 def find_robot(robot: str | Robot | Station) -> Robot | Station:
-    """The robot or station of that name; a description passes through: users bring their own.
+    """Return the robot or station with a name. A description is returned unchanged.
 
     Raises:
-        UserError: no robot has that name.
+        UserError: No robot has this name.
     """
     if not isinstance(robot, str):
         return robot

@@ -1,9 +1,9 @@
-"""From a robot's full URDF or DH rows to its joint chain and to a light URDF, cheap to draw.
+"""Joint chains, and light URDFs that render fast, from a robot's full URDF or its DH rows.
 
-The software renderer's cost is triangles: the stock Panda has 102,759, the light one a few
-hundred. Joint origins, axes, limits and efforts are the originals; links are drawn as cylinders
-between the joint origins; only the tool collides. The tool is a **vacuum gripper**, a shaft with a
-suction cup, or a plain pair of **jaws**, not the arm's own finger gripper.
+The software renderer's time grows with the number of triangles: the original Panda has 102,759, the
+light one a few hundred. Joint origins, axes, limits and efforts are the original ones. Links are
+drawn as cylinders between the joint origins. Only the tool collides: a **vacuum gripper** (a shaft
+with a suction cup) or simple **jaws** replace the manufacturer's gripper.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from actionprior.envs.arms.robots import Robot
 from actionprior.errors import UserError, missing_extra
 
 TOOL_LENGTH = 0.12
-"""From flange to the tip of the suction cup, or to the middle between the fingertips [m]."""
+"""Distance from the flange to the suction cup's tip or to the middle of the fingertips [m]."""
 TOOL_RADIUS = 0.022
 """Radius of the suction cup [m]."""
 JAW_OPENING = 0.08
@@ -29,11 +29,11 @@ FINGER_LENGTH = 0.07
 _FINGER = (0.024, 0.012)
 """Width (across the opening) and thickness (along it) of a finger [m]."""
 PRISM_FILE = "prism.obj"
-"""The mesh that the light URDF draws cylinders with; it must lie beside the URDF."""
+"""File name of the mesh that the light URDF uses for cylinders, in the same folder."""
 
 
 def data_path() -> Path:
-    """The folder of ``pybullet_data``.
+    """Return the folder of ``pybullet_data``.
 
     Raises:
         UserError: PyBullet is not installed.
@@ -49,16 +49,18 @@ def data_path() -> Path:
 
 @cache
 def load_chain(robot: Robot) -> Chain:
-    """A robot's joint chain, from the base to the tip of the tool.
+    """Load a robot's joint chain, from the base to the tip of the tool.
 
     Raises:
-        UserError: the robot is described by a URDF, and PyBullet (with its data) is not installed,
-            or the URDF has fewer revolute joints than the robot needs.
+        UserError: A URDF describes the robot, and PyBullet is not installed or the URDF has fewer
+            revolute joints than the robot needs.
     """
     if robot.dh:
         return _chain_from_dh(robot)
     path = data_path() / robot.urdf
-    joints = [j for j in ElementTree.parse(path).getroot().iter("joint") if _moves(j)][: robot.dof]
+    joints = [j for j in ElementTree.parse(path).getroot().iter("joint") if _is_revolute(j)][
+        : robot.dof
+    ]
     if len(joints) < robot.dof:
         raise UserError(
             f"{path} has {len(joints)} revolute joints, but {robot.name} needs {robot.dof}"
@@ -72,20 +74,23 @@ def load_chain(robot: Robot) -> Chain:
     return Chain(
         origins=np.array([_origin(j.find("origin")) for j in joints]),
         axes=axes / np.linalg.norm(axes, axis=1, keepdims=True),
-        # Half a turn either way is all that the tasks use; a continuous wrist has no more.
+        # The tasks need at most half a turn in each direction, also of a continuous wrist.
         lower=np.maximum(limit("lower"), -np.pi),
         upper=np.minimum(limit("upper"), np.pi),
         effort=limit("effort"),
-        tool=_shift((0.0, 0.0, robot.flange + TOOL_LENGTH)),
+        tool=_translation((0.0, 0.0, robot.flange + TOOL_LENGTH)),
     )
 
 
 def _chain_from_dh(robot: Robot) -> Chain:
-    """T_i = Rot_z(q_i) Trans_z(d_i) Trans_x(a_i) Rot_x(alpha_i): joint i + 1 sits after T_i."""
+    """Build a chain from DH rows.
+
+    T_i = Rot_z(q_i) Trans_z(d_i) Trans_x(a_i) Rot_x(alpha_i), and joint i + 1 comes after T_i.
+    """
     after = []
     for row in robot.dh:
         cos, sin = np.cos(row.alpha), np.sin(row.alpha)
-        pose = _shift((row.a, 0.0, row.d))
+        pose = _translation((row.a, 0.0, row.d))
         pose[1:3, 1:3] = [[cos, -sin], [sin, cos]]
         after.append(pose)
     limits = np.array([row.limit for row in robot.dh])
@@ -95,20 +100,21 @@ def _chain_from_dh(robot: Robot) -> Chain:
         lower=-limits,
         upper=limits,
         effort=np.array([row.effort for row in robot.dh]),
-        tool=after[-1] @ _shift((0.0, 0.0, robot.flange + TOOL_LENGTH)),
+        tool=after[-1] @ _translation((0.0, 0.0, robot.flange + TOOL_LENGTH)),
     )
 
 
 def light_urdf(robot: Robot) -> str:
-    """Text of a URDF with the robot's kinematics, cylinders for links, and its tool.
+    """Write a URDF with the robot's kinematics, cylinders as links, and the tool.
 
-    Link ``i`` hangs on joint ``i`` (1..n); then comes the link ``tool``, and for jaws two links
-    ``finger_1`` and ``finger_2`` on joints that slide by half the opening. Only these collide.
+    Joint ``i`` (1..n) moves link ``i``. The link ``tool`` follows. Jaws have two more links,
+    ``finger_1`` and ``finger_2``, on joints that slide by half the opening. Only the tool and the
+    fingers collide.
     """
     chain = load_chain(robot)
     radii = np.linspace(*robot.radius, robot.dof + 1)
     shell, housing = (f"{r} {g} {b} 1" for r, g, b in robot.colors)
-    mount = chain.tool @ _shift((0.0, 0.0, -TOOL_LENGTH))
+    mount = chain.tool @ _translation((0.0, 0.0, -TOOL_LENGTH))
     ends = [*chain.origins[:, :3, 3], mount[:3, 3]]
     parts = ["<?xml version='1.0'?>", f"<robot name='{robot.name}'>"]
     parts += _link("link_0", 4.0, _strut(ends[0], radii[0] * 1.15, housing))
@@ -116,13 +122,13 @@ def light_urdf(robot: Robot) -> str:
         mass = float(np.interp(i, (0, robot.dof - 1), (3.0, 0.5)))
         visuals = _strut(ends[i + 1], radii[i], shell)
         thick, long = radii[i] * 1.2, radii[i] * 2
-        visuals += _cylinder(_along(chain.axes[i]), (0, 0, 0), thick, long, housing)
+        visuals += _cylinder(_rpy_towards(chain.axes[i]), (0, 0, 0), thick, long, housing)
         parts += _link(f"link_{i + 1}", mass, visuals)
         parts += [
             f"<joint name='joint_{i + 1}' type='revolute'>",
             f"<parent link='link_{i}'/><child link='link_{i + 1}'/>",
             _origin_tag(chain.origins[i]),
-            f"<axis xyz='{_text(chain.axes[i])}'/>",
+            f"<axis xyz='{_format(chain.axes[i])}'/>",
             f"<limit lower='{chain.lower[i]}' upper='{chain.upper[i]}'"
             f" effort='{chain.effort[i]}' velocity='10'/>",
             "</joint>",
@@ -156,15 +162,15 @@ def _finger(number: int, side: float) -> list[str]:
         *_link(f"finger_{number}", 0.1, shapes),
         f"<joint name='finger_joint_{number}' type='prismatic'>",
         f"<parent link='tool'/><child link='finger_{number}'/>",
-        _origin_tag(_shift((0.0, 0.0, TOOL_LENGTH - FINGER_LENGTH))),
+        _origin_tag(_translation((0.0, 0.0, TOOL_LENGTH - FINGER_LENGTH))),
         f"<axis xyz='0 {side:g} 0'/>",
         f"<limit lower='0' upper='{JAW_OPENING / 2}' effort='100' velocity='1'/></joint>",
     ]
 
 
 def _box(xyz: tuple[float, ...], size: tuple[float, ...], color: str) -> str:
-    """A box that is drawn and collides."""
-    shape = f"<origin xyz='{_text(xyz)}'/><geometry><box size='{_text(size)}'/></geometry>"
+    """Write a box that is drawn and collides."""
+    shape = f"<origin xyz='{_format(xyz)}'/><geometry><box size='{_format(size)}'/></geometry>"
     return (
         f"<visual>{shape}<material name='c{color.replace(' ', '_')}'><color rgba='{color}'/>"
         f"</material></visual><collision>{shape}</collision>"
@@ -193,37 +199,37 @@ def _link(name: str, mass: float, shapes: str) -> list[str]:
 
 
 def _strut(end: Array, radius: float, color: str) -> str:
-    """A cylinder from the link's origin to ``end``, none where they are close."""
+    """Write a cylinder from the link's origin to ``end``, or nothing if they are close."""
     length = float(np.linalg.norm(end))
     if length < 0.03:
         return ""
     middle = tuple(float(v) for v in end / 2)
-    return _cylinder(_along(end), middle, radius, length, color)
+    return _cylinder(_rpy_towards(end), middle, radius, length, color)
 
 
 def _cylinder(
     rpy: tuple[float, ...], xyz: tuple[float, ...], radius: float, length: float, color: str
 ) -> str:
     return (
-        f"<visual><origin xyz='{_text(xyz)}' rpy='{_text(rpy)}'/><geometry>"
+        f"<visual><origin xyz='{_format(xyz)}' rpy='{_format(rpy)}'/><geometry>"
         f"<mesh filename='{PRISM_FILE}' scale='{radius:.4f} {radius:.4f} {length:.4f}'/></geometry>"
         f"<material name='c{color.replace(' ', '_')}'><color rgba='{color}'/></material></visual>"
     )
 
 
-def _along(direction: Array) -> tuple[float, float, float]:
-    """Roll, pitch, yaw that turn the z axis to ``direction``."""
+def _rpy_towards(direction: Array) -> tuple[float, float, float]:
+    """Compute roll, pitch and yaw that rotate the z axis to ``direction``."""
     x, y, z = direction / np.linalg.norm(direction)
     return 0.0, float(np.arctan2(np.hypot(x, y), z)), float(np.arctan2(y, x))
 
 
-def _shift(xyz: tuple[float, float, float]) -> Array:
+def _translation(xyz: tuple[float, float, float]) -> Array:
     pose = np.eye(4)
     pose[:3, 3] = xyz
     return pose
 
 
-def _moves(joint: ElementTree.Element) -> bool:
+def _is_revolute(joint: ElementTree.Element) -> bool:
     return joint.get("type") in ("revolute", "continuous")
 
 
@@ -244,7 +250,7 @@ def _origin_tag(pose: Array) -> str:
     r = pose[:3, :3]
     pitch = np.arctan2(-r[2, 0], np.hypot(r[0, 0], r[1, 0]))
     rpy = np.arctan2(r[2, 1], r[2, 2]), pitch, np.arctan2(r[1, 0], r[0, 0])
-    return f"<origin xyz='{_text(pose[:3, 3])}' rpy='{_text(rpy)}'/>"
+    return f"<origin xyz='{_format(pose[:3, 3])}' rpy='{_format(rpy)}'/>"
 
 
 def _numbers(
@@ -254,5 +260,5 @@ def _numbers(
     return default if text is None else tuple(float(v) for v in text.split())
 
 
-def _text(values: Array | tuple[float, ...]) -> str:
+def _format(values: Array | tuple[float, ...]) -> str:
     return " ".join(f"{float(v):.9g}" for v in values)

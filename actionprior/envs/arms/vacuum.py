@@ -1,8 +1,8 @@
-"""The vacuum gripper: a suction cup that holds what touches its face.
+"""Vacuum gripper: a suction cup that holds an object that touches its face.
 
-An honest simplification: suction is a fixed constraint between cup and object, made when the cup's
-face comes within 8 mm of an object while the suction is on, with a limit on its force. There is no
-seal, no pressure, no delay.
+Suction is simplified to a fixed constraint of limited force between cup and object. It is created
+when the suction is on and the cup's face comes within 8 mm of an object. Seal, pressure and delay
+are not simulated.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from actionprior.envs.arms.urdf import TOOL_LENGTH
 from actionprior.envs.scene.bullet import Bullet
 
 _REACH = 0.008
-"""Largest distance at which the cup catches an object [m]."""
+"""Largest distance at which the cup grasps an object [m]."""
 _FACE = 0.004
-"""How far behind the tip a point may lie and still count as the cup's face [m]."""
+"""Largest distance behind the tip at which a point still counts as the cup's face [m]."""
 
 
 class Vacuum(Gripper):
-    """The suction of one arm; a command above 0.5 switches it on. See :class:`Gripper`.
+    """The suction cup of one arm. A command above 0.5 switches it on. See :class:`Gripper`.
 
     Args:
-        bullet: the simulator.
-        arm: the arm's body.
-        link: the tool's link.
-        things: the objects' bodies.
-        handle: body and link of what slides, and is pulled at, if there is one; the number of
-            objects stands for it in ``held``.
+        bullet: The simulator.
+        arm: Body id of the arm.
+        link: Link of the tool.
+        things: Body ids of the objects.
+        handle: Body id and link of a drawer that the cup can pull, or None. When the cup holds it,
+            ``held`` is the number of objects.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Vacuum(Gripper):
         handle: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(bullet, arm, [link], things)
-        self._parts += [] if handle is None else [handle]
+        self._holdable += [] if handle is None else [handle]
         self._on = False
 
-    def before(self, command: float) -> None:
-        """Off lets go."""
+    def before_step(self, command: float) -> None:
+        """Release the object if the suction is off."""
         self._on = command > 0.5
         if not self._on:
             self._release()
 
-    def after(self, command: float) -> None:
-        """On catches what touches the cup's face, unless something is held."""
+    def after_step(self, command: float) -> None:
+        """If the suction is on and nothing is held, grasp the object at the cup's face."""
         if self._on and self.held is None:
             index = self._touched()
             if index is not None:
@@ -56,7 +56,7 @@ class Vacuum(Gripper):
 
     @property
     def reading(self) -> float:
-        """0 off, 0.5 on, 1 an object is held."""
+        """State of the suction: 0 off, 0.5 on, 1 holding an object."""
         return 1.0 if self.held is not None else 0.5 * self._on
 
     @property
@@ -67,7 +67,8 @@ class Vacuum(Gripper):
     def _constrain(self, body: int, part: int) -> int:
         if part < 0:
             return super()._constrain(body, part)
-        # What slides cannot turn with the tool: the cup's middle holds on, and gives way.
+        # A drawer cannot rotate with the tool, so the constraint fixes only the cup's centre and
+        # leaves the rotation free.
         bullet = self._bullet
         zero, upright = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
         tool, frame = (bullet.getLinkState(self._arm, self._link)[i : i + 2] for i in (0, 4))
@@ -82,13 +83,13 @@ class Vacuum(Gripper):
         )
 
     def _touched(self) -> int | None:
-        """Index of the object nearest to the face of the cup, if near enough."""
+        """Return the index of the object nearest to the cup's face, or None if all are too far."""
         best: tuple[float, int] | None = None
-        for i, (body, part) in enumerate(self._parts):
+        for i, (body, part) in enumerate(self._holdable):
             points = self._bullet.getClosestPoints(
                 self._arm, body, _REACH, linkIndexA=self._link, linkIndexB=part
             )
             for point in points:
-                if self._local(point[5])[2] > TOOL_LENGTH - _FACE:
+                if self._in_tool_frame(point[5])[2] > TOOL_LENGTH - _FACE:
                     best = min(best or (point[8], i), (point[8], i))
         return None if best is None else best[1]

@@ -1,4 +1,4 @@
-"""The plan of the task with a drawer."""
+"""Plan of the task with a drawer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 
 import numpy as np
 
-from actionprior.envs.experts.plan import Aim, Plan, Put, funnel, retreat
+from actionprior.envs.experts.plan import Aim, PickAndPlace, Plan, funnel, retreat
 from actionprior.envs.scene.drawer_body import TRAVEL
 from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.errors import UserError
 
 OPEN = 0.105
-"""How far open is open enough [m]."""
+"""Opening at which the drawer is open enough [m]."""
 _CLEAR = 0.05
 
 
 class DrawerPlan(Plan):
-    """Pull the drawer open by its tab, let go, bring the object."""
+    """Pull the drawer open by its tab, release the tab, and put the object in."""
 
     def __init__(self) -> None:
-        self._put: Put | None = None
+        self._put: PickAndPlace | None = None
 
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
         """See :class:`Plan`."""
@@ -39,5 +39,5 @@ class DrawerPlan(Plan):
         if self._put is None:
             if pulls or now.tip[2] < tab[2] + _CLEAR:
                 return retreat(now)
-            self._put = Put(scene.target, within=0.012, slope=5.0, rise=0.085)
+            self._put = PickAndPlace(scene.target, within=0.012, slope=5.0, rise=0.085)
         return self._put.aim(scene, now, scene.drawer.middle(now.opening))

@@ -1,4 +1,4 @@
-"""The expert: asks its plan for an aim a hand, and moves each arm towards its own."""
+"""Scripted expert: get an aim per arm from the plan, and move each arm towards its aim."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts.drawer import DrawerPlan
 from actionprior.envs.experts.handover import HandoverPlan
-from actionprior.envs.experts.human import Human, check_human
+from actionprior.envs.experts.human import HumanFlaws, check_human
 from actionprior.envs.experts.long_horizon import SortPlan, StackPlan
 from actionprior.envs.experts.memory import OnceEachPlan
 from actionprior.envs.experts.mover import Mover
@@ -20,7 +20,7 @@ from actionprior.envs.experts.tabletop import LiftPlan, PlacePlan, PushPlan, Rea
 from actionprior.errors import UserError
 
 _SPEED = 0.021
-"""Mean top speed of the tip [m a step of 0.1 s]; each episode's differs a little."""
+"""Mean top speed of the tip [m per step of 0.1 s]. Each episode draws a speed around it."""
 
 _PLANS: dict[str, type[Plan]] = {
     "reach": ReachPlan,
@@ -40,13 +40,12 @@ class TabletopExpert:
     """The scripted expert of an environment.
 
     Args:
-        env: a :class:`TabletopEnv`, wrapped or not.
-        seed: draws the speed of each episode, and its flaws.
-        human: 0 to 1: how much the demonstrations show the flaws of a person's (:class:`Human`);
-            0 is none.
+        env: A :class:`TabletopEnv`, wrapped or not.
+        seed: Seed of the speed and the flaws of the first episode.
+        human: Strength of human-like flaws (:class:`HumanFlaws`), 0 (none) to 1.
 
     Raises:
-        UserError: the task has no expert, or ``human`` is out of range.
+        UserError: The task has no expert, or ``human`` is out of range.
     """
 
     def __init__(self, env: gym.Env[Any, Any], seed: int = 0, human: float = 0.0) -> None:
@@ -58,7 +57,7 @@ class TabletopExpert:
         self.reset(seed)
 
     def reset(self, seed: int = 0) -> None:
-        """Start a new episode; call it after the environment's reset."""
+        """Start a new episode. Call this after resetting the environment."""
         rng = np.random.default_rng(seed)
         env = self._env
         self._plan = _PLANS[env.task_name]()
@@ -68,16 +67,16 @@ class TabletopExpert:
                 arm,
                 speed,
                 self._plan.opens,
-                Human(rng, self._human, env.control_hz) if self._human else None,
+                HumanFlaws(rng, self._human, env.control_hz) if self._human else None,
             )
             for arm in env.arms
         ]
 
     def __call__(self, observation: object = None) -> NDArray[np.float32]:
-        """The action (A,) for the environment's current state; ``observation`` is not looked at.
+        """Compute the action (A,) for the environment's current state. ``observation`` is ignored.
 
         Raises:
-            UserError: the environment was not reset.
+            UserError: The environment was not reset.
         """
         env = self._env
         if env.scene is None:

@@ -1,4 +1,4 @@
-"""The scripted expert of the two-arm task: the right arm gives, the left arm takes and places."""
+"""Plan of the two-arm task: the right arm gives, the left arm takes and places."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from actionprior.envs.tasks import Hand, Snapshot
 _LEFT, _RIGHT = 0, 1
 _DOWN: Array = TOOL_DOWN[:, 2]
 _TO_LEFT: Array = np.array([0.0, 1.0, 0.0])
-"""The direction from the right arm to the left one."""
+"""Direction from the right arm to the left arm."""
 _MEETING_HEIGHT = 0.20
 _TRAVEL = 0.09
-"""Least height of a carried object's bottom before it moves sideways [m]."""
+"""Smallest height of a carried object's bottom before it moves sideways [m]."""
 _WAIT = 0.18
-"""Height at which an arm without work waits [m]."""
+"""Height at which an idle arm waits [m]."""
 _STAND_OFF = 0.06
-"""Distance from the object's face at which the taker lines up [m]."""
+"""Distance from the object's face at which the taker aligns its tool [m]."""
 
 
 class HandoverPlan(Plan):
-    """Pick up, turn the tool level and meet in the middle, take from the other side, place.
+    """Pick up the object, meet in the middle with horizontal tools, take it over, and place it.
 
-    The tools point at each other when they meet, the object between them: the giver's cup is on
-    its top, the taker's on its bottom, so any of the suite's shapes can be handed over at any yaw,
-    and is put down upside down.
+    When the arms meet, their tools point at each other with the object in between. The giver's cup
+    holds its top, the taker's cup its bottom. This works for all shapes of the suite at any yaw.
+    The object is placed upside down.
     """
 
     def __init__(self) -> None:
@@ -53,13 +53,13 @@ class HandoverPlan(Plan):
         if self._placed and math.hypot(here[0] - pad.x, here[1] - pad.y) < 0.04:
             return _leave(now.hands[_LEFT], 1.0), right
         self._placed = False
-        # Also after a drop: whoever's side it lies on picks it up.
+        # The arm on the object's side picks it up, also after a drop.
         if here[1] < 0.0:
             return _leave(now.hands[_LEFT], 1.0), _pick(scene, now, now.hands[_RIGHT])
         return _pick(scene, now, now.hands[_LEFT]), right
 
     def _give(self, scene: Scene, now: Snapshot, taken: bool) -> Aim:
-        """Up, then level at the meeting place; hold until the other one does."""
+        """Lift the object, present it at the meeting place, and hold it until the taker does."""
         hand, height = now.hands[_RIGHT], scene.target_thing.height
         here = now.positions[scene.target]
         if hand.direction[1] < 0.3 and here[2] - height / 2 < _TRAVEL:
@@ -69,7 +69,7 @@ class HandoverPlan(Plan):
         return Aim(tip, suction=not taken, direction=_TO_LEFT)
 
     def _take(self, scene: Scene, now: Snapshot) -> Aim:
-        """Line up with the object, and come on once it is there."""
+        """Align the tool with the object, and approach it when it is at the meeting place."""
         hand, giver = now.hands[_LEFT], now.hands[_RIGHT]
         half = scene.target_thing.height / 2
         here, meeting = now.positions[scene.target], _meeting(scene)
@@ -82,7 +82,7 @@ class HandoverPlan(Plan):
         return Aim(meeting + _TO_LEFT * (half + _STAND_OFF), direction=-_TO_LEFT)
 
     def _place(self, scene: Scene, now: Snapshot) -> Aim:
-        """Away from the giver, down over the pad, let go."""
+        """Move away from the giver, lower the object onto the pad, and release it."""
         hand, giver = now.hands[_LEFT], now.hands[_RIGHT]
         pad, height = scene.goal_pad, scene.target_thing.height
         x, y, z = now.positions[scene.target]
@@ -102,13 +102,13 @@ class HandoverPlan(Plan):
 
 
 def _meeting(scene: Scene) -> Array:
-    """Where the object's centre is handed over [m]."""
+    """Compute where the object's centre is at the handover [m]."""
     x = 0.5 * (scene.target_thing.x + scene.goal_pad.x)
     return np.array([min(0.06, max(-0.06, x)), 0.0, _MEETING_HEIGHT])
 
 
 def _pick(scene: Scene, now: Snapshot, hand: Hand) -> Aim:
-    """Come down on the target; the suction goes on just before the cup touches."""
+    """Descend on the target, and switch the suction on just before the cup touches it."""
     x, y, z = now.positions[scene.target]
     top = z + scene.target_thing.height / 2
     near = math.hypot(hand.tip[0] - x, hand.tip[1] - y) < 0.02 and hand.tip[2] < top + 0.05
@@ -117,7 +117,7 @@ def _pick(scene: Scene, now: Snapshot, hand: Hand) -> Aim:
 
 
 def _leave(hand: Hand, side: float) -> Aim:
-    """Back out of what was held, then wait on the arm's own side, at y of that sign."""
+    """Back away from the object, then wait on the arm's side, where y has the sign of ``side``."""
     if abs(hand.direction[1]) > 0.7 and side * hand.tip[1] < 0.09:
         back = hand.tip - hand.direction * 0.10
         return Aim(back, direction=hand.direction)

@@ -1,4 +1,4 @@
-"""Plans of the tasks of several stages: one object put down after the other."""
+"""Plans of the tasks of several stages, which place one object after the other."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 from abc import abstractmethod
 
 from actionprior.envs.arms.kinematics import Array
-from actionprior.envs.experts.plan import Aim, Plan, Put, retreat
+from actionprior.envs.experts.plan import Aim, PickAndPlace, Plan, retreat
 from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import Snapshot
 from actionprior.envs.tasks.long_horizon import is_home
 
 _SPOT = 0.040
-"""How far from the middle of a pad its two objects go, left and right [m]."""
+"""Distance from the middle of a pad to the places of its two objects, left and right [m]."""
 _STACKED = 0.012
-"""Distance in the plane up to which a cube stands well enough on another [m]."""
+"""Largest horizontal distance at which a cube stands well enough on another [m]."""
 
 
-class _PutAll(Plan):
-    """Puts objects down one after the other, again where one was lost."""
+class _PickAndPlaceAll(Plan):
+    """Place objects one after the other, and retry an object that was lost."""
 
     def __init__(self) -> None:
-        self._put: Put | None = None
+        self._put: PickAndPlace | None = None
         self._index = -1
 
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
@@ -33,19 +33,19 @@ class _PutAll(Plan):
             if index is None:
                 return retreat(now)
             self._index = index
-            self._put = Put(index, within=0.006, slope=5.0, rise=0.085)
+            self._put = PickAndPlace(index, within=0.006, slope=5.0, rise=0.085)
         return self._put.aim(scene, now, self._place(scene, now, self._index))
 
     @abstractmethod
     def _next(self, scene: Scene, now: Snapshot) -> int | None:
-        """The object to put down next, or None when all are where they belong."""
+        """Return the object to place next, or None when all are where they belong."""
 
     @abstractmethod
     def _place(self, scene: Scene, now: Snapshot, index: int) -> tuple[float, float, float]:
-        """Where the middle of its bottom belongs [m, table]."""
+        """Compute where the middle of the object's bottom belongs [m, table]."""
 
 
-class StackPlan(_PutAll):
+class StackPlan(_PickAndPlaceAll):
     """Stack from the bottom up."""
 
     def _next(self, scene: Scene, now: Snapshot) -> int | None:
@@ -63,8 +63,11 @@ class StackPlan(_PutAll):
         return x, y, z + scene.things[below].height / 2
 
 
-class SortPlan(_PutAll):
-    """Bring each object to its pad, the nearest to the tip first: an order that can be seen."""
+class SortPlan(_PickAndPlaceAll):
+    """Bring each object to its pad, starting with the nearest to the tip.
+
+    A policy can see this order in the image, unlike a random one.
+    """
 
     def _next(self, scene: Scene, now: Snapshot) -> int | None:
         left = [i for i in range(len(scene.things)) if not self._lies_home(scene, now, i)]
@@ -79,14 +82,14 @@ class SortPlan(_PutAll):
 
 
 def sort_place(scene: Scene, positions: Array, index: int) -> tuple[float, float, float]:
-    """Where the middle of the bottom of an object to be sorted belongs [m, table].
+    """Compute where the middle of the bottom of an object to be sorted belongs [m, table].
 
-    It is a side of its pad: the one that is free, or the right one where both are.
+    It is the free half of its pad, or the right half if both are free.
 
     Args:
-        scene: with the pads.
-        positions: of all objects (N, 3) [m, table].
-        index: of the object.
+        scene: The scene, which contains the pads.
+        positions: Centres of all objects (N, 3) [m, table].
+        index: Index of the object.
     """
     home = scene.homes[index]
     pad = scene.pads[home]

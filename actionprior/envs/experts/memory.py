@@ -12,13 +12,13 @@ from actionprior.envs.tasks import Snapshot
 from actionprior.envs.tasks.memory import return_spot, touched
 
 _AT_SPOT = 0.012
-"""Distance at which the expert counts as back [m]."""
+"""Distance from the spot at which the expert has returned [m]."""
 _DWELL_SECONDS = 0.3
 _RISE = 0.03
 
 
 class OnceEachPlan(Plan):
-    """Touch the nearest, rise to the spot, stay for a moment, touch the other, back off."""
+    """Touch the nearest object, rise to the spot, wait, touch the other object, and retreat."""
 
     def __init__(self) -> None:
         self._touched: list[int] = []
@@ -39,13 +39,13 @@ class OnceEachPlan(Plan):
             if now.tip[2] < top + _RISE:
                 return Aim(np.array([now.tip[0], now.tip[1], top + 2 * _RISE]))
             return Aim(return_spot(scene))
-        if self._next not in left:  # chosen once: on its way the tip may come nearer to the other
+        if self._next not in left:  # chosen once, because the nearest object may change on the way
             self._next = min(left, key=lambda i: math.dist(now.positions[i], now.tip))
         x, y, z = now.positions[self._next]
         return Aim(funnel(now.tip, (x, y, z + scene.things[self._next].height / 2)))
 
     def _returned(self, scene: Scene, now: Snapshot) -> bool:
-        """Whether the tip has been at the spot, long enough to come to rest there."""
+        """Check that the tip reached the spot and had time to come to rest there."""
         near = math.dist(now.tip, return_spot(scene)) < _AT_SPOT
         if self._at_spot is None and near:
             self._at_spot = now.time

@@ -1,4 +1,4 @@
-"""What a plan is, and the motions that plans are made of."""
+"""Base class of plans, and the motions that they combine."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from actionprior.envs.scene.scene import Scene, Thing
 from actionprior.envs.tasks import Snapshot
 
 HOVER = 0.10
-"""Height to travel at above what is approached [m]."""
+"""Height above an approached place at which the tip travels [m]."""
 _FUNNEL_NECK = 0.006
-"""Distance in the plane from which the way is straight down [m]."""
+"""Horizontal distance within which the tip descends vertically [m]."""
 _JAW_DEPTH = 0.03
-"""How deep jaws grasp [m]."""
+"""Depth below an object's top at which jaws grasp [m]."""
 _JAW_CLEARANCE = 0.012
-"""How far above an object's bottom their tips stay [m]."""
+"""Smallest height of the jaws' tips above an object's bottom [m]."""
 _RETREAT = 0.25
-"""Height of the tip at which a finished expert waits [m, table]."""
+"""Height of the tip at which an expert waits when it has finished [m, table]."""
 _CLEAR = 0.05
-"""How far above an object that was let go the tip counts as clear of it [m]."""
+"""Height above a released object at which the tip is clear of it [m]."""
 
 
 class Aim(NamedTuple):
     """Where one tool should go next.
 
     Attributes:
-        tip: (3,) wanted place of the tip [m, table].
-        suction: whether the tool should hold: a vacuum on, jaws closed.
-        speed: limit on the speed, of the expert's own.
-        direction: (3,) unit vector along which the tool should point; None: straight down.
+        tip: (3,) wanted position of the tip [m, table].
+        suction: Whether the tool should hold: vacuum on, or jaws closed.
+        speed: Speed limit as a share of the expert's top speed.
+        direction: (3,) unit vector along which the tool should point. None means straight down.
     """
 
     tip: Array
@@ -43,34 +43,35 @@ class Aim(NamedTuple):
 
 
 class Plan(ABC):
-    """Says the next aim; its state lasts one episode.
+    """Base class: decide on the next aim. The state of a plan lasts one episode.
 
     Attributes:
-        opens: whether jaws are open while they hold nothing; a plan that pushes keeps them closed.
+        opens: Whether jaws are open while they hold nothing. Plans that push keep them closed.
     """
 
     opens: ClassVar[bool] = True
 
     @abstractmethod
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
-        """The aim of the first arm for the current state."""
+        """Compute the aim of the first arm for the current state."""
 
     def aims(self, scene: Scene, now: Snapshot) -> tuple[Aim, ...]:
-        """The aims of all arms; a plan for two overrides it."""
+        """Compute the aims of all arms. Plans for two arms override this."""
         return (self.aim(scene, now),)
 
 
-class Put:
-    """Grasp an object, carry it, put it down at a place, let go, back off.
+class PickAndPlace:
+    """Grasp an object, carry it to a place, put it down, release it, and retreat.
 
     Args:
-        index: the object.
-        within: distance in the plane at which to let go [m].
-        slope: how steeply to come down on the place; steeper clears what stands beside it.
-        rise: how far to lift the object before carrying it [m]; higher clears what stands around.
+        index: Index of the object.
+        within: Horizontal distance from the place at which to release the object [m].
+        slope: Slope of the descent. A steeper one avoids objects beside the place.
+        rise: Height to lift the object before carrying it [m]. A larger one avoids objects on the
+            way.
 
     Attributes:
-        released: whether the object was let go at its place and the tip backs off.
+        released: Whether the object was released at its place and the tip retreats.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Put:
         self._slope, self._rise = slope, rise
 
     def aim(self, scene: Scene, now: Snapshot, place: tuple[float, float, float]) -> Aim:
-        """The aim that brings the middle of the object's bottom to ``place`` [m, table]."""
+        """Compute the aim that brings the middle of the object's bottom to ``place`` [m, table]."""
         to_x, to_y, floor = place
         x, y, z = now.positions[self._index]
         aside = math.hypot(x - to_x, y - to_y)
@@ -95,7 +96,7 @@ class Put:
         if aside < self._within and bottom < floor + 0.008:
             self.released = True
             return retreat(now)
-        # The object leads: the tip goes where it brings the object's bottom to the place.
+        # Control the object's bottom instead of the tip, which keeps its offset to it.
         offset = now.tip - (x, y, bottom)
         if aside > 0.05 and bottom < floor + self._rise:
             return Aim(np.array([now.tip[0], now.tip[1], offset[2] + floor + HOVER]), suction=True)
@@ -103,18 +104,24 @@ class Put:
         return Aim(goal, suction=True)
 
     def clear(self, scene: Scene, now: Snapshot) -> bool:
-        """Whether the object was let go and the tip has left it behind."""
+        """Check that the object was released and the tip is clear of it."""
         top = now.positions[self._index, 2] + scene.things[self._index].height / 2
         return self.released and now.held is None and bool(now.tip[2] > top + _CLEAR)
 
 
 def retreat(now: Snapshot) -> Aim:
-    """Straight up, then wait: what a demonstration shows last should be worth repeating."""
+    """Move straight up and wait.
+
+    Policies imitate the end of a demonstration as well, so it should be harmless.
+    """
     return Aim(np.array([now.tip[0], now.tip[1], _RETREAT]))
 
 
 def grasp(scene: Scene, now: Snapshot, index: int) -> Aim:
-    """Come down on an object with the cup, which goes on just before it touches, or around it."""
+    """Descend on an object and grasp it: with the cup from above, with jaws from its sides.
+
+    The suction is switched on just before the cup touches the object.
+    """
     x, y, z = now.positions[index]
     top = z + scene.things[index].height / 2
     aside = math.hypot(now.tip[0] - x, now.tip[1] - y)
@@ -127,21 +134,23 @@ def grasp(scene: Scene, now: Snapshot, index: int) -> Aim:
 
 
 def jaw_depth(thing: Thing) -> float:
-    """How far the tips of jaws reach below the top of an object that they grasp [m]."""
+    """Compute how far below an object's top the tips of jaws grasp it [m]."""
     return min(_JAW_DEPTH, thing.height - _JAW_CLEARANCE)
 
 
 def funnel(
     tip: Array, goal: tuple[float, float, float], hover: float = HOVER, slope: float = 1.5
 ) -> Array:
-    """Aim at ``goal``, but only as low as the distance in the plane allows.
+    """Compute an aim (3,) that approaches ``goal`` from above, inside a funnel around it.
+
+    The aim is above the goal, at a height that grows with the tip's horizontal distance from it.
 
     Args:
-        tip: (3,) where the tip is [m].
-        goal: where it should get to [m].
-        hover: most that the aim is above the goal [m].
-        slope: rise of the funnel's wall over its run; jaws, which must not land on what they are
-            to go around, need a steep one.
+        tip: (3,) current position of the tip [m].
+        goal: Position to reach [m].
+        hover: Largest height of the aim above the goal [m].
+        slope: Slope of the funnel's wall. Jaws need a steep one, so that they do not land on the
+            object that they should surround.
     """
     aside = math.hypot(tip[0] - goal[0], tip[1] - goal[1])
     height = goal[2] + min(hover, slope * max(0.0, aside - _FUNNEL_NECK))

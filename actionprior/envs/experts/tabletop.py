@@ -1,4 +1,4 @@
-"""Plans of the four short tasks."""
+"""Plans of the short tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from actionprior.envs.arms.urdf import TOOL_RADIUS
-from actionprior.envs.experts.plan import Aim, Plan, Put, funnel, grasp, retreat
+from actionprior.envs.experts.plan import Aim, PickAndPlace, Plan, funnel, grasp, retreat
 from actionprior.envs.scene.scene import SHAPES, Scene
 from actionprior.envs.tasks import REACH_HEIGHT, Snapshot
 
@@ -25,7 +25,7 @@ class ReachPlan(Plan):
 
 
 class LiftPlan(Plan):
-    """Come down on the target with suction on, then go up."""
+    """Grasp the target, then go up."""
 
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
         """See :class:`Plan`."""
@@ -35,20 +35,20 @@ class LiftPlan(Plan):
 
 
 class PlacePlan(Plan):
-    """Grasp, carry, put down on the pad, let go, back off."""
+    """Grasp the target, carry it to the pad, put it down, release it, and retreat."""
 
     def __init__(self) -> None:
-        self._put: Put | None = None
+        self._put: PickAndPlace | None = None
 
     def aim(self, scene: Scene, now: Snapshot) -> Aim:
         """See :class:`Plan`."""
         if self._put is None:
-            self._put = Put(scene.target)
+            self._put = PickAndPlace(scene.target)
         return self._put.aim(scene, now, (scene.goal_pad.x, scene.goal_pad.y, 0.0))
 
 
 class PushPlan(Plan):
-    """Come down behind the target, push it along the line to the pad, back off."""
+    """Descend behind the target, push it along the line to the pad, and retreat."""
 
     opens = False
 
@@ -81,6 +81,6 @@ class PushPlan(Plan):
             else:
                 goal = (float(behind[0]), float(behind[1]), low)
                 return Aim(funnel(now.tip, goal, hover=thing.height + 0.04))
-        # Steer so that the contact stays on the line through the object's centre and the pad.
+        # Steer so that the contact point stays on the line through the object's centre and the pad.
         ahead = here + forward * 0.03 - side * np.clip(1.2 * across, -0.03, 0.03)
         return Aim(np.array([ahead[0], ahead[1], low]), speed=0.62)

@@ -1,6 +1,6 @@
-"""The border to PyBullet: one client, and the bodies that scenes are made of.
+"""Wrapper of PyBullet: one client, and functions that create the bodies of a scene.
 
-PyBullet has no types and takes the client's number in every call; both end here.
+PyBullet is untyped and needs the client's number in every call. This wrapper hides both.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _TABLE_HALF = (0.62, 0.55, 0.02)
 _TABLE_COLOR = (0.70, 0.66, 0.60)
 _LAMP_HALF = (0.03, 0.03, 0.006)
 LAMP_DARK = (0.35, 0.35, 0.36)
-"""RGB of a lamp that shows nothing."""
+"""RGB of a lamp that is off."""
 
 type Triple = tuple[float, float, float]
 
 
 class Bullet:
-    """PyBullet's functions and constants, bound to a simulator of its own.
+    """PyBullet's functions and constants, bound to a separate simulator.
 
     Raises:
         UserError: PyBullet is not installed.
     """
 
     def __init__(self) -> None:
-        data_path()  # says what to install, should PyBullet be missing
+        data_path()  # raises an error with the install command if missing
         self._module: ModuleType = importlib.import_module("pybullet")
         self._client: int = self._module.connect(self._module.DIRECT)
 
@@ -45,33 +45,33 @@ class Bullet:
         return found
 
     def close(self) -> None:
-        """Disconnect; closing twice does no harm."""
+        """Disconnect from the simulator. Calling this twice is safe."""
         if self._client >= 0:
             self._module.disconnect(physicsClientId=self._client)
             self._client = -1
 
 
 def make_table(bullet: Bullet) -> int:
-    """The table; its top is the plane z = 0."""
+    """Create the table, whose top is the plane z = 0."""
     collision = bullet.createCollisionShape(bullet.GEOM_BOX, halfExtents=_TABLE_HALF)
     visual = _draw_box(bullet, _TABLE_HALF, _TABLE_COLOR)
     return int(bullet.createMultiBody(0.0, collision, visual, basePosition=_TABLE_MIDDLE))
 
 
 def make_pad(bullet: Bullet, pad: Pad) -> int:
-    """A pad: drawn only, nothing collides with it."""
+    """Create a pad, which is drawn but does not collide."""
     visual = _draw_box(bullet, (pad.size / 2, pad.size / 2, 0.001), COLORS[pad.color])
     return int(bullet.createMultiBody(0.0, -1, visual))
 
 
 def make_lamp(bullet: Bullet) -> int:
-    """A dark lamp: drawn only, nothing collides with it."""
+    """Create a lamp that is off. It is drawn but does not collide."""
     visual = _draw_box(bullet, _LAMP_HALF, LAMP_DARK)
     return int(bullet.createMultiBody(0.0, -1, visual))
 
 
 def make_thing(bullet: Bullet, thing: Thing, prism: Path) -> int:
-    """An object; cylinders are drawn with the mesh at ``prism``."""
+    """Create an object. Cylinders are drawn with the mesh file ``prism``."""
     shape, color = SHAPES[thing.shape], COLORS[thing.color]
     half = (shape.radius, shape.radius, shape.height / 2)
     if shape.box:

@@ -1,7 +1,7 @@
-"""A box with a drawer: where it stands, where its parts are, and its URDF.
+"""A box with a drawer: its pose, the positions of its parts, and its URDF.
 
-The drawer slides on a prismatic joint towards the middle of the table. A tab at its front is flat
-on top, for a suction cup to pull at.
+The drawer slides on a prismatic joint towards the middle of the table. The tab at its front has a
+flat top, which a suction cup can pull.
 """
 
 from __future__ import annotations
@@ -10,56 +10,66 @@ import math
 from typing import NamedTuple
 
 TRAVEL = 0.12
-"""How far the drawer opens [m]."""
+"""Largest opening of the drawer [m]."""
 FLOOR = 0.006
 """Height of the drawer's floor [m]."""
 HANDLE_TOP = 0.045
-"""Height of the top of the tab that it is pulled at [m]."""
+"""Height of the top of the tab [m]."""
 INNER = 0.10
-"""Edge of the square that is free inside [m]."""
+"""Edge of the free square inside the drawer [m]."""
 
 _WALL = 0.008
 _TRAY_HEIGHT = 0.045
 _BOX_HALF_X, _BOX_HALF_Y, _BOX_HEIGHT = 0.076, 0.065, 0.07
 _TRAY_HALF = INNER / 2 + _WALL
 _HANDLE_AHEAD = _BOX_HALF_Y + 0.035
-"""Where the tab is pulled at, ahead of the middle of the closed drawer [m]."""
+"""Distance from the middle of the closed drawer to the middle of the tab [m]."""
 _TAB_END = _HANDLE_AHEAD + 0.03
 _TAB_WIDTH, _TAB_THICK = 0.06, 0.012
 _AWAY = 0.215
-"""Distance of the box's middle from the table's, to its side [m]."""
+"""Distance of the box's middle from the middle of the table, along y [m]."""
 _WOOD, _LIGHT, _DARK = "0.45 0.33 0.24 1", "0.80 0.72 0.60 1", "0.20 0.20 0.22 1"
 
 type Box = tuple[float, float, float, float, float, float]
-"""Middle (x, y, z) and size (x, y, z) of a part [m]."""
+"""Centre (x, y, z) and size (x, y, z) of a part [m]."""
 
 
 class Drawer(NamedTuple):
-    """A drawer, at x [m] along the table's left (``side`` 1) or right (-1) edge."""
+    """A drawer at the table's left (``side`` 1) or right (``side`` -1) edge, at ``x`` [m]."""
 
     x: float
     side: int
 
     @property
     def base(self) -> tuple[float, float, float]:
-        """Where the middle of the box stands [m, table]."""
+        """Position of the middle of the box's bottom [m, table]."""
         return self.x, self.side * _AWAY, 0.0
 
     @property
     def yaw(self) -> float:
-        """How the box is turned [rad]."""
+        """Rotation of the box about z [rad]."""
         return 0.0 if self.side > 0 else math.pi
 
     def middle(self, opening: float) -> tuple[float, float, float]:
-        """Middle of the drawer's floor when it is open by ``opening`` [m, table]."""
+        """Compute the middle of the drawer's floor at an opening [m, table]."""
         return self.x, self.side * (_AWAY - opening), FLOOR
 
     def handle(self, opening: float) -> tuple[float, float, float]:
-        """Middle of the top of the tab when it is open by ``opening`` [m, table]."""
+        """Compute the middle of the top of the tab at an opening [m, table]."""
         return self.x, self.side * (_AWAY - _HANDLE_AHEAD - opening), HANDLE_TOP
 
     def height(self, x: float, y: float, opening: float, margin: float) -> float:
-        """Height of what is within ``margin`` of a place [m, table]; 0: nothing of the drawer."""
+        """Compute the height of the drawer or box at a place.
+
+        Args:
+            x: Place along x [m, table].
+            y: Place along y [m, table].
+            opening: Opening of the drawer [m].
+            margin: Distance around the place to include [m].
+
+        Returns:
+            The height [m], or 0 if the drawer is not within ``margin``.
+        """
         aside, ahead = abs(x - self.x), _AWAY - self.side * y
         if aside < _BOX_HALF_X + margin and ahead < _BOX_HALF_Y + margin:
             return _BOX_HEIGHT
@@ -71,7 +81,7 @@ class Drawer(NamedTuple):
 
 
 def drawer_urdf() -> str:
-    """Text of a URDF: a fixed box, and a drawer (link 0) that opens along -y."""
+    """Write a URDF with a fixed box and a drawer (link 0) that opens along -y."""
     top = _BOX_HEIGHT
     side = (_BOX_HALF_X - _WALL / 2, 0.0, top / 2, _WALL, 2 * _BOX_HALF_Y, top)
     box: list[tuple[Box, str]] = [

@@ -1,7 +1,7 @@
-"""The one mesh of the suite: an upright prism that stands in for every cylinder.
+"""The suite's only mesh: an upright prism that is drawn for every cylinder.
 
-PyBullet draws cylinder primitives as rounded hulls that take milliseconds each to build; a
-twelve-sided prism loads in microseconds, is cached by file name, and looks like a cylinder.
+PyBullet needs milliseconds to build each cylinder primitive. A twelve-sided prism looks nearly the
+same, loads in microseconds, and is cached by file name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ SIDES = 12
 
 
 def prism_obj() -> str:
-    """Wavefront OBJ text of a prism of radius 1 and height 1, centred, along z (44 triangles)."""
+    """Write a prism of radius 1 and height 1 along z, centred, as Wavefront OBJ (44 triangles)."""
     n = SIDES
     turns = [2 * math.pi * i / n for i in range(n)]
     lines = [

@@ -1,7 +1,7 @@
-"""What stands on the table: coloured objects and pads, and how a scene is drawn at random.
+"""Scenes: the coloured objects and pads on the table, and how they are drawn at random.
 
-Table coordinates: the origin is the middle of the workspace on the table's surface, x points away
-from the robot, y to its left, z up; metres. The workspace is the same for every robot.
+Table coordinates are in metres. The origin is the middle of the workspace on the table's surface. x
+points away from the robot, y to its left, z up. The workspace is the same for every robot.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ PAD_SIZE = 0.10
 """Edge of the square pads [m]."""
 
 _GAP = 0.107
-"""Least distance between the centres of what stands on the table: a disc clears a pad's corner
-[m]."""
+"""Smallest distance between the centres of an object and another object or a pad. A disc then
+does not overlap a pad's corner [m]."""
 _PAD_GAP = 0.142
-"""Least distance between the centres of two pads: their corners clear each other [m]."""
+"""Smallest distance between the centres of two pads, so that their corners do not overlap [m]."""
 _SCATTER_GAP = 0.018
-"""Least gap between the squares around what :func:`scatter` places [m]."""
+"""Smallest gap between the squares that :func:`scatter` places [m]."""
 _SCATTER_FREE = 0.05
 """Half-edge up to which a square may be centred anywhere in the workspace [m]."""
 
 
 class Shape(NamedTuple):
-    """A kind of object: ``radius`` is half the edge of a box or the radius of a cylinder [m]."""
+    """Shape of an object. ``radius`` is half the edge of a box or the radius of a cylinder [m]."""
 
     box: bool
     radius: float
@@ -56,7 +56,7 @@ SHAPES: dict[str, Shape] = {
 
 
 class Thing(NamedTuple):
-    """An object to be put on the table, at x, y [m], turned by yaw [rad]."""
+    """An object on the table, at x, y [m], rotated by yaw [rad]."""
 
     color: str
     shape: str
@@ -71,12 +71,12 @@ class Thing(NamedTuple):
 
     @property
     def label(self) -> str:
-        """How an instruction names it, e.g. ``red cube``."""
+        """Name of the object in instructions, e.g. ``red cube``."""
         return f"{self.color} {self.shape}"
 
 
 class Pad(NamedTuple):
-    """A flat coloured square on the table, centred at x, y, of edge ``size`` [m]."""
+    """A flat coloured square on the table, centred at x, y, with edge ``size`` [m]."""
 
     color: str
     x: float
@@ -85,24 +85,24 @@ class Pad(NamedTuple):
 
 
 class Lamp(NamedTuple):
-    """A plate at x, y [m] that can show a colour: a cue. Nothing collides with it."""
+    """A plate at x, y [m] that can show a colour as a cue. It does not collide."""
 
     x: float
     y: float
 
 
 class Scene(NamedTuple):
-    """Objects, pads, and which of them the instruction means.
+    """Objects and pads, and which of them the instruction refers to.
 
     Attributes:
-        things: the objects.
-        pads: the pads.
-        target: index of the object that the instruction names, or of the first that matters.
-        goal: index of the pad that the instruction names; None without pads.
-        order: objects that the task takes one after the other.
-        homes: on which pad each object belongs, where the task asks that of all of them.
-        lamp: the lamp, if there is one.
-        drawer: the drawer, if there is one.
+        things: The objects.
+        pads: The pads.
+        target: Index of the object that the instruction names, or of the first relevant object.
+        goal: Index of the pad that the instruction names, or None without pads.
+        order: Indices of the objects that the task handles one after the other.
+        homes: Index of the pad that each object belongs on. Empty unless the task sorts objects.
+        lamp: The lamp, if any.
+        drawer: The drawer, if any.
     """
 
     things: tuple[Thing, ...]
@@ -116,15 +116,15 @@ class Scene(NamedTuple):
 
     @property
     def target_thing(self) -> Thing:
-        """The object that the instruction names."""
+        """Object that the instruction names."""
         return self.things[self.target]
 
     @property
     def goal_pad(self) -> Pad:
-        """The pad that the instruction names.
+        """Pad that the instruction names.
 
         Raises:
-            UserError: the scene has no pads.
+            UserError: The scene has no pads.
         """
         if self.goal is None:
             raise UserError("this scene has no pads; ask for the target instead")
@@ -138,15 +138,15 @@ def draw_scene(
     pads: int = 0,
     accept: Callable[[Scene], bool] | None = None,
 ) -> Scene:
-    """Draw a scene: distinct (colour, shape) pairs, spaced places, a uniform target and goal.
+    """Draw a scene: distinct (colour, shape) pairs, spaced places, a random target and goal.
 
-    Pads take colours that no object has, so nothing vanishes on a pad of its own colour.
+    Pads get colours that no object has, so every object is visible on every pad.
 
     Args:
-        rng: the only source of randomness.
-        objects: how many objects.
-        pads: how many pads.
-        accept: what else the places must satisfy; they are drawn again until it returns True.
+        rng: The only source of randomness.
+        objects: Number of objects.
+        pads: Number of pads.
+        accept: Further condition on the places. They are drawn again until it returns True.
     """
     kinds = [(color, shape) for color in COLORS for shape in SHAPES]
     picked = [kinds[i] for i in rng.choice(len(kinds), objects, replace=False)]
@@ -168,14 +168,14 @@ def draw_scene(
 
 
 def scatter(rng: np.random.Generator, halves: Sequence[float]) -> list[tuple[float, float]]:
-    """Places for upright squares of different sizes so that none touches another.
+    """Draw places of axis-parallel squares of different sizes that do not touch each other.
 
-    Larger ones keep further from the edge of the workspace. By rejection; starts afresh when the
-    table is full, and never ends where they cannot fit.
+    Larger squares keep further from the edge of the workspace. Squares are placed by rejection
+    sampling, which restarts when the table is full. If the squares cannot fit, it never returns.
 
     Args:
-        rng: the only source of randomness.
-        halves: half the edge of each square [m].
+        rng: The only source of randomness.
+        halves: Half the edge of each square [m].
     """
     while True:
         places: list[tuple[float, float]] = []
@@ -196,7 +196,7 @@ def scatter(rng: np.random.Generator, halves: Sequence[float]) -> list[tuple[flo
 
 
 def _draw_places(rng: np.random.Generator, objects: int, pads: int) -> list[tuple[float, float]]:
-    """Places at least a gap apart, by rejection; starts afresh when the table is full."""
+    """Draw spaced places by rejection sampling, which restarts when the table is full."""
     while True:
         places: list[tuple[float, float]] = []
         for x, y in rng.uniform(-1.0, 1.0, (40, 2)).tolist():

@@ -1,7 +1,7 @@
 """One simulated world: table, one or two arms, objects, camera.
 
-Everything random is decided outside. Each reset rebuilds the world from nothing, because PyBullet
-carries solver and contact caches over otherwise, and episodes would not repeat bit by bit.
+The world draws no random numbers. Each reset rebuilds it from scratch: otherwise PyBullet would
+keep solver and contact caches, and episodes would not be reproducible bit by bit.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ from actionprior.envs.scene.meshes import prism_obj
 from actionprior.envs.scene.scene import COLORS, Scene
 
 CAMERA_EYE = (0.50, 0.0, 0.64)
-"""Where the camera stands: opposite the robot, so that the arm seldom hides an object [m]."""
+"""Position of the camera, opposite the robot, so that the arm rarely hides an object [m]."""
 CAMERA_TARGET = (-0.065, 0.0, 0.03)
 CAMERA_FOV = 42.0
-"""Field of view, both ways [degrees]."""
+"""Horizontal and vertical field of view [degrees]."""
 
 _MOTOR_TORQUE = 300.0
-"""Enough that the motors track every target [N m]; the light links' masses are not the arm's."""
+"""Motor torque [N m], large enough to track every target. The light links do not have the real
+arm's masses."""
 _MOTOR_GAIN = 0.4
 _DRAWER_FRICTION = 2.0
-"""Force that a drawer withstands without moving [N]."""
+"""Largest force under which a drawer does not move [N]."""
 _TOOL_FRICTION = 2.0
-"""Rubber cups and fingertips grip what they push, and the push forgives an error of millimetres;
-Bullet multiplies it by the other body's."""
+"""Friction of rubber cups and fingertips, so that a push tolerates an error of millimetres. Bullet
+multiplies it by the other body's friction."""
 
 
 class World:
-    """A PyBullet world with one robot; positions are table coordinates [m].
+    """A PyBullet world with one robot or station. Positions are in table coordinates [m].
 
-    Of a station with two arms, joint angles ``q`` (n,) are the first arm's, then the second's.
+    For a station, joint angles ``q`` (n,) are those of the first arm, then those of the second.
 
     Attributes:
-        grippers: one of each arm, in order; made anew by :meth:`build`.
+        grippers: The gripper of each arm, in order. :meth:`build` recreates them.
 
     Raises:
         UserError: PyBullet is not installed.
@@ -85,12 +86,12 @@ class World:
         self._drawer_urdf.write_text(drawer_urdf())
 
     def close(self) -> None:
-        """Disconnect from PyBullet; closing twice does no harm."""
+        """Disconnect from PyBullet. Calling this twice is safe."""
         self._bullet.close()
         self._folder.cleanup()
 
     def build(self, scene: Scene, q: Array) -> None:
-        """Start afresh with the objects of ``scene`` and the arms at rest at ``q`` (n,) [rad]."""
+        """Rebuild the world with the objects of ``scene`` and resting arms at ``q`` (n,) [rad]."""
         bullet = self._bullet
         bullet.resetSimulation()
         bullet.setPhysicsEngineParameter(
@@ -101,7 +102,8 @@ class World:
         bullet.setGravity(0, 0, -9.81)
         make_table(bullet)
         self._arms = [
-            self._load(robot, urdf) for robot, urdf in zip(self._robots, self._urdfs, strict=True)
+            self._load_arm(robot, urdf)
+            for robot, urdf in zip(self._robots, self._urdfs, strict=True)
         ]
         self._pads = [make_pad(bullet, pad) for pad in scene.pads]
         self._lamp = None if scene.lamp is None else make_lamp(bullet)
@@ -114,42 +116,42 @@ class World:
         self.arrange(scene, q)
 
     def arrange(self, scene: Scene, q: Array) -> None:
-        """Move what :meth:`build` made to the places of ``scene``, a scene of the same shapes."""
+        """Move the existing bodies to the places of ``scene``, which must have the same shapes."""
         for body, pad in zip(self._pads, scene.pads, strict=True):
-            self._put(body, (pad.x, pad.y, 0.0005), 0.0)
+            self._set_pose(body, (pad.x, pad.y, 0.0005), 0.0)
         if self._lamp is not None and scene.lamp is not None:
-            self._put(self._lamp, (*scene.lamp, 0.006), 0.0)
+            self._set_pose(self._lamp, (*scene.lamp, 0.006), 0.0)
         if self._drawer is not None and scene.drawer is not None:
-            self._put(self._drawer, scene.drawer.base, scene.drawer.yaw)
+            self._set_pose(self._drawer, scene.drawer.base, scene.drawer.yaw)
             self._bullet.resetJointState(self._drawer, 0, 0.0)
         for i, thing in enumerate(scene.things):
-            self.place(i, (thing.x, thing.y, thing.height / 2), thing.yaw)
+            self.place_object(i, (thing.x, thing.y, thing.height / 2), thing.yaw)
         for arm, joints, part in zip(self._arms, self._joints, self._parts, strict=True):
             self._bullet.resetJointStatesMultiDof(arm, joints, [[v] for v in q[part].tolist()])
 
     def recolor(self, scene: Scene) -> None:
-        """Paint the objects and pads in the colours of ``scene``."""
+        """Give objects and pads the colours of ``scene``."""
         colors = [item.color for item in scene.things] + [item.color for item in scene.pads]
         for body, color in zip([*self._things, *self._pads], colors, strict=True):
             self._bullet.changeVisualShape(body, -1, rgbaColor=(*COLORS[color], 1.0))
 
-    def light(self, color: str | None) -> None:
-        """Let the scene's lamp, if there is one, show a colour, or go dark."""
+    def set_lamp(self, color: str | None) -> None:
+        """Set the lamp's colour, or switch it off with None. No effect without a lamp."""
         if self._lamp is not None:
             rgb = LAMP_DARK if color is None else COLORS[color]
             self._bullet.changeVisualShape(self._lamp, -1, rgbaColor=(*rgb, 1.0))
 
-    def place(self, index: int, position: Triple, yaw: float) -> None:
-        """Put an object upright, its centre at ``position`` [m], turned by ``yaw`` [rad]."""
-        self._put(self._things[index], position, yaw)
+    def place_object(self, index: int, position: Triple, yaw: float) -> None:
+        """Put an object upright with its centre at ``position`` [m], rotated by ``yaw`` [rad]."""
+        self._set_pose(self._things[index], position, yaw)
 
-    def slide(self, opening: float) -> None:
-        """Open the scene's drawer, if there is one, that far [m]."""
+    def open_drawer(self, opening: float) -> None:
+        """Set the drawer's opening [m]. No effect without a drawer."""
         if self._drawer is not None:
             self._bullet.resetJointState(self._drawer, 0, opening)
 
     def step(self, start: Array, end: Array) -> None:
-        """One control step: the motors follow a ramp from ``start`` to ``end`` (n,) [rad]."""
+        """Simulate a control step: motors follow a ramp from ``start`` to ``end`` (n,) [rad]."""
         bullet = self._bullet
         speeds = (end - start) * self._control_hz
         for i in range(1, self._substeps + 1):
@@ -168,17 +170,17 @@ class World:
 
     @property
     def held(self) -> int | None:
-        """Index of what the first arm holds, or None; see :class:`Vacuum`."""
+        """Index of the object that the first arm holds, or None. See :class:`Vacuum`."""
         return self.grippers[0].held
 
     def opening(self) -> float:
-        """How far the drawer is open [m]; 0 where there is none."""
+        """Read the drawer's opening [m], which is 0 without a drawer."""
         if self._drawer is None:
             return 0.0
         return float(self._bullet.getJointState(self._drawer, 0)[0])
 
     def joints(self) -> Array:
-        """Measured joint angles (n,) [rad]."""
+        """Read the joint angles (n,) [rad]."""
         states = self._bullet.getJointStates
         return np.array(
             [
@@ -189,18 +191,18 @@ class World:
         )
 
     def positions(self) -> Array:
-        """Centres (objects, 3) of the objects [m]."""
+        """Read the centres (objects, 3) of the objects [m]."""
         where = self._bullet.getBasePositionAndOrientation
         return np.array([where(body)[0] for body in self._things])
 
     def speeds(self) -> Array:
-        """Speeds (objects,) of the objects [m/s]."""
+        """Read the speeds (objects,) of the objects [m/s]."""
         velocity = self._bullet.getBaseVelocity
         linear = np.array([velocity(body)[0] for body in self._things])
         return np.asarray(np.sqrt(np.square(linear).sum(axis=1)))
 
     def render(self, size: int) -> NDArray[np.uint8]:
-        """The camera's image (size, size, 3)."""
+        """Render the camera's image (size, size, 3)."""
         bullet = self._bullet
         image = bullet.getCameraImage(
             size,
@@ -212,14 +214,14 @@ class World:
             lightAmbientCoeff=0.55,
             lightDiffuseCoeff=0.5,
             lightSpecularCoeff=0.05,
-            shadow=0,  # it costs more than all the rest
+            shadow=0,  # shadows take more time than everything else
             renderer=bullet.ER_TINY_RENDERER,
             flags=bullet.ER_NO_SEGMENTATION_MASK,
         )[2]
         # Without NumPy support PyBullet gives a flat tuple.
         return np.asarray(image, dtype=np.uint8).reshape(size, size, 4)[..., :3].copy()
 
-    def _load(self, robot: Robot, urdf: Path) -> int:
+    def _load_arm(self, robot: Robot, urdf: Path) -> int:
         bullet = self._bullet
         arm = bullet.loadURDF(
             str(urdf),
@@ -228,7 +230,7 @@ class World:
             useFixedBase=True,
             flags=bullet.URDF_USE_INERTIA_FROM_FILE,
         )
-        # The tool's links come after the last joint's.
+        # The tool's links come after the link of the last joint.
         for link in range(robot.dof, bullet.getNumJoints(arm)):
             bullet.changeDynamics(arm, link, lateralFriction=_TOOL_FRICTION)
         return int(arm)
@@ -242,13 +244,13 @@ class World:
     def _load_drawer(self) -> int:
         bullet = self._bullet
         drawer = int(bullet.loadURDF(str(self._drawer_urdf), useFixedBase=True))
-        # Friction of the slide: it stays where it was pulled to.
+        # A motor at zero velocity acts as friction: the drawer stays where it was pulled to.
         bullet.setJointMotorControl2(
             drawer, 0, bullet.VELOCITY_CONTROL, targetVelocity=0.0, force=_DRAWER_FRICTION
         )
         return drawer
 
-    def _put(self, body: int, position: Triple, yaw: float) -> None:
+    def _set_pose(self, body: int, position: Triple, yaw: float) -> None:
         self._bullet.resetBasePositionAndOrientation(body, position, _about_z(yaw))
 
 

@@ -1,7 +1,6 @@
-"""The tasks: how each draws its scene, says its instruction, and judges success.
+"""Tasks: each one draws its scene, words its instruction, and decides on success.
 
-A task is a small class; the environment asks nothing else of it. Later suites add tasks by
-subclassing :class:`Task`.
+To add a task, subclass :class:`Task`.
 """
 
 from actionprior.envs.tasks.base import (
@@ -13,18 +12,18 @@ from actionprior.envs.tasks.base import (
     Wordings,
     check_wordings,
 )
-from actionprior.envs.tasks.drawer import OpenDrawer
-from actionprior.envs.tasks.handover import Handover
-from actionprior.envs.tasks.long_horizon import Sort, Stack
-from actionprior.envs.tasks.memory import CUE_SECONDS, OnceEach, Recall
+from actionprior.envs.tasks.drawer import DrawerTask
+from actionprior.envs.tasks.handover import HandoverTask
+from actionprior.envs.tasks.long_horizon import SortTask, StackTask
+from actionprior.envs.tasks.memory import CUE_SECONDS, OnceEachTask, RecallTask
 from actionprior.envs.tasks.tabletop import (
     LIFT_HEIGHT,
     REACH_HEIGHT,
     REACH_TOLERANCE,
-    Lift,
-    Place,
-    Push,
-    Reach,
+    LiftTask,
+    PlaceTask,
+    PushTask,
+    ReachTask,
 )
 from actionprior.errors import UserError
 
@@ -36,18 +35,18 @@ __all__ = [
     "REACH_TOLERANCE",
     "TASKS",
     "WORDINGS",
+    "DrawerTask",
     "Hand",
-    "Handover",
-    "Lift",
-    "OnceEach",
-    "OpenDrawer",
-    "Place",
-    "Push",
-    "Reach",
-    "Recall",
+    "HandoverTask",
+    "LiftTask",
+    "OnceEachTask",
+    "PlaceTask",
+    "PushTask",
+    "ReachTask",
+    "RecallTask",
     "Snapshot",
-    "Sort",
-    "Stack",
+    "SortTask",
+    "StackTask",
     "Task",
     "Wordings",
     "check_wordings",
@@ -56,15 +55,26 @@ __all__ = [
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (Reach, Push, Lift, Place, Stack, Sort, OpenDrawer, Recall, OnceEach, Handover)
+    for task in (
+        ReachTask,
+        PushTask,
+        LiftTask,
+        PlaceTask,
+        StackTask,
+        SortTask,
+        DrawerTask,
+        RecallTask,
+        OnceEachTask,
+        HandoverTask,
+    )
 }
 
 
 def make_task(task: str | Task) -> Task:
-    """The task of that name; a :class:`Task` passes through, so users can bring their own.
+    """Create the task with a name. A :class:`Task` is returned unchanged.
 
     Raises:
-        UserError: no task has that name.
+        UserError: No task has this name.
     """
     if isinstance(task, Task):
         return task

@@ -1,4 +1,4 @@
-"""What a task is: how it draws its scene, says its instruction, and judges success."""
+"""Base class of tasks: draw a scene, word the instruction, decide on success."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from actionprior.errors import UserError
 type Wordings = Literal["one", "train", "held_out"]
 
 WORDINGS: tuple[Wordings, ...] = get_args(Wordings.__value__)
-"""``one``: always the first; ``train``: any but the held-out ones; ``held_out``: only those."""
+"""``one``: always the first; ``train``: all except the held-out ones; ``held_out``: only those."""
 
 PAD_TOLERANCE = 0.04
-"""Largest distance of an object's centre from the pad's centre, in the plane [m]."""
+"""Largest horizontal distance of an object's centre from the pad's centre [m]."""
 
 _RESTING_HEIGHT = 0.01
-"""How far above its place an object's bottom may be and still count as standing there [m]."""
+"""Largest height of an object's bottom above a surface at which it still stands there [m]."""
 _RESTING_SPEED = 0.05
-"""Speed below which an object rests [m/s]."""
+"""Speed below which an object counts as resting [m/s]."""
 
 
 class Hand(NamedTuple):
     """The tool of one arm.
 
     Attributes:
-        tip: (3,) its tip in table coordinates [m].
-        direction: (3,) unit vector along which it points.
-        held: index of the object that it holds, or None.
-        on: whether it is commanded to hold.
-        jaws: whether it has jaws, which go around an object, not a cup, which goes on top.
+        tip: (3,) tip of the tool in table coordinates [m].
+        direction: (3,) unit vector along the tool.
+        held: Index of the object that the tool holds, or None.
+        on: Whether the tool is commanded to hold.
+        jaws: Whether the tool has jaws, which grasp an object from its sides, instead of a cup,
+            which touches its top.
     """
 
     tip: Array
@@ -46,18 +47,18 @@ class Hand(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What a task may look at after a step, in table coordinates.
+    """True state of the world after a step, in table coordinates.
 
     Attributes:
         tip: (3,) tip of the first arm's tool [m].
         positions: (objects, 3) centres of the objects [m].
         speeds: (objects,) speeds of the objects [m/s].
-        held: index of the object that the first arm holds, or None; the number of objects stands
-            for the drawer.
-        suction: whether the first arm's tool is commanded to hold.
-        hands: the tools of all arms, the first arm's too.
-        time: since the reset [s].
-        opening: how far the scene's drawer is open [m]; 0 where there is none.
+        held: Index of the object that the first arm holds, or None. The number of objects means
+            the drawer.
+        suction: Whether the first arm's tool is commanded to hold.
+        hands: Tools of all arms, including the first.
+        time: Time since reset [s].
+        opening: Opening of the drawer [m], or 0 without a drawer.
     """
 
     tip: Array
@@ -71,17 +72,18 @@ class Snapshot(NamedTuple):
 
 
 class Task(ABC):
-    """One task; the state that it keeps lasts one episode.
+    """Base class: one task. Its state lasts one episode.
 
     Attributes:
-        name: short name.
-        pads: how many pads its scene has.
-        arms: how many arms it takes.
-        cup: whether it takes a suction cup: objects stand too close for jaws, or are pulled at.
-        seconds: how long an episode may take [s].
-        wordings: templates of the instruction, filled with :meth:`words`; the first one is used
-            unless others are asked for.
-        held_out_wordings: templates that no demonstration uses, to test on.
+        name: Short name.
+        pads: Number of pads in the scene.
+        arms: Number of arms that the task needs.
+        cup: Whether the task needs a suction cup, because objects stand too close for jaws or
+            a part has to be pulled.
+        seconds: Time limit of an episode [s].
+        wordings: Templates of the instruction, filled with :meth:`words`. The first one is the
+            default.
+        held_out_wordings: Templates for tests, which no demonstration uses.
     """
 
     name: ClassVar[str]
@@ -94,36 +96,36 @@ class Task(ABC):
 
     @classmethod
     def suits(cls, robot: Robot | Station) -> bool:
-        """Whether a robot has as many arms as the task takes, and grippers that it can do with."""
+        """Check that a robot has the number of arms and the grippers that the task needs."""
         able = not cls.cup or all(arm.gripper == "vacuum" for arm in robot.arms)
         return able and len(robot.arms) == cls.arms
 
     def draw(self, rng: np.random.Generator) -> Scene:
-        """Draw a scene with target and goal."""
+        """Draw a scene with a target and, if the task has pads, a goal."""
         return draw_scene(rng, pads=self.pads, accept=self.accepts)
 
     def accepts(self, scene: Scene) -> bool:
-        """Whether the places drawn make a fair instance of the task."""
+        """Check that a drawn scene is a valid instance of the task."""
         return True
 
     def reset(self) -> None:
-        """Forget the last episode."""
+        """Clear the state of the last episode."""
         return
 
     def words(self, scene: Scene) -> dict[str, str]:
-        """What the templates' fields stand for in ``scene``: here ``target`` and ``goal``."""
+        """Return the values of the templates' fields in ``scene``: here ``target`` and ``goal``."""
         goal = {} if scene.goal is None else {"goal": scene.goal_pad.color}
         return {"target": scene.target_thing.label, **goal}
 
     def instruction(self, scene: Scene, wording: str | None = None) -> str:
-        """The instruction for ``scene``, in ``wording`` (None: the first of the task's)."""
+        """Word the instruction for ``scene``. The default wording is the first template."""
         return (wording or self.wordings[0]).format(**self.words(scene))
 
     def draw_wording(self, wordings: Wordings, rng: np.random.Generator) -> str:
-        """One of the templates that ``wordings`` allows.
+        """Draw one of the templates that ``wordings`` allows.
 
         Raises:
-            UserError: ``wordings`` is not known, or the task has none of them.
+            UserError: ``wordings`` is unknown, or the task has no such templates.
         """
         check_wordings(wordings)
         match wordings:
@@ -138,19 +140,19 @@ class Task(ABC):
         return allowed[int(rng.integers(len(allowed)))]
 
     def cue(self, scene: Scene, time: float) -> str | None:
-        """Colour that the scene's lamp shows ``time`` seconds after reset; None: it is dark."""
+        """Return the lamp's colour ``time`` seconds after reset, or None if it is off."""
         return None
 
     @abstractmethod
     def succeeded(self, scene: Scene, now: Snapshot) -> bool:
-        """Whether the task is done; asked once after every step."""
+        """Check whether the task is solved. Called exactly once after every step."""
 
 
 def check_wordings(wordings: str) -> Wordings:
-    """Give ``wordings`` back as :data:`Wordings`.
+    """Check that a kind of wordings exists, and return it.
 
     Raises:
-        UserError: it is none.
+        UserError: ``wordings`` is not one of :data:`WORDINGS`.
     """
     for known in WORDINGS:
         if wordings == known:
@@ -159,13 +161,13 @@ def check_wordings(wordings: str) -> Wordings:
 
 
 def on_goal_pad(scene: Scene, now: Snapshot) -> bool:
-    """Whether the target's centre is near the goal pad's."""
+    """Check that the target's centre is near the goal pad's centre."""
     pad = scene.goal_pad
     x, y, _ = now.positions[scene.target]
     return bool(math.hypot(x - pad.x, y - pad.y) < PAD_TOLERANCE)
 
 
 def rests(scene: Scene, now: Snapshot, index: int, floor: float = 0.0) -> bool:
-    """Whether an object stands still at height ``floor`` [m]."""
+    """Check that an object stands still on a surface at height ``floor`` [m]."""
     low = now.positions[index, 2] < floor + scene.things[index].height / 2 + _RESTING_HEIGHT
     return bool(low and now.speeds[index] < _RESTING_SPEED)

@@ -1,4 +1,4 @@
-"""The task with a drawer, which has to be opened before anything fits in."""
+"""Task with a drawer that has to be opened before an object fits in."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from actionprior.envs.scene.scene import WORKSPACE, Scene, draw_scene
 from actionprior.envs.tasks.base import Snapshot, Task, rests
 
 _DRAWER_X = 0.05
-"""How far from the middle the drawer stands at most, along x [m]."""
+"""Largest distance of the drawer from the middle of the table, along x [m]."""
 _OBJECTS_FROM = 0.085
-"""The objects stand at least so far on the other side of the table [m]."""
+"""Smallest distance of the objects from the middle, on the side without the drawer [m]."""
 _GAP = 0.092
 
 
-class OpenDrawer(Task):
+class DrawerTask(Task):
     """Pull a drawer open and put an object in it."""
 
     name = "drawer"

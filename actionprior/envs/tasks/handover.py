@@ -1,4 +1,4 @@
-"""The task for two arms."""
+"""Task for two arms."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks.base import Snapshot, Task, on_goal_pad, rests
 
 _SIDE = 0.10
-"""How far from the middle a handover's target and pad lie at least [m]."""
+"""Smallest distance of a handover's target and pad from the middle, along y [m]."""
 
 
-class Handover(Task):
-    """Two arms: the right one picks the target up and hands it over, the left one places it.
+class HandoverTask(Task):
+    """Pick up the target with the right arm, hand it over, and place it with the left arm.
 
-    The target starts at y <= -0.10, out of the left arm's reach, and the pad lies at y >= 0.10,
-    out of the right arm's. How it gets across is not judged.
+    The target starts at y <= -0.10, out of the left arm's reach. The pad is at y >= 0.10, out of
+    the right arm's reach. Success depends only on where the target ends.
     """
 
     name = "handover"
@@ -31,7 +31,7 @@ class Handover(Task):
     )
 
     def accepts(self, scene: Scene) -> bool:
-        """Target and pad lie on the two sides."""
+        """Check that target and pad are on opposite sides of the table."""
         return scene.target_thing.y <= -_SIDE and scene.goal_pad.y >= _SIDE
 
     def succeeded(self, scene: Scene, now: Snapshot) -> bool:

@@ -1,4 +1,4 @@
-"""Tasks of several stages: stack three cubes in a named order, sort four objects onto two pads."""
+"""Tasks of several stages: stack three cubes in a given order, sort four objects onto two pads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from actionprior.envs.scene.scene import COLORS, SHAPES, Pad, Scene, Thing, draw
 from actionprior.envs.tasks.base import Snapshot, Task, rests
 
 STACK_TOLERANCE = 0.02
-"""Largest distance between the centres of two cubes of a stack, in the plane [m]."""
+"""Largest horizontal distance between the centres of two cubes of a stack [m]."""
 SORT_PAD_SIZE = 0.15
-"""Edge of a pad that takes two objects [m]."""
+"""Edge of a pad for two objects [m]."""
 
 _STAND_SECONDS = 0.3
 _PLURAL = {"cube": "cubes", "cylinder": "cylinders", "disc": "discs"}
 
 
-class Stack(Task):
-    """Stack three cubes in the order that the instruction names, and let go."""
+class StackTask(Task):
+    """Stack three cubes in the order that the instruction names, and release them."""
 
     name = "stack"
     seconds = 16.0
@@ -35,7 +35,7 @@ class Stack(Task):
     )
 
     def draw(self, rng: np.random.Generator) -> Scene:
-        """See :class:`Task`; ``order`` runs from the bottom up, the target is the one on top."""
+        """See :class:`Task`. ``order`` lists cubes bottom to top. The target is the top one."""
         scene = draw_scene(rng)
         colors = [list(COLORS)[i] for i in rng.choice(len(COLORS), len(scene.things), False)]
         things = tuple(
@@ -58,7 +58,7 @@ class Stack(Task):
         return dict(zip(("bottom", "middle", "top"), labels, strict=True))
 
     def succeeded(self, scene: Scene, now: Snapshot) -> bool:
-        """See :class:`Task`; the stack has to stand for a moment."""
+        """See :class:`Task`. The stack has to stand for 0.3 s."""
         if not self._stands(scene, now):
             self._since = None
             return False
@@ -80,8 +80,8 @@ class Stack(Task):
         return True
 
 
-class Sort(Task):
-    """Put two kinds of objects, told by colour or by shape, each on a pad of its own."""
+class SortTask(Task):
+    """Sort objects of two kinds, which differ in colour or in shape, onto two pads."""
 
     name = "sort"
     pads = 2
@@ -97,7 +97,7 @@ class Sort(Task):
     )
 
     def draw(self, rng: np.random.Generator) -> Scene:
-        """See :class:`Task`; ``homes`` says on which pad each object belongs."""
+        """See :class:`Task`. ``homes`` holds the index of each object's pad."""
         colors = [list(COLORS)[i] for i in rng.permutation(len(COLORS))]
         shapes = [list(SHAPES)[i] for i in rng.permutation(len(SHAPES))]
         if rng.random() < 0.5:  # by colour
@@ -144,7 +144,7 @@ class Sort(Task):
 
 
 def is_home(scene: Scene, positions: Array, index: int) -> bool:
-    """Whether the centre of an object, of positions (N, 3) [m], is above the pad of its own."""
+    """Check that the centre of an object, given all positions (N, 3) [m], is above its pad."""
     pad = scene.pads[scene.homes[index]]
     x, y, _ = positions[index]
     return bool(max(abs(x - pad.x), abs(y - pad.y)) < pad.size / 2)
@@ -155,7 +155,7 @@ def _two(rng: np.random.Generator, shapes: list[str]) -> list[str]:
 
 
 def _kind(scene: Scene, pad: int) -> str:
-    """What the objects of a pad have in common, as an instruction says it."""
+    """Name what the objects of a pad have in common, as in an instruction."""
     mine = [t for t, home in zip(scene.things, scene.homes, strict=True) if home == pad]
     if len({thing.shape for thing in mine}) == 1:
         return _PLURAL[mine[0].shape]

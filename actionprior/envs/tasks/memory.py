@@ -1,4 +1,4 @@
-"""Tasks that need memory: what to do is seen only early on, or only in what was done before."""
+"""Tasks that need memory of a cue at the start, or of what was done before."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.scene.scene import Lamp, Scene, draw_scene
 from actionprior.envs.tasks.base import Snapshot, Task
-from actionprior.envs.tasks.tabletop import Place
+from actionprior.envs.tasks.tabletop import PlaceTask
 
 CUE_SECONDS = 1.0
-"""How long the lamp shows its colour [s]."""
+"""Time from reset in which the lamp shows its colour [s]."""
 RETURN_HEIGHT = 0.22
-"""Height of the spot that ``once_each`` returns to [m]."""
+"""Height of the spot to which ``once_each`` returns [m]."""
 RETURN_TOLERANCE = 0.03
 
 _LAMP = Lamp(0.205, 0.0)
 _LAMP_CLEARANCE = 0.10
 _TOUCH_ASIDE, _TOUCH_ABOVE = 0.02, 0.008
-_TWIN_WAY = (0.12, 0.30)
-"""How far apart the two identical objects stand [m]."""
+_TWIN_DISTANCE = (0.12, 0.30)
+"""Smallest and largest distance between the two identical objects [m]."""
 
 
-class Recall(Place):
+class RecallTask(PlaceTask):
     """Place the object on the pad whose colour the lamp showed during the first second."""
 
     name = "recall"
@@ -46,7 +46,7 @@ class Recall(Place):
         return scene._replace(lamp=_LAMP)
 
     def accepts(self, scene: Scene) -> bool:
-        """Nothing stands where the lamp is."""
+        """Check that the place of the lamp is free."""
         places = [(t.x, t.y) for t in scene.things] + [(p.x, p.y) for p in scene.pads]
         return all(math.dist(place, _LAMP) > _LAMP_CLEARANCE for place in places)
 
@@ -55,11 +55,11 @@ class Recall(Place):
         return scene.goal_pad.color if time < CUE_SECONDS - 1e-6 else None
 
 
-class OnceEach(Task):
-    """Touch two identical objects once each; in between, return to a spot above their middle.
+class OnceEachTask(Task):
+    """Touch two identical objects once each, and go back to a spot above their middle in between.
 
-    Seen from that spot both look alike. An episode fails for good where an object is touched
-    twice, is reached without the return, or is picked up.
+    Images from that spot do not show which object was touched. An episode fails if an object is
+    touched twice, touched before the return, or picked up.
     """
 
     name = "once_each"
@@ -84,7 +84,7 @@ class OnceEach(Task):
         self._failed = False
 
     def draw(self, rng: np.random.Generator) -> Scene:
-        """See :class:`Task`; ``order`` holds the two, the one that the expert takes first ahead."""
+        """See :class:`Task`. ``order`` holds the two identical objects in random order."""
         scene = draw_scene(rng, accept=self.accepts)
         first, second, third = scene.things
         twin = second._replace(color=first.color, shape=first.shape)
@@ -92,9 +92,9 @@ class OnceEach(Task):
         return scene._replace(things=(first, twin, third), order=order, target=order[0])
 
     def accepts(self, scene: Scene) -> bool:
-        """The two stand 12 to 30 cm apart."""
+        """Check that the two identical objects are 12 to 30 cm apart."""
         first, second = scene.things[:2]
-        return _TWIN_WAY[0] <= math.dist(first[2:4], second[2:4]) <= _TWIN_WAY[1]
+        return _TWIN_DISTANCE[0] <= math.dist(first[2:4], second[2:4]) <= _TWIN_DISTANCE[1]
 
     def succeeded(self, scene: Scene, now: Snapshot) -> bool:
         """See :class:`Task`."""
@@ -111,7 +111,7 @@ class OnceEach(Task):
 
 
 def touched(scene: Scene, now: Snapshot) -> int | None:
-    """Which of the objects in ``scene.order`` the tip touches from above, if any."""
+    """Return the object in ``scene.order`` that the tip touches from above, or None."""
     for index in scene.order:
         x, y, z = now.positions[index]
         aside = math.hypot(now.tip[0] - x, now.tip[1] - y)
@@ -122,6 +122,6 @@ def touched(scene: Scene, now: Snapshot) -> int | None:
 
 
 def return_spot(scene: Scene) -> Array:
-    """The spot (3,) above the middle of where the objects in ``scene.order`` were set out [m]."""
+    """Compute the spot (3,) above the middle of the initial places of ``scene.order`` [m]."""
     places = np.array([scene.things[i][2:4] for i in scene.order])
     return np.append(places.mean(axis=0), RETURN_HEIGHT)

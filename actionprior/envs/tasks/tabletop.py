@@ -1,4 +1,4 @@
-"""The four short tasks: reach, push, lift, place."""
+"""Short tasks: reach, push, lift, place."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks.base import Snapshot, Task, on_goal_pad, rests
 
 REACH_HEIGHT = 0.03
-"""How far above the target's top the tip has to go in ``reach`` [m]."""
+"""Height above the target's top to which ``reach`` brings the tip [m]."""
 REACH_TOLERANCE = 0.025
 LIFT_HEIGHT = 0.10
 
-_PUSH_WAY = (0.107, 0.18)
-"""How far a push has to go [m]. An object pushed at one point slips off sideways, and the more so
-the longer the way."""
+_PUSH_DISTANCE = (0.107, 0.18)
+"""Smallest and largest distance of a push [m]. The longer a push, the more often an object that is
+pushed at one point slips off sideways."""
 _PUSH_CLEARANCE = 0.08
 _PUSH_RUN_UP = 0.07
 _PUSH_NEAREST = -0.16
-"""Nearest to the robots that a push may start; closer, the longer arms cannot fold [m]."""
+"""Smallest x at which a push may start [m]. The longer arms cannot fold to reach closer places."""
 
 
-class Reach(Task):
+class ReachTask(Task):
     """Bring the tool's tip to just above the target and stay for two steps."""
 
     name = "reach"
@@ -51,8 +51,8 @@ class Reach(Task):
         return self._steps >= 2
 
 
-class Push(Task):
-    """Push the target to a pad by contact; an episode in which suction held it never succeeds."""
+class PushTask(Task):
+    """Push the target to a pad. An episode in which the gripper held it cannot succeed."""
 
     name = "push"
     pads = 2
@@ -74,10 +74,10 @@ class Push(Task):
         self._cheated = False
 
     def accepts(self, scene: Scene) -> bool:
-        """The way is 11 to 18 cm; it and the run-up are reachable and clear of other objects."""
+        """Check that the push is 11 to 18 cm long, reachable, and free of other objects."""
         thing, pad = scene.target_thing, scene.goal_pad
         way = math.hypot(pad.x - thing.x, pad.y - thing.y)
-        if not _PUSH_WAY[0] <= way <= _PUSH_WAY[1]:
+        if not _PUSH_DISTANCE[0] <= way <= _PUSH_DISTANCE[1]:
             return False
         back = _PUSH_RUN_UP / way
         start = (thing.x - back * (pad.x - thing.x), thing.y - back * (pad.y - thing.y))
@@ -95,7 +95,7 @@ class Push(Task):
         return not self._cheated and on_goal_pad(scene, now)
 
 
-class Lift(Task):
+class LiftTask(Task):
     """Lift the target, and no other object, by 10 cm."""
 
     name = "lift"
@@ -115,8 +115,8 @@ class Lift(Task):
         return now.held == scene.target and bool(bottom >= LIFT_HEIGHT)
 
 
-class Place(Task):
-    """Pick the target up, put it on the pad, and let go of it."""
+class PlaceTask(Task):
+    """Pick up the target, put it on the pad, and release it."""
 
     name = "place"
     pads = 2

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.arm import ControlledArm
 from actionprior.envs.arms.kinematics import (
     TOOL_DOWN,
     Pose,
@@ -69,8 +69,8 @@ def test_forward_agrees_with_pybullet_on_the_light_urdf(robot, tmp_path):
     bullet.close()
 
 
-def test_ur5e_stands_as_its_maker_says():
-    """Tool flange at all-zero angles: (a2 + a3, -(d4 + d6), d1 - d5), its axis along -y."""
+def test_ur5e_flange_is_where_its_manufacturer_documents_it():
+    """At zero angles the flange is at (a2 + a3, -(d4 + d6), d1 - d5) with its axis along -y."""
     pose = load_chain(UR5E).forward(np.zeros(6))
     flange = pose.position - TOOL_LENGTH * pose.rotation[:, 2]
     np.testing.assert_allclose(flange, (-0.8172, -0.2329, 0.0628), atol=1e-9)
@@ -102,7 +102,7 @@ def test_rotation_vector_inverts_rotation_matrix():
 @pytest.mark.parametrize("name", NAMES)
 def test_ik_reaches_the_whole_workspace_with_the_tool_down(name):
     robot = ROBOTS[name]
-    arm = Arm(robot, robot.control_mode)
+    arm = ControlledArm(robot, robot.control_mode)
     chain, home = arm.chain, arm.home
     for x in (-WORKSPACE[0], 0.0, WORKSPACE[0]):
         for y in (-WORKSPACE[1], 0.0, WORKSPACE[1]):
@@ -116,7 +116,7 @@ def test_ik_reaches_the_whole_workspace_with_the_tool_down(name):
                 assert (found.q <= chain.upper).all()
 
 
-def test_ik_says_how_far_an_unreachable_goal_is():
+def test_ik_returns_the_error_of_an_unreachable_goal():
     robot = ROBOTS["panda"]
     found = solve_ik(load_chain(robot), np.array(robot.home), Pose(np.full(3, 2.0), TOOL_DOWN))
     assert found.error > 1.0

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from actionprior.envs.arms.arm import Arm
+from actionprior.envs.arms.arm import ControlledArm
 from actionprior.envs.arms.robots import (
     CONTROL_MODES,
     DUO,
@@ -39,13 +39,13 @@ def test_every_feature_has_a_known_unit(robot, mode):
 
 
 @pytest.mark.parametrize("robot", ROBOTS.values())
-def test_home_is_inside_the_limits_with_the_tool_down(robot):
+def test_home_is_within_the_limits_and_points_the_tool_down(robot):
     chain, home = load_chain(robot), np.array(robot.home)
     assert (chain.lower < home).all()
     assert (home < chain.upper).all()
     pose = chain.forward(home)
     assert pose.rotation[2, 2] < -0.99
-    tip = Arm(robot, robot.control_mode).tip(home).position
+    tip = ControlledArm(robot, robot.control_mode).tip(home).position
     np.testing.assert_allclose(tip, (-0.02, 0.0, 0.25), atol=0.02)
 
 
@@ -67,7 +67,7 @@ def test_a_station_has_its_arms_features_with_prefixes():
     assert len(DUO.action_features("ee_delta")) == 14
 
 
-def test_grippers_differ_in_what_their_state_says():
+def test_units_of_the_grippers_states_differ():
     assert XARM6.state_features[-1].unit == "1"
     assert UR5E.state_features[-1].unit == "m"
 
@@ -82,17 +82,17 @@ def test_grippers_differ_in_what_their_state_says():
         ({"home": (0.0,)}, "has dof 6, but 1 home angles"),
     ],
 )
-def test_robots_that_cannot_be_simulated_are_told(changes, message):
+def test_robots_that_cannot_be_simulated_raise(changes, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(UR5E, **changes)
 
 
-def test_arms_of_a_station_must_be_commanded_alike():
+def test_arms_of_a_station_must_share_control_mode_and_rate():
     with pytest.raises(UserError, match="must share control mode and rate"):
         Station("mixed", left=PANDA, right=UR5E)
 
 
-def test_unknown_names_are_told():
+def test_unknown_names_raise_and_list_the_known_ones():
     with pytest.raises(
         UserError, match=r"choose one of \['duo', 'kuka', 'panda', 'ur5e', 'xarm6'\]"
     ):

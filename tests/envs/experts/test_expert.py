@@ -46,7 +46,7 @@ def test_experts_succeed_in_every_control_mode(env_id, mode):
     "env_id",
     ["actionprior/PandaPlace-v0", "actionprior/KukaLift-v0", "actionprior/Ur5ePlace-v0"],
 )
-def test_motion_is_smooth_and_hardly_ever_idle(env_id):
+def test_motion_is_smooth_and_rarely_idle(env_id):
     env = gym.make(env_id, images=False).unwrapped
     expert = TabletopExpert(env)
     speeds, changes = [], []
@@ -83,17 +83,17 @@ def test_experts_finish_without_undoing_their_work(env_id):
         finished += success
         heights.append(env.snapshot().tip[2])
     assert finished >= len(SEEDS) - 1
-    # Most have left the table (a push may take all its steps); none climbs out of the workspace.
+    # Most tips have left the table (a push may use all its steps), and none is above the workspace.
     assert np.median(heights) > 0.08
     assert max(heights) < 0.32
     env.close()
 
 
-def test_the_command_ends_with_a_result_line(capsys):
+def test_the_benchmark_prints_a_result_line_last(capsys):
     main(["--seeds", "1", "--only", "PandaReach"])
     assert capsys.readouterr().out.splitlines()[-1].startswith('RESULT {"actionprior/PandaReach')
 
 
-def test_an_environment_without_expert_is_told():
+def test_an_environment_without_expert_raises():
     with pytest.raises(UserError, match="there is no expert"):
         TabletopExpert(gym.make("CartPole-v1"))

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow  # whole episodes in the simulator
 
 
 def speeds(env, human, seed):
-    """Speed of the tip [m/s] after each step, until the object is on the cup."""
+    """Measure the tip's speed [m/s] after each step until the object is grasped."""
     expert = TabletopExpert(env, human=human)
     env.reset(seed=seed)
     expert.reset(seed)
@@ -32,9 +32,9 @@ def test_flaws_repeat_with_the_seed_and_grow_with_the_level():
     assert 0 < changes[0] < changes[1]
 
 
-def test_a_person_pauses_above_what_is_grasped():
+def test_human_like_experts_pause_before_a_grasp():
     env = gym.make("actionprior/PandaLift-v0", images=False).unwrapped
-    # Steps in which the tip, once in motion, hardly moves although nothing is grasped yet.
+    # Count steps in which the tip hardly moves, between its start and the grasp.
     slow = {
         human: [int((speeds(env, human, seed)[3:-2] < 0.05).sum()) for seed in range(10)]
         for human in (0.0, 1.0)
@@ -47,7 +47,7 @@ def test_a_person_pauses_above_what_is_grasped():
     [i for i in ENV_IDS if "Sort" not in i and "XArm6" not in i]
     + [pytest.param(i, marks=pytest.mark.slow) for i in ENV_IDS if "Sort" in i],
 )
-def test_experts_succeed_in_spite_of_it(env_id):
+def test_experts_succeed_with_human_like_flaws(env_id):
     env = gym.make(env_id, images=False).unwrapped
     expert = TabletopExpert(env, human=1.0)
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + 8)
@@ -56,7 +56,7 @@ def test_experts_succeed_in_spite_of_it(env_id):
 
 
 @pytest.mark.parametrize("human", [-0.1, 1.5])
-def test_a_level_out_of_range_is_told(human):
+def test_a_level_of_flaws_out_of_range_raises(human):
     env = gym.make("actionprior/PandaLift-v0", images=False)
     with pytest.raises(UserError, match=r"it must be 0 .* to 1"):
         TabletopExpert(env, human=human)

@@ -9,7 +9,7 @@ from actionprior.errors import UserError
 
 
 class Wait(Task):
-    """A user's own task, which words its instruction itself."""
+    """A user's task without templates, which words its instruction in code."""
 
     name = "wait"
 
@@ -21,7 +21,7 @@ class Wait(Task):
 
 
 @pytest.mark.parametrize("task", TASKS.values())
-def test_wordings_differ_and_name_the_same_things(task):
+def test_wordings_differ_but_name_the_same_fields(task):
     said = (*task.wordings, *task.held_out_wordings)
     assert len(set(said)) == len(said)
     assert len(task.wordings) >= 3
@@ -31,7 +31,7 @@ def test_wordings_differ_and_name_the_same_things(task):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_scene_stays_whatever_the_wording(name):
+def test_scenes_do_not_depend_on_the_wording(name):
     envs = {
         wordings: TabletopEnv(
             "duo" if TASKS[name].arms == 2 else "panda", name, images=False, wordings=wordings
@@ -57,7 +57,7 @@ def test_the_scene_stays_whatever_the_wording(name):
     assert len(starts) > 1 or len(said["train"] - said["one"]) > 1
 
 
-def test_one_scene_under_several_instructions():
+def test_one_scene_can_have_several_instructions():
     env = TabletopEnv("panda", "place", images=False)
     env.reset(seed=4)
     asked = {}
@@ -70,7 +70,7 @@ def test_one_scene_under_several_instructions():
     assert len({state.tobytes() for state in asked.values()}) == 1
 
 
-def test_a_task_that_words_itself_has_one_wording():
+def test_a_task_without_templates_has_one_wording():
     env = TabletopEnv("panda", Wait(), images=False)
     assert env.reset(seed=0)[1]["instruction"] == "wait"
     with pytest.raises(UserError, match="task 'wait' has no wordings 'held_out'; use 'one'"):

@@ -7,7 +7,7 @@ from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.drawer_body import INNER, TRAVEL, Drawer
 from actionprior.envs.scene.scene import SHAPES, Scene, Thing
-from actionprior.envs.tasks import OpenDrawer, Snapshot
+from actionprior.envs.tasks import DrawerTask, Snapshot
 
 SCENE = Scene(
     things=(Thing("red", "cube", 0.0, -0.1, 0.0),),
@@ -24,18 +24,18 @@ def snapshot(place, opening, held=None):
     )
 
 
-def test_what_is_in_the_drawer_counts_wherever_the_drawer_is():
+def test_success_follows_the_opening_of_the_drawer():
     for opening in (0.06, TRAVEL):
         x, y, floor = SCENE.drawer.middle(opening)
         inside = (x, y + 0.01, floor + 0.025)
-        assert OpenDrawer().succeeded(SCENE, snapshot(inside, opening))
-        assert not OpenDrawer().succeeded(SCENE, snapshot(inside, opening, held=0))
-        assert not OpenDrawer().succeeded(SCENE, snapshot((x, y, 0.095), opening))  # on the box
-        assert not OpenDrawer().succeeded(SCENE, snapshot((x, y - INNER, 0.025), opening))
-    assert OpenDrawer().instruction(SCENE) == "open the drawer and put the red cube in it"
+        assert DrawerTask().succeeded(SCENE, snapshot(inside, opening))
+        assert not DrawerTask().succeeded(SCENE, snapshot(inside, opening, held=0))
+        assert not DrawerTask().succeeded(SCENE, snapshot((x, y, 0.095), opening))  # on the box
+        assert not DrawerTask().succeeded(SCENE, snapshot((x, y - INNER, 0.025), opening))
+    assert DrawerTask().instruction(SCENE) == "open the drawer and put the red cube in it"
 
 
-def test_left_and_right_mirror_each_other():
+def test_left_and_right_drawers_are_mirrored():
     left, right = Drawer(0.0, 1), Drawer(0.0, -1)
     for opening in (0.0, TRAVEL):
         for a, b in (
@@ -45,10 +45,10 @@ def test_left_and_right_mirror_each_other():
             np.testing.assert_allclose(a, (b[0], -b[1], b[2]))
 
 
-def test_objects_are_clear_of_the_open_drawer():
+def test_objects_do_not_overlap_the_open_drawer():
     rng, sides = np.random.default_rng(0), set()
     for _ in range(100):
-        scene = OpenDrawer().draw(rng)
+        scene = DrawerTask().draw(rng)
         sides.add(scene.drawer.side)
         tab = scene.drawer.handle(TRAVEL)[1] - scene.drawer.side * 0.03
         for i, thing in enumerate(scene.things):

@@ -4,7 +4,7 @@ import pytest
 from actionprior.envs.env import TabletopEnv
 from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import COLORS, Scene, Thing
-from actionprior.envs.tasks import CUE_SECONDS, OnceEach, Snapshot
+from actionprior.envs.tasks import CUE_SECONDS, OnceEachTask, Snapshot
 from actionprior.envs.tasks.memory import return_spot
 
 TWINS = Scene(
@@ -23,38 +23,38 @@ PLACES = np.array([(0.0, 0.1, 0.025), (0.0, -0.1, 0.025), (0.1, 0.0, 0.013)])
 
 
 def judge(tips, held=None):
-    task = OnceEach()
+    task = OnceEachTask()
     return [
         task.succeeded(TWINS, Snapshot(np.array(tip), PLACES, np.zeros(3), held, False))
         for tip in tips
     ]
 
 
-def test_once_each_in_any_order():
+def test_once_each_succeeds_in_any_order():
     assert judge([FIRST, FIRST, SPOT, SECOND]) == [False, False, False, True]
     assert judge([SECOND, SPOT, FIRST])[-1]
 
 
-def test_twice_is_once_too_often_and_the_return_is_not_left_out():
+def test_once_each_fails_after_a_repeated_touch_or_without_the_return():
     assert not any(judge([FIRST, SPOT, FIRST, SPOT, SECOND]))
     assert not any(judge([FIRST, SECOND, SPOT, SECOND]))
     assert not any(judge([FIRST, SPOT, SECOND], held=0))
-    assert not any(judge([(0.0, 0.1, 0.07), SPOT, SECOND]))  # above is not touched
+    assert not any(judge([(0.0, 0.1, 0.07), SPOT, SECOND]))  # above the object, without touching it
 
 
-def test_the_two_look_alike_and_the_third_does_not():
+def test_once_each_has_two_identical_objects_and_a_different_one():
     rng = np.random.default_rng(0)
     for _ in range(50):
-        scene = OnceEach().draw(rng)
+        scene = OnceEachTask().draw(rng)
         first, second, third = scene.things
         assert first.label == second.label != third.label
         assert {scene.order} <= {(0, 1), (1, 0)}
-    assert OnceEach().instruction(TWINS).startswith("touch both red cubes, one after the other")
+    assert OnceEachTask().instruction(TWINS).startswith("touch both red cubes, one after the other")
     np.testing.assert_allclose(return_spot(TWINS), SPOT)
 
 
 @pytest.mark.parametrize("robot", ["panda", "kuka"])
-def test_from_the_spot_nothing_but_memory_tells_which_was_touched(robot):
+def test_observations_at_the_spot_do_not_show_which_object_was_touched(robot):
     env = TabletopEnv(robot, "once_each", image_size=64)
     expert = TabletopExpert(env)
     env.reset(seed=1)
@@ -76,7 +76,7 @@ def test_from_the_spot_nothing_but_memory_tells_which_was_touched(robot):
     assert changed.mean() < 0.02
 
 
-def test_after_the_cue_nothing_tells_what_it_was():
+def test_observations_after_the_cue_do_not_show_its_color():
     env = TabletopEnv("kuka", "recall", image_size=64)
     env.reset(seed=2)
     drawn, rolls, said = env.scene, [], set()
@@ -96,7 +96,7 @@ def test_after_the_cue_nothing_tells_what_it_was():
             assert np.array_equal(a["state"], b["state"])
 
 
-def test_the_lamp_shows_the_color_of_the_pad_that_counts():
+def test_the_lamp_shows_the_color_of_the_goal_pad():
     env = TabletopEnv("panda", "recall", render_mode="rgb_array")
     for seed in range(5):
         env.reset(seed=seed)

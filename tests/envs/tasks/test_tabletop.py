@@ -7,11 +7,11 @@ import pytest
 from actionprior.envs import ENV_IDS
 from actionprior.envs.experts import TabletopExpert
 from actionprior.envs.scene.scene import COLORS, PAD_SIZE, SHAPES, draw_scene
-from actionprior.envs.tasks import TASKS, Lift, Place, Push, Reach
+from actionprior.envs.tasks import TASKS, LiftTask, PlaceTask, PushTask, ReachTask
 from actionprior.errors import UserError
 from tests.helpers.scenes import SCENE, snapshot
 
-SHORT = (Reach, Push, Lift, Place)
+SHORT = (ReachTask, PushTask, LiftTask, PlaceTask)
 
 
 def test_instructions():
@@ -25,22 +25,22 @@ def test_instructions():
 
 
 def test_reach_needs_two_steps_in_a_row():
-    task, there, away = Reach(), snapshot(tip=(0.0, 0.01, 0.08)), snapshot()
+    task, there, away = ReachTask(), snapshot(tip=(0.0, 0.01, 0.08)), snapshot()
     assert [task.succeeded(SCENE, s) for s in (there, away, there, there)] == [0, 0, 0, 1]
 
 
-def test_lift_needs_the_target_on_the_cup():
+def test_lift_needs_the_target_in_the_gripper():
     high = (0.0, 0.0, 0.13)
-    assert Lift().succeeded(SCENE, snapshot(high, held=0))
-    assert not Lift().succeeded(SCENE, snapshot(high, held=1))
-    assert not Lift().succeeded(SCENE, snapshot((0.0, 0.0, 0.12), held=0))
+    assert LiftTask().succeeded(SCENE, snapshot(high, held=0))
+    assert not LiftTask().succeeded(SCENE, snapshot(high, held=1))
+    assert not LiftTask().succeeded(SCENE, snapshot((0.0, 0.0, 0.12), held=0))
 
 
-def test_push_does_not_count_what_suction_carried():
+def test_push_does_not_succeed_after_suction_held_the_target():
     on_pad = (0.0, -0.17, 0.025)
-    assert Push().succeeded(SCENE, snapshot(on_pad))
-    assert not Push().succeeded(SCENE, snapshot((0.1, -0.1, 0.025)))  # the other pad
-    task = Push()
+    assert PushTask().succeeded(SCENE, snapshot(on_pad))
+    assert not PushTask().succeeded(SCENE, snapshot((0.1, -0.1, 0.025)))  # the other pad
+    task = PushTask()
     assert not task.succeeded(SCENE, snapshot(on_pad, held=0))
     assert not task.succeeded(SCENE, snapshot(on_pad))
     task.reset()
@@ -58,11 +58,11 @@ def test_push_does_not_count_what_suction_carried():
     ],
 )
 def test_place_needs_the_target_resting_on_the_pad(now, expected):
-    assert Place().succeeded(SCENE, now) is expected
+    assert PlaceTask().succeeded(SCENE, now) is expected
 
 
 @pytest.mark.parametrize("task", SHORT)
-def test_scenes_are_unambiguous(task):
+def test_scenes_have_distinct_objects_and_spaced_places(task):
     rng = np.random.default_rng(0)
     targets, goals = set(), set()
     for _ in range(100):
@@ -86,7 +86,7 @@ def test_all_colors_are_drawn():
     assert drawn == set(COLORS)
 
 
-def test_a_scene_without_pads_says_so():
+def test_a_scene_without_pads_raises_when_asked_for_its_goal_pad():
     with pytest.raises(UserError, match="no pads"):
         _ = SCENE._replace(pads=(), goal=None).goal_pad
 
@@ -99,7 +99,7 @@ def test_success_with_the_wrong_object_does_not_count(env_id):
         env.reset(seed=seed)
         expert.reset(seed)
         asked = env.scene
-        # The expert is misled; the task's judge is not.
+        # The expert gets another target than the task that decides on success.
         wrong = asked._replace(target=(asked.target + 1) % 3)
         for _ in range(50):
             env.scene = wrong
@@ -108,7 +108,7 @@ def test_success_with_the_wrong_object_does_not_count(env_id):
             assert not env.step(action)[2]
 
 
-def test_pads_clear_each_other_and_every_object():
+def test_pads_overlap_neither_each_other_nor_objects():
     rng = np.random.default_rng(0)
     for _ in range(300):
         scene = TASKS["place"]().draw(rng)
