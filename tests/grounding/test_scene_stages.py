@@ -30,7 +30,7 @@ def test_a_stack_grows_from_the_bottom_up():
         if stage.carried:
             assert (
                 plane(stage.centre(middle), stage.centre(bottom)) < 0.012
-            )  # as accurate as experts
+            )  # like experts
 
 
 def test_only_objects_left_to_sort_are_off_their_pads():
