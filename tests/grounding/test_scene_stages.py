@@ -28,9 +28,7 @@ def test_a_stack_grows_from_the_bottom_up():
         assert stage.goals[target] == below
         assert below[2] == pytest.approx(0.075 if stage.carried else 0.025)
         if stage.carried:
-            assert (
-                plane(stage.centre(middle), stage.centre(bottom)) < 0.012
-            )  # like experts
+            assert plane(stage.centre(middle), stage.centre(bottom)) < 0.012  # like experts
 
 
 def test_only_objects_left_to_sort_are_off_their_pads():
