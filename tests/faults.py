@@ -36,7 +36,7 @@ from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
-from tests.helpers.killed_saves import alone, tree
+from tests.helpers.killed_saves import join_group_of_one, tree
 from tests.helpers.policies import tiny_network
 from tests.helpers.stage1_runs import SMALL, module
 from tests.helpers.synthetic import BrightnessTrunk, ToyTrajectories, ToyVLA
@@ -315,7 +315,7 @@ def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count
     """Damage a checkpoint, one in shards, an exported folder's two files and a trunk's weights."""
     exported, trunk = folder / "exported", folder / "trunk.safetensors"
     shards = folder / "shards.ckpt"
-    alone()
+    join_group_of_one()
     save_sharded(tree(1.0), shards)
     destroy_process_group()
     write_folder(tiny_network(), {CONFIG_PART: {"embodiment": "panda"}, "type": "x"}, exported)

@@ -31,7 +31,7 @@ from actionprior.errors import UserError
 from actionprior.policy import Policy
 from actionprior.training.sharding import ShardedStrategy
 from tests.helpers.damage import damaged
-from tests.helpers.killed_saves import alone, tree
+from tests.helpers.killed_saves import join_group_of_one, tree
 from tests.helpers.process_group import ROOT, group_of_this_test  # noqa: F401  a fixture
 from tests.helpers.ranks_sharded import stage1, train
 from tests.helpers.stage1_runs import module, trainer
@@ -54,7 +54,7 @@ def same(found: object, expected: object) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sharded checkpoint of one process."""
-    alone()
+    join_group_of_one()
     save_sharded(tree(1.0), tmp_path / "a.ckpt")
     return tmp_path / "a.ckpt"
 

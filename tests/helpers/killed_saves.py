@@ -1,4 +1,4 @@
-"""Run by ``test_sharded_checkpoint_io.py``: saves ended by SIGKILL before each disk step."""
+"""Run by ``checkpoints/test_sharded.py``: saves that SIGKILL ends before each disk step."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ STEPS = ("fsync", "mkdir", "rename", "replace", "unlink", "rmdir")
 
 
 def tree(value: float) -> dict[str, object]:
-    """A checkpoint with two sharded tensors; the process group must be there."""
+    """Make a checkpoint with two sharded tensors; needs a process group."""
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     local = torch.full((3, 2), value)
     weights = {name: DTensor.from_local(local, mesh, [Shard(0)]) for name in ("a", "tied")}
@@ -30,14 +30,14 @@ def tree(value: float) -> dict[str, object]:
     }
 
 
-def alone() -> None:
-    """Be a group of one process."""
+def join_group_of_one() -> None:
+    """Start a process group with this process as its only member."""
     store = distributed.HashStore()
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
 
 
 def save(path: Path, value: float, kill_at: int = -1) -> int:
-    """How many steps a save took, or would have: it is ended before the one of that number."""
+    """Save a checkpoint and return the number of disk steps; SIGKILL comes before ``kill_at``."""
     count = 0
 
     def counted(real: object) -> object:
@@ -61,11 +61,11 @@ def save(path: Path, value: float, kill_at: int = -1) -> int:
 
 
 def main(folder: Path) -> None:
-    """``<k>/a.ckpt`` holds 1, and a save of 2 was killed at step k; the last one was not."""
+    """Fill ``<k>/a.ckpt``: 1 was saved, then a save of 2 was killed at step k, except the last."""
     for kill_at in range(100):
         child = os.fork()
         if not child:
-            alone()
+            join_group_of_one()
             save(folder / str(kill_at) / "a.ckpt", 1.0)
             save(folder / str(kill_at) / "a.ckpt", 2.0, kill_at)
             os._exit(0)

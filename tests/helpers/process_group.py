@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def group_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The group of processes that a strategy opens, and what it tells of it, end with the test."""
+    """End the process group of a strategy, and its environment variables, with the test."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     yield
     if distributed.is_initialized():

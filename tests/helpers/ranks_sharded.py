@@ -1,4 +1,4 @@
-"""Run by ``test_sharded_checkpoint_io.py``: Stage 1 on two ranks with shards and with one file."""
+"""Run by ``checkpoints/test_sharded.py``: Stage 1 on two ranks, with shards and with one file."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.helpers.synthetic import ToyTrajectories
 
 
 class SaveAt(StopAt):
-    """Saves in the middle of an epoch, and goes on."""
+    """Save in the middle of an epoch and continue."""
 
     def on_train_batch_end(self, *args: object) -> None:
         super().on_train_batch_end(*args)
@@ -24,14 +24,14 @@ class SaveAt(StopAt):
 
 
 def stage1(data: ToyTrajectories) -> MotionPriorModule:
-    """A module with a parameter of one row, which is one rank's, and which has no moments."""
+    """Make a module with a parameter of one row, which only one rank holds and no step trains."""
     stage = module(data)
     stage.single = nn.Parameter(torch.ones(1, 3))
     return stage
 
 
 def train(folder: Path, name: str, sharded: bool, resume: str = "", ranks: int = 2) -> None:
-    """Six steps, or what is left of them; leaves ``<name>3.ckpt`` and ``<name>6.ckpt``."""
+    """Train to step 6 and leave ``<name>3.ckpt`` and ``<name>6.ckpt``."""
     data = ToyTrajectories(episodes=6, batch_size=16 // ranks)
     callbacks = [SaveAt(3, folder / f"{name}3.ckpt")]
     runner = trainer(

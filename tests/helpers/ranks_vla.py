@@ -1,4 +1,4 @@
-"""Run by ``test_vla.py``: Stage 2 on some ranks across the step where λ reaches zero."""
+"""Run by tests: Stage 2 on several ranks, across the step at which λ reaches zero."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ GLOBAL_BATCH = 32
 
 
 class OneDraw(FlowNoise):
-    """One draw for all windows, so that it does not matter which rank has which."""
+    """The same draw for all windows, so that it does not matter which rank has which."""
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
         return super().normal(1, *shape[1:], like=like).expand(*shape)
@@ -30,26 +30,26 @@ class OneDraw(FlowNoise):
 
 
 class SameEverywhere(VLAModule):
-    """A Stage 2 whose loss depends on the global batch alone."""
+    """Stage 2 whose loss depends only on the global batch."""
 
     def noise(self, batch_idx: int) -> FlowNoise:
         return OneDraw(self.global_step)
 
 
-class Tell(Log):
-    """Writes down what this rank logged, and the weights."""
+class Report(Log):
+    """Write down what this rank logged, and the weights."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
 
     def on_train_end(self, trainer: Trainer, module: VLAModule) -> None:
-        told = {key: [row[f"train/{key}"] for row in self.rows] for key in ("lambda", "loss")}
+        report = {key: [row[f"train/{key}"] for row in self.rows] for key in ("lambda", "loss")}
         weights = [full_tensor(p.detach()).double().abs().sum() for p in module.parameters()]
-        told["weights"] = float(sum(weights))
-        told["held out"] = float(trainer.callback_metrics["val/cosine"])
+        report["weights"] = float(sum(weights))
+        report["held out"] = float(trainer.callback_metrics["val/cosine"])
         name = f"rank{trainer.global_rank}of{trainer.world_size}.json"
-        (self.folder / name).write_text(json.dumps(told))
+        (self.folder / name).write_text(json.dumps(report))
         trainer.save_checkpoint(self.folder / f"of{trainer.world_size}.ckpt")
 
 
@@ -75,7 +75,7 @@ def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> N
         val_check_interval=6,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[Tell(folder)],
+        callbacks=[Report(folder)],
         logger=False,
         log_every_n_steps=1,
         use_distributed_sampler=False,

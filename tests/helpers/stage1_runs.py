@@ -40,7 +40,7 @@ def trainer(folder: Path, steps: int, **kwargs: object) -> Trainer:
 
 
 class StopAt(Callback):
-    """Ends a run in the middle of an epoch, its schedule still spanning the whole run."""
+    """End a run in the middle of an epoch; its schedule spans the whole run."""
 
     def __init__(self, step: int, path: Path) -> None:
         self.step, self.path = step, path
@@ -52,7 +52,7 @@ class StopAt(Callback):
 
 
 class Spoil(Callback):
-    """Scales the actions of some steps' batches, by default to NaN; keeps weights and batches."""
+    """Scale the actions of some steps' batches, by default to NaN; keep weights and batches."""
 
     def __init__(self, steps: set[int], factor: float = float("nan")) -> None:
         self.steps, self.factor = steps, factor
@@ -69,13 +69,13 @@ class Spoil(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: MotionPriorModule, *_: object) -> None:
         state = [s for p in trainer.optimizers[0].state.values() for s in p.values()]
-        told = [part.detach().flatten() for part in (*module.parameters(), *state)]
-        self.weights.append(torch.cat(told))
+        parts = [part.detach().flatten() for part in (*module.parameters(), *state)]
+        self.weights.append(torch.cat(parts))
         self.rows.append({key: float(v) for key, v in trainer.callback_metrics.items()})
 
 
 class Stop(Callback):
-    """Ends the run after a number of steps, as a killed job does."""
+    """End the run after a number of steps, as a killed job does."""
 
     def __init__(self, step: int) -> None:
         self.step = step

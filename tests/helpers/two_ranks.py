@@ -1,4 +1,4 @@
-"""Run by tests: Stage 1 on two ranks, of which the second has a fault at its third step."""
+"""Run by tests: Stage 1 on two ranks; the second has a fault at its third step."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests.helpers.synthetic import ToyTrajectories
 
 
 class Fault(Spoil):
-    """The second rank's: ``nan`` in its batch, or it is ``told`` to end by SIGTERM."""
+    """Fault of the second rank: ``nan`` in its batch, or a ``sigterm``."""
 
     def __init__(self, fault: str) -> None:
         super().__init__({2})
@@ -27,23 +27,23 @@ class Fault(Spoil):
         super().on_train_batch_start(trainer, module, *args)
 
     def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_rank == 1 and trainer.global_step == 2 and self.fault == "told":
+        if trainer.global_rank == 1 and trainer.global_step == 2 and self.fault == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(fault: str, folder: Path) -> None:
     data, seen = ToyTrajectories(episodes=6, batch_size=8), Fault(fault)
-    callbacks = [seen, Tell(folder), StopBetweenSteps()]
+    callbacks = [seen, Report(folder), StopBetweenSteps()]
     # A forked rank that ends without a result would leave the first process waiting for it.
-    strategy = "ddp" if fault == "told" else "ddp_fork"
+    strategy = "ddp" if fault == "sigterm" else "ddp_fork"
     runner = trainer(
         folder, 6, devices=2, strategy=strategy, limit_val_batches=0, callbacks=callbacks
     )
     runner.fit(module(data), data)
 
 
-class Tell(Fault):
-    """Writes down what a rank ended with."""
+class Report(Fault):
+    """Write down what a rank ended with."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("")
@@ -51,8 +51,8 @@ class Tell(Fault):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         kept = bool((self.weights[1] == self.weights[2]).all())
-        told = f"{self.rows[-1]['train/skipped_steps']} {kept} {self.weights[-1].double().sum()}"
-        (self.folder / f"rank{trainer.global_rank}").write_text(told)
+        report = f"{self.rows[-1]['train/skipped_steps']} {kept} {self.weights[-1].double().sum()}"
+        (self.folder / f"rank{trainer.global_rank}").write_text(report)
 
 
 if __name__ == "__main__":
