@@ -16,7 +16,7 @@ from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.match import require_same_policy
 from actionprior.checkpoints.policy import (
-    described_trunk,
+    describe_trunk,
     load_weights_into,
     make_trunk,
     policy_description,
@@ -206,7 +206,7 @@ class VLAModule(StageModule):
         describe_into(checkpoint, self.prior)
         checkpoint[keys.POLICY] = {
             "embodiments": [e.to_dict() for e in self.embodiments],
-            "trunk": described_trunk(self.network.trunk),
+            "trunk": describe_trunk(self.network.trunk),
             "settings": self.settings,
         }
 

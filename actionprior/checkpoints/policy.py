@@ -32,7 +32,7 @@ SETTINGS = (
 Description = dict[str, Any]
 
 
-def described_trunk(trunk: Trunk) -> Description:
+def describe_trunk(trunk: Trunk) -> Description:
     """Describe a trunk as plain data, from which ``make_trunk`` rebuilds it.
 
     ``class_path`` is for people to read: no class that a file names is ever imported.
@@ -47,16 +47,16 @@ def described_trunk(trunk: Trunk) -> Description:
 
 def is_builtin(description: Description) -> bool:
     """Check whether a described trunk is one of actionprior's."""
-    ours = f"{trunks.__name__}."  # version 0.1.0 recorded no class_path
-    path = description.get("class_path", f"{ours}{description['name']}")
-    return description["name"] in trunks.__all__ and str(path).startswith(ours)
+    package = f"{trunks.__name__}."  # version 0.1.0 recorded no class_path
+    path = description.get("class_path", f"{package}{description['name']}")
+    return description["name"] in trunks.__all__ and str(path).startswith(package)
 
 
 def make_trunk(description: Description, path: str | Path, trunk: TrunkChoice = None) -> Trunk:
     """Build the described trunk with fresh weights.
 
     Args:
-        description: What ``described_trunk`` returned.
+        description: What ``describe_trunk`` returned.
         path: The checkpoint's path, for messages.
         trunk: Class of the trunk or a trunk that is built already. Needed if the described trunk
             is none of actionprior's.
@@ -94,7 +94,7 @@ def describe_network(network: PolicyNetwork) -> Description:
     return {
         keys.CONFIG_FORMAT: FORMAT,
         "embodiments": [e.to_dict() for e in network.embodiments],
-        "trunk": described_trunk(network.trunk),
+        "trunk": describe_trunk(network.trunk),
         keys.PRIOR: network.prior.describe(),
         "settings": {key: getattr(network, key) for key in SETTINGS},
     }

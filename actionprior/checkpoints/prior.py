@@ -11,7 +11,7 @@ from actionprior.checkpoints import keys
 from actionprior.checkpoints.formats import FORMAT
 from actionprior.checkpoints.policy import load_weights_into
 from actionprior.checkpoints.reading import CheckpointError
-from actionprior.checkpoints.sharded import read_either
+from actionprior.checkpoints.sharded import read_file_or_folder
 from actionprior.embodiment import Embodiment
 from actionprior.networks.motion_prior import MotionPrior
 
@@ -46,7 +46,7 @@ def load_prior(path: str | Path) -> MotionPrior:
     Raises:
         CheckpointError: the file is missing, truncated, or holds no motion prior.
     """
-    checkpoint = read_either(path)
+    checkpoint = read_file_or_folder(path)
     prior = MotionPrior.from_description(prior_description(checkpoint, path))
     prefix = keys.PRIOR_PREFIX
     if keys.POLICY in checkpoint:

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.reading import CheckpointError
-from actionprior.checkpoints.sharded import ShardedCheckpoint, read_either
+from actionprior.checkpoints.sharded import ShardedCheckpoint, read_file_or_folder
 from actionprior.errors import UserError
 
 LAST = "last"
@@ -51,7 +51,7 @@ def newest(places: Iterable[Path], stage: int) -> Path | None:
         try:
             if path.is_dir():
                 ShardedCheckpoint(path).verify()
-            checkpoint = read_either(path, weights=False)
+            checkpoint = read_file_or_folder(path, weights=False)
             _require_resumable(checkpoint, stage, path)
         except UserError as error:
             _report(f"skipped: {error}")

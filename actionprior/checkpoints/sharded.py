@@ -234,7 +234,7 @@ class ShardedCheckpoint:
         return checkpoint
 
 
-def read_either(path: str | Path, weights: bool = True) -> dict[str, Any]:
+def read_file_or_folder(path: str | Path, weights: bool = True) -> dict[str, Any]:
     """Read a checkpoint that is a file or a folder; a folder's optimiser states stay meta tensors.
 
     Args:

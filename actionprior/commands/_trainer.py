@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from actionprior.checkpoints import keys, resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
 from actionprior.checkpoints.reading import CheckpointError
-from actionprior.checkpoints.sharded import read_either
+from actionprior.checkpoints.sharded import read_file_or_folder
 from actionprior.commands._parser import OneSentenceErrors
 from actionprior.commands._run_faults import as_user_error
 from actionprior.embodiment import Embodiment, EmbodimentError
@@ -79,7 +79,7 @@ class TrainerCLI(LightningCLI):
             return
         settings["prior_checkpoint"] = str(path)
         recorded = (
-            read_either(path, weights=False)
+            read_file_or_folder(path, weights=False)
             .get(keys.POLICY, {})
             .get("trunk", {})
             .get("init_args", {})

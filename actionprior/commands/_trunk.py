@@ -83,8 +83,8 @@ def _named_in(model: Mapping[str, Any]) -> str:
 
 def _recorded_name(ckpt_path: str) -> str | None:
     from actionprior.checkpoints import keys
-    from actionprior.checkpoints.sharded import read_either
+    from actionprior.checkpoints.sharded import read_file_or_folder
 
-    description = read_either(ckpt_path, weights=False).get(keys.POLICY, {})
+    description = read_file_or_folder(ckpt_path, weights=False).get(keys.POLICY, {})
     name: str | None = description.get("trunk", {}).get("name")
     return name

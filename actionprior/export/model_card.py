@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actionprior.checkpoints.policy import Description, described_trunk, is_builtin
+from actionprior.checkpoints.policy import Description, describe_trunk, is_builtin
 from actionprior.embodiment import Embodiment
 from actionprior.embodiment.feature_groups import ActionGroup, StateGroup
 from actionprior.errors import UserError
@@ -52,7 +52,7 @@ executed{delay}. Trunk: `{type(network.trunk).__name__}`; {millions:.1f} million
 
 ## Run it
 
-{_how_to_run(robot, facts.repo_id, described_trunk(network.trunk))}
+{_how_to_run(robot, facts.repo_id, describe_trunk(network.trunk))}
 
 ## The robot
 
