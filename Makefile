@@ -28,7 +28,7 @@ demo-paired: install  ## run the demo over paired seeds, with the control prior
 	$(BIN)/lightning demo --preset paired
 
 study: install  ## run a small study: arms, seeds and demonstrations, with intervals and figures
-	$(BIN)/lightning study --config recipes/study_small.yaml
+	$(BIN)/lightning study --config recipes/study/small.yaml
 
 test: lint types  ## check style and types, run every test
 	$(BIN)/pytest $(PARALLEL)

@@ -392,6 +392,8 @@ def test_a_finished_cell_counts_as_finished(
 def _recipe(name: str) -> Path:
     """A recipe by its name, wherever below ``recipes`` it lies; ``study/real`` is study_real."""
     recipes = PROJECT / "recipes"
+    if (recipes / f"{name}.yaml").is_file():
+        return recipes / f"{name}.yaml"
     for path in sorted(recipes.rglob("*.yaml")):
         parts = path.relative_to(recipes).with_suffix("").parts
         if name in (path.stem, "_".join(parts), "_".join(reversed(parts))):

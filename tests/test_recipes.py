@@ -22,10 +22,10 @@ from actionprior.vla import VLAModule
 from tests.helpers.clip_models import TIMM_TOWER, known, save_clip
 from tests.helpers.datasets import write_dataset
 from tests.helpers.environments import needs
+from tests.helpers.recordings import RECORDINGS
 
 PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
-REAL = PROJECT.parent / "shared" / "data"
 TRUNKS = {"siglip2", "mobileclip2", "dfn", "dinov2"}
 STAGES = ("pretrain", "finetune")
 SMALL = ["--data.episodes_per_task=2", "--data.batch_size=8", "--data.data_dir=data"]
@@ -42,17 +42,15 @@ def lightning(folder: Path, *words: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_recipe_is_tested_here() -> None:
-    tested = {"pretrain.yaml", "finetune.yaml", "pretrain_real.yaml", "finetune_real.yaml"}
-    tested |= {"pretrain_suite.yaml", "finetune_suite.yaml", "cluster.yaml", "sharded.yaml"}
-    tested |= {"vla.yaml"}
-    tested |= {"metaworld_pretrain.yaml", "metaworld_finetune.yaml"}
-    # tests/commands/test_record.py
-    tested |= {"metaworld_record.yaml", "metaworld_record_blind.yaml"}
+    tested = {"pretrain", "finetune", "stack/cluster", "stack/sharded", "stack/vla"}
+    tested |= {f"{place}/{stage}" for place in ("suite", "real", "metaworld") for stage in STAGES}
+    tested |= {f"trunks/{name}" for name in TRUNKS}
+    tested |= {"metaworld/record", "metaworld/record_blind"}  # tests/commands/test_record.py
     # tests/study/test_grid.py, commands/test_study.py
-    kinds = ["", "_small", "_ablation", "_search", "_wordings", "_real", "_real_tuning"]
-    studies = {f"study{kind}.yaml" for kind in [*kinds, "_metaworld"]}
-    assert {p.name for p in RECIPES.glob("*.yaml")} == tested | studies
-    assert {p.stem for p in (RECIPES / "trunks").glob("*.yaml")} == TRUNKS
+    kinds = ["study", "small", "ablation", "search", "wordings", "metaworld", "real", "real_tuning"]
+    tested |= {f"study/{kind}" for kind in kinds}
+    found = {p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml")}
+    assert found == tested
 
 
 def test_the_second_stage_stacks_on_the_first(
@@ -67,7 +65,7 @@ def test_the_second_stage_stacks_on_the_first(
     fit = ["fit", "--config=my_arm.yaml", *quick]
     lightning(tmp_path, *fit, "--trainer.max_steps=2", monkeypatch=monkeypatch)
     (prior,) = Path("runs").rglob("prior.ckpt")
-    second = [*fit, f"--config={RECIPES / 'vla.yaml'}", *quick, "--trainer.max_steps=2"]
+    second = [*fit, f"--config={RECIPES / 'stack/vla.yaml'}", *quick, "--trainer.max_steps=2"]
     second += ["--trainer.val_check_interval=2", f"--model.prior_checkpoint={prior}"]
     lightning(tmp_path, *second, monkeypatch=monkeypatch)
     (policy,) = Path("runs").rglob("policy.ckpt")
@@ -132,7 +130,7 @@ def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert loaded.embodiments[0].name == "panda"
 
 
-CLUSTER = [f"--config={RECIPES / 'pretrain.yaml'}", f"--config={RECIPES / 'cluster.yaml'}"]
+CLUSTER = [f"--config={RECIPES / 'pretrain.yaml'}", f"--config={RECIPES / 'stack/cluster.yaml'}"]
 
 
 def test_the_cluster_recipe_stacks_and_keeps_the_recipes_callbacks(
@@ -154,7 +152,7 @@ def test_the_cluster_recipe_stacks_and_keeps_the_recipes_callbacks(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stacked", [[], [f"--config={RECIPES / 'sharded.yaml'}"]])
+@pytest.mark.parametrize("stacked", [[], [f"--config={RECIPES / 'stack/sharded.yaml'}"]])
 def test_the_cluster_recipes_run_on_two_processes_of_torchrun(
     tmp_path: Path, stacked: list[str]
 ) -> None:
@@ -177,7 +175,7 @@ def test_the_cluster_recipes_run_on_two_processes_of_torchrun(
 
 @pytest.mark.slow
 def test_thirteen_tasks_of_five_robots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretrain, finetune = (f"--config={RECIPES / n}_suite.yaml" for n in ("pretrain", "finetune"))
+    pretrain, finetune = (f"--config={RECIPES / 'suite' / n}.yaml" for n in STAGES)
     few = [*SMALL, "--trainer.max_steps=1", "--trainer.val_check_interval=1"]
     lightning(
         tmp_path, "fit", pretrain, *few, "--trainer.callbacks.dirpath=.", monkeypatch=monkeypatch
@@ -274,9 +272,9 @@ def test_metaworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     few = ["--episodes=1", "--env=[metaworld/reach-v3, metaworld/push-v3]"]
-    for name in ("metaworld_record", "metaworld_record_blind"):
-        main(["record", f"--config={RECIPES / name}.yaml", *few])
-    pretrain, finetune = (f"--config={RECIPES / f'metaworld_{n}'}.yaml" for n in STAGES)
+    for name in ("record", "record_blind"):
+        main(["record", f"--config={RECIPES / 'metaworld' / name}.yaml", *few])
+    pretrain, finetune = (f"--config={RECIPES / 'metaworld' / n}.yaml" for n in STAGES)
     short = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.batch_size=4"]
     lightning(
         tmp_path, "fit", pretrain, *short, "--trainer.callbacks.dirpath=.", monkeypatch=monkeypatch
@@ -309,7 +307,7 @@ def test_a_missing_prior_is_told_in_one_sentence(
 def test_missing_real_recordings_are_told_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["fit", f"--config={RECIPES / 'pretrain_real.yaml'}", "--trainer.fast_dev_run=1"]
+    words = ["fit", f"--config={RECIPES / 'real/pretrain.yaml'}", "--trainer.fast_dev_run=1"]
     with pytest.raises(SystemExit) as stop:
         lightning(tmp_path, *words, monkeypatch=monkeypatch)
     assert stop.value.code == 2
@@ -319,24 +317,24 @@ def test_missing_real_recordings_are_told_in_one_sentence(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings (../shared/data) are not here")
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs the recordings of real robots")
 def test_real_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert = [sys.executable, str(PROJECT / "examples/real_recordings/convert.py")]
-    convert += ["--source", str(REAL), "--out", str(tmp_path / "outputs/real")]
+    convert += ["--source", str(RECORDINGS), "--out", str(tmp_path / "outputs/real")]
     subprocess.run([*convert, "--max-episodes", "2"], check=True, capture_output=True)
-    words = ["fit", f"--config={RECIPES / 'pretrain_real.yaml'}", "--trainer.fast_dev_run=1"]
+    words = ["fit", f"--config={RECIPES / 'real/pretrain.yaml'}", "--trainer.fast_dev_run=1"]
     lightning(tmp_path, *words, monkeypatch=monkeypatch)
-    recipe = yaml.safe_load((RECIPES / "pretrain_real.yaml").read_text())
+    recipe = yaml.safe_load((RECIPES / "real/pretrain.yaml").read_text())
     assert len(recipe["data"]["init_args"]["embodiments"]) == 6
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real recordings (../shared/data) are not here")
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs the recordings of real robots")
 def test_a_real_robots_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
-    recipe = yaml.safe_load((RECIPES / "finetune_real.yaml").read_text())
+    recipe = yaml.safe_load((RECIPES / "real/finetune.yaml").read_text())
     data = recipe["data"]["init_args"]
-    data["embodiments"][0]["roots"] = [str(REAL / "g1_inspire")]
+    data["embodiments"][0]["roots"] = [str(RECORDINGS / "g1_inspire")]
     data |= {"max_episodes": 1, "val_episodes": {"g1_inspire": [2]}, "batch_size": 4}
     recipe["model"]["init_args"] |= {"use_prior": False, "architecture": {"width": 96}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))

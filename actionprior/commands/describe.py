@@ -11,7 +11,7 @@ HEAD = """\
 # Written by `lightning describe` from the names in meta/info.json. It is a guess; check it.
 #   lightning doctor --config {file}      check the recordings and this description
 #   lightning fit --config {file}         Stage 1: learn to move
-#   lightning fit --config {file} --config recipes/vla.yaml --model.prior_checkpoint PRIOR.ckpt
+#   lightning fit --config {file} --config recipes/stack/vla.yaml --model.prior_checkpoint P.ckpt
 #                                         Stage 2: learn to see and act, if there are cameras
 model:
   class_path: actionprior.MotionPriorModule

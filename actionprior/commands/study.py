@@ -3,11 +3,11 @@
 On a SLURM cluster, first prepare what all cells share, then submit an array with one job per
 cell::
 
-    lightning study --config recipes/study.yaml --prepare
-    sbatch --array=0-$(($(lightning study --config recipes/study.yaml --cells) - 1)) \
-        --cpus-per-task=1 --wrap 'lightning study --config recipes/study.yaml \
+    lightning study --config recipes/study/study.yaml --prepare
+    sbatch --array=0-$(($(lightning study --config recipes/study/study.yaml --cells) - 1)) \
+        --cpus-per-task=1 --wrap 'lightning study --config recipes/study/study.yaml \
         --cell $SLURM_ARRAY_TASK_ID'
-    lightning study --config recipes/study.yaml --report
+    lightning study --config recipes/study/study.yaml --report
 """
 
 import json
@@ -44,7 +44,7 @@ def study(
     as finished.
 
     Args:
-        config: Study file, such as recipes/study.yaml.
+        config: Study file, such as recipes/study/study.yaml.
         out: Folder for runs, priors and logs; several studies may share it and the runs in it.
         page: Markdown file of the report, by default `OUT/NAME.md` with the study file's name.
             Table and figures go to the folder of that name without suffix.

@@ -1,9 +1,10 @@
-"""Convert published recordings of six real robots into LeRobot v3 datasets.
+"""Turn recordings of six real robots into LeRobot v3 datasets.
 
-    python examples/real_recordings/convert.py --source FOLDER --out outputs/real
+    python examples/real_recordings/convert.py --source DIR --out outputs/real
 
-LeRobot itself writes each dataset, completely or not at all. The flaws of a recording and their
-treatment are printed and stored in the dataset's ``CONVERSION.txt``.
+LeRobot writes each dataset. A dataset appears complete or not at all. Flaws of a recording, and
+what was done about them, are printed and kept in the dataset's ``CONVERSION.txt``. Stage 2 reads
+the humanoid's recording with its videos as it was published: ``g1_inspire_published`` links to it.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from recordings import READERS, Episode, Recording, RecordingError, check
 
 from actionprior.files.folders import atomic_folder
 
+PUBLISHED = "g1_inspire"  # a LeRobot v2.1 dataset with videos, which Stage 2 reads unchanged
 CAMERA_KEY = "observation.images.cam_high"
 
 
@@ -30,15 +32,23 @@ def main(arguments: list[str] | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     for name in options.only or READERS:
-        filmed = options.videos and name == "g1_inspire"
+        filmed = options.videos and name == PUBLISHED
         target = options.out / (f"{name}_video" if filmed else name)
         if target.exists() and not options.overwrite:
-            print(f"{target}: is there already (--overwrite replaces it)")
+            print(f"{target} exists already (--overwrite replaces it)")
             continue
         try:
             convert(options.source / name, target, filmed, options.max_episodes)
         except RecordingError as error:
             sys.exit(f"error: {error}")
+    link(options.source / PUBLISHED, options.out / f"{PUBLISHED}_published")
+
+
+def link(source: Path, target: Path) -> None:
+    """Link a dataset into the folder of the converted ones, unless something is there already."""
+    if source.is_dir() and not target.exists():
+        target.unlink(missing_ok=True)  # a link to a folder that is gone
+        target.symlink_to(source.resolve(), target_is_directory=True)
 
 
 def convert(source: Path, target: Path, videos: bool, max_episodes: int | None = None) -> None:

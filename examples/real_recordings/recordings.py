@@ -1,7 +1,7 @@
 """Read published recordings of six robots, and note their flaws and the treatment.
 
 Every reader returns a ``Recording``: vectors in the units of its embodiment in
-``recipes/pretrain_real.yaml``, and notes on flaws. No value is changed without a note. Data that
+``recipes/real/pretrain.yaml``, and notes on flaws. No value is changed without a note. Data that
 cannot be used are excluded or refused.
 """
 

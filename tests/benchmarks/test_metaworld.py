@@ -108,7 +108,7 @@ def test_success_ends_an_episode_unless_asked_otherwise() -> None:
 
 
 def test_the_finetune_recipe_rolls_out(jitter: Callable[..., Any]) -> None:
-    recipe = yaml.safe_load((RECIPES / "metaworld_finetune.yaml").read_text())
+    recipe = yaml.safe_load((RECIPES / "metaworld" / "finetune.yaml").read_text())
     known = recipe["data"]["init_args"]["embodiments"][0]
     robot = Embodiment.from_dict({k: v for k, v in known.items() if k not in _DATA_KEYS})
     settings = recipe["trainer"]["callbacks"][-1]["init_args"]

@@ -15,7 +15,7 @@ from tests.helpers import point_env  # noqa: F401  registers
 from tests.helpers.environments import needs
 from tests.helpers.point_env import point_robot
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "metaworld"
 POINT = ["record", "--env=test/PointCamera-v0", "--observation_map.state=arm/state"]
 POINT += ["--observation_map.state_names=[x, y, target_x, target_y]", "--action_names=[dx, dy]"]
 POINT += ["--observation_map.images={observation.images.top: image}", "--robot=point"]
@@ -123,7 +123,7 @@ def test_robots_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @needs("metaworld", "metaworld")
-@pytest.mark.parametrize("name", ["metaworld_record", "metaworld_record_blind"])
+@pytest.mark.parametrize("name", ["record", "record_blind"])
 def test_recipes_record_metaworld(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -137,4 +137,4 @@ def test_recipes_record_metaworld(
     info = json.loads((tmp_path / "x/meta/info.json").read_text())
     assert info["fps"] == 80
     assert info["features"]["observation.state"]["names"] == ["x", "y", "z", "opening"]
-    assert ("observation.images.corner" in info["features"]) == (name == "metaworld_record")
+    assert ("observation.images.corner" in info["features"]) == (name == "record")

@@ -1,7 +1,6 @@
 """The converter and the recipe, on the recordings themselves where this machine has them."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +13,10 @@ import yaml
 
 from actionprior.data import DataError
 from data_modules import LeRobotTrajectories
+from tests.helpers.recordings import RECORDINGS
 
 REPOSITORY = Path(__file__).parents[2]
-SOURCE = Path(os.environ.get("ACTIONPRIOR_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
+SOURCE = RECORDINGS
 EXAMPLE = REPOSITORY / "examples" / "real_recordings"
 NAMES = {
     "g1_inspire": 2,
@@ -28,7 +28,7 @@ NAMES = {
 }
 
 real = pytest.mark.skipif(
-    not SOURCE.is_dir(), reason=f"real recordings are missing: {SOURCE} (ACTIONPRIOR_REAL_DATA)"
+    not SOURCE.is_dir(), reason=f"no real recordings in {SOURCE}; set ACTIONPRIOR_RECORDINGS"
 )
 
 
@@ -52,7 +52,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path) -> LeRobotTrajectories:
-    text = (REPOSITORY / "recipes" / "pretrain_real.yaml").read_text()
+    text = (REPOSITORY / "recipes" / "real" / "pretrain.yaml").read_text()
     data = yaml.safe_load(text.replace("outputs/real", str(folder)))["data"]
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("--data", type=LeRobotTrajectories)
@@ -63,7 +63,8 @@ def recipe(folder: Path) -> LeRobotTrajectories:
 def test_each_recording_becomes_a_dataset_that_lerobot_opens(converted: Path) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    assert sorted(p.name for p in converted.iterdir()) == sorted(NAMES)
+    assert sorted(p.name for p in converted.iterdir()) == sorted([*NAMES, "g1_inspire_published"])
+    assert (converted / "g1_inspire_published").samefile(SOURCE / "g1_inspire")
     for name, episodes in NAMES.items():
         dataset = LeRobotDataset(name, root=converted / name)
         assert dataset.num_episodes == episodes
@@ -276,7 +277,7 @@ def test_a_dataset_that_is_there_is_left_alone(
     (tmp_path / "tiago_excitation").mkdir()
     arguments = [f"--source={SOURCE}", f"--out={tmp_path}", "--only", "tiago_excitation"]
     converter.main(arguments)
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     converter.main([*arguments, "--overwrite"])
     assert (tmp_path / "tiago_excitation" / "meta" / "info.json").is_file()
 
@@ -344,6 +345,6 @@ def test_the_recipe_says_how_to_make_what_is_missing(tmp_path: Path) -> None:
         data.setup("fit")
     assert str(refused.value) == (
         f"{tmp_path}/nothing/g1_inspire: no such dataset folder; make it with `python "
-        "examples/real_recordings/convert.py`, which needs the recordings in ../shared/data"
+        "examples/real_recordings/convert.py --source DIR`, where DIR holds the recordings"
     )
     assert json.dumps([robot.to_dict() for robot in data.embodiments])

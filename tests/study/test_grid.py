@@ -93,8 +93,8 @@ def test_a_curve_is_a_second_evaluation_on_the_same_scenes(tmp_path: Path) -> No
 
 def test_without_rollouts_a_curve_is_refused_and_their_number_is_nothing(tmp_path: Path) -> None:
     real: dict[str, Any] = {
-        "stage1": {"recipe": str(PROJECT / "recipes/pretrain_real.yaml")},
-        "stage2": {"recipe": str(PROJECT / "recipes/finetune_real.yaml")},
+        "stage1": {"recipe": str(PROJECT / "recipes/real/pretrain.yaml")},
+        "stage2": {"recipe": str(PROJECT / "recipes/real/finetune.yaml")},
         "ground": None,
         "priors": {"base": None},
         "arms": {"full": {"prior": "base"}},
@@ -118,7 +118,8 @@ def test_the_prior_of_the_real_robot_never_sees_what_is_held_out(
 ) -> None:
     monkeypatch.chdir(PROJECT)
     reported, tuned = (
-        make_grid(Study.read(f"recipes/study_real{kind}.yaml")).cells for kind in ("", "_tuning")
+        make_grid(Study.read(f"recipes/study/{name}.yaml")).cells
+        for name in ("real", "real_tuning")
     )
     assert {c.prior.id for c in reported} == {c.prior.id for c in tuned}
     held_out = [set(_held_out(c.recipe)) for c in (reported[0], tuned[0])]
@@ -129,15 +130,15 @@ def test_the_prior_of_the_real_robot_never_sees_what_is_held_out(
 def test_the_search_is_on_tasks_that_no_study_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
 
-    def tasks(kind: str) -> set[str]:
-        cells = make_grid(Study.read(f"recipes/study{kind}.yaml")).cells
+    def tasks(name: str) -> set[str]:
+        cells = make_grid(Study.read(f"recipes/study/{name}.yaml")).cells
         rollouts = [member(cell.recipe, "RolloutEvaluation") or {} for cell in cells]
         return {env for found in rollouts for env in found["init_args"]["env_ids"]}
 
-    search = tasks("_search")
+    search = tasks("search")
     assert search
-    assert not search & (tasks("") | tasks("_small") | tasks("_ablation"))
-    plan = Study.read("recipes/study_search.yaml")
+    assert not search & (tasks("study") | tasks("small") | tasks("ablation"))
+    plan = Study.read("recipes/study/search.yaml")
     for name in set(plan.arms) - {"full"}:
         arm = plan.arms[name]
         assert bool(plan.priors[arm.prior]) != bool(arm.overrides), "of one stage only"
@@ -147,7 +148,7 @@ def test_held_out_wordings_are_tested_on_policies_that_never_read_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(PROJECT)
-    plan = Study.read("recipes/study_wordings.yaml")
+    plan = Study.read("recipes/study/wordings.yaml")
     assert plan.ground is not None
     assert plan.ground["wordings"] == "train"
     grid = make_grid(plan)
@@ -176,14 +177,12 @@ def _held_out(recipe: Recipe) -> list[int]:
     return episodes
 
 
-@pytest.mark.parametrize(
-    "name", ["study", "study_small", "study_ablation", "study_real", "study_metaworld"]
-)
+@pytest.mark.parametrize("name", ["study", "small", "ablation", "real", "metaworld"])
 def test_the_committed_studies_say_what_they_promise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(PROJECT)
-    plan = Study.read(f"recipes/{name}.yaml")
+    plan = Study.read(f"recipes/study/{name}.yaml")
     grid = make_grid(plan)
     switches = [c.recipe["model"]["init_args"].get("history", "encoder") for c in grid.cells]
     assert set(switches) <= {"off", "encoder", "mlp"}  # YAML reads a bare off as false
@@ -196,7 +195,7 @@ def test_the_committed_studies_say_what_they_promise(
         assert set(plan.parts) == set(SUITE)
         assert len(seeds["no_prior"]) >= 5
         assert seeds["no_prior"] == seeds["full"]
-    if name == "study_ablation":
+    if name == "ablation":
         for arm in ("no_prior", "full"):
             assert {c.demonstrations for c in grid.cells if c.arm == arm} == {5, 10, 25, 50}
     assert plan.arms["no_prior"].tuning == plan.arms["full"].tuning != ""
