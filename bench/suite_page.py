@@ -67,7 +67,7 @@ def suite_page(out: Path, seeds: int = 100) -> None:
 
 def _make(name: str, *, images: bool) -> TabletopEnv:
     env = gym.make(name, images=images, render_mode="rgb_array").unwrapped
-    assert isinstance(env, TabletopEnv)  # the suite's ids are
+    assert isinstance(env, TabletopEnv)  # all environments of the suite are
     return env
 
 
@@ -92,7 +92,7 @@ def _save_picture(name: str, seed: int, steps: int, file: Path) -> str:
 
 def _render_frame(env: TabletopEnv) -> NDArray[np.uint8]:
     frame = env.render()
-    assert frame is not None  # asked for by render_mode
+    assert frame is not None  # because render_mode is rgb_array
     return frame
 
 

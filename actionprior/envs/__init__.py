@@ -45,11 +45,11 @@ def env_id(robot: str, task: str) -> str:
     """Return the environment id of a robot and a task.
 
     Args:
-        robot: short name of a robot of the suite, such as ``panda``.
-        task: short name of a task, such as ``stack``.
+        robot: Short name of a robot of the suite, such as ``panda``.
+        task: Short name of a task, such as ``stack``.
 
     Raises:
-        UserError: the suite does not combine this robot and this task.
+        UserError: The suite does not combine this robot and this task.
     """
     if (robot, task) not in _IDS:
         known = [t for r, t in _IDS if r == robot]

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from actionprior.envs.arms.kinematics import Array
+from actionprior.envs.arms.robots import Triple
 from actionprior.envs.experts.drawer import OPEN
 from actionprior.envs.experts.long_horizon import sort_place
-from actionprior.envs.scene.bullet import Triple
 from actionprior.envs.scene.drawer_body import TRAVEL
 from actionprior.envs.scene.scene import Scene
 from actionprior.envs.tasks import DrawerTask, OnceEachTask, RecallTask, SortTask, StackTask, Task

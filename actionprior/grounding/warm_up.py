@@ -166,7 +166,9 @@ def _env_ids(robots: Sequence[str], tasks: Sequence[str]) -> list[str]:
             raise UserError(f"ground: task {task!r} is not known; choose from {sorted(TASKS)}")
     for robot in map(find_robot, robots):
         if len(robot.arms) > 1:
-            raise UserError(f"ground: robot {robot.name!r} has two arms; it takes those with one")
+            raise UserError(
+                f"ground: robot {robot.name!r} has two arms; choose robots with one arm"
+            )
         if not any(TASKS[task].suits(robot) for task in tasks):
             raise UserError(f"ground: robot {robot.name!r} can do none of the tasks {list(tasks)}")
     specs = {env_id: gym.spec(env_id).kwargs for env_id in ENV_IDS}

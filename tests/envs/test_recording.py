@@ -123,10 +123,10 @@ def test_long_tasks_flaws_and_wordings_are_recorded(tmp_path):
     done = record_demonstrations(ids, root, human=1.0, wordings="train", **options)
     dataset = LeRobotDataset("actionprior/human", root=root)
     assert len(dataset) == done.frames
-    said = set(dataset.meta.tasks.index)
+    instructions = set(dataset.meta.tasks.index)
     words = {w for env_id in ids for w in gym.make(env_id).unwrapped.task.wordings}
-    assert len(said) == 4
-    assert all(any(text.startswith(w.split("{")[0]) for w in words) for text in said)
+    assert len(instructions) == 4
+    assert all(any(text.startswith(w.split("{")[0]) for w in words) for text in instructions)
     plain = record_demonstrations(ids, tmp_path / "plain", **options)
     assert plain.frames != done.frames
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from actionprior.envs.scene.bullet import Bullet, Triple
+from actionprior.envs.arms.robots import Triple
+from actionprior.envs.scene.bullet import Bullet
 
 _FORCE = 60.0
 """Largest force of a hold [N]."""

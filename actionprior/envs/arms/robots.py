@@ -16,6 +16,7 @@ from actionprior.errors import UserError
 type ControlMode = Literal["joint_delta", "joint_position", "ee_delta"]
 type GripperKind = Literal["vacuum", "jaws"]
 type Triple = tuple[float, float, float]
+"""Position, size or colour with three coordinates."""
 
 CONTROL_MODES: tuple[ControlMode, ...] = get_args(ControlMode.__value__)
 PHYSICS_HZ = 120

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from actionprior.envs.arms.robots import Triple
 from actionprior.envs.arms.urdf import data_path
 from actionprior.envs.scene.scene import COLORS, SHAPES, Pad, Thing
 
@@ -21,8 +22,6 @@ _TABLE_COLOR = (0.70, 0.66, 0.60)
 _LAMP_HALF = (0.03, 0.03, 0.006)
 LAMP_DARK = (0.35, 0.35, 0.36)
 """RGB of a lamp that is off."""
-
-type Triple = tuple[float, float, float]
 
 
 class Bullet:

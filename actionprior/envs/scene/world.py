@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from actionprior.envs.arms.gripper import Gripper
 from actionprior.envs.arms.jaws import Jaws
 from actionprior.envs.arms.kinematics import Array
-from actionprior.envs.arms.robots import PHYSICS_HZ, Robot, Station
+from actionprior.envs.arms.robots import PHYSICS_HZ, Robot, Station, Triple
 from actionprior.envs.arms.urdf import PRISM_FILE, light_urdf
 from actionprior.envs.arms.vacuum import Vacuum
 from actionprior.envs.scene.bullet import (
     LAMP_DARK,
     Bullet,
-    Triple,
     make_lamp,
     make_pad,
     make_table,

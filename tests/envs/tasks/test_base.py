@@ -22,11 +22,14 @@ class Wait(Task):
 
 @pytest.mark.parametrize("task", TASKS.values())
 def test_wordings_differ_but_name_the_same_fields(task):
-    said = (*task.wordings, *task.held_out_wordings)
-    assert len(set(said)) == len(said)
+    instructions = (*task.wordings, *task.held_out_wordings)
+    assert len(set(instructions)) == len(instructions)
     assert len(task.wordings) >= 3
     assert len(task.held_out_wordings) >= 2
-    named = [{field for _, field, _, _ in string.Formatter().parse(text)} - {None} for text in said]
+    named = [
+        {field for _, field, _, _ in string.Formatter().parse(text)} - {None}
+        for text in instructions
+    ]
     assert all(fields == named[0] for fields in named)
 
 
@@ -38,23 +41,23 @@ def test_scenes_do_not_depend_on_the_wording(name):
         )
         for wordings in ("one", "train", "held_out")
     }
-    said = {wordings: set() for wordings in envs}
+    instructions = {wordings: set() for wordings in envs}
     for seed in range(15):
         states = []
         for wordings, env in envs.items():
             observation, info = env.reset(seed=seed)
             states.append(observation["state"])
             assert env.scene == envs["one"].scene
-            said[wordings].add(info["instruction"])
+            instructions[wordings].add(info["instruction"])
             allowed = (
                 TASKS[name].held_out_wordings if wordings == "held_out" else TASKS[name].wordings
             )
             assert info["instruction"] in {env.task.instruction(env.scene, w) for w in allowed}
         assert all(np.array_equal(states[0], state) for state in states)
         assert envs["one"].instruction == envs["one"].task.instruction(env.scene)
-    assert not said["held_out"] & said["train"]
-    starts = {text.split()[0] for text in said["train"]}
-    assert len(starts) > 1 or len(said["train"] - said["one"]) > 1
+    assert not instructions["held_out"] & instructions["train"]
+    starts = {text.split()[0] for text in instructions["train"]}
+    assert len(starts) > 1 or len(instructions["train"] - instructions["one"]) > 1
 
 
 def test_one_scene_can_have_several_instructions():

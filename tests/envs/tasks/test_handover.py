@@ -14,8 +14,8 @@ def test_a_handover_succeeds_when_both_hands_are_empty(held, expected):
 
 
 def test_the_instruction_names_object_and_pad():
-    said = HandoverTask().instruction(SCENE)
-    assert said == "hand the red cube over and put it on the green pad"
+    instruction = HandoverTask().instruction(SCENE)
+    assert instruction == "hand the red cube over and put it on the green pad"
 
 
 def test_target_and_pad_of_a_handover_are_on_opposite_sides():

@@ -25,8 +25,8 @@ def snapshot(positions, time=0.0, held=None, suction=False, speed=0.0):
 
 
 def test_stack_names_the_order():
-    said = "stack the red cube on the blue cube on the green cube"
-    assert StackTask().instruction(CUBES) == said
+    expected = "stack the red cube on the blue cube on the green cube"
+    assert StackTask().instruction(CUBES) == expected
 
 
 def test_a_stack_has_to_stand_for_0_3_seconds():
@@ -83,8 +83,8 @@ def test_sort_names_what_the_objects_of_a_pad_share():
     by_color = "put the red things on the green pad and the blue things on the yellow pad"
     assert SortTask().instruction(SORTED) == by_color
     by_shape = SORTED._replace(homes=(0, 1, 1, 0))
-    said = "put the cubes on the green pad and the discs on the yellow pad"
-    assert SortTask().instruction(by_shape) == said
+    expected = "put the cubes on the green pad and the discs on the yellow pad"
+    assert SortTask().instruction(by_shape) == expected
 
 
 def test_sort_succeeds_with_each_object_on_its_pad_and_an_empty_cup():
@@ -98,7 +98,7 @@ def test_sort_succeeds_with_each_object_on_its_pad_and_an_empty_cup():
 
 
 def test_objects_to_sort_are_distinct_and_off_the_pads():
-    rng, said = np.random.default_rng(0), set()
+    rng, instructions = np.random.default_rng(0), set()
     for _ in range(100):
         scene = SortTask().draw(rng)
         assert sorted(scene.homes) == [0, 0, 1, 1]
@@ -108,5 +108,11 @@ def test_objects_to_sort_are_distinct_and_off_the_pads():
             for pad in scene.pads:
                 away = max(abs(thing.x - pad.x), abs(thing.y - pad.y))
                 assert away > pad.size / 2 + SHAPES[thing.shape].radius
-        said.add(SortTask().instruction(scene))
-    assert {text.split()[2] for text in said} >= {"cubes", "discs", "cylinders", "red", "blue"}
+        instructions.add(SortTask().instruction(scene))
+    assert {text.split()[2] for text in instructions} >= {
+        "cubes",
+        "discs",
+        "cylinders",
+        "red",
+        "blue",
+    }

@@ -79,7 +79,7 @@ def test_observations_at_the_spot_do_not_show_which_object_was_touched(robot):
 def test_observations_after_the_cue_do_not_show_its_color():
     env = TabletopEnv("kuka", "recall", image_size=64)
     env.reset(seed=2)
-    drawn, rolls, said = env.scene, [], set()
+    drawn, rolls, instructions = env.scene, [], set()
     rng = np.random.default_rng(0)
     steps = int(CUE_SECONDS * env.control_hz) + 12
     middle = (env.action_space.low + env.action_space.high) / 2
@@ -87,8 +87,8 @@ def test_observations_after_the_cue_do_not_show_its_color():
     for goal in range(3):
         first, info = env.reset(seed=2, options={"scene": drawn._replace(goal=goal)})
         rolls.append([first, *(env.step(action)[0] for action in actions)])
-        said.add(info["instruction"])
-    assert len(said) == 1
+        instructions.add(info["instruction"])
+    assert len(instructions) == 1
     cue = int(CUE_SECONDS * env.control_hz)
     for roll in rolls[1:]:
         for step, (a, b) in enumerate(zip(rolls[0], roll, strict=True)):

@@ -15,8 +15,8 @@ SHORT = (ReachTask, PushTask, LiftTask, PlaceTask)
 
 
 def test_instructions():
-    said = {task.name: task().instruction(SCENE) for task in SHORT}
-    assert said == {
+    instructions = {task.name: task().instruction(SCENE) for task in SHORT}
+    assert instructions == {
         "reach": "reach the red cube",
         "lift": "lift the red cube",
         "push": "push the red cube to the green pad",
