@@ -2,7 +2,8 @@
 
 Options go by name (``--option value``). A switch is on when it is given (``--overwrite``), and
 ``--overwrite false`` turns it off. Options may stand in a YAML file (``--config``). Verbs that read
-a recipe's data have an argument ``data``; for them ``--config`` is the recipe.
+a recipe's data have an argument ``data``; for them ``--config`` is the recipe. An argument
+``model`` is the recipe's ``model`` section as plain data.
 """
 
 import inspect
@@ -10,14 +11,14 @@ import re
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any, NoReturn, get_type_hints, override
+from typing import Any, NoReturn, get_args, get_type_hints, override
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from actionprior.errors import UserError
 
 RECIPE_KEYS = {"model": dict, "trainer": dict, "seed_everything": int}
-"""What a recipe of ``fit`` has besides its data, with the types; verbs read over it."""
+"""Sections of a recipe of ``fit`` besides its data, with their types."""
 
 
 class OneSentenceErrors(ArgumentParser):
@@ -81,7 +82,7 @@ def make_parser(
         _add_recipe(parser)
     elif "config" not in parameters:
         parser.add_argument("--config", action="config", help="YAML file of these options.")
-    skip: set[str | int] = {name for name in parameters if name == "data"}
+    skip: set[str | int] = {name for name in parameters if name in ("data", "model")}
     parser.add_function_arguments(function, as_group=False, as_positional=as_positional, skip=skip)
     hints = get_type_hints(function)
     for action in parser._actions:
@@ -109,18 +110,29 @@ def call[T](
     parser = make_parser(function, prog, as_positional=as_positional)
     values = parser.instantiate(parser.parse_args(args))
     parameters = inspect.signature(function).parameters
-    if "data" in parameters and not isinstance(
-        values["data"], expected := get_type_hints(function)["data"]
-    ):
-        raise UserError(
-            f"{prog} needs a recipe whose `data` is {_with_article(expected)}, found "
-            f"{type(values['data']).__name__} (--config)"
-        )
+    if "data" in parameters:
+        require_data(values["data"], get_type_hints(function)["data"], prog)
     return function(**{name: values[name] for name in parameters})
 
 
-def _with_article(kind: type) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+def require_data(data: object, kind: Any, prog: str) -> None:  # noqa: ANN401  a class or a union
+    """Check that a recipe's data are of a class.
+
+    Args:
+        data: Data module of the recipe, or None without a recipe.
+        kind: Class of the data, or its union with None.
+        prog: Command that a user types.
+
+    Raises:
+        UserError: The data are of another class, or there is no recipe.
+    """
+    if not isinstance(data, kind):
+        name = (get_args(kind) or (kind,))[0].__name__
+        article = "an" if name[0] in "AEIOU" else "a"
+        raise UserError(
+            f"{prog} needs a recipe whose `data` is {article} {name}, found "
+            f"{type(data).__name__} (--config)"
+        )
 
 
 def _add_recipe(parser: ArgumentParser) -> None:

@@ -13,8 +13,6 @@ from actionprior.errors import UserError
 from actionprior.networks import trunks
 from actionprior.networks.trunks.base import Trunk
 
-HELP = "Class of the policy's trunk, e.g. my.module.MyTrunk; needed if it is none of actionprior's."
-
 
 def trunk_class(class_path: str) -> type[Trunk]:
     """Import a trunk's class by its path.

@@ -1,14 +1,19 @@
-"""Write a policy as a folder that actionprior and LeRobot load, and that a hub shows."""
+"""Write a policy as a folder that actionprior and LeRobot load, with a model card."""
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config
+from actionprior.commands._parser import call
+from actionprior.commands._trunk import trunk_class
 from actionprior.errors import UserError, shorten
 
 if TYPE_CHECKING:
-    from actionprior.networks.trunks.base import Trunk
+    from actionprior.embodiment import Embodiment
+    from actionprior.export.model_card import Facts
+    from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
+    from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
 
 FILES = {
     CONFIG,
@@ -18,12 +23,13 @@ FILES = {
     "statistics.json",
     "README.md",
 }
-"""What an exported folder holds, and nothing else but these two where they are asked for:"""
+"""Files of an exported folder."""
 GRAPHS = {"see.onnx", "act.onnx"}
+"""Files of an exported folder with ONNX graphs, besides ``FILES``."""
 
 
 def export(
-    checkpoint: Path,
+    ckpt_path: Path,
     out: Path,
     embodiment: str = "",
     execute_steps: int = 0,
@@ -32,96 +38,120 @@ def export(
     dataset: str = "",
     evaluation: Path | None = None,
     license: str | None = None,
-    repo_id: str | None = None,
+    push_to_hub: str | None = None,
+    private: bool = False,
     overwrite: bool = False,
     onnx_image_size: tuple[int, int] | None = None,
-    trunk: "type[Trunk] | None" = None,
+    trunk: str | None = None,
 ) -> None:
-    """Write the folder; it appears whole or not at all.
+    """Write a policy as a folder that actionprior and LeRobot load, with a model card.
+
+    The folder is written completely or not at all. An earlier export at `out` is replaced.
 
     Args:
-        checkpoint: of Stage 2.
-        out: the folder; an earlier export there is replaced.
-        embodiment: the robot that it is for; empty: the only one.
-        execute_steps: actions of a chunk before the next; 0: 8, or what fits the chunk.
-        delay_steps: actions that are executed while a chunk is planned.
-        task: the instruction where LeRobot gives none.
-        dataset: folder of a LeRobot dataset of the robot, whose vectors' order LeRobot's tools
-            use; empty: the order of the robot's description.
-        evaluation: a ``results.json`` for the card; None: those of the checkpoint's own run.
-        license: for the card, as the hub abbreviates it.
-        repo_id: where it will lie on the hub, for the card.
-        overwrite: replace whatever stands at ``out``.
-        onnx_image_size: rows and columns of the images that ONNX graphs take, for the
-            instruction ``task``; None: no graphs.
-        trunk: Class of the policy's trunk, if it is none of actionprior's.
+        ckpt_path: Stage-2 checkpoint.
+        out: Folder to write.
+        embodiment: Name of the robot, needed only for a policy of several robots.
+        execute_steps: Actions executed per chunk; 0 is 8, or fewer if the chunk is shorter.
+        delay_steps: Actions that the robot executes while the next chunk is computed.
+        task: Instruction of the ONNX graphs, and of LeRobot's tools if they have none.
+        dataset: Folder of a LeRobot dataset of the robot, which gives the order of the vectors in
+            LeRobot's tools; by default the order in the robot's description.
+        evaluation: File results.json for the model card; by default those of the checkpoint's run.
+        license: License in the model card, such as apache-2.0.
+        push_to_hub: Repository OWNER/NAME on the Hugging Face hub to upload the folder to.
+        private: Make the repository on the hub private.
+        overwrite: Replace a folder at `out` even if it is not an export.
+        onnx_image_size: Size [rows, columns] of the images of ONNX graphs, which are written for
+            the instruction `task`; by default no graphs are written.
+        trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed only for a trunk of your
+            own.
 
     Raises:
-        UserError: a checkpoint, robot, number of steps or folder that cannot be used.
+        UserError: The checkpoint, robot, number of steps or folder cannot be used, or the upload
+            failed.
     """
     from actionprior.checkpoints.policy import network_from_checkpoint
     from actionprior.checkpoints.reading import read_checkpoint
     from actionprior.chunk_planner import Planner
-    from actionprior.export.model_card import (
-        Facts,
-        find_evaluations,
-        model_card,
-        read_evaluation,
-    )
-    from actionprior.export.statistics import readable_statistics
+    from actionprior.export.model_card import Facts, find_evaluations, read_evaluation
     from actionprior.files.folders import atomic_folder
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
-    from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
 
-    _check_target(out, checkpoint, overwrite)
+    _check_target(out, ckpt_path, overwrite)
     if onnx_image_size and not task:
-        raise UserError("an ONNX graph is of one instruction; give it as --task")
-    contents = read_checkpoint(checkpoint)
-    network, step = (
-        network_from_checkpoint(contents, checkpoint, trunk),
-        int(contents.get("global_step", 0)),
-    )
+        raise UserError("an ONNX graph has one fixed instruction; give it as --task")
+    contents = read_checkpoint(ckpt_path)
+    network = network_from_checkpoint(contents, ckpt_path, trunk_class(trunk) if trunk else None)
     network.prior.normalizer.require_fitted()
+    step = int(contents.get("global_step", 0))
     robot = Planner(network, embodiment).robot
-    told = {"embodiment": robot.name, "execute_steps": execute_steps, "delay_steps": delay_steps}
+    steps = {"execute_steps": execute_steps, "delay_steps": delay_steps}
     config = ActionPriorConfig(
         device="cpu",
-        actionprior=told,
+        actionprior={"embodiment": robot.name, **steps},
         chunk_size=network.chunk_length,
         default_task=task,
         license=license,
-        repo_id=repo_id,
+        repo_id=push_to_hub,
     )
     if dataset:
-        from actionprior.lerobot.training import dataset_names
-        from data_modules.lerobot.source import read_info
-
-        features = read_info(Path(dataset))["features"]
-        config.describe_robot(robot, *dataset_names(features, robot))
+        _order_vectors(config, robot, Path(dataset))
     policy = ActionPriorPolicy(config, network=network)
-    found = [read_evaluation(evaluation)] if evaluation else find_evaluations(checkpoint, step)
-    steps = policy.execute_steps, policy.delay_steps
-    facts = Facts(robot, *steps, checkpoint.name, step, license, repo_id, found)
+    evaluations = [read_evaluation(evaluation)] if evaluation else find_evaluations(ckpt_path, step)
+    chunk = policy.execute_steps, policy.delay_steps
+    facts = Facts(robot, *chunk, ckpt_path.name, step, license, push_to_hub, evaluations)
     with atomic_folder(out) as folder:
-        for processor in make_actionprior_pre_post_processors(config):
-            processor.save_pretrained(folder)
-        config.device = None  # whoever loads it has one of their own
-        policy.save_pretrained(folder)
-        statistics = json.dumps(readable_statistics(network), indent=2)
-        (folder / "statistics.json").write_text(statistics + "\n", "utf-8")
-        (folder / "README.md").write_text(model_card(network, facts), "utf-8")
+        _write(folder, policy, facts)
         if onnx_image_size:
             from actionprior.export.onnx import export_onnx
 
             export_onnx(network, folder, network.embodiments.index(robot), task, onnx_image_size)
+    if trunk:
+        print(f"{out}: lightning serve --ckpt_path {out} --trunk {trunk}")
+    else:
+        print(
+            f"{out}: lerobot-eval --discover_packages_path=actionprior.lerobot "
+            f"--policy.path={out} …"
+        )
+    if push_to_hub:
+        print(push(out, push_to_hub, private))
+
+
+def _order_vectors(config: "ActionPriorConfig", robot: "Embodiment", dataset: Path) -> None:
+    """Give LeRobot's tools the order of a dataset's vectors."""
+    from actionprior.lerobot.training import dataset_names
+    from data_modules.lerobot.source import read_info
+
+    config.describe_robot(robot, *dataset_names(read_info(dataset)["features"], robot))
+
+
+def _write(folder: Path, policy: "ActionPriorPolicy", facts: "Facts") -> None:
+    """Write weights, description, processors, statistics and the model card."""
+    from actionprior.export.model_card import model_card
+    from actionprior.export.statistics import readable_statistics
+    from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_processors
+
+    for processor in make_actionprior_pre_post_processors(policy.config):
+        processor.save_pretrained(folder)
+    policy.config.device = None  # the loading machine chooses its own
+    policy.save_pretrained(folder)
+    statistics = json.dumps(readable_statistics(policy.network), indent=2)
+    (folder / "statistics.json").write_text(statistics + "\n", "utf-8")
+    (folder / "README.md").write_text(model_card(policy.network, facts), "utf-8")
 
 
 def push(folder: Path, repo_id: str, private: bool) -> str:
-    """Upload an exported folder to the hub; gives its address there.
+    """Upload an exported folder to the hub, and return its address there.
+
+    Args:
+        folder: Exported folder.
+        repo_id: Repository OWNER/NAME.
+        private: Make the repository private.
 
     Raises:
-        UserError: the hub refused or was not reached; the folder stays.
+        UserError: The hub refused or was not reached; the folder stays.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -145,7 +175,7 @@ def push(folder: Path, repo_id: str, private: bool) -> str:
 
 
 def _check_target(out: Path, checkpoint: Path, overwrite: bool) -> None:
-    """Refuse to replace what is not ours, and what is still needed."""
+    """Refuse to replace a folder that is no export, or that is still needed."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -159,8 +189,8 @@ def _check_target(out: Path, checkpoint: Path, overwrite: bool) -> None:
     if not names <= FILES | GRAPHS or not _is_export(out):
         other = sorted(names - FILES - GRAPHS)[:3] or sorted(names)[:3]
         raise UserError(
-            f"{out} holds what was not exported ({', '.join(other)}); choose another --out, or "
-            "replace all of it with --overwrite true"
+            f"{out} holds files that are no export ({', '.join(other)}); choose another --out, or "
+            "replace all of it with --overwrite"
         )
 
 
@@ -173,53 +203,5 @@ def _is_export(folder: Path) -> bool:
 
 
 def main(args: list[str]) -> None:
-    """Run the verb: ``lightning export --ckpt_path POLICY.ckpt --out DIR``."""
-    from jsonargparse import ArgumentParser
-
-    from actionprior.commands import _trunk
-
-    parser = ArgumentParser(prog="lightning export")
-    parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint of Stage 2")
-    parser.add_argument("--out", type=str, required=True, help="folder to write")
-    parser.add_argument("--embodiment", type=str, default="", help="of several robots, which")
-    parser.add_argument("--execute_steps", type=int, default=0, help="of a chunk; 0: 8 if it fits")
-    parser.add_argument("--delay_steps", type=int, default=0, help="executed while one is planned")
-    parser.add_argument("--task", type=str, default="", help="instruction where LeRobot has none")
-    parser.add_argument("--dataset", type=str, default="", help="whose vectors' order LeRobot uses")
-    parser.add_argument("--evaluation", type=str | None, help="results.json for the model card")
-    parser.add_argument("--license", type=str | None, help="for the model card, e.g. apache-2.0")
-    parser.add_argument("--push_to_hub", type=str | None, help="OWNER/NAME to upload it to")
-    parser.add_argument("--private", type=bool, default=False, help="on the hub")
-    parser.add_argument("--overwrite", type=bool, default=False, help="whatever stands at --out")
-    parser.add_argument(
-        "--onnx_image_size",
-        type=tuple[int, int] | None,
-        help="[rows, columns]: ONNX graphs, too, of the instruction --task",
-    )
-    parser.add_argument("--trunk", type=str | None, help=_trunk.HELP)
-    given = parser.parse_args(args)
-    out = Path(given["out"])
-    export(
-        Path(given["ckpt_path"]),
-        out,
-        given["embodiment"],
-        given["execute_steps"],
-        given["delay_steps"],
-        given["task"],
-        given["dataset"],
-        Path(given["evaluation"]) if given["evaluation"] else None,
-        given["license"],
-        given["push_to_hub"],
-        given["overwrite"],
-        given["onnx_image_size"],
-        _trunk.trunk_class(given["trunk"]) if given["trunk"] else None,
-    )
-    if given["trunk"]:
-        print(f"{out}: lightning serve --ckpt_path {out} --trunk {given['trunk']}")
-    else:
-        print(
-            f"{out}: lerobot-eval --discover_packages_path=actionprior.lerobot "
-            f"--policy.path={out} …"
-        )
-    if given["push_to_hub"]:
-        print(push(out, given["push_to_hub"], given["private"]))
+    """Run the verb: see :func:`export` for its options."""
+    call(export, args, "lightning export")

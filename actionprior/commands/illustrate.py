@@ -1,6 +1,6 @@
-"""Draw what trained models do: the map of a prior's latents, and rollouts' paths.
+"""Draw a prior's latent space and the paths of rollouts, for the page of a study.
 
-For the page of a study, into the folder of its figures::
+Write into the folder of the study's figures::
 
     lightning illustrate --config recipes/pretrain.yaml --prior PRIOR.ckpt --out docs/study
     lightning illustrate --policy WITH.ckpt --policy_without WITHOUT.ckpt --out docs/study
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.checkpoints.prior import load_starting_prior
-from actionprior.commands import _trunk
-from actionprior.commands._recipe import data_parser, embodied_data
+from actionprior.commands._parser import call, require_data
+from actionprior.commands._trunk import chosen_trunk
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
 from actionprior.envs import ENV_IDS, EVALUATION_SEED
@@ -36,21 +36,21 @@ from actionprior.training.stage import check_lengths
 from actionprior.vla import VLAModule
 
 CONTROL_SEED = 0
-"""Of the untrained encoder's weights."""
+"""Seed of the untrained encoder's weights."""
 
 
 def map_latents(data: EmbodiedDataModule, prior: str, chunks: int = 1500) -> LatentMap:
-    """Encode held-out chunks with a prior, and with an untrained one of its architecture.
+    """Encode held-out chunks with a prior, and with an untrained prior of its architecture.
 
     Args:
-        data: of Stage 1; its robots are the simulated suite's.
-        prior: checkpoint of either stage.
-        chunks: about how many, evenly spaced over all that lie within their episode.
+        data: Data module of Stage 1 with the simulated suite's robots.
+        prior: Checkpoint of either stage.
+        chunks: Approximate number of chunks, evenly spaced over those within their episode.
 
     Raises:
-        CheckpointError: missing, damaged, or of other robots.
-        UserError: chunks of another length than the prior's, too few of them are held out, or
-            the robots' states do not tell what a chunk does.
+        CheckpointError: The checkpoint is missing, damaged, or has other robots.
+        UserError: The chunks' length differs from the prior's, too few are held out, or the motion
+            of a chunk cannot be read from the robots' states.
     """
     robots = data.embodiments
     trained = load_starting_prior(prior, robots)
@@ -69,20 +69,20 @@ def map_latents(data: EmbodiedDataModule, prior: str, chunks: int = 1500) -> Lat
         motion_N[rows] = motion_types(robot, state_NHS[rows])
     episode_N = np.searchsorted(data.frames.store.stop_E, frames_N.numpy(), side="right")
     rows_N = torch.tensor([trained.index_of(robot.name) for robot in robots])[batch.embodiment_B]
-    ours = batch._replace(embodiment_B=rows_N)
-    embedded = [embed(_encode(p, ours), motion_N, episode_N) for p in (trained, untrained)]
+    mapped = batch._replace(embodiment_B=rows_N)
+    embedded = [embed(_encode(p, mapped), motion_N, episode_N) for p in (trained, untrained)]
     return LatentMap([robot.name for robot in robots], robot_N, motion_N, *embedded)
 
 
 def _held_out(data: EmbodiedDataModule, chunks: int) -> Tensor:
-    """First frames (N,) of held-out chunks that end within their episode."""
+    """Return the first frames (N,) of held-out chunks that end within their episode."""
     store, frames_N = data.frames.store, data.frames.val.frames()
     episode_N = np.searchsorted(store.stop_E, frames_N, side="right")
     whole_N = frames_N[frames_N + data.chunk_length <= store.stop_E[episode_N]]
     if len(whole_N) < 2 or chunks < 2:
         raise UserError(
-            f"found {len(whole_N)} held-out chunks, of which {chunks} are asked for; expected at "
-            "least 2 (data.val_fraction, --chunks)"
+            f"found {len(whole_N)} held-out chunks, and --chunks is {chunks}; expected at least 2 "
+            "of both (data.val_fraction, --chunks)"
         )
     chosen = np.linspace(0, len(whole_N) - 1, min(chunks, len(whole_N))).round().astype(int)
     return torch.from_numpy(whole_N[chosen])
@@ -105,16 +105,16 @@ def play_scenes(
     """Let the expert and policies play the same scenes of one of the suite's tasks.
 
     Args:
-        policies: checkpoints of Stage 2, by ``prior`` and ``no_prior``.
-        env_id: e.g. ``actionprior/PandaPlace-v0``.
-        scenes: how many.
-        seed: of the first scene; by default the first that evaluations use.
-        execute_steps: actions executed of a chunk before the policy re-plans.
+        policies: Stage-2 checkpoints, under the keys ``prior`` and ``no_prior``.
+        env_id: Environment of the suite, e.g. ``actionprior/PandaPlace-v0``.
+        scenes: Number of scenes.
+        seed: Seed of the first scene, by default that of evaluations.
+        execute_steps: Actions executed per chunk.
         trunks: Class of each policy's trunk, if it is none of actionprior's.
 
     Raises:
-        CheckpointError: missing, damaged, or not of Stage 2.
-        UserError: the task is not the suite's, PyBullet is missing, or a policy does not fit it.
+        CheckpointError: A checkpoint is missing, damaged, or not of Stage 2.
+        UserError: The task is not in the suite, PyBullet is missing, or a policy does not fit.
     """
     if env_id not in ENV_IDS:
         raise UserError(f"env_id {env_id!r} is not the suite's; choose one of {list(ENV_IDS)}")
@@ -160,56 +160,68 @@ def _policy_paths(
     return [TipPath(table_tips(env.robot, e.state_Ts), e.success) for e in result.episodes]
 
 
-def main(args: list[str]) -> None:
-    """Run the verb: ``lightning illustrate [--config RECIPE --prior …] [--policy …] [--out …]``.
+def illustrate(
+    data: EmbodiedDataModule | None = None,
+    model: dict[str, Any] | None = None,
+    prior: str | None = None,
+    chunks: int = 1500,
+    policy: str | None = None,
+    policy_without: str | None = None,
+    env_id: str = "actionprior/PandaPlace-v0",
+    scenes: int = 4,
+    seed: int = EVALUATION_SEED,
+    execute_steps: int = 2,
+    out: Path = Path("outputs/illustrate"),
+    trunk: str | None = None,
+) -> None:
+    """Draw the latent space of a prior, and the paths of policies in the same scenes.
 
-    Writes ``z_map`` and ``trajectories`` as SVG and PNG, and prints a line ``RESULT {json}``.
+    With a prior it writes `z_map`, with a policy `trajectories`, both as SVG and PNG. The last line
+    is `RESULT` and JSON.
+
+    Args:
+        data: Data module of the recipe, needed for `prior`.
+        model: Section `model` of the recipe, which may name the class of the policies' trunk.
+        prior: Checkpoint of either stage, whose latents of the recipe's held-out chunks are drawn.
+        chunks: Number of chunks in the map of latents.
+        policy: Stage-2 checkpoint with the prior, whose paths are drawn.
+        policy_without: Stage-2 checkpoint without the prior, drawn beside the other.
+        env_id: Environment of the suite for the paths.
+        scenes: Number of scenes.
+        seed: Seed of the first scene.
+        execute_steps: Actions executed per chunk.
+        out: Folder to write.
+        trunk: Class of the policies' trunk, e.g. my.module.MyTrunk; needed for a trunk of your own
+            that the recipe does not name.
 
     Raises:
-        UserError: there is nothing to draw, or what ``map_latents`` and ``play_scenes`` refuse.
+        UserError: There is nothing to draw, or ``map_latents`` or ``play_scenes`` refuses.
     """
-    parser = data_parser("lightning illustrate")
-    parser.add_argument("--prior", type=str | None, help="draws z_map, of the recipe's data")
-    parser.add_argument("--chunks", type=int, default=1500, help="of z_map")
-    parser.add_argument("--policy", type=str | None, help="with the prior; draws trajectories")
-    parser.add_argument("--policy_without", type=str | None, help="one without, beside it")
-    parser.add_argument("--env_id", type=str, default="actionprior/PandaPlace-v0")
-    parser.add_argument("--scenes", type=int, default=4, help="of trajectories")
-    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="first scene's")
-    parser.add_argument("--execute_steps", type=int, default=2, help="of a chunk")
-    parser.add_argument("--out", type=str, default="outputs/illustrate", help="folder")
-    parser.add_argument("--trunk", type=str | None, help=_trunk.HELP)
-    options = parser.instantiate(parser.parse_args(args))
-    arms = {"prior": options["policy"], "no_prior": options["policy_without"]}
+    arms = {"prior": policy, "no_prior": policy_without}
     policies = {arm: path for arm, path in arms.items() if path}
-    if not options["prior"] and not policies:
+    if not prior and not policies:
         raise UserError("illustrate has nothing to draw; give --prior or --policy")
-    out, told = Path(options["out"]), {}
-    if options["prior"]:
-        found = map_latents(
-            embodied_data(options, "illustrate"), options["prior"], options["chunks"]
-        )
-        draw_z_map(found, out)
-        told["z_map"] = _measured(found)
+    result = {}
+    if prior:
+        require_data(data, EmbodiedDataModule, "illustrate")
+        assert data is not None
+        latents = map_latents(data, prior, chunks)
+        draw_z_map(latents, out)
+        result["z_map"] = _measured(latents)
     if policies:
-        played = play_scenes(
-            policies,
-            options["env_id"],
-            options["scenes"],
-            options["seed"],
-            options["execute_steps"],
-            {
-                arm: _trunk.chosen_trunk(options["trunk"], options["model"], path)
-                for arm, path in policies.items()
-            },
-        )
-        draw_trajectories(options["env_id"], played, out)
-        told["trajectories"] = _outcomes(played, options["env_id"])
-    print("RESULT " + json.dumps(told), flush=True)
+        trunks = {arm: chosen_trunk(trunk, model, path) for arm, path in policies.items()}
+        played = play_scenes(policies, env_id, scenes, seed, execute_steps, trunks)
+        draw_trajectories(env_id, played, out)
+        result["trajectories"] = _outcomes(played, env_id)
+    print("RESULT " + json.dumps(result), flush=True)
+
+
+def main(args: list[str]) -> None:
+    """Run the verb: see :func:`illustrate` for its options."""
+    call(illustrate, args, "lightning illustrate")
 
 
 def _measured(found: LatentMap) -> dict[str, Any]:
-
     counts = np.bincount(found.motion_N, minlength=len(MOTIONS)).tolist()
     return {
         "chunks": dict(zip(MOTIONS, counts, strict=True)),

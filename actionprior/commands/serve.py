@@ -1,10 +1,11 @@
-"""Let robots act from a policy over the network, with openpi's client."""
+"""Serve a policy to robots over the network, for openpi's client."""
 
 import asyncio
 import logging
 import signal
 from typing import TYPE_CHECKING, Any, Literal
 
+from actionprior.commands._parser import call
 from actionprior.errors import UserError, missing_extra
 
 if TYPE_CHECKING:
@@ -32,32 +33,36 @@ def serve(
     message_timeout: float = 10.0,
     trunk: str | None = None,
 ) -> None:
-    """Answer observations with chunks of actions, until told to stop by SIGTERM or Ctrl-C.
+    """Serve a policy to robots over the network, until SIGTERM or Ctrl-C.
 
-    Clients speak openpi's websocket protocol; ``GET /healthz`` and ``GET /metrics`` are answered
-    on the same port.
+    Clients send observations over openpi's websocket protocol and get chunks of actions. The same
+    port answers `GET /healthz` and `GET /metrics`.
 
     Args:
-        ckpt_path: a Stage-2 checkpoint or an exported folder.
-        host: address to listen on. Beyond this machine (0.0.0.0), anyone who reaches it can use
-            the policy: there is no authentication and no encryption.
-        port: 0: any that is free.
-        embodiment: which of the policy's robots; by default the only one, or the exported one.
-        device: where the networks run.
-        precision: of the networks' arithmetic.
-        compile: run the networks through ``torch.compile``.
-        integration_steps: of the flow; 0: as trained.
-        integrator: of the flow; by default as trained.
-        threads: torch's CPU threads; 0: as many as it likes.
-        max_sessions: clients at once; further ones are refused with HTTP status 503.
-        max_batch: requests that are answered at once.
-        max_message_mb: size of the largest message [MiB].
-        max_rate: messages a second of a client, each MiB of them counting as one more; those too
-            early wait.
-        idle_timeout: time without a message after which a session ends [s].
-        message_timeout: time in which a message has to arrive, and an answer to be taken [s].
-        trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed if it is none of
-            actionprior's.
+        ckpt_path: Stage-2 checkpoint or exported folder.
+        host: Address to listen on. With an address beyond this machine (0.0.0.0), anyone who
+            reaches it can use the policy: there is no authentication and no encryption.
+        port: Port to listen on; 0 chooses a free one.
+        embodiment: Name of the robot, needed only for a policy of several robots.
+        device: Device of the networks, such as cpu or cuda.
+        precision: Floating-point type of the networks.
+        compile: Run the networks through `torch.compile`.
+        integration_steps: Integration steps of the flow; 0 is the number of the training.
+        integrator: Integrator of the flow; by default that of the training.
+        threads: CPU threads of torch; 0 is torch's default.
+        max_sessions: Maximum number of clients; further ones get HTTP status 503.
+        max_batch: Maximum number of requests in one forward pass.
+        max_message_mb: Size limit of a message [MiB].
+        max_rate: Messages per second and client, where each MiB counts as one more message; faster
+            clients wait.
+        idle_timeout: Time without a message after which a session ends [s].
+        message_timeout: Time limit for receiving a message and for sending an answer [s].
+        trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed only for a trunk of your
+            own.
+
+    Raises:
+        UserError: The policy cannot be loaded, an option is out of range, or the extra `serve` is
+            not installed.
     """
     try:
         from actionprior.serving import PolicyServer
@@ -70,7 +75,7 @@ def serve(
 
     if threads:
         torch.set_num_threads(threads)
-    told: dict[str, Any] = {"embodiment": embodiment} if embodiment else {}
+    options: dict[str, Any] = {"embodiment": embodiment} if embodiment else {}
     policy = Policy.load(
         ckpt_path,
         trunk_class(trunk) if trunk else None,
@@ -79,7 +84,7 @@ def serve(
         compile=compile,
         integration_steps=integration_steps,
         integrator=integrator,
-        **told,
+        **options,
     )
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s: %(message)s")
     server = PolicyServer(
@@ -93,15 +98,15 @@ def serve(
         idle_timeout,
         message_timeout,
     )
-    asyncio.run(_until_told(server, policy.robot.name))
+    asyncio.run(_serve_until_signal(server, policy.robot.name))
 
 
-async def _until_told(server: "PolicyServer", robot: str) -> None:
+async def _serve_until_signal(server: "PolicyServer", robot: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with server:
-        chunk = f"{server.metadata['chunk_length']} actions a chunk"
+        chunk = f"{server.metadata['chunk_length']} actions per chunk"
         print(f"serving {robot!r} on {server.url}, {chunk}", flush=True)
         await stop.wait()
     print("stopped", flush=True)
@@ -109,6 +114,4 @@ async def _until_told(server: "PolicyServer", robot: str) -> None:
 
 def main(args: list[str]) -> None:
     """Run the verb: see :func:`serve` for its options."""
-    from jsonargparse import auto_cli
-
-    auto_cli(serve, args=args, as_positional=False, prog="lightning serve")
+    call(serve, args, "lightning serve")

@@ -1,24 +1,26 @@
-"""Draw episodes of a recipe's data, and what a checkpoint predicts beside them."""
+"""Draw and film episodes of a recipe's data, with a checkpoint's predictions beside them."""
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from actionprior.batch import VLABatch
+from actionprior.commands._parser import call
+from actionprior.commands._trunk import chosen_trunk
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
-from actionprior.networks.trunks.base import TrunkChoice
 from actionprior.rollout.results import Frame
 from actionprior.visualization.episode import Drawing
 from actionprior.visualization.predictions import Predictor, load_predictor
+from data_modules import LeRobotVLA
 
 
-class Stretch(NamedTuple):
-    """An episode as training counts them: one that is cut in time is two."""
+class DrawnEpisode(NamedTuple):
+    """An episode as training counts them: a gap in time splits one in two."""
 
     robot: int
     dataset: str
@@ -30,33 +32,37 @@ class Stretch(NamedTuple):
 
 def visualize(
     data: EmbodiedDataModule,
-    out: Path,
+    model: dict[str, Any] | None = None,
+    out: Path = Path("outputs/visualize"),
     robot: str | None = None,
     episode: int | None = None,
     ckpt_path: str | None = None,
     rerun: bool = False,
-    trunk: TrunkChoice = None,
+    trunk: str | None = None,
 ) -> list[Path]:
-    """Draw one episode of each robot, or of the one named, and return the files written.
+    """Draw one episode per robot of a recipe's data, with a checkpoint's predictions beside it.
+
+    Writes `ROBOT-episode-N.png` for each robot, and an mp4 if the data have images.
 
     Args:
-        data: the data module, as training has it.
-        out: folder; gets ``<robot>-episode-<n>.png``, an mp4 where the data have images, and an
-            rrd with ``rerun``.
-        robot: its name; by default all.
-        episode: number among the robot's; by default the first that is held out.
-        ckpt_path: of either stage; its chunks are drawn over what was recorded, from the start
-            of each chunk.
-        rerun: write a recording for the Rerun viewer, too.
-        trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
+        data: Data module of the recipe.
+        model: Section `model` of the recipe, which may name the class of the policy's trunk.
+        out: Folder to write.
+        robot: Name of the robot to draw; by default each robot of the recipe.
+        episode: Number of the robot's episode; by default its first held-out episode.
+        ckpt_path: Checkpoint of either stage, whose predicted chunks are drawn over the recording.
+        rerun: Also write a recording for the Rerun viewer (.rrd).
+        trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed for a trunk of your own
+            that the recipe does not name.
+
+    Returns:
+        The files written.
 
     Raises:
-        UserError: an unknown robot or episode, a checkpoint of other robots or of another stage
-            than the data, or the Rerun SDK is missing.
+        UserError: The robot or episode is unknown, the checkpoint has other robots or is of another
+            stage than the data, or the Rerun SDK is missing.
     """
-    from actionprior.visualization.episode import draw, film
-    from actionprior.visualization.rerun import require_rerun, write_rerun
-    from data_modules import LeRobotVLA
+    from actionprior.visualization.rerun import require_rerun
 
     if rerun:
         require_rerun()
@@ -65,27 +71,34 @@ def visualize(
     names = [e.name for e in data.embodiments]
     if robot is not None and robot not in names:
         raise UserError(f"robot {robot!r} is not among the recipe's: {names}")
-    predictor = load_predictor(ckpt_path, data, trunk) if ckpt_path else None
+    predictor = None
+    if ckpt_path:
+        predictor = load_predictor(ckpt_path, data, chosen_trunk(trunk, model, ckpt_path))
     data.prepare_data()
     data.setup("fit")
     written = []
     for name in names if robot is None else [robot]:
-        stretch = _choose(list(_stretches(data, names.index(name))), name, episode)
-        drawing = _drawing(data, stretch, predictor)
-        path = out / f"{name}-episode-{stretch.number}"
-        out.mkdir(parents=True, exist_ok=True)
-        draw(drawing, path.with_suffix(".png"))
-        written.append(path.with_suffix(".png"))
-        if drawing.cameras:
-            film(drawing, path.with_suffix(".mp4"))
-            written.append(path.with_suffix(".mp4"))
-        if rerun:
-            write_rerun(drawing, path.with_suffix(".rrd"))
-            written.append(path.with_suffix(".rrd"))
+        shown = _choose(list(_episodes(data, names.index(name))), name, episode)
+        drawing = _drawing(data, shown, predictor)
+        written += _write(drawing, out / f"{name}-episode-{shown.number}", rerun)
     return written
 
 
-def _stretches(data: EmbodiedDataModule, robot: int) -> Iterator[Stretch]:
+def _write(drawing: Drawing, path: Path, rerun: bool) -> list[Path]:
+    """Write the picture, the film if there are images, and the recording for Rerun if wanted."""
+    from actionprior.visualization.episode import draw, film
+    from actionprior.visualization.rerun import write_rerun
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writers = [(draw, ".png")]
+    writers += [(film, ".mp4")] if drawing.cameras else []
+    writers += [(write_rerun, ".rrd")] if rerun else []
+    for write, suffix in writers:
+        write(drawing, path.with_suffix(suffix))
+    return [path.with_suffix(suffix) for _, suffix in writers]
+
+
+def _episodes(data: EmbodiedDataModule, robot: int) -> Iterator[DrawnEpisode]:
     store, first = data.frames.store, 0
     number = 0
     for index, recording in zip(store.robot_R, store.recordings, strict=True):
@@ -93,87 +106,64 @@ def _stretches(data: EmbodiedDataModule, robot: int) -> Iterator[Stretch]:
             stop = first + length
             if index == robot:
                 held_out = len(data.frames.val.clip(first, stop)) > 0
-                yield Stretch(robot, recording.name, number, first, stop, held_out)
+                yield DrawnEpisode(robot, recording.name, number, first, stop, held_out)
                 number += 1
             first = stop
 
 
-def _choose(stretches: list[Stretch], name: str, episode: int | None) -> Stretch:
+def _choose(episodes: list[DrawnEpisode], name: str, episode: int | None) -> DrawnEpisode:
     if episode is None:
-        return next((s for s in stretches if s.held_out), stretches[0])
-    if not 0 <= episode < len(stretches):
+        return next((s for s in episodes if s.held_out), episodes[0])
+    if not 0 <= episode < len(episodes):
         raise UserError(
-            f"episode is {episode}, but robot {name!r} has {len(stretches)} (0 to "
-            f"{len(stretches) - 1})"
+            f"episode is {episode}, but robot {name!r} has {len(episodes)} (0 to "
+            f"{len(episodes) - 1})"
         )
-    return stretches[episode]
+    return episodes[episode]
 
 
-def _drawing(data: EmbodiedDataModule, stretch: Stretch, predictor: Predictor | None) -> Drawing:
-    robot, windows = data.embodiments[stretch.robot], data.windows(training=False)
-    one = windows.__getitems__([stretch.start])
+def _drawing(data: EmbodiedDataModule, shown: DrawnEpisode, predictor: Predictor | None) -> Drawing:
+    robot, windows = data.embodiments[shown.robot], data.windows(training=False)
+    one = windows.__getitems__([shown.start])
     filmed = isinstance(one, VLABatch)
-    starts = list(range(stretch.start, stretch.stop, data.chunk_length))
+    starts = list(range(shown.start, shown.stop, data.chunk_length))
     chunks = [] if predictor is None else predictor(robot, windows.__getitems__(starts))
-    said = "held out" if stretch.held_out else "not held out"
-    place = f" of {Path(stretch.dataset).name}" if stretch.dataset else ""
+    label = "held out" if shown.held_out else "not held out"
+    place = f" of {Path(shown.dataset).name}" if shown.dataset else ""
     return Drawing(
         robot=robot,
-        title=f"{robot.name}, episode {stretch.number}{place} ({said})",
+        title=f"{robot.name}, episode {shown.number}{place} ({label})",
         task=one.observation.task[0] if filmed else "",
-        action_Ta=_actions(data, stretch),
-        chunks=[
-            chunk[: stretch.stop - start] for chunk, start in zip(chunks, starts, strict=False)
-        ],
+        action_Ta=_actions(data, shown),
+        chunks=[chunk[: shown.stop - start] for chunk, start in zip(chunks, starts, strict=False)],
         cameras=int(one.observation.camera_mask_BC.sum()) if filmed else 0,
-        film=partial(_film, data, stretch),
+        film=partial(_film, data, shown),
     )
 
 
-def _actions(data: EmbodiedDataModule, stretch: Stretch) -> FloatArray:
-    """What was recorded, (T, n_a)."""
-    frames = torch.arange(stretch.start, stretch.stop)
+def _actions(data: EmbodiedDataModule, shown: DrawnEpisode) -> FloatArray:
+    """Return the recorded actions (T, n_a)."""
+    frames = torch.arange(shown.start, shown.stop)
     unified_BA = data.frames.store.future(frames, 1).action_BHA[:, 0]
-    return data.embodiments[stretch.robot].action_from_unified(unified_BA.numpy())
+    return data.embodiments[shown.robot].action_from_unified(unified_BA.numpy())
 
 
-def _film(data: EmbodiedDataModule, stretch: Stretch) -> Iterator[list[Frame]]:
-    """The cameras' images (Y, X, 3) of each frame of the episode."""
+def _film(data: EmbodiedDataModule, shown: DrawnEpisode) -> Iterator[list[Frame]]:
+    """Yield the cameras' images (Y, X, 3) for each frame of the episode."""
     from data_modules.vla import VLAWindows
 
-    windows, frames = data.windows(training=False), range(stretch.start, stretch.stop)
+    windows, frames = data.windows(training=False), range(shown.start, shown.stop)
     if isinstance(windows, VLAWindows):
         for images in windows.film(frames):
             yield [image.transpose(1, 2, 0) for image in images]
         return
-    for frame in frames:  # of a data module of the user's own
+    for frame in frames:  # a user's own data module
         observation = windows.__getitems__([frame]).observation
         images_CKYX = observation.images_BCKYX[0][observation.camera_mask_BC[0]]
         yield list(images_CKYX.permute(0, 2, 3, 1).numpy())
 
 
 def main(args: list[str]) -> None:
-    """Run the verb: ``lightning visualize --config RECIPE [--data.… ]``, see ``visualize``."""
-    from actionprior.commands import _trunk
-    from actionprior.commands._recipe import data_parser, embodied_data
-
-    parser = data_parser("lightning visualize")
-    parser.add_argument("--out", type=str, default="outputs/visualize", help="folder")
-    parser.add_argument("--robot", type=str | None, help="by default all")
-    parser.add_argument("--episode", type=int | None, help="by default the first held-out one")
-    parser.add_argument("--ckpt_path", type=str | None, help="draws what it predicts")
-    parser.add_argument("--rerun", action="store_true", help="for the Rerun viewer, too")
-    parser.add_argument("--trunk", type=str | None, help=_trunk.HELP)
-    options = parser.instantiate(parser.parse_args(args))
-    ckpt_path = options["ckpt_path"]
-    trunk = ckpt_path and _trunk.chosen_trunk(options["trunk"], options["model"], ckpt_path)
-    for path in visualize(
-        embodied_data(options, "visualize"),
-        Path(options["out"]),
-        options["robot"],
-        options["episode"],
-        ckpt_path,
-        options["rerun"],
-        trunk or None,
-    ):
+    """Run the verb: see :func:`visualize` for its options."""
+    for path in call(visualize, args, "lightning visualize"):
         print(path)

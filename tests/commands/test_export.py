@@ -155,7 +155,7 @@ def test_only_an_export_is_replaced(
     exported(checkpoint, out, "--execute_steps", "3")
     assert Policy.load(out).execute_steps == 3
     (out / "notes.txt").write_text("mine")
-    assert "not exported (notes.txt)" in refused(capsys, checkpoint, out)
+    assert "files that are no export (notes.txt)" in refused(capsys, checkpoint, out)
     assert (out / "notes.txt").exists()
     exported(checkpoint, out, "--overwrite", "true")
     assert not (out / "notes.txt").exists()

@@ -34,7 +34,7 @@ def test_it_serves_an_exported_folder_and_ends_on_sigterm(folder: Path) -> None:
     policy = Policy(tiny_network([position_arm(), ARM]), "panda")
     with served(folder) as server:
         assert server.said.startswith("serving 'panda' on ws://127.0.0.1:")
-        assert "12 actions a chunk" in server.said
+        assert "12 actions per chunk" in server.said
         client = Client(server.host, server.port)
         for step in range(2):
             expected = policy.predict_chunk(observation(ARM, step))
