@@ -160,7 +160,7 @@ def test_only_an_export_is_replaced(
     exported(checkpoint, out, "--overwrite", "true")
     assert not (out / "notes.txt").exists()
     (out / "config.json").write_text("{}")
-    assert "not exported" in refused(capsys, checkpoint, out)
+    assert "files that are no export" in refused(capsys, checkpoint, out)
     assert "is a file" in refused(capsys, checkpoint, checkpoint)
     run = tmp_path / "run"
     assert "holds the checkpoint" in refused(capsys, checkpoint, run, "--overwrite", "true")
