@@ -54,6 +54,7 @@ class _HelpFormatter(DefaultHelpFormatter):
         text = super()._expand_help(action)
         text = re.sub(r"<class '(\w+)'>", lambda found: found[1].lower(), text)
         text = re.sub(r"type: Optional\[(.*)\](?=, default|\))", r"type: \1", text)
+        text = re.sub(r" \| null(?=, default|\))", "", text)
         return re.sub(r", default: (null|\[\])?(?=[,)])|, known subclasses: [^)]*", "", text)
 
 
