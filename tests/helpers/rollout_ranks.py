@@ -1,4 +1,4 @@
-"""Run by ``test_rollout_callback.py``: fit and test on two ranks, results on rank zero's file."""
+"""Fit and test on two ranks; rank zero writes the results (``tests/callbacks/test_rollout.py``)."""
 
 import json
 import sys

@@ -17,11 +17,11 @@ from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
 from actionprior.rollout import ObservationMap, rollout
 from tests.helpers.datasets import write_dataset
+from tests.helpers.lerobot_toys import toy_point
+from tests.helpers.lerobot_toys.toy_arm import START, picture, toy_arm
 from tests.helpers.point_env import point_robot
 from tests.helpers.policies import tiny_network, write_checkpoint
 from tests.helpers.robots import windows
-from tests.lerobot.toys import toy_point
-from tests.lerobot.toys.toy_arm import START, picture, toy_arm
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,9 @@ def test_lerobot_eval_and_rollouts_agree(tmp_path: Path) -> None:
     robot = point_robot(["observation.image"])
     network = with_short_movements(tiny_network([robot]), robot, 0.003)
     folder = exported(network, tmp_path, execute_steps=5)
-    output = evaluated(folder, "toy_point", "--env.discover_packages_path=tests.lerobot.toys")
+    output = evaluated(
+        folder, "toy_point", "--env.discover_packages_path=tests.helpers.lerobot_toys"
+    )
     result = rollout(
         network,
         toy_point.ENV_ID,
@@ -153,7 +155,7 @@ def test_lerobot_rollout_moves_a_robot(inference: str, fps: int, tmp_path: Path)
         "--policy.device=cpu",
         "--policy.seed=5",
         "--robot.type=toy_arm",
-        "--robot.discover_packages_path=tests.lerobot.toys",
+        "--robot.discover_packages_path=tests.helpers.lerobot_toys",
         f"--inference.type={inference}",
         *(["--inference.queue_threshold=4"] if inference == "rtc" else []),
         "--task=wave",

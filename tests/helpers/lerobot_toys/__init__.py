@@ -1,5 +1,5 @@
 """Environment and robot that LeRobot's commands find by ``discover_packages_path``."""
 
-from tests.lerobot.toys.toy_arm import ToyArm
+from tests.helpers.lerobot_toys.toy_arm import ToyArm
 
 __all__ = ["ToyArm"]
