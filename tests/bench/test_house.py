@@ -30,3 +30,9 @@ def test_counts_stay_below_their_limits(found: dict[str, object], name: str, mos
 @pytest.mark.parametrize("name", ["files_over_400_lines", "public_symbols_without_docstring"])
 def test_lists_are_empty(found: dict[str, object], name: str) -> None:
     assert not found[name]
+
+
+def test_constructors_have_at_most_16_arguments(found: dict[str, object]) -> None:
+    longest = found["longest_constructor"]
+    assert isinstance(longest, dict)
+    assert longest["arguments"] <= 16, longest["place"]
