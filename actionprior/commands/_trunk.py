@@ -73,7 +73,7 @@ def chosen_trunk(
 
 
 def _named_in(model: Mapping[str, Any]) -> str:
-    """The class path of a recipe's trunk; empty if the recipe names none."""
+    """Return the class path of a recipe's trunk; empty if the recipe names none."""
     trunk = (model.get("init_args") or {}).get("trunk")
     path = trunk.get("class_path") if isinstance(trunk, Mapping) else trunk
     return path if isinstance(path, str) else ""

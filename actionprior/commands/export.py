@@ -11,7 +11,7 @@ from actionprior.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from actionprior.embodiment import Embodiment
-    from actionprior.export.model_card import Facts
+    from actionprior.export.model_card import CardFacts
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
 
@@ -74,7 +74,7 @@ def export(
     from actionprior.checkpoints.policy import network_from_checkpoint
     from actionprior.checkpoints.reading import read_checkpoint
     from actionprior.chunk_planner import Planner
-    from actionprior.export.model_card import Facts, find_evaluations, read_evaluation
+    from actionprior.export.model_card import CardFacts, find_evaluations, read_evaluation
     from actionprior.files.folders import atomic_folder
     from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
     from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
@@ -101,7 +101,7 @@ def export(
     policy = ActionPriorPolicy(config, network=network)
     evaluations = [read_evaluation(evaluation)] if evaluation else find_evaluations(ckpt_path, step)
     chunk = policy.execute_steps, policy.delay_steps
-    facts = Facts(robot, *chunk, ckpt_path.name, step, license, push_to_hub, evaluations)
+    facts = CardFacts(robot, *chunk, ckpt_path.name, step, license, push_to_hub, evaluations)
     with atomic_folder(out) as folder:
         _write(folder, policy, facts)
         if onnx_image_size:
@@ -127,7 +127,7 @@ def _order_vectors(config: "ActionPriorConfig", robot: "Embodiment", dataset: Pa
     config.describe_robot(robot, *dataset_names(read_info(dataset)["features"], robot))
 
 
-def _write(folder: Path, policy: "ActionPriorPolicy", facts: "Facts") -> None:
+def _write(folder: Path, policy: "ActionPriorPolicy", facts: "CardFacts") -> None:
     """Write weights, description, processors, statistics and the model card."""
     from actionprior.export.model_card import model_card
     from actionprior.export.statistics import readable_statistics

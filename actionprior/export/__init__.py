@@ -1,1 +1,1 @@
-"""What ``lightning export`` writes beside the weights."""
+"""Files that ``lightning export`` writes besides the weights."""

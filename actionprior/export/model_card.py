@@ -1,4 +1,4 @@
-"""The page that a hub shows of an exported policy: what it does, how to run it, how good it is."""
+"""The model card of an exported policy: what it does, how to run it, how good it is."""
 
 import json
 from collections.abc import Sequence
@@ -14,21 +14,32 @@ from actionprior.networks.policy_network import PolicyNetwork
 TAGS = ["robotics", "lerobot", "actionprior", "vision-language-action"]
 
 
-class Facts(NamedTuple):
-    """What a card tells beside the network's own facts."""
+class CardFacts(NamedTuple):
+    """Facts of a model card that are not the network's own.
+
+    Attributes:
+        robot: Robot that the policy acts for.
+        execute_steps: Actions executed per chunk.
+        delay_steps: Actions that the robot executes while the next chunk is computed.
+        checkpoint: Name of the checkpoint's file.
+        step: Optimiser step of the checkpoint.
+        license: License of the policy, if known.
+        repo_id: Repository on the hub, if the policy is uploaded.
+        evaluations: Results from ``read_evaluation``.
+    """
 
     robot: Embodiment
     execute_steps: int
     delay_steps: int
-    checkpoint: str  # the file's name
-    step: int  # of the optimiser
+    checkpoint: str
+    step: int
     license: str | None
     repo_id: str | None
-    evaluations: list[dict[str, Any]]  # what ``read_evaluation`` gives
+    evaluations: list[dict[str, Any]]
 
 
-def model_card(network: PolicyNetwork, facts: Facts) -> str:
-    """The card, markdown with a front matter."""
+def model_card(network: PolicyNetwork, facts: CardFacts) -> str:
+    """Write the card in Markdown with a front matter."""
     from huggingface_hub import ModelCardData
 
     robot = facts.robot
@@ -70,7 +81,7 @@ units; the policy normalises them itself (`statistics.json`).
 
 
 def _how_to_run(robot: Embodiment, repo_id: str | None, trunk: Description) -> str:
-    """Code and commands that run the policy."""
+    """Write the code and commands that run the policy."""
     where = repo_id or "path/to/this/folder"
     imports = ["from actionprior import Policy"]
     arguments = [f'"{where}"']
@@ -120,28 +131,29 @@ lerobot-eval --discover_packages_path=actionprior.lerobot --policy.path={where} 
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """A ``results.json`` as ``callbacks.RolloutEvaluation`` writes it.
+    """Read a ``results.json`` of ``callbacks.RolloutEvaluation``.
 
     Raises:
-        UserError: missing, damaged, or of another program.
+        UserError: The file is missing, damaged, or of another program.
     """
     try:
-        told = json.loads(path.read_text("utf-8"))
+        results = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"evaluation {path} cannot be read as JSON ({error})") from None
-    wanted = ("env_id", "success_rate", "success_low", "success_high", "return", "episodes")
-    environments = told.get("environments") if isinstance(told, dict) else None
-    if not environments or any(key not in e for e in environments for key in wanted):
+    required = ("env_id", "success_rate", "success_low", "success_high", "return", "episodes")
+    environments = results.get("environments") if isinstance(results, dict) else None
+    if not environments or any(key not in e for e in environments for key in required):
         raise UserError(f"evaluation {path} is no results.json of RolloutEvaluation")
-    found: dict[str, Any] = told
+    found: dict[str, Any] = results
     return found
 
 
 def find_evaluations(checkpoint: Path, step: int) -> list[dict[str, Any]]:
-    """What the run of a checkpoint measured of it, at this very step."""
-    runs = checkpoint.absolute().parents[:2]  # beside it, or beside its folder ``checkpoints``
+    """Find the evaluations of a checkpoint's run at exactly this step."""
+    # The run's folder is the checkpoint's own, or that of its folder `checkpoints`.
+    runs = checkpoint.absolute().parents[:2]
     paths = [path for run in runs for path in sorted(run.glob("rollouts/**/results.json"))]
-    return [told for told in map(read_evaluation, paths) if told.get("step") == step]
+    return [found for found in map(read_evaluation, paths) if found.get("step") == step]
 
 
 def _evaluation(evaluations: list[dict[str, Any]]) -> str:
@@ -153,8 +165,8 @@ def _evaluation(evaluations: list[dict[str, Any]]) -> str:
             str(len(e["episodes"])),
             f"{e['return']:.2f}",
         )
-        for told in evaluations
-        for e in told["environments"]
+        for evaluation in evaluations
+        for e in evaluation["environments"]
     ]
     if not rows:
         return "None was given."

@@ -1,7 +1,7 @@
-"""A policy as two ONNX graphs: what is seen becomes a latent, the latent becomes actions.
+"""Write a policy as two ONNX graphs: from observation to latent, and from latent to actions.
 
 Axes: H chunk or history steps, A = 37 action slots, S = 74 state slots, C cameras, K = 3 colours,
-Y rows, X columns, Z latent width. The batch is one.
+Y rows, X columns, Z latent width. The batch size is 1.
 """
 
 from pathlib import Path
@@ -19,11 +19,11 @@ SEE, ACT = "see.onnx", "act.onnx"
 
 
 class OnnxError(UserError):
-    """A policy cannot be written as ONNX."""
+    """A policy cannot be written as ONNX graphs."""
 
 
-class See(nn.Module):
-    """Images, state and past of one robot under one instruction → z′ (1, Z)."""
+class SeeGraph(nn.Module):
+    """Computes z′ (1, Z) from images, state and past of one robot under one instruction."""
 
     def __init__(self, network: PolicyNetwork, robot: int, task: str) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class See(nn.Module):
         history_reference_1A: Tensor,
         history_mask_1H: Tensor,
     ) -> Tensor:
-        """See :class:`actionprior.batch.Observation`; history as ``TrajectoryBatch``."""
+        """Compute z′ from the fields of ``Observation`` and of its history."""
         embodiment_B = cast(Tensor, self.embodiment_B)
         past = TrajectoryBatch(
             history_action_1HA,
@@ -55,8 +55,8 @@ class See(nn.Module):
         )
 
 
-class Act(nn.Module):
-    """z′, state and noise → actions (1, H, A) in the robot's units; the flow's steps unrolled."""
+class ActGraph(nn.Module):
+    """Computes actions (1, H, A) in robot units; the integration steps are unrolled."""
 
     def __init__(self, network: PolicyNetwork, robot: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Act(nn.Module):
     def forward(
         self, z_1Z: Tensor, state_1S: Tensor, reference_1A: Tensor, noise_1HA: Tensor
     ) -> Tensor:
-        """As ``PolicyNetwork.predict_chunk``."""
+        """Compute the actions of ``PolicyNetwork.predict_chunk``."""
         robot = cast(Tensor, self.embodiment_B)
         relative_1HA = self.prior.sample_relative(
             z_1Z, state_1S, robot, noise_1HA, self.steps, self.integrator
@@ -79,26 +79,27 @@ class Act(nn.Module):
 def export_onnx(
     network: PolicyNetwork, folder: Path, robot: int, task: str, image_size: tuple[int, int]
 ) -> None:
-    """Write ``see.onnx`` and ``act.onnx``, for one robot and one instruction.
+    """Write ``see.onnx`` and ``act.onnx`` for one robot and one instruction.
 
     Args:
-        network: the policy.
-        folder: where to.
-        robot: index of the embodiment.
-        task: the instruction; its words are a part of the graph.
-        image_size: rows and columns of the images [pixels].
+        network: Policy to write.
+        folder: Folder to write to.
+        robot: Index of the robot among the policy's.
+        task: Instruction, which becomes a constant of the graph.
+        image_size: Rows and columns of the images [pixels].
 
     Raises:
-        OnnxError: the packages of the ``onnx`` extra are missing.
+        OnnxError: The packages of the extra ``onnx`` are missing.
     """
     try:
-        import onnxscript  # noqa: F401  # what torch.onnx writes with
+        import onnxscript  # noqa: F401  # torch.onnx needs it
     except ModuleNotFoundError as error:
         raise OnnxError(missing_extra(error.name or "onnxscript", "onnx")) from error
     network = network.eval().cpu()
-    network.trunk(*_views(network, robot, image_size), [task])  # its words are read once, and kept
+    # Fills the cache of text features, so that the tokeniser is no part of the graph.
+    network.trunk(*_views(network, robot, image_size), [task])
     rows = network.prior.architecture
-    seen = (
+    observed = (
         _views(network, robot, image_size)[0],
         torch.zeros(1, STATE_WIDTH),
         torch.zeros(1, rows.history_length, ACTION_WIDTH),
@@ -106,15 +107,15 @@ def export_onnx(
         torch.zeros(1, ACTION_WIDTH),
         torch.ones(1, rows.history_length, dtype=torch.bool),
     )
-    told = (
+    decoded = (
         torch.zeros(1, rows.latent_width),
         torch.zeros(1, STATE_WIDTH),
         torch.zeros(1, ACTION_WIDTH),
         torch.randn(1, rows.chunk_length, ACTION_WIDTH),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(See(network, robot, task), seen, _names(See), "latent", folder / SEE)
-    _write(Act(network, robot), told, _names(Act), "action", folder / ACT)
+    _write(SeeGraph(network, robot, task), observed, "latent", folder / SEE)
+    _write(ActGraph(network, robot), decoded, "action", folder / ACT)
 
 
 def _views(
@@ -125,15 +126,10 @@ def _views(
     return images, torch.ones(1, cameras, dtype=torch.bool)
 
 
-def _names(graph: type[nn.Module]) -> list[str]:
-    """Names of the graph's inputs, without the axes that end ours."""
-    words = list(graph.forward.__annotations__)
-    return [word.rpartition("_")[0] for word in words if word != "return"]
-
-
-def _write(
-    graph: nn.Module, inputs: tuple[Tensor, ...], names: list[str], output: str, path: Path
-) -> None:
+def _write(graph: nn.Module, inputs: tuple[Tensor, ...], output: str, path: Path) -> None:
+    # The inputs are named as the arguments, without the axes at the end of our names.
+    arguments = [name for name in graph.forward.__annotations__ if name != "return"]
+    names = [name.rpartition("_")[0] for name in arguments]
     with torch.no_grad():
         torch.onnx.export(
             graph.eval(),

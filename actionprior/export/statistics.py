@@ -1,4 +1,4 @@
-"""A policy's normalisation statistics as people read them: by robot, group and feature."""
+"""A policy's normalisation statistics in a readable form: by robot, group and feature."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ STATISTICS = {"mean": "mean", "std": "std", "q01": "1 %", "q99": "99 %"}
 
 
 def readable_statistics(network: PolicyNetwork) -> dict[str, Any]:
-    """Plain data: robot → ``state`` and ``relative_action`` → group → feature → statistic.
+    """Return plain data: robot → ``state`` and ``relative_action`` → group → feature → statistic.
 
-    Of a state each statistic is one number; of an action, in the form it is learnt in (relative to
-    the chunk's first state, or summed), one for each step of the chunk.
+    A statistic of a state is one number. A statistic of an action has one number per step of the
+    chunk, in the form that the decoder learns (relative to the chunk's first state, or summed).
     """
     n = network.prior.normalizer
-    told: dict[str, Any] = {}
+    readable: dict[str, Any] = {}
     for row, robot in zip(network.rows.tolist(), network.embodiments, strict=True):
         of_robot = {
             what: {
@@ -27,7 +27,7 @@ def readable_statistics(network: PolicyNetwork) -> dict[str, Any]:
             }
             for what, kind in (("state", "state"), ("relative_action", "action"))
         }
-        told[robot.name] = {
+        readable[robot.name] = {
             "state": {
                 group.name: _group(group, known, robot.state_slots(group), of_robot["state"])
                 for group, known in zip(robot.state, robot.state_representations, strict=True)
@@ -39,7 +39,7 @@ def readable_statistics(network: PolicyNetwork) -> dict[str, Any]:
                 for group, known in zip(robot.action, robot.action_representations, strict=True)
             },
         }
-    return told
+    return readable
 
 
 def _group(

@@ -1,4 +1,4 @@
-"""A policy behind a socket: the wire format, sessions, batches of them, and the server."""
+"""Serve a policy over websockets: wire format, sessions, batching and server."""
 
 from actionprior.serving.server import PolicyServer
 

@@ -1,4 +1,4 @@
-"""One thread owns the policy and answers, in one batch, what waits when it becomes free."""
+"""Batch the waiting requests of several sessions in one thread that owns the policy."""
 
 import threading
 import time
@@ -14,12 +14,12 @@ from actionprior.policy import CheckedObservation
 
 
 class Answer(NamedTuple):
-    """A chunk, and what it took.
+    """A chunk, with the time and size of its batch.
 
     Attributes:
-        actions: (H, n_a), in the robot's order and units.
-        seconds: that the policy took for the whole batch.
-        batch: how many were answered in it.
+        actions: Actions (H, n_a), in the robot's order and units.
+        seconds: Time that the policy took for the batch.
+        batch: Number of requests in the batch.
     """
 
     actions: FloatArray
@@ -27,32 +27,35 @@ class Answer(NamedTuple):
     batch: int
 
 
-class _Waiting(NamedTuple):
+class _PendingRequest(NamedTuple):
     memory: Memory
     sensed: CheckedObservation
     committed: FloatArray | None
     answer: Future[Answer]
 
-    def fits(self, other: "_Waiting") -> bool:
-        """Whether both may share a batch, in which neither's answer depends on the other.
+    def fits(self, other: "_PendingRequest") -> bool:
+        """Check whether both may share a batch without changing each other's answers.
 
-        Steps under way are held in one of two ways, chosen for a batch by how many they are.
+        The number of committed steps decides how a whole batch keeps them, so it must be equal.
         """
-        mine, theirs = self.sensed.images, other.sensed.images
-        return (None if mine is None else mine.shape, _steps(self)) == (
-            None if theirs is None else theirs.shape,
-            _steps(other),
+        return self._shape() == other._shape()
+
+    def _shape(self) -> tuple[tuple[int, ...] | None, int]:
+        images, committed = self.sensed.images, self.committed
+        return (
+            None if images is None else images.shape,
+            0 if committed is None else len(committed),
         )
 
 
 class Batcher:
-    """Answers requests of several sessions; each session has one at a time.
+    """Answers the requests of several sessions; each session has one request at a time.
 
     Args:
-        planner: of the policy; used by the thread alone.
-        max_batch: most requests answered at once.
-        max_bytes: most bytes of images in a batch of several.
-        on_batch: told how many a batch holds, in the thread.
+        planner: Planner of the policy. Only the batcher's thread uses it.
+        max_batch: Maximum number of requests in a batch.
+        max_bytes: Maximum size of the images in a batch of several requests.
+        on_batch: Function that is called with the size of each batch, in the thread.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class Batcher:
         self._max_batch = max_batch
         self._max_bytes = max_bytes
         self._on_batch = on_batch
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_PendingRequest] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
@@ -75,15 +78,15 @@ class Batcher:
     def submit(
         self, memory: Memory, sensed: CheckedObservation, committed: FloatArray | None = None
     ) -> Future[Answer]:
-        """Ask for a chunk; the future raises whatever the policy does."""
+        """Request a chunk; the future raises what the policy raises."""
         answer: Future[Answer] = Future()
         with self._changed:
-            self._waiting.append(_Waiting(memory, sensed, committed, answer))
+            self._waiting.append(_PendingRequest(memory, sensed, committed, answer))
             self._changed.notify()
         return answer
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer the waiting requests, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -95,8 +98,8 @@ class Batcher:
                 self._on_batch(len(batch))
                 self._answer(batch)
 
-    def _next(self) -> list[_Waiting] | None:
-        """Who waited longest, and others that fit; None once all is answered and closed."""
+    def _next(self) -> list[_PendingRequest] | None:
+        """Take the oldest request and others that fit it; None once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -105,14 +108,14 @@ class Batcher:
             most = self._max_batch
             if first.sensed.images is not None:
                 most = max(1, min(most, self._max_bytes // first.sensed.images.nbytes))
-            batch: list[_Waiting] = []
-            rest: list[_Waiting] = []
+            batch: list[_PendingRequest] = []
+            rest: list[_PendingRequest] = []
             for waiting in self._waiting:
                 (batch if len(batch) < most and waiting.fits(first) else rest).append(waiting)
             self._waiting = rest
         return [w for w in batch if w.answer.set_running_or_notify_cancel()]
 
-    def _answer(self, batch: list[_Waiting]) -> None:
+    def _answer(self, batch: list[_PendingRequest]) -> None:
         before = [waiting.memory.plans for waiting in batch]
         start = time.perf_counter()
         try:
@@ -121,7 +124,8 @@ class Batcher:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
                 return
-            for waiting, plans in zip(batch, before, strict=True):  # it is one's fault, not all's
+            # One bad request must not fail the batch.
+            for waiting, plans in zip(batch, before, strict=True):
                 waiting.memory.plans = plans
                 self._answer([waiting])
             return
@@ -132,7 +136,7 @@ class Batcher:
             else:
                 waiting.answer.set_exception(PolicyError("the policy's chunk is not finite"))
 
-    def _chunks(self, batch: list[_Waiting]) -> FloatArray:
+    def _chunks(self, batch: list[_PendingRequest]) -> FloatArray:
         memories = [waiting.memory for waiting in batch]
         states = np.stack([waiting.sensed.state for waiting in batch])
         images = [w.sensed.images for w in batch if w.sensed.images is not None]
@@ -141,7 +145,3 @@ class Batcher:
             memories, states, np.stack(images) if images else None, committed or None
         )
         return self._planner.predict(question)
-
-
-def _steps(waiting: _Waiting) -> int:
-    return 0 if waiting.committed is None else len(waiting.committed)

@@ -1,4 +1,4 @@
-"""A client's connection, with bounds on what websockets itself does not bound."""
+"""Client connections with limits that websockets itself does not have."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 
 _SPARE_FRAMES = 100
-_SMALL = 1024  # bytes; how many larger frames there can be, their bytes bound
+_SMALL = 1024  # bytes; the size limit of messages also limits the number of larger frames
 
 
 class TokenBucket:
-    """Lets so many pass a second, and a burst of some at once."""
+    """Limits a rate per second, with bursts."""
 
     def __init__(self, per_second: float, burst: float) -> None:
         self._per_second = per_second
@@ -21,7 +21,7 @@ class TokenBucket:
         self._seen = time.monotonic()
 
     def take(self, cost: float = 1.0) -> float:
-        """One passes; the seconds that it should wait first."""
+        """Take ``cost`` tokens, and return the seconds to wait first."""
         now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._seen) * self._per_second)
         self._tokens -= cost
@@ -30,16 +30,16 @@ class TokenBucket:
 
 
 class BoundedConnection(ServerConnection):
-    """Cut off where too many are open, or where it sends more small frames than messages need.
+    """Connection that is aborted if too many are open, or if its client floods it with frames.
 
-    Pings, and the fragments of messages, cost time however small they are. A server makes a
-    subclass of its own, see :meth:`within`.
+    Pings and fragments of messages cost time however small they are. Each server uses a subclass
+    of its own, see :meth:`within`.
 
     Attributes:
-        most: connections that are open at once, those in their handshake too.
-        frames_per_second: small ones that a client may send.
-        count: connections that are open now.
-        flooded: the client was cut off for its frames.
+        most: Maximum number of open connections, including those in their handshake.
+        frames_per_second: Number of small frames that a client may send per second.
+        count: Number of open connections.
+        flooded: True if the connection was aborted because of too many frames.
     """
 
     most: int
@@ -48,7 +48,7 @@ class BoundedConnection(ServerConnection):
 
     @classmethod
     def within(cls, most: int, frames_per_second: float) -> "type[BoundedConnection]":
-        """The class of one server's connections."""
+        """Make the class of one server's connections."""
         bounds = {"most": most, "frames_per_second": frames_per_second, "count": 0}
         return type("Connection", (cls,), bounds)
 
@@ -58,19 +58,19 @@ class BoundedConnection(ServerConnection):
         self._frames = TokenBucket(self.frames_per_second, _SPARE_FRAMES)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client connects; its handshake is yet to come."""
+        """Count a client that connects, before its handshake."""
         super().connection_made(transport)
         type(self).count += 1
         if self.count > self.most:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Count a client that left."""
         type(self).count -= 1
         super().connection_lost(exc)
 
     def process_event(self, event: Any) -> None:  # noqa: ANN401  # a frame, or the handshake
-        """A frame comes in."""
+        """Process an incoming frame, or abort a client that sends too many."""
         small = isinstance(event, Frame) and len(event.data) < _SMALL
         if small and event.opcode is not Opcode.CLOSE and self._frames.take() > 0:
             self.flooded = True

@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it."""
+"""Metrics of the server for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -11,13 +11,13 @@ class Metrics:
     """Counters of one server.
 
     Attributes:
-        requests: messages, answered or refused.
-        errors: by kind: ``malformed`` messages, bad ``observation``, an ``internal`` failure,
-            ``oversize`` messages, ``slow`` and ``idle`` clients, a ``flood`` of frames, and clients
-            that found the server ``full``.
-        sessions: open now.
-        batches: how many requests the policy answers at once.
-        seconds: from a message to its answer.
+        requests: Number of messages, answered or refused.
+        errors: Number of errors by kind: ``malformed`` messages, bad ``observation``, ``internal``
+            failures, ``oversize`` messages, ``slow`` and ``idle`` clients, a ``flood`` of frames,
+            and clients that were refused because the server was ``full``.
+        sessions: Number of open sessions.
+        batches: Sizes of the policy's batches.
+        seconds: Time from a message to its answer [s].
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Metrics:
             "actionprior_requests", "Messages, answered or refused", registry=registry
         )
         self.errors = Counter("actionprior_errors", "Refusals", ["kind"], registry=registry)
-        for kind in ERRORS:  # a series that is there from the start shows its first step
+        for kind in ERRORS:  # a series that starts at 0 shows its first increase
             self.errors.labels(kind)
         self.sessions = Gauge("actionprior_sessions", "Open sessions", registry=registry)
         self.batches = Histogram(
@@ -44,5 +44,5 @@ class Metrics:
         )
 
     def text(self) -> str:
-        """The page."""
+        """Return the metrics in Prometheus' exposition format."""
         return generate_latest(self._registry).decode()

@@ -1,6 +1,6 @@
-"""What a client asks: an observation, and what happened since the last.
+"""Requests of clients: an observation, and the actions executed since the last one.
 
-Axes: n_s state features, n_a action features, k steps since the last message, d steps under way.
+Axes: n_s state features, n_a action features, k steps since the last message, d committed steps.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ class Request(NamedTuple):
     """A checked message.
 
     Attributes:
-        sensed: the observation.
-        seed: of the episode that begins with it; None: the one under way goes on.
-        executed: (state, action) pairs since the last message, oldest first.
-        committed: (d, n_a) actions that are under way already, from now on; None: none are.
+        sensed: Checked observation.
+        seed: Seed of the episode that starts with this message; None continues the episode.
+        executed: Steps executed since the last message, oldest first.
+        committed: Actions (d, n_a) that the robot executes next in any case; None without any.
     """
 
     sensed: CheckedObservation
@@ -32,14 +32,21 @@ class Request(NamedTuple):
 
 
 def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: int) -> Request:
-    """Check a message; nothing is changed by it.
+    """Check a message.
 
-    Besides the observation of :class:`actionprior.Policy`, whose ``task`` may be called ``prompt``,
-    it may have ``reset`` (true, or the seed of the episode that begins), ``executed`` (k, n_a) with
-    ``states`` (k, n_s), in which these actions were executed, and ``committed`` (d, n_a).
+    A message holds an observation for :class:`actionprior.Policy`, whose ``task`` may be called
+    ``prompt``. Optional keys are ``reset`` (true, or the seed of an episode that starts),
+    ``executed`` (k, n_a) with ``states`` (k, n_s), the actions executed in these states, and
+    ``committed`` (d, n_a).
+
+    Args:
+        message: Decoded message.
+        robot: Robot of the policy.
+        chunk_length: Steps H of a chunk.
 
     Raises:
-        PolicyError: a missing or an unknown key, wrong shape or type, or NaN, naming the key.
+        PolicyError: A key is missing or unknown, or a value has a wrong shape or type or is not
+            finite; the message names the key.
     """
     observed = set(observation_keys(robot))
     if unknown := [key for key in message if key not in observed and key not in OPTIONAL]:
@@ -66,7 +73,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
 
 
 def remember(memory: Memory, request: Request) -> Memory:
-    """The memory with which a request is answered; no more of the past is kept than is needed."""
+    """Return the memory for answering a request; it keeps only as much of the past as needed."""
     if request.seed is not None:
         memory = Memory(request.seed, memory.history_length)
     memory.pairs = [*memory.pairs, *request.executed]
@@ -80,7 +87,9 @@ def _seed(reset: object) -> int | None:
         return 0 if reset else None
     if isinstance(reset, (int, np.integer)) and reset >= 0:
         return int(reset)
-    raise PolicyError(f"'reset' is {_told(reset)}, expected true, false or a seed of 0 or more")
+    raise PolicyError(
+        f"'reset' is {_shown(reset)}, expected true, false or a seed of 0 or more"
+    )
 
 
 def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[ExecutedStep]:
@@ -110,11 +119,11 @@ def _rows(message: Mapping[str, Any], key: str, width: int) -> FloatArray:
 
 
 def _array(value: Any) -> Any:  # noqa: ANN401  of any type: a client sent it
-    """A list of numbers as an array: NumPy's own choice of a type may be any object."""
+    """Convert a list of numbers to float64, because NumPy could choose any type, even object."""
     return np.array(value, np.float64) if isinstance(value, list) else value
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     plain = isinstance(value, (int, float, str, np.generic))
     return f"{value!r:.64}" if plain else f"a {type(value).__name__}"
 
@@ -124,5 +133,5 @@ def _kind(value: object) -> str:
 
 
 def _short(keys: list[str]) -> str:
-    told = ", ".join(repr(key[:64]) for key in keys[:8])
-    return told + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+    listed = ", ".join(repr(key[:64]) for key in keys[:8])
+    return listed + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

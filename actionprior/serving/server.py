@@ -1,8 +1,8 @@
-"""A policy behind a websocket, spoken to as openpi's clients speak.
+"""Serve a policy over a websocket to openpi's clients.
 
-On connecting, a client is sent what the policy expects; each message of its is answered with a
-chunk of actions or, in a text message, with what is wrong with it. Source of the protocol:
-``openpi_client.websocket_client_policy`` 0.1.2.
+A client that connects gets a description of the expected observations. The server answers each of
+its messages with a chunk of actions, or with a text message that says what is wrong. Source of the
+protocol: ``openpi_client.websocket_client_policy`` 0.1.2.
 """
 
 import asyncio
@@ -31,35 +31,35 @@ from actionprior.serving.wire import WireError, pack, unpack
 
 logger = logging.getLogger(__name__)
 
-_SPARE_CONNECTIONS = 32  # for handshakes and health checks, beside the sessions
-_INTERNAL = "the policy failed on this observation; the server's log tells why"
+_SPARE_CONNECTIONS = 32  # for handshakes and health checks, besides the sessions
+_INTERNAL = "the policy failed on this observation; the server's log says why"
 
 
 class PolicyServer:
-    """Serves a policy to several clients, each an episode of its own.
+    """Serves a policy to several clients, each with an episode of its own.
 
-    ``async with PolicyServer(policy) as server`` listens until the block ends; clients are then
-    answered what they asked already, and told that the server goes away.
+    ``async with PolicyServer(policy) as server`` listens until the block ends. Pending requests
+    are then answered, and the sessions are closed.
 
     Args:
-        policy: planned with by one thread; nothing else may use it meanwhile.
-        host: whom to listen to; by default this machine alone. There is no authentication.
-        port: 0: any that is free; see ``port``.
-        max_sessions: further clients are refused with HTTP status 503.
-        max_batch: most requests that the policy answers at once.
-        max_message_bytes: larger messages end their session.
-        max_rate: messages a second of a client, each MiB of them counting as one more; those too
-            early wait.
-        idle_timeout: seconds without a message after which a session ends.
-        message_timeout: seconds that a message may take to arrive, or an answer to be taken.
-        grace: seconds that clients are given when the server stops.
+        policy: Policy to serve. The server's thread uses it, and nothing else may use it.
+        host: Address to listen on, by default only for this machine. There is no authentication.
+        port: Port to listen on; 0 chooses a free one, see the attribute ``port``.
+        max_sessions: Maximum number of clients; further ones get HTTP status 503.
+        max_batch: Maximum number of requests in one forward pass.
+        max_message_bytes: Size limit of a message; a larger one ends its session.
+        max_rate: Messages per second and client, where each MiB counts as one more message; faster
+            clients wait.
+        idle_timeout: Time without a message after which a session ends [s].
+        message_timeout: Time limit for receiving a message and for sending an answer [s].
+        grace: Time that clients get when the server stops [s].
 
     Attributes:
-        port: listened on.
-        metrics: what ``GET /metrics`` tells.
+        port: Port that the server listens on.
+        metrics: Metrics that ``GET /metrics`` returns.
 
     Raises:
-        UserError: a bound that is not above 0.
+        UserError: A limit is not above 0.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class PolicyServer:
     # ---- life -----------------------------------------------------------------------------
 
     async def __aenter__(self) -> "PolicyServer":
-        """Listen.
+        """Start to listen.
 
         Raises:
-            UserError: the port is taken, or the host is not this machine's.
+            UserError: The port is in use, or the host is not an address of this machine.
         """
         most = self._max_sessions + _SPARE_CONNECTIONS
         try:
@@ -114,12 +114,12 @@ class PolicyServer:
                 self._serve,
                 self.host,
                 self.port,
-                origins=[None],  # no web page that a browser has open may command a robot
+                origins=[None],  # web pages in a browser must not command a robot
                 compression=None,
                 process_request=self._respond,
                 server_header=None,
                 open_timeout=self._message_timeout,
-                # A frame that never ends holds up its client's pong.
+                # A client that sends a frame without end cannot answer the ping.
                 ping_interval=self._message_timeout,
                 ping_timeout=self._message_timeout,
                 close_timeout=self._message_timeout,
@@ -153,7 +153,7 @@ class PolicyServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """Address for clients."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ws://{host}:{self.port}"
 
@@ -178,8 +178,8 @@ class PolicyServer:
     # ---- sessions -------------------------------------------------------------------------
 
     async def _serve(self, connection: ServerConnection) -> None:
-        """One client, from its connecting to its leaving."""
-        if self._sessions >= self._max_sessions:  # two were let in at once
+        """Serve one client until it leaves."""
+        if self._sessions >= self._max_sessions:  # two clients passed the first check at once
             self.metrics.errors.labels("full").inc()
             await connection.close(CloseCode.TRY_AGAIN_LATER, "all sessions are taken")
             return
@@ -188,7 +188,7 @@ class PolicyServer:
         try:
             await self._session(connection)
         except ConnectionClosed:
-            self._note_why(connection)
+            self._count_limit(connection)
         finally:
             self._sessions -= 1
             self.metrics.sessions.set(self._sessions)
@@ -206,7 +206,7 @@ class PolicyServer:
             await asyncio.sleep(pace.take(1 + len(message) / 2**20))
             start = time.perf_counter()
             memory, answer = await self._answer(memory, message, took)
-            del message  # a session that waits holds no images
+            del message  # free the images while the session waits
             if not await self._send(connection, answer):
                 return
             took = time.perf_counter() - start
@@ -216,7 +216,7 @@ class PolicyServer:
     async def _answer(
         self, memory: Memory, message: str | bytes, took: float | None
     ) -> tuple[Memory, str | bytes]:
-        """What is remembered from now on, and what to send."""
+        """Return the new memory and the message to send."""
         start, before = time.perf_counter(), replace(memory)
         self.metrics.requests.inc()
         try:
@@ -225,17 +225,17 @@ class PolicyServer:
             return memory, pack(await self._plan(memory, request, start, took))
         except (WireError, PolicyError) as error:
             kind = "malformed" if isinstance(error, WireError) else "observation"
-            told = str(error)
+            reason = str(error)
         except Exception:
             logger.exception("an answer failed")
-            kind, told = "internal", _INTERNAL
+            kind, reason = "internal", _INTERNAL
         self.metrics.errors.labels(kind).inc()
-        return before, told  # as if the message had not come
+        return before, reason  # a refused message changes nothing
 
     def _read(self, message: str | bytes) -> Request:
         if isinstance(message, str):
             raise WireError("the message is text, expected binary msgpack")
-        with np.errstate(over="ignore"):  # what is too large a number is told as not finite
+        with np.errstate(over="ignore"):  # numbers too large for float32 are refused as not finite
             return read_request(
                 unpack(message), self._policy.robot, self._policy.network.chunk_length
             )
@@ -243,7 +243,7 @@ class PolicyServer:
     async def _plan(
         self, memory: Memory, request: Request, start: float, took: float | None
     ) -> dict[str, Any]:
-        """The answer; timings [ms] under the names that openpi's server has for them."""
+        """Compute the answer, with timings [ms] under the names of openpi's server."""
         submitted = self._batcher.submit(memory, request.sensed, request.committed)
         answer = await asyncio.wrap_future(submitted)
         timing: dict[str, float] = {
@@ -260,7 +260,7 @@ class PolicyServer:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What clients are sent on connecting: what the policy expects and gives."""
+        """Description of observations and actions that clients get when they connect."""
         robot, network = self._policy.robot, self._policy.network
         return {
             "server": f"actionprior {__version__}",
@@ -280,7 +280,7 @@ class PolicyServer:
     # ---- one message ----------------------------------------------------------------------
 
     async def _receive(self, connection: ServerConnection) -> str | bytes | None:
-        """A message; None where the client is sent away for not sending one."""
+        """Receive a message; None if none came in time and the session was closed."""
         parts: list[Any] = []
         self._idle.add(connection)
         try:
@@ -302,7 +302,7 @@ class PolicyServer:
         return message
 
     async def _send(self, connection: ServerConnection, answer: bytes | str) -> bool:
-        """Whether the client took it, rather than let it pile up."""
+        """Send an answer. Return False, and abort, if the client does not take it in time."""
         try:
             async with asyncio.timeout(self._message_timeout):
                 await connection.send(answer)
@@ -312,8 +312,8 @@ class PolicyServer:
             return False
         return True
 
-    def _note_why(self, connection: ServerConnection) -> None:
-        """Count a session that was ended for its bounds, rather than by its client."""
+    def _count_limit(self, connection: ServerConnection) -> None:
+        """Count a session that was ended by a limit rather than by its client."""
         sent = connection.protocol.close_sent
         if isinstance(connection, BoundedConnection) and connection.flooded:
             self.metrics.errors.labels("flood").inc()

@@ -17,20 +17,20 @@ DTYPES = {
     np.dtype(code).newbyteorder("<").str: np.dtype(code)
     for code in ("?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 }
-"""Booleans, integers and floats in little-endian order; nothing else is made an array of."""
+"""Types of arrays: booleans, integers and floats in little-endian order."""
 MOST_AXES = 4
 LONGEST_AXIS = 65536
 LONGEST_TEXT = 4096  # bytes
 LONGEST_LIST = 512
 MOST_CONTAINERS = 64
-"""Lists, maps and arrays of a message: a byte may be an empty one, which takes 64 in memory."""
+"""Lists, maps and arrays in a message. Each may be a byte that takes 64 bytes in memory."""
 
 _ARRAY = {b"__ndarray__", b"data", b"dtype", b"shape"}
 _SCALAR = {b"__npgeneric__", b"data", b"dtype"}
 
 
 class WireError(UserError):
-    """A message is not what the wire format allows."""
+    """A message violates the wire format."""
 
 
 def pack(message: dict[str, Any]) -> bytes:
@@ -42,18 +42,18 @@ def pack(message: dict[str, Any]) -> bytes:
 def unpack(data: bytes) -> dict[str, Any]:
     """Decode a message; arrays are read-only views of it.
 
-    What it may cost is bounded by its length: see the constants of this module.
+    The constants of this module bound the cost by the message's length.
 
     Raises:
-        WireError: anything that is not a map of strings to plain data, lists of numbers, arrays
-            of ``DTYPES`` and NumPy scalars, within the bounds. No other error.
+        WireError: The message is not a map of strings to plain data, lists of numbers, arrays of
+            ``DTYPES`` and NumPy scalars within the bounds. No other error is raised.
     """
     try:
         message = _Decoder().decode(data)
     except WireError:
         raise
-    except ValueError as error:  # msgpack's, all of them
-        raise WireError(f"the message is no msgpack within bounds: {_told(error)}") from None
+    except ValueError as error:  # base class of msgpack's errors
+        raise WireError(f"the message is no msgpack within bounds: {_reason(error)}") from None
     if type(message) is not dict:
         raise WireError(f"the message is a {type(message).__name__}, expected a map")
     if odd := [key for key in message if not isinstance(key, str)]:
@@ -62,12 +62,12 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 class _Decoder:
-    """Counts the containers of one message."""
+    """Decodes one message and counts its containers."""
 
     def __init__(self) -> None:
         self._containers = 0
 
-    def decode(self, data: bytes) -> Any:  # noqa: ANN401  # whatever it is
+    def decode(self, data: bytes) -> Any:  # noqa: ANN401  # any message
         return msgpack.unpackb(
             data,
             object_pairs_hook=self._map,
@@ -155,7 +155,7 @@ def _refuse_extension(code: int, data: bytes) -> None:
 
 
 def _plain(value: object) -> dict[bytes, Any]:
-    """What msgpack does not know by itself."""
+    """Encode arrays and scalars, which msgpack does not know."""
     if isinstance(value, np.ndarray) and value.dtype.str in DTYPES:
         return {
             b"__ndarray__": True,
@@ -173,7 +173,7 @@ def _names(keys: Any) -> list[str]:  # noqa: ANN401  # a set or a dict's keys
     return sorted(str(key)[:32] for key in keys)[:8]
 
 
-def _told(error: ValueError) -> str:
+def _reason(error: ValueError) -> str:
     if isinstance(error, msgpack.StackError):
         return "it is nested too deeply"
     if isinstance(error, msgpack.ExtraData):

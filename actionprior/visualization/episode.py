@@ -1,4 +1,4 @@
-"""An episode's actions over time, as a picture, and beside what the cameras saw, as a film.
+"""Draw an episode's actions over time, and film them beside the camera images.
 
 Axes: T frames of the episode, H steps of a chunk, n_a (a) the robot's own actions.
 """
@@ -20,16 +20,16 @@ CURSOR = (214, 39, 40)
 
 
 class Drawing(NamedTuple):
-    """What is drawn of an episode.
+    """Content of an episode's picture and film.
 
     Attributes:
-        robot: whose it is.
-        title: says which episode of which dataset, and whether it is held out.
-        task: instruction; empty: none.
-        action_Ta: what was recorded.
-        chunks: what was predicted, (≤ H, n_a) each, one after the other; empty: nothing was.
-        cameras: how many there are.
-        film: gives each row's images, camera by camera, row after row.
+        robot: Robot of the episode.
+        title: Episode, dataset, and whether the episode is held out.
+        task: Instruction; empty without one.
+        action_Ta: Recorded actions.
+        chunks: Predicted chunks, (≤ H, n_a) each, one after the other; empty without predictions.
+        cameras: Number of cameras.
+        film: Function that yields the cameras' images of each frame.
     """
 
     robot: Embodiment
@@ -41,7 +41,7 @@ class Drawing(NamedTuple):
     film: Callable[[], Iterator[list[Frame]]]
 
     def groups(self) -> Iterator[tuple[ActionGroup, slice]]:
-        """Each action group with its columns."""
+        """Yield each action group with its columns."""
         first = 0
         for group in self.robot.action:
             yield group, slice(first, first + len(group.features))
@@ -49,7 +49,7 @@ class Drawing(NamedTuple):
 
 
 def draw(drawing: Drawing, path: Path) -> None:
-    """Write the picture: a row a group."""
+    """Write the picture, with one plot per action group."""
     from matplotlib import pyplot as plt
 
     figure = _figure(drawing, width=11.0)
@@ -58,7 +58,7 @@ def draw(drawing: Drawing, path: Path) -> None:
 
 
 def film(drawing: Drawing, path: Path) -> None:
-    """Write an mp4 of the cameras' images beside the picture, with a cursor that moves."""
+    """Write an mp4 of the camera images beside the picture, with a moving cursor."""
     from matplotlib import pyplot as plt
 
     figure = _figure(drawing, width=9.0)
@@ -123,13 +123,13 @@ def _figure(drawing: Drawing, width: float) -> "Figure":
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set(xlabel="s", xlim=(0, max(float(seconds_T[-1]), 1 / hz)))
     drawn = "actions: recorded solid, predicted dashed" if drawing.chunks else "recorded actions"
-    told = [line for line in (drawing.title, drawing.task, drawn) if line]
-    figure.suptitle("\n".join(told), fontsize=10)
+    heading = [line for line in (drawing.title, drawing.task, drawn) if line]
+    figure.suptitle("\n".join(heading), fontsize=10)
     return figure
 
 
 def _stack(images: list[Frame], height: int) -> Frame:
-    """The images one above the other, together ``height`` pixels high."""
+    """Stack the images on top of each other to a total height of ``height`` pixels."""
     from PIL import Image
 
     each = height // len(images)

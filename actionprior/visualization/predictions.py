@@ -1,4 +1,4 @@
-"""What a checkpoint of either stage makes of an episode's chunks.
+"""Chunks of an episode that a checkpoint of either stage predicts.
 
 Axes: B chunks, H steps, A = 37 action slots, n_a the robot's own actions.
 """
@@ -21,9 +21,9 @@ from actionprior.vla import VLAModule
 
 Windows = TrajectoryBatch | VLABatch
 Predictor = Callable[[Embodiment, Windows], list[FloatArray]]
-"""The robot and its windows → each window's chunk (H, n_a), in the robot's units."""
+"""Function of a robot and its windows; returns a chunk (H, n_a) per window, in robot units."""
 
-STEPS = 10  # of the flow, as Stage 1 evaluates by default
+STEPS = 10  # integration steps, Stage 1's default in evaluation
 
 
 def load_predictor(path: str, data: EmbodiedDataModule, trunk: TrunkChoice = None) -> Predictor:
@@ -37,8 +37,8 @@ def load_predictor(path: str, data: EmbodiedDataModule, trunk: TrunkChoice = Non
         trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
 
     Raises:
-        CheckpointError: missing, damaged, of neither stage, or of other robots.
-        UserError: windows of another length, or a policy beside data without images.
+        CheckpointError: The checkpoint is missing, damaged, of neither stage, or of other robots.
+        UserError: The windows have another length, or a policy is used with data without images.
     """
     if keys.POLICY in read_checkpoint(path):
         policy = VLAModule.load(path, trunk)

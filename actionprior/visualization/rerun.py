@@ -1,4 +1,4 @@
-"""An episode as a recording for the Rerun viewer."""
+"""Write an episode as a recording for the Rerun viewer."""
 
 import importlib.util
 from pathlib import Path
@@ -10,17 +10,17 @@ from actionprior.visualization.episode import Drawing
 
 
 def require_rerun() -> None:
-    """Refuse at once where the SDK is missing.
+    """Check that the Rerun SDK is installed.
 
     Raises:
-        UserError: says how to install it.
+        UserError: It is missing; the message says how to install it.
     """
     if importlib.util.find_spec("rerun") is None:
         raise UserError(f"--rerun needs the Rerun SDK; {missing_extra('rerun', 'rerun')}")
 
 
 def write_rerun(drawing: Drawing, path: Path) -> None:
-    """Actions, predictions and images on a timeline of seconds, as an ``.rrd`` file."""
+    """Write actions, predictions and images on a timeline in seconds, as an ``.rrd`` file."""
     import rerun as rr
 
     with rr.RecordingStream("actionprior", recording_id=path.stem) as stream:
