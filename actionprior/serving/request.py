@@ -87,9 +87,7 @@ def _seed(reset: object) -> int | None:
         return 0 if reset else None
     if isinstance(reset, (int, np.integer)) and reset >= 0:
         return int(reset)
-    raise PolicyError(
-        f"'reset' is {_shown(reset)}, expected true, false or a seed of 0 or more"
-    )
+    raise PolicyError(f"'reset' is {_shown(reset)}, expected true, false or a seed of 0 or more")
 
 
 def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[ExecutedStep]:

@@ -18,11 +18,11 @@ def save_clip(model: str, folder: Path, **config: object) -> nn.Module:
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in clip.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
-    told = {
+    written = {
         "model_cfg": open_clip.get_model_config(model) | config,
         "preprocess_cfg": {"mean": MEAN, "std": STD},
     }
-    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    (folder / "open_clip_config.json").write_text(json.dumps(written))
     return clip
 
 

@@ -89,7 +89,7 @@ def get(server: PolicyServer, path: str) -> tuple[int, str]:
 
 
 def metric(server: PolicyServer, name: str) -> float:
-    """The value of a series, as the page tells it."""
+    """Read the value of a series from the metrics."""
     lines = [line.rpartition(" ") for line in get(server, "/metrics")[1].splitlines()]
     [value] = [float(value) for series, _, value in lines if series == name]
     return value

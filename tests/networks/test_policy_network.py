@@ -82,6 +82,6 @@ def test_acting_and_training_see_the_same() -> None:
         )
 
 
-def test_too_long_a_prefix_is_told() -> None:
+def test_a_prefix_that_is_too_long_is_refused() -> None:
     with pytest.raises(UserError, match="prefix_steps is 12; expected 0 to 11"):
         tiny_network(prefix_steps=12)

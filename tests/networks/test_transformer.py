@@ -47,12 +47,12 @@ def test_the_first_token_is_the_same_when_the_last_block_computes_no_other() -> 
     assert first.shape == (3, 1, 16)
     torch.testing.assert_close(first, whole[:, :1])
     parameters = [x, *blocks.parameters()]
-    for mine, theirs in zip(
+    for found, expected in zip(
         torch.autograd.grad(first.square().sum(), parameters),
         torch.autograd.grad(whole[:, :1].square().sum(), parameters),
         strict=True,
     ):
-        torch.testing.assert_close(mine, theirs)
+        torch.testing.assert_close(found, expected)
     assert read_first(torch.nn.ModuleList(), x, mask).shape == (3, 1, 16)
 
 

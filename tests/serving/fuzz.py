@@ -152,9 +152,9 @@ class Good:
 
 
 async def fuzz(
-    server: Served, messages: int, seed: int, told: Counter[str], memory: list[float]
+    server: Served, messages: int, seed: int, answers: Counter[str], memory: list[float]
 ) -> None:
-    """Send them all; ``told`` counts how they were answered, ``memory`` [MB] grows by the way."""
+    """Send the messages; count the kinds of answers, and note the memory [MB] meanwhile."""
     url = f"ws://{server.host}:{server.port}"
     left = messages
     start = time.monotonic()
@@ -170,18 +170,20 @@ async def fuzz(
                 for _ in range(count):
                     await client.send(hostile.message())
                 for _ in range(count):
-                    told[judged(await client.recv())] += 1
-                told["messages"] += count
+                    answers[judged(await client.recv())] += 1
+                answers["messages"] += count
                 if hostile.draw.random() < 0.1:
                     await asyncio.to_thread(raw_bytes, server, hostile.draw)
-                    told["raw_connections"] += 1
+                    answers["raw_connections"] += 1
 
     async def watch() -> None:
         while left > 0:
             await asyncio.sleep(5)
             memory.append(resident_mb(server.process.pid))
-            rate = told["messages"] / (time.monotonic() - start)
-            print(f"{told['messages']:>9} messages, {rate:.0f}/s, {memory[-1]:.0f} MB", flush=True)
+            rate = answers["messages"] / (time.monotonic() - start)
+            print(
+                f"{answers['messages']:>9} messages, {rate:.0f}/s, {memory[-1]:.0f} MB", flush=True
+            )
 
     await asyncio.gather(watch(), *(send(number) for number in range(CLIENTS)))
 
@@ -221,7 +223,7 @@ def resident_mb(pid: int) -> float:
 
 def run(messages: int, seed: int = 0) -> dict[str, Any]:
     """Fuzz a server with so many messages; what came of it."""
-    told: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
     memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         write_folder(tiny_network(prefix_steps=3), {}, Path(folder))
@@ -229,7 +231,7 @@ def run(messages: int, seed: int = 0) -> dict[str, Any]:
             good = Good(server, Policy(tiny_network(prefix_steps=3)))
             start = time.monotonic()
             try:
-                asyncio.run(fuzz(server, messages, seed, told, memory))
+                asyncio.run(fuzz(server, messages, seed, answers, memory))
             finally:
                 good.stop()
             seconds = time.monotonic() - start
@@ -237,7 +239,7 @@ def run(messages: int, seed: int = 0) -> dict[str, Any]:
     milliseconds = [1000 * s for s in good.seconds] or [float("nan")]
     counts = "messages", "refused", "answered", "wrong", "raw_connections"
     return {
-        **{key: told[key] for key in counts},
+        **{key: answers[key] for key in counts},
         "seconds": round(seconds),
         "alive": alive,
         "good_answers": len(good.off),

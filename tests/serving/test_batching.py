@@ -1,4 +1,4 @@
-"""One thread answers what waits at once, and nobody's answer depends on who else waited."""
+"""One thread answers waiting requests in batches, and no answer depends on other requests."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ ARM = delta_arm()
 
 
 class Held:
-    """A batcher whose policy does not begin before it is told to."""
+    """A batcher whose policy waits for a signal."""
 
     def __init__(self, policy: Policy, max_batch: int = 16, max_bytes: int = 2**24) -> None:
         self.go = threading.Event()
@@ -56,7 +56,7 @@ def memory_of(seed: int) -> Memory:
     return Memory(seed, 4, pairs=past[: seed % 6])
 
 
-def alone(policy: Policy, seed: int, seen: dict[str, Any]) -> np.ndarray:
+def answer_of(policy: Policy, seed: int, seen: dict[str, Any]) -> np.ndarray:
     policy.memory = memory_of(seed)
     return policy.predict_chunk(seen)
 
@@ -64,7 +64,7 @@ def alone(policy: Policy, seed: int, seen: dict[str, Any]) -> np.ndarray:
 def test_who_waits_shares_a_batch_and_gets_what_it_gets_alone() -> None:
     policy = Policy(tiny_network())
     seen = [observation(ARM, k) for k in range(7)]
-    expected = [alone(policy, k, seen[k]) for k in range(7)]
+    expected = [answer_of(policy, k, seen[k]) for k in range(7)]
     held = Held(policy, max_batch=4)
     answers = held.all([(memory_of(k), seen[k], None) for k in range(7)])
     assert held.sizes == [1, 4, 2]
@@ -110,7 +110,7 @@ def test_large_images_do_not_pile_up() -> None:
 
 def test_one_that_fails_fails_alone() -> None:
     policy = Policy(tiny_network())
-    expected = [alone(policy, k, observation(ARM, k)) for k in range(4)]
+    expected = [answer_of(policy, k, observation(ARM, k)) for k in range(4)]
     held = Held(policy)
     plain = held.plain
 

@@ -83,11 +83,11 @@ def test_a_reset_begins_an_episode_with_the_past_that_comes_with_it(reset: Any, 
         ({"committed": np.zeros((12, 8))}, "has 12 actions, expected 1 to 11"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_sentence(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(PolicyError, match=message) as told:
+def test_wrong_messages_are_refused_in_one_sentence(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message) as caught:
         read_request(observation(ARM) | change, ARM, 12)
-    assert "\n" not in str(told.value)
-    assert len(str(told.value)) < 800
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
 
 
 def test_a_missing_key_is_named() -> None:

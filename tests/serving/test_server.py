@@ -26,7 +26,7 @@ ARM = delta_arm()
 
 
 def openpi(host: str, port: int) -> Any:
-    """The client that openpi publishes; it asks for an older NumPy than ours, so it is no extra."""
+    """openpi's own client. It requires an older NumPy than actionprior, so it is no extra."""
     if find_spec("openpi_client") is None:
         pytest.skip("openpi-client is not installed")
     module = import_module("openpi_client.websocket_client_policy")
@@ -81,14 +81,14 @@ def until(happens: Callable[[], bool]) -> None:
 
 
 @CLIENTS
-def test_a_client_is_told_what_the_policy_is(
+def test_a_client_gets_the_policys_description(
     server: PolicyServer, client_of: Callable[..., Any]
 ) -> None:
-    told = join(server, client_of).get_server_metadata()
-    assert told["robot"] == "panda"
-    assert told["state_key"] == "observation.state"
-    assert told["cameras"] == ["observation.images.front"]
-    assert (told["chunk_length"], len(told["action_features"])) == (12, 8)
+    description = join(server, client_of).get_server_metadata()
+    assert description["robot"] == "panda"
+    assert description["state_key"] == "observation.state"
+    assert description["cameras"] == ["observation.images.front"]
+    assert (description["chunk_length"], len(description["action_features"])) == (12, 8)
 
 
 @CLIENTS
@@ -193,14 +193,14 @@ def test_a_robot_without_a_camera_is_served() -> None:
 
 
 @CLIENTS
-def test_a_bad_observation_is_told_and_the_session_goes_on(
+def test_a_bad_observation_is_refused_and_the_session_continues(
     server: PolicyServer, policy: Policy, client_of: Callable[..., Any]
 ) -> None:
     client = join(server, client_of)
     before = metric(server, 'actionprior_errors_total{kind="observation"}')
-    with pytest.raises(RuntimeError, match="'task'; robot 'panda' needs") as told:
+    with pytest.raises(RuntimeError, match="'task'; robot 'panda' needs") as caught:
         client.infer({"observation.state": np.zeros(8)})
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(caught.value)
     with pytest.raises(RuntimeError, match=r"is float32 of shape \(7,\), expected 8 numbers"):
         client.infer(observation(ARM) | {"observation.state": np.zeros(7, np.float32)})
     with pytest.raises(RuntimeError, match="not finite at joint_1"):
@@ -214,7 +214,7 @@ def test_a_bad_observation_is_told_and_the_session_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "reply"),
     [
         (b"\xc1garbage", "no msgpack within bounds"),
         ("text", "is text, expected binary"),
@@ -222,18 +222,18 @@ def test_a_bad_observation_is_told_and_the_session_goes_on(
         (b"\x91" * 100_000, "nested too deeply"),
     ],
 )
-def test_garbage_is_told_and_the_session_goes_on(
-    server: PolicyServer, message: bytes | str, told: str
+def test_garbage_is_refused_and_the_session_continues(
+    server: PolicyServer, message: bytes | str, reply: str
 ) -> None:
     client = join(server)
     before = metric(server, 'actionprior_errors_total{kind="malformed"}')
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=reply):
         client.ask(message)
     assert metric(server, 'actionprior_errors_total{kind="malformed"}') == before + 1
     assert client.actions(observation(ARM)).shape == (12, 8)
 
 
-def test_a_failing_policy_tells_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_policy_sends_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy(tiny_network())
 
     def fail(request: Any) -> None:
@@ -242,9 +242,9 @@ def test_a_failing_policy_tells_no_traceback(caplog: pytest.LogCaptureFixture) -
     policy.planner.predict = fail  # type: ignore[method-assign]  # a spy
     with serving(policy) as server:
         client = join(server)
-        with pytest.raises(RuntimeError, match="the policy failed on this observation") as told:
+        with pytest.raises(RuntimeError, match="the policy failed on this observation") as caught:
             client.infer(observation(ARM))
-        assert "secret" not in str(told.value)
+        assert "secret" not in str(caught.value)
         assert metric(server, 'actionprior_errors_total{kind="internal"}') == 1
     assert "secret of the machine" in caplog.text
 
@@ -450,7 +450,7 @@ def test_it_answers_what_is_asked_and_then_stops() -> None:
         join(server)
 
 
-def test_bad_set_ups_are_told(server: PolicyServer) -> None:
+def test_bad_set_ups_are_refused(server: PolicyServer) -> None:
     with pytest.raises(UserError, match="max_sessions is 0, expected above 0"):
         PolicyServer(Policy(tiny_network()), max_sessions=0)
 

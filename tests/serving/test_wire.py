@@ -42,7 +42,7 @@ def test_a_client_of_openpi_is_understood_and_understands(array: np.ndarray) -> 
 
 
 def refusal(data: bytes) -> str:
-    """What is told of a message; empty where it was taken."""
+    """Return the error message of a refused message; empty if it was accepted."""
     try:
         message = unpack(data)
     except WireError as error:
@@ -53,9 +53,9 @@ def refusal(data: bytes) -> str:
 
 @given(st.binary(max_size=300) | VALUES.map(msgpack.packb))
 def test_no_message_does_harm(data: bytes) -> None:
-    told = refusal(data)
-    assert "\n" not in told
-    assert len(told) < 1000
+    reason = refusal(data)
+    assert "\n" not in reason
+    assert len(reason) < 1000
 
 
 @given(VALUES.map(msgpack.packb), st.data())
@@ -114,11 +114,11 @@ def array(**changes: Any) -> bytes:
         (msgpack.packb({"a": {b"__npgeneric__": True, b"data": "1", b"dtype": "|u1"}}), "a str"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_one_sentence(data: bytes, message: str) -> None:
-    with pytest.raises(WireError, match=message) as told:
+def test_wrong_messages_are_refused_in_one_sentence(data: bytes, message: str) -> None:
+    with pytest.raises(WireError, match=message) as caught:
         unpack(data)
-    assert "\n" not in str(told.value)
-    assert len(str(told.value)) < 500
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_an_array_costs_no_copy_and_cannot_be_written() -> None:
@@ -127,6 +127,6 @@ def test_an_array_costs_no_copy_and_cannot_be_written() -> None:
 
 
 @pytest.mark.parametrize("value", [np.array(["a"]), np.array([None]), np.zeros(2, complex), {1}])
-def test_what_cannot_be_sent_is_told(value: Any) -> None:
+def test_values_that_cannot_be_sent_are_refused(value: Any) -> None:
     with pytest.raises(WireError, match="cannot be sent"):
         pack({"a": value})

@@ -88,9 +88,9 @@ def test_a_missing_camera_changes_no_other_token(build: Build, images: Tensor) -
 def test_a_row_does_not_depend_on_its_batch(build: Build, images: Tensor) -> None:
     trunk = build().eval()
     mask = cameras([1, 1], [1, 1])
-    both, alone = trunk(images, mask, TASKS), trunk(images[1:], mask[1:], TASKS[1:])
+    both, single = trunk(images, mask, TASKS), trunk(images[1:], mask[1:], TASKS[1:])
     torch.testing.assert_close(
-        both.tokens_BNW[1][both.mask_BN[1]], alone.tokens_BNW[0][alone.mask_BN[0]]
+        both.tokens_BNW[1][both.mask_BN[1]], single.tokens_BNW[0][single.mask_BN[0]]
     )
 
 
@@ -166,7 +166,7 @@ def test_kept_text_follows_newly_loaded_weights(build: Build, images: Tensor) ->
     assert not torch.allclose(trunk(images, mask, TASKS).tokens_BNW[0, -1], first[0])
 
 
-def test_wrong_inputs_are_told(build: Build, images: Tensor) -> None:
+def test_wrong_inputs_are_refused(build: Build, images: Tensor) -> None:
     trunk = build()
     mask = cameras([1, 1], [1, 1])
     with pytest.raises(ValueError, match=r"images are torch\.float32"):

@@ -111,7 +111,7 @@ def test_text_weights_beside_timm(tiny: str, tmp_path: Path) -> None:
     assert same(trunk.text.tower, clip.text)
 
 
-def test_a_timm_file_of_another_model_is_told(tiny: str, tmp_path: Path) -> None:
+def test_a_timm_file_of_another_model_is_refused(tiny: str, tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.safetensors")
     with pytest.raises(UserError, match=r"weights .*cannot be loaded: .*[Mm]issing key.*cls_token"):
         TimmTrunk("test_vit", pretrained=str(tmp_path / "resnet.safetensors"), text_model=tiny)
@@ -124,34 +124,34 @@ def test_a_timm_file_with_a_classifier_serves(tiny: str, tmp_path: Path) -> None
     assert same(trunk.image.tower, saved)
 
 
-def test_sources_that_hold_no_such_model_are_told(
+def test_sources_without_the_model_are_refused(
     tiny: str, tmp_path: Path, cached: Callable[[str], Path]
 ) -> None:
-    def told(build: Callable[..., object], pretrained: str, sentence: str, **kwargs: Any) -> None:
+    def bad(build: Callable[..., object], pretrained: str, sentence: str, **kwargs: Any) -> None:
         with pytest.raises(UserError, match=sentence):
             build(pretrained=pretrained, **kwargs)
 
     clip: dict[str, Any] = {"build": OpenClipTrunk, "model": tiny}
-    told(**clip, pretrained="local-dir:nowhere", sentence="local-dir:nowhere: there is no such")
+    bad(**clip, pretrained="local-dir:nowhere", sentence="local-dir:nowhere: there is no such")
     empty = f"local-dir:{tmp_path}"
-    told(**clip, pretrained=empty, sentence=r"the folder has no open_clip_config\.json")
+    bad(**clip, pretrained=empty, sentence=r"the folder has no open_clip_config\.json")
     (tmp_path / "open_clip_config.json").write_text("[]")
-    told(**clip, pretrained=empty, sentence=r"open_clip_config\.json holds a list, expected an obj")
+    bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json holds a list, expected an obj")
     (tmp_path / "open_clip_config.json").write_text("{")
-    told(**clip, pretrained=empty, sentence=r"open_clip_config\.json is not JSON")
+    bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json is not JSON")
     (tmp_path / "open_clip_config.json").write_text("{}")
-    told(**clip, pretrained=empty, sentence=r"the folder has no open_clip_model\.safetensors or ")
-    told(**clip, pretrained="hf-hub:a/b", sentence=r"a/b: open_clip_config\.json cannot be had")
+    bad(**clip, pretrained=empty, sentence=r"the folder has no open_clip_model\.safetensors or ")
+    bad(**clip, pretrained="hf-hub:a/b", sentence=r"a/b: open_clip_config\.json cannot be had")
     save_timm("test_resnet", tmp_path)
-    told(
+    bad(
         TimmTrunk,
         empty,
         "holds a test_resnet, but model is 'test_vit'",
         model="test_vit",
         text_model=tiny,
     )
-    told(OpenClipTrunk, "", "expected open_clip's name of its archi", model="hf-hub:a/b")
-    told(TimmTrunk, "", "expected timm's name of its architecture", model="local-dir:a")
+    bad(OpenClipTrunk, "", "expected open_clip's name of its archi", model="hf-hub:a/b")
+    bad(TimmTrunk, "", "expected timm's name of its architecture", model="local-dir:a")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def with_tokenizer(tiny_siglip: str, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_siglips_tokeniser_without_transformers_is_told(
+def test_siglips_tokeniser_names_missing_transformers(
     tiny_siglip: str, with_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -1,4 +1,4 @@
-"""Low-rank updates: they start at nought, they alone train, they stand alone and they merge."""
+"""Low-rank updates start at zero, are all that trains, rebuild from plain data, and merge."""
 
 import copy
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_it_starts_from_the_pretrained_towers(kind: str, tiny: str, images: Tens
 
 
 @pytest.mark.parametrize("kind", TOWERS)
-def test_updates_alone_train_in_both_towers(kind: str, tiny: str, images: Tensor) -> None:
+def test_only_updates_train_in_both_towers(kind: str, tiny: str, images: Tensor) -> None:
     trunk = build(kind, tiny, lora_rank=4, lr_scale=1.0)
     before = copy.deepcopy(trunk.state_dict())
     trained(trunk, images)

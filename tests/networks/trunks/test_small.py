@@ -20,7 +20,7 @@ def test_the_order_of_words_changes_what_is_seen(images: Tensor) -> None:
     twice = images[:1, :1].expand(2, -1, -1, -1, -1)
     tasks = ["push the red cube to the blue pad", "push the blue cube to the red pad"]
     a, b = trunk(twice, ONE, tasks).tokens_BNW
-    assert (a - b).abs().amax(dim=-1).min() > 1e-4, "in image and word tokens alike"
+    assert (a - b).abs().amax(dim=-1).min() > 1e-4, "in image and word tokens"
 
 
 def test_images_of_a_batch_do_not_mix_in_training(images: Tensor) -> None:
@@ -40,7 +40,7 @@ def test_any_text_is_read(images: Tensor) -> None:
     assert mask[0].sum() == mask[1].sum() - MAX_WORDS, "the start token is always there"
 
 
-def test_words_are_told_apart_and_are_the_same_in_every_process() -> None:
+def test_words_differ_and_are_the_same_in_every_process() -> None:
     words = "push lift reach place the red green blue yellow purple cube cylinder disc pad to on"
     ids = tokenize([words], 4096)[0]
     assert len(ids.unique()) == len(ids)
@@ -77,7 +77,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     assert loaded.init_args()["weights"] == ""
 
 
-def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "trunk.safetensors"
     with pytest.raises(UserError, match=r"trunk\.safetensors do not exist"):
         SmallTrunk(weights=str(file))
@@ -90,13 +90,13 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"image_size": 60}, "image_size is 60, expected a multiple of 8"),
         ({"grid": 17}, "grid is 17, expected 1 to 16"),
         ({"width": 32}, "width is 32, expected 37 or more"),
     ],
 )
-def test_sizes_that_do_not_fit_are_told(arguments: dict[str, int], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         SmallTrunk(**arguments)

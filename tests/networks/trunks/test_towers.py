@@ -78,7 +78,7 @@ def test_pickled_code_in_a_file_of_weights_does_not_run(tiny: str, tmp_path: Pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_another_model_are_told(tiny: str, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(tiny: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"logit_scale": torch.zeros(())}, file)
     with pytest.raises(UserError, match=r"weights\.pt' of open_clip model .* cannot be loaded"):
@@ -86,7 +86,7 @@ def test_weights_of_another_model_are_told(tiny: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "message"),
     [
         (lambda: OpenClipTrunk("ViT-B16"), r"no model 'ViT-B16'; near are .*ViT-B-16"),
         (
@@ -100,8 +100,10 @@ def test_weights_of_another_model_are_told(tiny: str, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_unknown_names_are_told_with_near_ones(build: Callable[[], object], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_unknown_names_are_refused_with_similar_ones(
+    build: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
         build()
 
 
@@ -155,6 +157,6 @@ def test_each_instruction_passes_a_frozen_text_tower_once(tiny: str, images: Ten
     assert count(OpenClipTrunk(tiny, tuning=Tuning(freeze_text=False))) == [2, 2, 1, 2]
 
 
-def test_a_size_that_the_tower_does_not_take_is_told(tiny: str) -> None:
+def test_a_size_that_the_tower_does_not_take_is_refused(tiny: str) -> None:
     with pytest.raises(UserError, match="does not take images of 40 by 40 pixels"):
         TimmTrunk("test_vit", text_model=tiny, pixels=Pixels(image_size=40))

@@ -1,4 +1,4 @@
-"""Which of the towers' parameters train, and at what rate: blocks, layers, and what is told."""
+"""Which of the towers' parameters train, and at what rate: blocks, layers, and refusals."""
 
 from collections.abc import Callable
 
@@ -126,7 +126,7 @@ def test_open_clips_timm_towers_have_blocks(tiny_timm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "told"),
+    ("kwargs", "message"),
     [
         ({"train_image_blocks": 3}, "train_image_blocks is 3, but the image tower has 2 blocks"),
         ({"train_text_blocks": -1}, "train_text_blocks is -1, but the text tower has 2 blocks"),
@@ -155,15 +155,15 @@ def test_open_clips_timm_towers_have_blocks(tiny_timm: str) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_the_towers_is_told(
-    tiny: str, kwargs: dict[str, object], told: str
+def test_tuning_that_does_not_fit_the_towers_is_refused(
+    tiny: str, kwargs: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         unfrozen(tiny, **kwargs)
 
 
 @pytest.mark.parametrize("kwargs", [{"train_image_blocks": 1}, {"layer_decay": 0.5}])
-def test_a_tower_without_blocks_is_told(tiny_resnet: str, kwargs: dict[str, object]) -> None:
+def test_a_tower_without_blocks_is_refused(tiny_resnet: str, kwargs: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"image tower \(a ModifiedResNet\) has no blocks that are"):
         OpenClipTrunk(tiny_resnet, tuning=Tuning(freeze_image=False, **kwargs))
 
