@@ -312,6 +312,17 @@ def test_grouped_arguments_keep_the_identity_that_they_had_one_by_one() -> None:
         for arguments in (flat, grouped)
     )
     assert now == before
+    trunk = {"model": "ViT-B-16", "freeze_image": False, "lora_rank": 16, "image_size": 224}
+    tuned = {
+        "model": "ViT-B-16",
+        "tuning": {"freeze_image": False, "lora_rank": 16},
+        "pixels": {"image_size": 224},
+    }
+    before, now = (
+        identity({"model": {"init_args": {"trunk": {"class_path": "T", "init_args": arguments}}}})
+        for arguments in (trunk, tuned)
+    )
+    assert now == before
     assert identity({"init_args": {"flow": {"latent_noise": 0.3}}}) != identity(
         {"init_args": {"latent_noise": 0.2}}
     )
