@@ -221,7 +221,7 @@ class VLAModule(StageModule):
 
     @classmethod
     def load(cls, path: str | Path, trunk: TrunkChoice = None) -> Self:
-        """A policy from its checkpoint alone, in evaluation mode.
+        """Load a policy from its checkpoint, in evaluation mode.
 
         Args:
             path: checkpoint of this module.

@@ -361,7 +361,7 @@ def study(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Grid]:
 def test_the_runs_of_a_study_keep_their_identities(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finished runs and committed tables are found by them, jobs of an array by their order."""
+    """FinishedCell runs and committed tables are found by them, jobs of an array by their order."""
     _, grid = study(name, monkeypatch)
     expected = STUDIES["studies"][name]
     assert [(_key(cell), cell.id) for cell in grid.cells] == [*expected["cells"].items()]

@@ -56,7 +56,7 @@ def test_every_recipe_is_tested_here() -> None:
 def test_the_second_stage_stacks_on_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a dataset of one's own to a policy, without a recipe of one's own."""
+    """A dataset becomes a policy without a hand-written recipe."""
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     write_dataset(Path("mine"), (20, 18), cameras={"observation.images.front": "image"})
@@ -196,8 +196,8 @@ def test_thirteen_tasks_of_five_robots(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch=monkeypatch,
     )
     (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
-    told = json.loads(results.read_text())["environments"]
-    assert len({environment["env_id"] for environment in told}) == 13
+    environments = json.loads(results.read_text())["environments"]
+    assert len({environment["env_id"] for environment in environments}) == 13
 
 
 def stacked(trunk: str) -> list[str]:
@@ -206,8 +206,8 @@ def stacked(trunk: str) -> list[str]:
         f"--config={RECIPES / 'finetune.yaml'}",
         f"--config={RECIPES / 'trunks' / trunk}.yaml",
     ]
-    alone = ["--model.use_prior=false", "--model.architecture={width: 96}"]
-    return [*configs, *alone, *SMALL, "--data.batch_size=2"]
+    no_prior = ["--model.use_prior=false", "--model.architecture={width: 96}"]
+    return [*configs, *no_prior, *SMALL, "--data.batch_size=2"]
 
 
 @pytest.mark.slow
@@ -229,7 +229,7 @@ def test_pretrained_trunks_of_local_weights(
 ) -> None:
     """A tiny model in the place of the recipe's; the folder is not needed again after training."""
     changes = {"vision_cfg": TIMM_TOWER} if trunk == "siglip2" else {}
-    # Not by the trunk's own name, which tells open_clip SigLIP's tokeniser.
+    # Not the trunk's own name, by which open_clip would choose SigLIP's tokeniser.
     model = known(tmp_path, f"actionprior-recipe-{len(changes)}", **changes)
     save_clip(model, tmp_path / "weights", quick_gelu=True)
     built: list[ClipParts] = []
@@ -290,11 +290,11 @@ def test_metaworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch=monkeypatch,
     )
     (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
-    told = json.loads(results.read_text())["environments"]
-    assert len({environment["env_id"] for environment in told}) == 6
+    environments = json.loads(results.read_text())["environments"]
+    assert len({environment["env_id"] for environment in environments}) == 6
 
 
-def test_a_missing_prior_is_told_in_one_sentence(
+def test_a_missing_prior_is_reported_in_one_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"--config={RECIPES / 'finetune.yaml'}", "--model.trunk.init_args.weights="]
@@ -304,7 +304,7 @@ def test_a_missing_prior_is_told_in_one_sentence(
     assert "error: no motion prior: give model.init_args.prior" in capsys.readouterr().err
 
 
-def test_missing_real_recordings_are_told_in_one_sentence(
+def test_missing_real_recordings_are_reported_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["fit", f"--config={RECIPES / 'real/pretrain.yaml'}", "--trainer.fast_dev_run=1"]

@@ -183,9 +183,9 @@ def test_a_checkpoint_stands_alone_and_resumes_bit_equal(tmp_path: Path, stage1:
     assert tester.callback_metrics["test/loss_pred"] > 0
     with pytest.raises(CheckpointError, match=r"prior\.ckpt does not exist"):
         vla(own)
-    alone = VLAModule.load(saved, trunk=BrightnessTrunk())
+    loaded = VLAModule.load(saved, trunk=BrightnessTrunk())
     for (name, wanted), found in zip(
-        tester.lightning_module.state_dict().items(), alone.state_dict().values(), strict=True
+        tester.lightning_module.state_dict().items(), loaded.state_dict().values(), strict=True
     ):
         assert torch.equal(wanted, found), name
     with pytest.raises(CheckpointError, match="uses the trunk 'BrightnessTrunk', which is none of"):
@@ -197,12 +197,12 @@ def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path, stage1: Path)
     saved, runner = tmp_path / "saved.ckpt", trainer(tmp_path, 1, limit_val_batches=0)
     runner.fit(vla(stage1, history="off"), ToyVLA())
     runner.save_checkpoint(saved)
-    told = {
+    differences = {
         "history is 'off' there and 'encoder' here": {},
         "heads is 2 there and 4 here": {"history": "off", "heads": 4},
         "prefix_steps is 0 there and 2 here": {"history": "off", "prefix_steps": 2},
     }
-    for message, settings in told.items():
+    for message, settings in differences.items():
         for verb in ("fit", "test"):
             with pytest.raises(CheckpointError, match=rf"saved\.ckpt is of another .*{message}"):
                 getattr(trainer(tmp_path, 2), verb)(
@@ -241,7 +241,7 @@ def test_without_averaging_the_weights_in_training_go_on(tmp_path: Path, stage1:
     )
 
 
-def test_a_policy_that_could_not_learn_to_see_is_told_of(tmp_path: Path, stage1: Path) -> None:
+def test_a_policy_that_cannot_learn_to_see_is_reported(tmp_path: Path, stage1: Path) -> None:
     policy = vla(stage1)
     policy.network.trunk.blind = True
     with pytest.warns(UserWarning, match="BrightnessTrunk is frozen with random weights"):
@@ -276,7 +276,7 @@ def test_rows_of_the_data_find_their_rows_in_the_prior(tmp_path: Path, stage1: P
     assert used.nonzero()[:, 0].tolist() == list(range(7, 13))
 
 
-def test_bad_set_ups_are_told_in_one_sentence(tmp_path: Path, stage1: Path) -> None:
+def test_bad_setups_are_rejected_in_one_sentence(tmp_path: Path, stage1: Path) -> None:
     other = delta_arm().to_dict() | {"control_hz": 50.0}
     with pytest.raises(CheckpointError, match="robot 'panda' differs: control_hz is 10 there"):
         VLAModule([other], BrightnessTrunk(), str(stage1))
@@ -306,14 +306,14 @@ def test_ranks_cross_the_edge_where_the_encoder_loses_its_gradient(
     subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[1])
     losses = {}
     for count in (4, 2, 1):
-        told = [
+        ranks = [
             json.loads((tmp_path / f"rank{rank}of{count}.json").read_text())
             for rank in range(count)
         ]
-        assert told[0]["lambda"] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
-        assert len({rank["weights"] for rank in told}) == 1
-        assert len({rank["held out"] for rank in told}) == 1  # of all ranks' windows
-        losses[count] = np.mean([rank["loss"] for rank in told], axis=0)
+        assert ranks[0]["lambda"] == pytest.approx([1, 2 / 3, 1 / 3, 0, 0, 0])
+        assert len({rank["weights"] for rank in ranks}) == 1
+        assert len({rank["held out"] for rank in ranks}) == 1  # of all ranks' windows
+        losses[count] = np.mean([rank["loss"] for rank in ranks], axis=0)
     # The gradient is the global batch's, whoever has which part of it.
     np.testing.assert_allclose(losses[4], losses[1], rtol=2e-4)
     np.testing.assert_allclose(losses[2], losses[1], rtol=2e-4)

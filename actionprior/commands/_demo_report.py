@@ -13,7 +13,7 @@ from typing import NamedTuple
 from actionprior.errors import UserError
 from actionprior.files.atomic import write_json
 from actionprior.rollout import wilson_interval
-from actionprior.study.run_outputs import FIRST, NORMALIZED, Curve, read_curves
+from actionprior.study.run_outputs import FIRST, NORMALIZED, LoggedCurve, read_curves
 
 LABELS = {"prior": "with the prior", "no_prior": "no prior", "shuffled": "time-shuffled prior"}
 COLOURS = {"prior": "#1b6ca8", "no_prior": "#c8553d", "shuffled": "#8a8a8a"}
@@ -46,7 +46,7 @@ class RunOutcome(NamedTuple):
     """Curve, losses and successes of one run."""
 
     run: DemoRun
-    mae: Curve
+    mae: LoggedCurve
     initial_loss: float
     initial_grad_norm: float
     success: dict[str, tuple[int, int]]  # environment → successes, rollouts
@@ -120,7 +120,7 @@ def _row(outcomes: list[RunOutcome], threshold: float) -> ArmOutcome:
     )
 
 
-def _steps_to(curve: Curve, threshold: float) -> int | None:
+def _steps_to(curve: LoggedCurve, threshold: float) -> int | None:
     """Return the first step with an error at or below ``threshold``; None if there is no such."""
     pairs = zip(curve.steps, curve.values, strict=True)
     return next((step for step, value in pairs if value <= threshold), None)

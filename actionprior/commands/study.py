@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from actionprior.study.grid import Grid
     from actionprior.study.plan import Study
     from actionprior.study.runs import Runs
-    from actionprior.study.table import Row
-    from actionprior.study.targets import Finding
+    from actionprior.study.table import ResultRow
+    from actionprior.study.targets import TargetResult
 
 
 def study(
@@ -105,21 +105,23 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, config: str) -> None:
+def write_report(
+    plan: "Study", grid: "Grid", rows: "list[ResultRow]", page: Path, config: str
+) -> None:
     """Write table, figures and page; print the targets and the ``RESULT`` line."""
-    from actionprior.study.arm_summaries import as_plain, summaries
+    from actionprior.study.arm_summaries import as_json, summaries
     from actionprior.study.figures import draw_all
-    from actionprior.study.group_errors import as_plain as plain_error
+    from actionprior.study.group_errors import as_json as plain_error
     from actionprior.study.group_errors import group_errors
     from actionprior.study.page import write_page
     from actionprior.study.results import Results
     from actionprior.study.table import write_table
-    from actionprior.study.targets import findings
+    from actionprior.study.targets import measure_targets
 
     folder = page.with_suffix("")
     write_table(rows, folder / "results")
     results = Results(plan, rows)
-    found = findings(plan, rows)
+    found = measure_targets(plan, rows)
     figures = draw_all(results, folder)
     write_page(results, found, figures, page, config, len(grid.cells))
     _print(found)
@@ -128,17 +130,17 @@ def write_report(plan: "Study", grid: "Grid", rows: "list[Row]", page: Path, con
         f.key: {k: _plain(v) for k, v in f._asdict().items() if k != "key"} for f in found
     }
     if results.has_rollouts:
-        record["arms"] = [as_plain(s) for s in summaries(results)]
+        record["arms"] = [as_json(s) for s in summaries(results)]
     else:
         record["errors"] = [plain_error(f) for f in group_errors(results)]
     print("RESULT " + json.dumps(record), flush=True)
 
 
-def _print(found: "list[Finding]") -> None:
+def _print(found: "list[TargetResult]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from actionprior.study.page import told, verdict
+    from actionprior.study.page import value_and_interval, verdict
 
     table = Table(title="Targets", caption="95 % bootstrap intervals")
     table.add_column("quantity", max_width=44)
@@ -146,7 +148,9 @@ def _print(found: "list[Finding]") -> None:
         table.add_column(name, justify="right")
     for f in found:
         counts = (str(f.seeds or "–"), str(f.rollouts or "–"))
-        table.add_row(f.quantity, f.target, f.paper, *told(f), *counts, verdict(f).strip("*"))
+        table.add_row(
+            f.quantity, f.target, f.paper, *value_and_interval(f), *counts, verdict(f).strip("*")
+        )
     Console(width=140).print(table)
 
 

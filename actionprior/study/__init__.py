@@ -1,1 +1,1 @@
-"""The study without Lightning: its grid, its results table, statistics, targets and figures."""
+"""Studies of the motion prior: grid, results table, statistics, targets and figures."""

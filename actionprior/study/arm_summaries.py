@@ -1,4 +1,4 @@
-"""What each arm reached at each budget: the rows of the report's tables and figures."""
+"""Results of each arm at each budget: rows of the report's tables and figures."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,24 @@ from actionprior.study import statistics
 from actionprior.study.results import Budget, Results
 from actionprior.study.results import seconds_of as seconds_of_rows
 from actionprior.study.statistics import Estimate
-from actionprior.study.table import Paired, Row, paired
+from actionprior.study.table import PairedOutcomes, ResultRow, paired
 
 
-class Summary(NamedTuple):
-    """An arm at a budget; shares are 0 to 1."""
+class ArmSummary(NamedTuple):
+    """Results of an arm at a budget; shares are 0 to 1."""
 
     arm: str
     budget: Budget
     success: Estimate
     interquartile_mean: Estimate  # over seeds and tasks
-    difference: Estimate | None  # of success from the reference, paired; None: it is that itself
-    improvement: Estimate | None  # probability of improvement on the reference
+    difference: Estimate | None  # from the reference's success, paired; None for the reference
+    improvement: Estimate | None  # probability of improvement over the reference
     seeds: int
     rollouts: int
 
 
-def summaries(results: Results) -> list[Summary]:
-    """All arms at all budgets that have rollouts, in the study's order of arms."""
+def summaries(results: Results) -> list[ArmSummary]:
+    """Summarise all arms at all budgets with rollouts, in the study's order of arms."""
     found = []
     for arm in results.study.arms:
         for budget in results.budgets(arm):
@@ -35,21 +35,21 @@ def summaries(results: Results) -> list[Summary]:
     return sorted(found, key=lambda s: (-s.budget.steps, -s.budget.demonstrations))
 
 
-def as_plain(summary: Summary) -> dict[str, object]:
-    """For JSON."""
+def as_json(summary: ArmSummary) -> dict[str, object]:
+    """Convert a summary to plain data for JSON."""
     flat = summary._asdict() | summary.budget._asdict()
     del flat["budget"]
     return {k: v._asdict() if isinstance(v, Estimate) else v for k, v in flat.items()}
 
 
-def at_budget(results: Results, arm: str, budget: Budget) -> Summary | None:
-    """One of :func:`summaries`."""
+def summary_at(results: Results, arm: str, budget: Budget) -> ArmSummary | None:
+    """Summarise an arm at a budget; None if it has no rollouts there."""
     pair = paired([results.final(arm, budget)])
     return None if pair is None else _summary(results, arm, budget, pair)
 
 
-def busiest(results: Results) -> Budget | None:
-    """The budget at which most arms can be compared."""
+def most_compared_budget(results: Results) -> Budget | None:
+    """Find the budget at which most arms can be compared."""
     count: dict[Budget, int] = {}
     for arm in results.study.arms:
         for budget in results.budgets(arm):
@@ -57,15 +57,15 @@ def busiest(results: Results) -> Budget | None:
     return max(count, key=lambda b: (count[b], b.steps, b.demonstrations), default=None)
 
 
-def success_of(rows: list[Row]) -> Estimate | None:
-    """Mean success of rollout rows with its interval; None: no seed has all tasks."""
+def success_of(rows: list[ResultRow]) -> Estimate | None:
+    """Estimate the mean success of rollout rows; None if no seed has all tasks."""
     pair = paired([rows]) if rows else None
     return None if pair is None else statistics.success(pair.outcome_STN[0])
 
 
 def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float]:
-    """Mean training seconds (Stage 1, Stage 2's parts together) over seeds; NaN: not known."""
-    by_seed: dict[int, list[Row]] = {}
+    """Average training seconds of Stage 1 and of Stage 2 over seeds; NaN if unknown."""
+    by_seed: dict[int, list[ResultRow]] = {}
     for row in results.ends(arm, budget):
         by_seed.setdefault(row.seed, []).append(row)
     known = [seconds_of_rows(rows) for rows in by_seed.values()]
@@ -75,7 +75,7 @@ def seconds_of(results: Results, arm: str, budget: Budget) -> tuple[float, float
     return one, two
 
 
-def _summary(results: Results, arm: str, budget: Budget, own: Paired) -> Summary:
+def _summary(results: Results, arm: str, budget: Budget, own: PairedOutcomes) -> ArmSummary:
     reference, difference, improvement = results.study.reference, None, None
     if arm != reference:
         pair = paired([results.final(arm, budget), results.final(reference, budget)])
@@ -85,7 +85,7 @@ def _summary(results: Results, arm: str, budget: Budget, own: Paired) -> Summary
             improvement = statistics.improvement(one_STN, other_STN)
     (outcome_STN,) = own.outcome_STN
     iqm = statistics.success(outcome_STN, statistics.interquartile_means)
-    return Summary(
+    return ArmSummary(
         arm,
         budget,
         statistics.success(outcome_STN),

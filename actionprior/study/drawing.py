@@ -1,6 +1,7 @@
-"""How the study's figures look, and their files: SVG and PNG.
+"""Style and files (SVG and PNG) of the study's figures.
 
-Colours: Okabe and Ito's, which the colour-blind tell apart; lines differ by marker, too.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish. Lines also
+differ by marker.
 """
 
 from contextlib import AbstractContextManager
@@ -14,15 +15,15 @@ PRIOR, NONE, HISTORY, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 LINES = (("no_prior", NONE, "s"), ("prior", PRIOR, "o"), ("history", HISTORY, "^"))
 
 
-class Figure(NamedTuple):
-    """A drawn figure."""
+class DrawnFigure(NamedTuple):
+    """File name and title of a drawn figure."""
 
-    name: str  # of its files, without suffix
+    name: str  # of the files, without suffix
     title: str
 
 
 def style() -> AbstractContextManager[None]:
-    """In it, figures are drawn and saved."""
+    """Return a context manager that sets the matplotlib style."""
     from matplotlib import pyplot as plt
 
     settings: dict[Any, Any] = {
@@ -36,6 +37,6 @@ def style() -> AbstractContextManager[None]:
 
 
 def save(canvas: "Canvas", folder: Path, name: str) -> None:
-    """As SVG, without the date, and PNG."""
+    """Save a figure as SVG and PNG; without a date, so that files are reproducible."""
     canvas.savefig(folder / f"{name}.svg", metadata={"Date": None}, dpi=150)
     canvas.savefig(folder / f"{name}.png", dpi=150)

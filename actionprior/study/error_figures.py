@@ -1,4 +1,4 @@
-"""Figures of held-out errors by feature group: one panel a group."""
+"""Figures of held-out errors, with one panel per feature group."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actionprior.study import statistics
-from actionprior.study.drawing import GREY, LINES, Figure, save, style
-from actionprior.study.group_errors import Group, along, at_end, feature_groups
+from actionprior.study.drawing import GREY, LINES, DrawnFigure, save, style
+from actionprior.study.group_errors import FeatureGroup, along, at_end, feature_groups
 from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 Points = list[tuple[int, Estimate]]
 
 
-class Chart(NamedTuple):
-    """What all panels of a figure share."""
+class ErrorChart(NamedTuple):
+    """Title, axes and data that all panels of a figure share."""
 
     name: str
     title: str
     x: str
-    y: str  # the group's unit is added
-    ticks: list[int]  # of a logarithmic x axis; none: it is linear
-    points: Callable[[str, Group], Points]  # of a role
-    recorded: Callable[[Group], float] | None = None  # drawn as a dashed line
+    y: str  # label; the unit of the group is appended
+    ticks: list[int]  # of a logarithmic x axis; empty for a linear one
+    points: Callable[[str, FeatureGroup], Points]  # role and group → points of a line
+    recorded: Callable[[FeatureGroup], float] | None = None  # drawn as a dashed line
 
 
-def draw_errors(results: Results, folder: Path) -> list[Figure]:
-    """Draw what the table has rows for, into a folder that is there."""
+def draw_errors(results: Results, folder: Path) -> list[DrawnFigure]:
+    """Draw the figures that the table has rows for, into an existing folder."""
     groups = feature_groups(results)
     budgets = results.budgets("prior", "no_prior", rollouts=False)
     if not groups or not budgets:
@@ -40,7 +40,7 @@ def draw_errors(results: Results, folder: Path) -> list[Figure]:
     steps, numbers = results.demonstration_series("prior", "no_prior", rollouts=False)
     richest = max(budgets, key=lambda b: (b.steps, b.demonstrations))
     charts = [
-        Chart(
+        ErrorChart(
             "error_by_steps",
             f"Held-out error along the runs ({richest})",
             "Stage-2 steps",
@@ -53,7 +53,7 @@ def draw_errors(results: Results, folder: Path) -> list[Figure]:
         ends = partial(_by_demonstrations, results, steps, numbers)
         few = "demonstrations"
         charts = [
-            Chart(
+            ErrorChart(
                 "error_by_demonstrations",
                 f"Held-out error after {steps} steps, by demonstrations",
                 few,
@@ -62,7 +62,7 @@ def draw_errors(results: Results, folder: Path) -> list[Figure]:
                 partial(ends, "mae"),
             ),
             *charts,
-            Chart(
+            ErrorChart(
                 "smoothness",
                 f"Second differences along chunks after {steps} steps (dashed: recorded)",
                 few,
@@ -75,7 +75,9 @@ def draw_errors(results: Results, folder: Path) -> list[Figure]:
     return [_drawn(results, folder, groups, chart) for chart in charts]
 
 
-def _drawn(results: Results, folder: Path, groups: list[Group], chart: Chart) -> Figure:
+def _drawn(
+    results: Results, folder: Path, groups: list[FeatureGroup], chart: ErrorChart
+) -> DrawnFigure:
     from matplotlib import pyplot as plt
 
     columns = min(2, len(groups))
@@ -96,10 +98,10 @@ def _drawn(results: Results, folder: Path, groups: list[Group], chart: Chart) ->
         canvas.suptitle(chart.title, x=0.01, ha="left", fontsize=11)
         save(canvas, folder, chart.name)
         plt.close(canvas)
-    return Figure(chart.name, chart.title)
+    return DrawnFigure(chart.name, chart.title)
 
 
-def _panel(results: Results, axis: "Axes", group: Group, chart: Chart) -> None:
+def _panel(results: Results, axis: "Axes", group: FeatureGroup, chart: ErrorChart) -> None:
     for role, colour, marker in LINES:
         if points := chart.points(role, group):
             xs = [x for x, _ in points]
@@ -122,7 +124,7 @@ def _panel(results: Results, axis: "Axes", group: Group, chart: Chart) -> None:
     axis.set_title(robot + group.name.replace("_", " "), loc="left", fontsize=11)
 
 
-def _by_steps(results: Results, budget: Budget, role: str, group: Group) -> Points:
+def _by_steps(results: Results, budget: Budget, role: str, group: FeatureGroup) -> Points:
     by_step: dict[int, list[float]] = {}
     for errors in along(results, role, budget, group, "mae").values():
         for step, error in errors.items():
@@ -131,12 +133,12 @@ def _by_steps(results: Results, budget: Budget, role: str, group: Group) -> Poin
 
 
 def _by_demonstrations(
-    results: Results, steps: int, numbers: list[int], column: str, role: str, group: Group
+    results: Results, steps: int, numbers: list[int], column: str, role: str, group: FeatureGroup
 ) -> Points:
     found = [(d, at_end(results, role, Budget(d, steps), group, column)) for d in numbers]
     return [(d, statistics.mean(list(by_seed.values()))) for d, by_seed in found if by_seed]
 
 
-def _recorded(results: Results, budget: Budget, group: Group) -> float:
+def _recorded(results: Results, budget: Budget, group: FeatureGroup) -> float:
     bends = at_end(results, "no_prior", budget, group, "bend_recorded")
     return float(np.mean(list(bends.values())))

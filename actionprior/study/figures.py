@@ -1,12 +1,12 @@
-"""The study's figures, from the results table alone."""
+"""Figures of a study, drawn from its results table only."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionprior.study.arm_summaries import at_budget, busiest, success_of
-from actionprior.study.drawing import GREY, LINES, NONE, PRIOR, Figure, save, style
+from actionprior.study.arm_summaries import most_compared_budget, success_of, summary_at
+from actionprior.study.drawing import GREY, LINES, NONE, PRIOR, DrawnFigure, save, style
 from actionprior.study.error_figures import draw_errors
 from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_all(results: Results, folder: Path) -> list[Figure]:
-    """Draw every figure for which the table has the rows; the others are left out."""
+def draw_all(results: Results, folder: Path) -> list[DrawnFigure]:
+    """Draw every figure that the table has rows for; skip the others."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -39,7 +39,7 @@ def draw_all(results: Results, folder: Path) -> list[Figure]:
 
 def _drawn(
     folder: Path, name: str, size: tuple[float, float], draw: Callable[["Axes"], str]
-) -> Figure | None:
+) -> DrawnFigure | None:
     from matplotlib import pyplot as plt
 
     with style():
@@ -48,14 +48,14 @@ def _drawn(
         if title:
             legend = axis.get_legend_handles_labels()[0]
             axis.set_title(title, loc="left", fontsize=11, pad=26 if legend else 6)
-            if legend:  # above, where no line can run through it
+            if legend:  # above the axes, where no line crosses it
                 axis.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=len(legend))
             save(figure, folder, name)
         plt.close(figure)
-    return Figure(name, title) if title else None
+    return DrawnFigure(name, title) if title else None
 
 
-# Each draws on an axis and returns the title; "": there is nothing to draw.
+# Each function draws on an axis and returns the title, or "" if there is nothing to draw.
 
 
 def _by_steps(results: Results, axis: "Axes") -> str:
@@ -71,7 +71,7 @@ def _by_steps(results: Results, axis: "Axes") -> str:
         if len(points) > 1:
             _line(axis, points, colour, marker, results.study.label(results.study.role(role)))
     axis.set(xlabel="Stage-2 steps", ylabel="success [%]", ylim=(0, None), xlim=(0, None))
-    return f"Success along one training run ({budget.demonstrations} demonstrations a task)"
+    return f"Success along one training run ({budget.demonstrations} demonstrations per task)"
 
 
 def _by_demonstrations(results: Results, axis: "Axes") -> str:
@@ -80,7 +80,7 @@ def _by_demonstrations(results: Results, axis: "Axes") -> str:
         return ""
     for role, colour, marker in LINES:
         found = [
-            (d, at_budget(results, results.study.role(role), Budget(d, steps))) for d in numbers
+            (d, summary_at(results, results.study.role(role), Budget(d, steps))) for d in numbers
         ]
         points = [(d, s.success) for d, s in found if s is not None]
         if len(points) > 1:
@@ -88,7 +88,7 @@ def _by_demonstrations(results: Results, axis: "Axes") -> str:
     axis.set_xscale("log")
     axis.set_xticks(numbers, [str(d) for d in numbers])
     axis.minorticks_off()
-    axis.set(xlabel="demonstrations of each task", ylabel="success [%]", ylim=(0, None))
+    axis.set(xlabel="demonstrations per task", ylabel="success [%]", ylim=(0, None))
     return f"Success after {steps} steps, by demonstrations"
 
 
@@ -115,14 +115,14 @@ def _error(results: Results, axis: "Axes") -> str:
         ylim=(0, None),
         xlim=(0, None),
     )
-    return f"Held-out error, one line a seed ({budget})"
+    return f"Held-out error, one line per seed ({budget})"
 
 
 def _arms(results: Results, axis: "Axes") -> str:
-    budget = busiest(results)
+    budget = most_compared_budget(results)
     if budget is None:
         return ""
-    found = [s for arm in results.study.arms if (s := at_budget(results, arm, budget))]
+    found = [s for arm in results.study.arms if (s := summary_at(results, arm, budget))]
     if len(found) < 2:
         return ""
     roles = {results.study.role(role): colour for role, colour, _ in LINES}
@@ -141,7 +141,7 @@ def _arms(results: Results, axis: "Axes") -> str:
     axis.set_yticks(range(len(found)), labels)
     axis.margins(y=0.02)
     axis.invert_yaxis()
-    axis.set(xlabel="success [%] with 95 % intervals; in brackets: seeds", xlim=(0, None))
+    axis.set(xlabel="success [%] with 95 % intervals; seeds in brackets", xlim=(0, None))
     return f"Success of every arm ({budget})"
 
 
@@ -150,9 +150,9 @@ def _sweep(results: Results, axis: "Axes", title: str, sweep: dict[str, Any]) ->
     if not budgets:
         return ""
     budget = max(budgets, key=lambda b: (b.steps, b.demonstrations))
-    found = [at_budget(results, arm, budget) for arm in sweep["arms"]]
+    found = [summary_at(results, arm, budget) for arm in sweep["arms"]]
     points = [(x, s.success) for x, s in enumerate(found) if s is not None]
-    reference = at_budget(results, results.study.role("no_prior"), budget)
+    reference = summary_at(results, results.study.role("no_prior"), budget)
     if reference is not None:
         value, low, high = (100 * x for x in reference.success)
         axis.axhspan(low, high, color=NONE, alpha=0.15, linewidth=0)

@@ -1,4 +1,4 @@
-"""What finished cells left, and the table's rows made from it."""
+"""Results of finished cells, and the table rows made from them."""
 
 import json
 import math
@@ -9,21 +9,23 @@ from actionprior.files.atomic import write_json
 from actionprior.study.grid import Cell, Grid
 from actionprior.study.plan import Study
 from actionprior.study.recipe import Recipe
-from actionprior.study.run_outputs import Measured, Measurement
-from actionprior.study.table import Row, Table, select
+from actionprior.study.run_outputs import Measurement, RunMeasurements
+from actionprior.study.table import ResultRow, Table, select
 
-_SECONDS = "seconds_a_step"  # key of ``Measured.seconds_per_step`` in files; 0.1.0 wrote it so
+_SECONDS = (
+    "seconds_a_step"  # key of ``RunMeasurements.seconds_per_step`` in files; 0.1.0 wrote it so
+)
 
 
-class Finished(NamedTuple):
-    """A cell's outcome; in a file that appears as a whole when the cell is finished."""
+class FinishedCell(NamedTuple):
+    """Results of a cell, in a file that is written atomically when the cell is finished."""
 
-    measured: Measured
+    measured: RunMeasurements
     stage1_seconds: float
     revision: str
 
     def write(self, path: Path) -> None:
-        """As JSON, atomically."""
+        """Write the results as JSON, atomically."""
         measured = self.measured._asdict()
         measured[_SECONDS] = measured.pop("seconds_per_step")
         measured["measurements"] = [m._asdict() for m in self.measured.measurements]
@@ -31,21 +33,21 @@ class Finished(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What :meth:`write` wrote."""
+        """Read a file of :meth:`write`."""
         plain: dict[str, Any] = json.loads(path.read_text("utf-8"))
         measured = plain["measured"]
         measured["seconds_per_step"] = measured.pop(_SECONDS)
         measured["measurements"] = [Measurement(**m) for m in measured["measurements"]]
-        return cls(**(plain | {"measured": Measured(**measured)}))
+        return cls(**(plain | {"measured": RunMeasurements(**measured)}))
 
 
-def rows_of(study: Study, cell: Cell, finished: Finished) -> list[Row]:
-    """The table's rows of one cell."""
-    told = finished.measured
+def rows_from_run(study: Study, cell: Cell, finished: FinishedCell) -> list[ResultRow]:
+    """Make the table rows of one cell from its run."""
+    measured = finished.measured
     arm = study.arms[cell.arm]
     configuration = {"arm": arm.overrides, "prior": study.priors[arm.prior]}
     return [
-        Row(
+        ResultRow(
             cell=cell.id,
             arm=cell.arm,
             part=cell.part,
@@ -68,27 +70,27 @@ def rows_of(study: Study, cell: Cell, finished: Finished) -> list[Row]:
             mae=m.mae,
             bend=m.bend,
             bend_recorded=m.bend_recorded,
-            initial_loss=told.initial_loss,
-            initial_grad_norm=told.initial_grad_norm,
+            initial_loss=measured.initial_loss,
+            initial_grad_norm=measured.initial_grad_norm,
             stage1_seconds=finished.stage1_seconds if uses_prior(cell.recipe) else 0.0,
-            stage2_seconds=m.step * told.seconds_per_step,
+            stage2_seconds=m.step * measured.seconds_per_step,
             revision=finished.revision,
             configuration=json.dumps(configuration, sort_keys=True),
         )
-        for m in told.measurements
+        for m in measured.measurements
     ]
 
 
 def uses_prior(recipe: Recipe) -> bool:
-    """Whether Stage 1 is counted among what a run costs."""
+    """Return True if the cost of a run includes Stage 1."""
     model = recipe["model"]
     return bool(model.get("init_args", model).get("use_prior", True))
 
 
-def relabelled(study: Study, cell: Cell, known: Table) -> list[Row]:
-    """A cell's rows from an earlier table, under the names that it has in the study now."""
+def rows_from_table(study: Study, cell: Cell, known: Table) -> list[ResultRow]:
+    """Take the rows of a cell from an earlier table, under its current names."""
     rows = select(known, cell=cell.id)
-    # Two arms may share a cell.
+    # Two arms may share a cell, whose rows are then in the table twice.
     once = {(row.step, row.task, row.robot, row.group): row for row in rows}
     seconds = [row.stage1_seconds for row in rows if not math.isnan(row.stage1_seconds)]
     stage1 = max(seconds, default=math.nan) if uses_prior(cell.recipe) else 0.0
@@ -106,18 +108,18 @@ def relabelled(study: Study, cell: Cell, known: Table) -> list[Row]:
     ]
 
 
-def assemble(study: Study, grid: Grid, folder: Path, known: Table) -> list[Row]:
-    """All rows that there are: of cells finished under ``folder``, else of the ``known`` table."""
+def assemble(study: Study, grid: Grid, folder: Path, known: Table) -> list[ResultRow]:
+    """Collect the rows of all cells finished under ``folder`` or in the ``known`` table."""
     result = []
     for cell in grid.cells:
         file = finished_file(folder, cell)
         if file.is_file():
-            result += rows_of(study, cell, Finished.read(file))
+            result += rows_from_run(study, cell, FinishedCell.read(file))
         else:
-            result += relabelled(study, cell, known)
+            result += rows_from_table(study, cell, known)
     return result
 
 
 def finished_file(folder: Path, cell: Cell) -> Path:
-    """Where a cell's outcome is."""
+    """Return the file of a cell's results."""
     return folder / "cells" / cell.id / "finished.json"

@@ -1,7 +1,7 @@
-"""From a study to its runs: every prior and every cell with its whole configuration.
+"""Runs of a study: every prior and every cell with its complete configuration.
 
-A run's identity is a hash of that configuration: rename an arm, reorder the file, and what is
-finished stays finished; change a learning rate, and exactly what it touches is run again.
+The identity of a run is a hash of that configuration. Renaming an arm or reordering the study file
+keeps finished runs; changing a learning rate repeats exactly the runs that it affects.
 """
 
 import copy
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 from actionprior.study.identity import identity
 from actionprior.study.plan import Study
-from actionprior.study.recipe import Recipe, StudyError, changed, member, read_yaml
+from actionprior.study.recipe import Recipe, StudyError, member, read_yaml, with_changes
 
-CURVE = "curve"  # tag of the rollouts along a run
+CURVE = "curve"  # tag of rollouts during a run
 ROLLOUTS = "RolloutEvaluation"
 
 
 @dataclass(frozen=True)
 class Prior:
-    """One Stage-1 run; ``id`` names it."""
+    """A Stage-1 run with its identity."""
 
     name: str
     seed: int
@@ -29,17 +29,17 @@ class Prior:
 
 @dataclass(frozen=True)
 class Cell:
-    """One Stage-2 run; ``id`` names it.
+    """A Stage-2 run with its identity.
 
     Attributes:
-        arm: its name.
-        part: its name; "" where the study has none.
-        prior: what it starts from.
-        seed: of weights, batches and noise.
-        demonstrations: of each task.
-        steps: of the run.
-        recipe: without the places of prior and trunk, which depend on the machine.
-        id: of the recipe, the prior's and the trunk's.
+        arm: Name of the arm.
+        part: Name of the part; "" if the study has no parts.
+        prior: Stage-1 run that it starts from.
+        seed: Seed of weights, batches and noise.
+        demonstrations: Demonstrations per task.
+        steps: Training steps.
+        recipe: Recipe without the paths of prior and trunk, which depend on the machine.
+        id: Identity: hash of the recipe and of the identities of prior and trunk.
     """
 
     arm: str
@@ -54,14 +54,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """All runs of a study, in the order in which they are run; ``trunk`` is an identity or ""."""
+    """All runs of a study in their order; ``trunk`` is the trunk's identity or ""."""
 
     cells: list[Cell]
     trunk: str
 
     @property
     def priors(self) -> list[Prior]:
-        """Each once."""
+        """Priors of all cells, each once."""
         return list({cell.prior.id: cell.prior for cell in self.cells}.values())
 
 
@@ -74,24 +74,25 @@ class _Key(NamedTuple):
 
 
 def make_grid(study: Study) -> Grid:
-    """Expand the study; the recipes that it names are read here.
+    """Expand a study into its runs, reading the recipes that it names.
 
     Raises:
-        StudyError: a recipe is missing, or an override does not fit it.
+        StudyError: A recipe is missing, or an override does not fit it.
     """
     stage1, stage2 = (
-        changed(read_yaml(stage.recipe), stage.overrides) for stage in (study.stage1, study.stage2)
+        with_changes(read_yaml(stage.recipe), stage.overrides)
+        for stage in (study.stage1, study.stage2)
     )
     length = stage1.get("trainer", {}).get("max_steps")
     if not isinstance(length, int) or length < 1:
         raise StudyError(
             f"{study.stage1.recipe} has trainer.max_steps {length!r}; expected a whole number from "
-            "1 on, which the cost of Stage 1 is told from"
+            "1 on: the cost of Stage 1 follows from it"
         )
     trunk = "" if study.ground is None else identity(study.ground)
     cells: dict[_Key, Cell] = {}
     priors: dict[tuple[str, int], Prior] = {}
-    # Seeds outermost: a study that is cut short has whole seeds.
+    # Seeds are the outer loop, so that an interrupted study has complete seeds.
     for block in study.cells:
         for seed in block.seeds:
             for steps in block.steps:
@@ -126,15 +127,15 @@ def _prior(study: Study, stage1: Recipe, name: str, seed: int) -> Prior:
     changes = dict(study.priors[name])
     if study.prior_per_seed:
         changes |= {"seed_everything": seed, "data.seed": seed}
-    recipe = changed(stage1, changes)
+    recipe = with_changes(stage1, changes)
     return Prior(name, seed, recipe, identity(recipe))
 
 
 def _stage2(study: Study, stage2: Recipe, key: _Key, curve: bool) -> Recipe:
     arm, part, seed, demonstrations, steps = key
     e = study.evaluation
-    recipe = changed(
-        changed(stage2, study.parts[part] | study.arms[arm].overrides),
+    recipe = with_changes(
+        with_changes(stage2, study.parts[part] | study.arms[arm].overrides),
         {
             "seed_everything": seed,
             "data.seed": seed,

@@ -1,6 +1,6 @@
-"""Held-out errors and smoothness by feature group, in the robot's own units.
+"""Held-out errors and smoothness per feature group, in the robot's own units.
 
-What a study of a real robot without a simulator compares its arms by.
+A study of a real robot without a simulator compares its arms by these.
 """
 
 import math
@@ -13,8 +13,8 @@ from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 
 
-class Group(NamedTuple):
-    """A feature group of a robot's action, such as its right arm."""
+class FeatureGroup(NamedTuple):
+    """Feature group of a robot's action, such as its right arm."""
 
     robot: str
     name: str
@@ -22,28 +22,28 @@ class Group(NamedTuple):
 
 
 class GroupError(NamedTuple):
-    """What the prior changes in a group's error at a budget; estimates are over shared seeds."""
+    """Effect of the prior on a group's error at a budget, estimated over shared seeds."""
 
-    group: Group
+    group: FeatureGroup
     budget: Budget
     prior: Estimate  # error at the end, in the group's unit
     no_prior: Estimate
-    ratio: Estimate | None  # prior / no prior, paired by seed; None: an error is 0 or NaN
+    ratio: Estimate | None  # prior / no prior, paired by seed; None if an error is 0 or NaN
     bend_prior: float  # mean absolute second difference along predicted chunks, in the unit
     bend_no_prior: float
     bend_recorded: float
-    steps_to_match: Estimate  # at which the prior's arm reaches no prior's error at the end
-    never: int  # seeds that do not reach it: counted as the whole run
+    steps_to_match: Estimate  # until the prior's arm reaches the final error without prior
+    never: int  # seeds that do not reach it; they count as the whole run
     seeds: int
 
 
-def feature_groups(results: Results) -> list[Group]:
-    """Those that the table has errors of."""
-    return sorted({Group(r.robot, r.group, r.unit) for r in results.table if r.group})
+def feature_groups(results: Results) -> list[FeatureGroup]:
+    """List the feature groups that the table has errors of."""
+    return sorted({FeatureGroup(r.robot, r.group, r.unit) for r in results.table if r.group})
 
 
 def group_errors(results: Results) -> list[GroupError]:
-    """Each group at each budget at which both arms were measured."""
+    """Compare the arms in each group, at each budget that both were measured at."""
     found = [
         _compared(results, group, budget)
         for group in feature_groups(results)
@@ -53,9 +53,9 @@ def group_errors(results: Results) -> list[GroupError]:
 
 
 def along(
-    results: Results, role: str, budget: Budget, group: Group, column: str
+    results: Results, role: str, budget: Budget, group: FeatureGroup, column: str
 ) -> dict[int, dict[int, float]]:
-    """Seed → step → a column of the group's rows, mean over the study's parts."""
+    """Return seed → step → a column of the group's rows, averaged over the study's parts."""
     found: dict[tuple[int, int], list[float]] = {}
     for row in results.rows(role, budget):
         if (row.robot, row.group, row.unit) == group:
@@ -67,22 +67,22 @@ def along(
 
 
 def at_end(
-    results: Results, role: str, budget: Budget, group: Group, column: str
+    results: Results, role: str, budget: Budget, group: FeatureGroup, column: str
 ) -> dict[int, float]:
-    """Seed → a column at the run's last validation."""
+    """Return seed → a column at the run's last validation."""
     found = along(results, role, budget, group, column)
     return {seed: values[max(values)] for seed, values in found.items()}
 
 
-def as_plain(found: GroupError) -> dict[str, object]:
-    """For JSON."""
+def as_json(found: GroupError) -> dict[str, object]:
+    """Convert a comparison to plain data for JSON."""
     flat = found.group._asdict() | found.budget._asdict() | found._asdict()
     flat["group"] = found.group.name
     del flat["budget"], flat["name"]
     return {k: v._asdict() if isinstance(v, Estimate) else v for k, v in flat.items()}
 
 
-def _compared(results: Results, group: Group, budget: Budget) -> GroupError | None:
+def _compared(results: Results, group: FeatureGroup, budget: Budget) -> GroupError | None:
     with_prior, without = (
         at_end(results, role, budget, group, "mae") for role in ("prior", "no_prior")
     )
@@ -113,5 +113,5 @@ def _compared(results: Results, group: Group, budget: Budget) -> GroupError | No
 
 
 def _first(errors: dict[int, float], wanted: float) -> float:
-    """The first step whose error is not above ``wanted``; infinite: none."""
+    """Return the first step whose error is at most ``wanted``; infinite if there is none."""
     return min((step for step, error in errors.items() if error <= wanted), default=math.inf)

@@ -1,4 +1,4 @@
-"""Figures of what trained models do: the map of the latents, and paths of the tool's tip."""
+"""Figures of trained models: map of the latents, and paths of the tool's tip."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,19 +8,19 @@ import numpy as np
 
 from actionprior.envs.arms.kinematics import Array
 from actionprior.envs.scene.scene import SHAPES, Scene
-from actionprior.study.drawing import GREY, NONE, PRIOR, Figure, save, style
-from actionprior.study.latents import MOTIONS, NEIGHBOURS, Embedded, IntArray, LatentMap
+from actionprior.study.drawing import GREY, NONE, PRIOR, DrawnFigure, save, style
+from actionprior.study.latents import MOTIONS, NEIGHBOURS, EmbeddedLatents, IntArray, LatentMap
 from actionprior.study.tip_paths import TipPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-Z_MAP = Figure("z_map", "Held-out chunks in the latent space, by motion type and by robot")
-TRAJECTORIES = Figure("trajectories", "Paths of the tool's tip, with and without the prior")
+Z_MAP = DrawnFigure("z_map", "Held-out chunks in the latent space, by motion type and by robot")
+TRAJECTORIES = DrawnFigure("trajectories", "Paths of the tool's tip, with and without the prior")
 
 ARMS = {"prior": "with the prior", "no_prior": "no prior"}
-"""The two policies, and how a figure calls them."""
+"""The two policies and their labels in figures."""
 
 _ARM_COLOURS = {"prior": PRIOR, "no_prior": NONE}
 _MOTION_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
@@ -30,13 +30,13 @@ _YELLOW, _PALE, _EDGE = "#F0E442", "#DDDDDD", "#888888"
 
 
 class PlayedScene(NamedTuple):
-    """The same scene, played by the expert and by each policy.
+    """Paths of the expert and of each policy in the same scene.
 
     Attributes:
-        seed: of the reset that draws the scene.
-        scene: what stands on the table at the start.
-        expert: its path.
-        paths: those of the policies, by keys of ``ARMS``; either may be missing.
+        seed: Reset seed that draws the scene.
+        scene: Objects on the table at the start.
+        expert: Path of the expert.
+        paths: Paths of the policies, by keys of ``ARMS``; either may be missing.
     """
 
     seed: int
@@ -45,13 +45,13 @@ class PlayedScene(NamedTuple):
     paths: dict[str, TipPath]
 
 
-def illustrations_in(folder: Path) -> list[Figure]:
-    """Those that were drawn to a folder."""
+def illustrations_in(folder: Path) -> list[DrawnFigure]:
+    """List the figures that a folder holds."""
     return [f for f in (Z_MAP, TRAJECTORIES) if (folder / f"{f.name}.svg").is_file()]
 
 
 def draw_z_map(found: LatentMap, folder: Path) -> None:
-    """Draw ``z_map``: by motion type, the same under the untrained encoder, and by robot."""
+    """Draw ``z_map``: by motion type, the same with the untrained encoder, and by robot."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -65,8 +65,8 @@ def draw_z_map(found: LatentMap, folder: Path) -> None:
     with style():
         figure, axes = plt.subplots(1, 3, figsize=(12.6, 5.6), layout="constrained")
         for axis, (title, embedded, number_N, colours) in zip(axes, panels, strict=True):
-            told = f": {embedded.accuracy:.0%}" if number_N is found.motion_N else ""
-            axis.set_title(title + told, loc="left", fontsize=11)
+            accuracy = f": {embedded.accuracy:.0%}" if number_N is found.motion_N else ""
+            axis.set_title(title + accuracy, loc="left", fontsize=11)
             _scatter(axis, embedded, number_N, colours)
         close: dict[str, Any] = {"handletextpad": 0.1, "columnspacing": 1.0}
         motions, robots = _dots(MOTIONS, *motion), _dots(found.robots, *robot)
@@ -74,8 +74,8 @@ def draw_z_map(found: LatentMap, folder: Path) -> None:
         figure.legend(handles=robots, loc="outside lower right", ncols=3, **close)
         figure.suptitle(
             f"{len(found.motion_N)} held-out chunks in the latent space. Percentages: how often "
-            f"the {NEIGHBOURS} nearest neighbours (by the whole z, in other\nepisodes) tell the "
-            f"motion type; always guessing the commonest is right for {found.largest_share:.0%}",
+            f"the {NEIGHBOURS} nearest neighbours (by the whole z, in other\nepisodes) predict "
+            f"the motion type; always guessing the commonest gives {found.largest_share:.0%}",
             x=0.008,
             ha="left",
             fontsize=11,
@@ -86,7 +86,7 @@ def draw_z_map(found: LatentMap, folder: Path) -> None:
 
 
 def draw_trajectories(env_id: str, played: Sequence[PlayedScene], folder: Path) -> None:
-    """Draw ``trajectories``: a column a scene, from above and from behind the robot."""
+    """Draw ``trajectories``: one column per scene, from above and from behind the robot."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -103,8 +103,8 @@ def draw_trajectories(env_id: str, played: Sequence[PlayedScene], folder: Path) 
         for (above, behind), one in zip(axes.T, played, strict=True):
             _from_above(above, one)
             _from_behind(behind, one)
-            told = [f"{ARMS[arm]}: {_outcome(path)}" for arm, path in one.paths.items()]
-            above.set_title("\n".join(told), loc="left", fontsize=10)
+            outcomes = [f"{ARMS[arm]}: {_outcome(path)}" for arm, path in one.paths.items()]
+            above.set_title("\n".join(outcomes), loc="left", fontsize=10)
             # As seen from the robot: y, which points to its left, grows to the left.
             above.set(xlim=(high_3[1], low_3[1]), ylim=(low_3[0], high_3[0]), aspect="equal")
             behind.set(xlim=(high_3[1], low_3[1]), ylim=(0, tall), aspect="equal")
@@ -129,9 +129,9 @@ def draw_trajectories(env_id: str, played: Sequence[PlayedScene], folder: Path) 
 
 
 def _scatter(
-    axis: "Axes", embedded: Embedded, number_N: IntArray, colours: tuple[str, ...]
+    axis: "Axes", embedded: EmbeddedLatents, number_N: IntArray, colours: tuple[str, ...]
 ) -> None:
-    # In a random order, so that no class lies on top of the others.
+    # Draw in random order, so that no class lies on top of the others.
     order_N = np.random.default_rng(0).permutation(len(number_N))
     x_N, y_N = embedded.point_N2[order_N].T
     shades = [colours[k % len(colours)] for k in number_N[order_N]]
@@ -141,7 +141,7 @@ def _scatter(
     axis.set(
         xlabel=f"1st component, {first:.0%} of the variance",
         ylabel=f"2nd component, {second:.0%}",
-        xticks=[],  # only distances mean something
+        xticks=[],  # only distances have a meaning
         yticks=[],
         xlim=(-edge, edge),
         ylim=(-edge, edge),
@@ -150,7 +150,7 @@ def _scatter(
 
 
 def _dots(names: Sequence[str], number_N: IntArray, colours: tuple[str, ...]) -> "list[Line2D]":
-    """Legend entries with the number of chunks, of classes that there are."""
+    """Make legend entries with the number of chunks, for classes with chunks."""
     from matplotlib.lines import Line2D
 
     count = np.bincount(number_N, minlength=len(names))
@@ -166,7 +166,7 @@ def _dots(names: Sequence[str], number_N: IntArray, colours: tuple[str, ...]) ->
 
 
 def _paths(one: PlayedScene) -> Iterator[tuple[str, TipPath, str]]:
-    """What is drawn, lowest first: name, path and colour."""
+    """Yield name, path and colour of what is drawn, lowest first."""
     yield "expert", one.expert, GREY
     for arm, path in one.paths.items():
         yield ARMS[arm], path, _ARM_COLOURS[arm]
@@ -177,7 +177,7 @@ def _outcome(path: TipPath) -> str:
 
 
 def _bounds(played: Sequence[PlayedScene]) -> tuple[Array, Array]:
-    """Opposite corners (3,) of what all panels show [cm]."""
+    """Return opposite corners (3,) of the volume that all panels show [cm]."""
     points: list[Array] = [
         path.tip_GT3.reshape(-1, 3) for one in played for _, path, _ in _paths(one)
     ]
@@ -248,7 +248,7 @@ def _from_behind(axis: "Axes", one: PlayedScene) -> None:
 
 
 def _line(axis: "Axes", x_T: Array, y_T: Array, colour: str, success: bool) -> None:
-    """A path; a policy's with its start, and an end that tells the outcome."""
+    """Draw a path; that of a policy with its start, and an end marker for the outcome."""
     if colour == GREY:  # the expert's
         axis.plot(x_T, y_T, color=colour, linewidth=1.4, zorder=2)
         return

@@ -1,4 +1,4 @@
-"""Commands of ours run side by side, one thread each: how small machines are used best."""
+"""``lightning`` commands in parallel, with one thread each, which suits small machines."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ from actionprior.errors import UserError
 
 
 class Jobs:
-    """Runs ``lightning`` commands in processes of their own, as many at a time as asked for.
+    """Runs ``lightning`` commands in processes, a limited number at a time.
 
-    Each writes to ``<logs>/<name>.log``; leaving the context ends what still runs.
+    Each command writes to ``<logs>/<name>.log``. Leaving the context terminates running commands.
     """
 
     def __init__(self, logs: Path, at_once: int = 2) -> None:
@@ -31,7 +31,7 @@ class Jobs:
         self._waiting: list[Future[object]] = []
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = threading.Event()
-        # A scheduler ends a job with SIGTERM, which would leave our processes behind.
+        # A scheduler ends a job with SIGTERM, which would leave the child processes running.
         self._on_sigterm = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return self
 
@@ -48,7 +48,7 @@ class Jobs:
         self._pool.shutdown(cancel_futures=True)
 
     def stopped(self) -> bool:
-        """Whether the context is left: nothing more is begun."""
+        """Return True once the context is left: no further command starts."""
         return self._stopped.is_set()
 
     def start(self, name: str, words: list[str]) -> None:
@@ -58,11 +58,11 @@ class Jobs:
     def submit(
         self, task: Callable[[], object], after: Sequence[Future[object]] = ()
     ) -> Future[object]:
-        """Queue a task that itself calls :meth:`run`, and does something before or after it.
+        """Queue a task that calls :meth:`run`, possibly with work before and after it.
 
         Args:
-            task: what is run.
-            after: what must have ended before; all of it was queued before.
+            task: Function to call.
+            after: Queued jobs that must end first.
         """
 
         def in_turn() -> object:
@@ -75,20 +75,20 @@ class Jobs:
         return job
 
     def wait(self) -> None:
-        """Wait for all that was queued.
+        """Wait for all queued jobs.
 
         Raises:
-            UserError: a command failed; the message holds its last line and names its log.
+            UserError: A command failed; the message has its last line and names its log.
         """
         waiting, self._waiting = self._waiting, []
         for job in waiting:
             job.result()
 
     def run(self, name: str, words: list[str]) -> bool:
-        """Run ``lightning <words>`` now; False: it was ended because the context is left.
+        """Run ``lightning <words>`` now. Return False if it was terminated by leaving the context.
 
         Raises:
-            UserError: it failed; the message holds its last line and names its log.
+            UserError: It failed; the message has its last line and names its log.
         """
         if self.stopped():
             return False
@@ -101,7 +101,7 @@ class Jobs:
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment
             )
             self._running.add(process)
-            if self.stopped():  # since it was begun: nobody else ends it
+            if self.stopped():  # the context was left while the process started
                 process.terminate()
             code = process.wait()
             self._running.discard(process)
@@ -109,6 +109,6 @@ class Jobs:
             return False
         if code:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            raise UserError(f"{name} failed: {last[0]} (all of it: {log})")
+            raise UserError(f"{name} failed: {last[0]} (full log: {log})")
         print(f"{name}: done in {(time.monotonic() - start) / 60:.1f} min", flush=True)
         return True

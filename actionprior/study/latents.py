@@ -1,4 +1,4 @@
-"""What chunks do, and whether their latents tell: motion types, projections, neighbours.
+"""Motion types of chunks, and how well their latents reveal them: projections, neighbours.
 
 Axes: N chunks, H steps, G hands of a robot, S state slots, Z latent width.
 """
@@ -12,26 +12,26 @@ from actionprior.embodiment import Embodiment, FloatArray, StateGroup
 from actionprior.errors import UserError
 
 MOTIONS = ("still", "down", "up", "sideways", "grasp", "carry", "release")
-"""Motion types, in the order of the numbers that :func:`motion_types` gives."""
+"""Motion types, in the order of the indices that :func:`motion_types` returns."""
 NEIGHBOURS = 5
 
 _STILL = 0.02
-"""Mean speed below which a tip stands still [m/s]; the experts' top speed is ten times that."""
+"""Mean speed below which a tip counts as still [m/s]; the experts' top speed is ten times that."""
 _HOLDING = {"1": (0.75, np.inf), "m": (0.01, 0.075)}
-"""Between which gripper readings something is held, by unit: a vacuum's 1; an opening [m] that is
-neither closed nor wide."""
+"""Range of gripper readings while holding, by unit: 1 for a vacuum, an opening [m] that is neither
+closed nor wide for jaws."""
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Embedded(NamedTuple):
+class EmbeddedLatents(NamedTuple):
     """Latents as a figure shows them.
 
     Attributes:
-        point_N2: their first two principal components.
-        variance_2: the share of all variance along each of them.
-        accuracy: see :func:`neighbour_accuracy`, of the whole latents.
+        point_N2: First two principal components.
+        variance_2: Share of the variance along each of the two.
+        accuracy: Result of :func:`neighbour_accuracy` for the complete latents.
     """
 
     point_N2: FloatArray
@@ -40,44 +40,50 @@ class Embedded(NamedTuple):
 
 
 class LatentMap(NamedTuple):
-    """Chunks under a trained encoder, and under an untrained one of the same architecture.
+    """Latents of chunks by a trained encoder, and by an untrained one of the same architecture.
 
     Attributes:
-        robots: names.
-        robot_N: index into ``robots``.
-        motion_N: index into ``MOTIONS``.
-        trained: their latents.
-        untrained: the control.
+        robots: Names of the robots.
+        robot_N: Index into ``robots``.
+        motion_N: Index into ``MOTIONS``.
+        trained: Latents of the trained encoder.
+        untrained: Latents of the untrained encoder, as a control.
     """
 
     robots: list[str]
     robot_N: IntArray
     motion_N: IntArray
-    trained: Embedded
-    untrained: Embedded
+    trained: EmbeddedLatents
+    untrained: EmbeddedLatents
 
     @property
     def largest_share(self) -> float:
-        """Share of the most frequent motion type: what guessing without a look reaches."""
+        """Share of the most frequent motion type, which is the accuracy of constant guessing."""
         return float(np.bincount(self.motion_N).max() / len(self.motion_N))
 
 
 def motion_types(robot: Embodiment, state_NHS: FloatArray) -> IntArray:
-    """What each chunk does, as an index into ``MOTIONS`` (N,).
+    """Classify the motion of each chunk, as an index into ``MOTIONS`` (N,).
 
-    The first rule that fits names it: ``grasp``, nothing is held at its first step and something
-    at its last; ``release``, the reverse; ``still``, the tip's way from first to last step is
-    slower than 2 cm/s; ``carry``, something is held throughout; ``down`` and ``up``, the way is
-    steeper than 45°; ``sideways``. A robot with two hands is judged by the one that grasps or
-    releases, or else goes further.
+    The first rule that fits decides:
+
+    - ``grasp``: nothing is held at the first step and something at the last.
+    - ``release``: the reverse.
+    - ``still``: from first to last step the tip moves slower than 2 cm/s.
+    - ``carry``: something is held throughout.
+    - ``down`` and ``up``: the displacement is steeper than 45°.
+    - ``sideways``: everything else.
+
+    For a robot with two hands, the hand that grasps or releases decides, otherwise the hand that
+    moves further.
 
     Args:
-        robot: one of the simulated suite: tips (x, y, z) with z up, and grippers of a vacuum
-            (unit ``1``) or of jaws (unit ``m``).
-        state_NHS: (N, H, 74) unified states, H at least 2.
+        robot: Robot of the simulated suite: tips (x, y, z) with z up, and vacuum grippers (unit
+            ``1``) or jaws (unit ``m``).
+        state_NHS: Unified states (N, H, 74), H at least 2.
 
     Raises:
-        UserError: the robot's state does not tell this.
+        UserError: The robot's state does not contain tips and grippers.
     """
     way_GN3, held_GNH = _hands(robot, state_NHS)
     before_GN, after_GN = held_GNH[..., 0], held_GNH[..., -1]
@@ -100,31 +106,31 @@ def motion_types(robot: Embodiment, state_NHS: FloatArray) -> IntArray:
     return np.select(list(rules.values()), numbers, MOTIONS.index("sideways")).astype(np.int64)
 
 
-def embed(z_NZ: FloatArray, motion_N: IntArray, episode_N: IntArray) -> Embedded:
-    """Project latents, and see how well their neighbours tell the motion type."""
+def embed(z_NZ: FloatArray, motion_N: IntArray, episode_N: IntArray) -> EmbeddedLatents:
+    """Project latents, and measure how well their neighbours predict the motion type."""
     centred_NZ = z_NZ - z_NZ.mean(0)
     _, size_Z, axis_ZZ = np.linalg.svd(centred_NZ, full_matrices=False)
     share_Z = size_Z**2 / max(float((size_Z**2).sum()), 1e-12)
     accuracy = neighbour_accuracy(z_NZ, motion_N, episode_N)
-    return Embedded(centred_NZ @ axis_ZZ[:2].T, share_Z[:2], accuracy)
+    return EmbeddedLatents(centred_NZ @ axis_ZZ[:2].T, share_Z[:2], accuracy)
 
 
 def neighbour_accuracy(
     z_NZ: FloatArray, label_N: IntArray, episode_N: IntArray, neighbours: int = NEIGHBOURS
 ) -> float:
-    """Share of chunks whose label is that of most of their nearest neighbours.
+    """Return the share of chunks whose label is that of most of their nearest neighbours.
 
-    Neighbours are of other episodes: those of a chunk's own overlap with it, so that any encoder
-    would find them. A tie goes to the label of the nearest.
+    Neighbours are of other episodes only, since chunks of the same episode overlap and any encoder
+    would find them. A tie goes to the label of the nearest neighbour.
 
     Args:
-        z_NZ: (N, Z) latents.
-        label_N: (N,) what is to be told.
-        episode_N: (N,) whose chunk each is.
-        neighbours: how many vote.
+        z_NZ: Latents (N, Z).
+        label_N: Labels to predict (N,).
+        episode_N: Episode of each chunk (N,).
+        neighbours: Number of neighbours that vote.
 
     Raises:
-        UserError: some chunk has fewer chunks of other episodes.
+        UserError: A chunk has too few chunks of other episodes.
     """
     others = len(z_NZ) - int(np.bincount(episode_N).max())
     if others < neighbours:
@@ -138,19 +144,19 @@ def neighbour_accuracy(
     nearest_NK = np.argsort(distance_NN, axis=1, kind="stable")[:, :neighbours]
     vote_K = 1 + 0.5 ** np.arange(2, neighbours + 2)  # in a tie, the nearest outweighs the rest
     is_label_NKL = label_N[nearest_NK][..., None] == np.arange(label_N.max() + 1)
-    told_N = (is_label_NKL * vote_K[:, None]).sum(1).argmax(1)
-    return float((told_N == label_N).mean())
+    predicted_N = (is_label_NKL * vote_K[:, None]).sum(1).argmax(1)
+    return float((predicted_N == label_N).mean())
 
 
 def _hands(robot: Embodiment, state_NHS: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Each hand's way from first to last step (G, N, 3) [m], and where it holds (G, N, H)."""
+    """Return each hand's displacement (G, N, 3) [m] over a chunk, and when it holds (G, N, H)."""
     tips = [g for g in robot.state if g.slot == "end_effector" and g.unit == "m"]
     states = zip(robot.state, robot.state_representations, strict=True)
     grippers = [g for g, known in states if known.is_gripper and g.unit in _HOLDING]
     if not tips or len(tips) != len(grippers) or any(len(g.features) != 3 for g in tips):
         raise UserError(
-            f"robot {robot.name!r} does not tell what its chunks do; expected a tip (x, y, z) [m] "
-            "and a gripper of unit '1' or 'm' a hand, as the simulated suite's robots have"
+            f"the state of robot {robot.name!r} does not show motion types; expected, per hand, "
+            "a tip (x, y, z) [m] and a gripper of unit '1' or 'm', as robots of the suite have"
         )
 
     def values(group: StateGroup) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The report in Markdown: every table and figure, of the results table alone."""
+"""Report of a study in Markdown, with tables and figures from its results table."""
 
 import json
 import math
@@ -6,60 +6,70 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from actionprior.files.atomic import write_text
-from actionprior.study.arm_summaries import Summary, seconds_of, summaries
-from actionprior.study.drawing import Figure
+from actionprior.study.arm_summaries import ArmSummary, seconds_of, summaries
+from actionprior.study.drawing import DrawnFigure
 from actionprior.study.group_errors import GroupError, group_errors
 from actionprior.study.illustrations import illustrations_in
 from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 from actionprior.study.table import by_seed, select
-from actionprior.study.targets import Finding
+from actionprior.study.targets import TargetResult
 
 METHOD = """\
-Intervals are 95 %. Of success: two-level bootstrap, seeds as a whole and rollouts within them. Of
-differences: paired by seed and by scene, both resampled. Of ratios, the lead at equal compute and
-the demonstrations needed: seeds alone are resampled. IQM is the interquartile mean over seeds
-and tasks; P(better) the probability that a run of the arm does better on a task than one of the
-arm it is held against, ½ where they are alike (the ideas of rliable: Agarwal et al., *Deep
-reinforcement learning at the edge of the statistical precipice*, NeurIPS 2021). With few seeds a
-bootstrap interval is a rough one: in simulation 91 to 99 % of those of five seeds hold the truth
-and 87 to 100 % of those of three, the fewer the more seeds differ. Arms are tested as they are,
-without correction for their number."""
+Intervals are 95 % bootstrap intervals:
+
+| quantity | resampled |
+|---|---|
+| success | seeds, and rollouts within them |
+| differences of success | seeds and scenes, both paired |
+| ratios, the lead at equal compute, the demonstrations needed | only seeds |
+
+IQM is the interquartile mean over seeds and tasks. P(better) is the probability that a run of the
+arm does better on a task than a run of the arm it is compared with; equal results count ½. Both
+follow rliable (Agarwal et al., *Deep reinforcement learning at the edge of the statistical
+precipice*, NeurIPS 2021).
+
+With few seeds a bootstrap interval is rough. In simulations, intervals of five seeds contain the
+true value in 91 to 99 % of cases, intervals of three seeds in 87 to 100 %; the share falls as seeds
+differ more. There is no correction for the number of arms."""
 
 OPEN_LOOP = """\
-There is no simulator of this robot, and hence no success rate: the arms are compared open loop, by
-the mean absolute error of chunks on held-out episodes, in the robot's own units. Errors are means
-over seeds with 95 % bootstrap intervals; the change is the geometric mean of the ratio with and
-without the prior, paired by seed. With few seeds a bootstrap interval is a rough one. The bend is
-the mean absolute second difference along a chunk's steps: a policy as smooth as its demonstrator
-has that of the recorded chunks. Steps to match: those after which the prior's arm reaches the error
-that no prior ends with; where it is there at the first validation, it may have been earlier."""
+The project has no simulator of this robot, so there is no success rate. The arms are compared open
+loop, by the mean absolute error of chunks on held-out episodes, in the robot's own units.
+
+- **no prior, prior**: mean over seeds with 95 % bootstrap intervals, rough with few seeds.
+- **change**: geometric mean of the ratio with and without the prior, paired by seed.
+- **bend**: mean absolute second difference along a chunk's steps. The bend of recorded chunks shows
+  how smooth the demonstrator is.
+- **steps to match**: steps until the prior's arm reaches the final error without prior. If it does
+  so at the first validation, it may have done so earlier."""
 
 
 def write_page(
     results: Results,
-    found: Sequence[Finding],
-    figures: Sequence[Figure],
+    found: Sequence[TargetResult],
+    figures: Sequence[DrawnFigure],
     page: Path,
     config: str,
     cells: int,
 ) -> None:
-    """Write the report; figures are looked for in the folder ``<page without suffix>/``.
+    """Write the report; its figures are in the folder ``<page without suffix>/``.
 
     Args:
-        results: the table with its study.
-        found: the targets.
-        figures: as drawn.
-        page: where to.
-        config: the study file, as the command was given it.
-        cells: of the whole grid, finished or not.
+        results: Results table with its study.
+        found: Results of the targets.
+        figures: Figures that were drawn.
+        page: File to write.
+        config: Path of the study file, as given on the command line.
+        cells: Number of cells of the complete grid, finished or not.
     """
     folder = page.stem
     parts = [
         f"# {results.study.title}",
         f"Written by `lightning study --config {config}` from "
-        f"[`results.csv`]({folder}/results.csv) ([Parquet]({folder}/results.parquet)); no figure "
-        f"is typed by hand. {_counts(results, cells)}",
+        f"[`results.csv`]({folder}/results.csv) ([Parquet]({folder}/results.parquet)), which holds "
+        "every number below.",
+        _counts(results, cells),
     ]
     if results.study.notes:
         parts.append(results.study.notes.strip())
@@ -81,15 +91,15 @@ def write_page(
     write_text("\n\n".join(part for part in parts if part) + "\n", page)
 
 
-def target_table(found: Iterable[Finding]) -> str:
-    """The targets in Markdown."""
+def target_table(found: Iterable[TargetResult]) -> str:
+    """Format the targets in Markdown."""
     head = ("quantity", "target", "paper", "found", "95 % interval", "seeds", "rollouts", "met")
     rows = [
         (
             f.quantity,
             f.target,
             f.paper or "–",
-            *told(f),
+            *value_and_interval(f),
             f.seeds or "–",
             f.rollouts or "–",
             verdict(f),
@@ -100,27 +110,27 @@ def target_table(found: Iterable[Finding]) -> str:
     return "\n".join([_table(head, rows), "", *notes])
 
 
-def told(finding: Finding) -> tuple[str, str]:
-    """Value and interval in words."""
-    if finding.value is None or finding.low is None or finding.high is None:
+def value_and_interval(result: TargetResult) -> tuple[str, str]:
+    """Format value and interval of a target."""
+    if result.value is None or result.low is None or result.high is None:
         return "not measured", "–"
-    signed = "+" if finding.unit == "points" else ""
+    signed = "+" if result.unit == "points" else ""
     value, low, high = (
         "never" if math.isinf(x) else f"{x:{signed}.3g}"
-        for x in (finding.value, finding.low, finding.high)
+        for x in (result.value, result.low, result.high)
     )
-    unit = "" if value == "never" else f" {finding.unit}"
-    alone = finding.seeds == 1 and finding.low == finding.high  # seeds are all that is resampled
-    return value + unit, "one seed" if alone else f"{low} to {high}"
+    unit = "" if value == "never" else f" {result.unit}"
+    no_interval = result.seeds == 1 and result.low == result.high  # only seeds are resampled
+    return value + unit, "one seed" if no_interval else f"{low} to {high}"
 
 
-def verdict(finding: Finding) -> str:
-    """Met or not."""
-    return {True: "yes", False: "**no**", None: "not measured"}[finding.met]
+def verdict(result: TargetResult) -> str:
+    """Format whether a target is met."""
+    return {True: "yes", False: "**no**", None: "not measured"}[result.met]
 
 
-def arm_table(results: Results, found: Sequence[Summary]) -> str:
-    """All arms at all budgets: what had no effect is printed like what had."""
+def arm_table(results: Results, found: Sequence[ArmSummary]) -> str:
+    """Format all arms at all budgets, with and without effect."""
     study = results.study
     over = f"over {study.label(study.reference)} [points]"
     head = ["demos", "steps", "arm", "success [%]", "IQM [%]", over]
@@ -136,7 +146,7 @@ def arm_table(results: Results, found: Sequence[Summary]) -> str:
 
 
 def error_table(found: Iterable[GroupError]) -> str:
-    """Errors, bends and steps of each feature group at each budget; of one seed no intervals."""
+    """Format the errors, bends and steps of each feature group at each budget."""
     head = ["group", "unit", "demos", "steps", "no prior", "prior", "change [%]"]
     head += ["bend: no prior", "bend: prior", "bend: recorded", "steps to match", "seeds"]
     rows = []
@@ -163,24 +173,27 @@ def _counts(results: Results, cells: int) -> str:
         len({(r.arm, r.part, r.seed, r.demonstrations, r.steps) for r in rows})
         for rows in (table, results.table)
     )
-    part = f"; not counted below for want of their run's other parts: {done - counted}"
+    left_out = f"| excluded, since other parts of their runs are not finished | {done - counted} |"
     trained = len({r.cell for r in table})
     seeds = sorted({r.seed for r in table})
     once = {(r.cell, r.step, r.task): r.rollouts for r in table}
     revisions = ", ".join(f"`{r}`" for r in sorted({r.revision for r in table})) or "none"
     priors = (
-        "a prior for each seed"
+        "one prior per seed"
         if results.study.prior_per_seed
-        else ("seeds vary Stage 2 alone: one Stage-1 checkpoint a prior")
+        else "one Stage-1 checkpoint per prior; seeds vary only Stage 2"
     )
-    return (
-        f"{done} of {cells} cells are finished ({trained} different runs), seeds {seeds} "
-        f"({priors}), {sum(once.values())} rollouts; "
-        f"revisions {revisions}{part if counted < done else ''}."
-    )
+    lines = [
+        f"| finished cells | {done} of {cells}, of {trained} different runs |",
+        *([left_out] if counted < done else []),
+        f"| seeds | {seeds} ({priors}) |",
+        f"| rollouts | {sum(once.values())} |",
+        f"| revisions | {revisions} |",
+    ]
+    return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _pictures(figures: Sequence[Figure], folder: str, names: Sequence[str] = ()) -> str:
+def _pictures(figures: Sequence[DrawnFigure], folder: str, names: Sequence[str] = ()) -> str:
     chosen = [f for f in figures if not names or f.name in names]
     return "\n\n".join(f"![{f.title}]({folder}/{f.name}.svg)" for f in chosen)
 
@@ -189,11 +202,11 @@ def _illustrations(folder: Path) -> str:
     found = illustrations_in(folder)
     if not found:
         return ""
-    text = "Drawn from models by `lightning illustrate`, not from the results table."
+    text = "`lightning illustrate` draws these from models, not from the results table."
     return "\n\n".join(["## What the models do", text, _pictures(found, folder.name)])
 
 
-def _task_table(results: Results, found: Sequence[Summary]) -> str:
+def _task_table(results: Results, found: Sequence[ArmSummary]) -> str:
     tasks = results.tasks()
     rows = []
     for s in found:
@@ -205,7 +218,7 @@ def _task_table(results: Results, found: Sequence[Summary]) -> str:
             counts.append(f"{won}/{played}" if played else "–")
         rows.append((*s.budget, results.study.label(s.arm), *counts))
     names = [task.split("/")[-1].removesuffix("-v0") for task in tasks]
-    text = "Successes of rollouts, all seeds together."
+    text = "Successes / rollouts over all seeds."
     return "\n\n".join([text, _table(("demos", "steps", "arm", *names), rows)])
 
 
@@ -219,16 +232,16 @@ def _cost_table(results: Results) -> str:
         rows.append((*budget, results.study.label(arm), *means, *seconds))
     head = ["demos", "steps", "arm", "initial loss", "initial gradient norm"]
     text = (
-        "Means over seeds. Initial: mean of the first ten steps. Seconds are of training on the "
-        "machine that ran the cell, median step times steps; those of Stage 1 are spent once a "
-        "prior, however many cells start from it."
+        "Means over seeds. Initial values are means of the first ten steps. Seconds are training "
+        "time on the machine that ran the cell: the median time of a step times the steps. Those "
+        "of Stage 1 are spent once per prior, for all cells that start from it."
     )
     head += ["final held-out error", "re-plan [ms]", "Stage 1 [s]", "Stage 2 [s]"]
     return "\n\n".join([text, _table(head, rows)])
 
 
 def _arms_by_budget(results: Results) -> list[tuple[str, Budget]]:
-    """The largest budgets first, in each the study's order of arms."""
+    """List arms and budgets, largest budgets first, arms in the study's order."""
     both = [(a, b) for a in results.study.arms for b in results.budgets(a, rollouts=False)]
     return sorted(both, key=lambda ab: (-ab[1].steps, -ab[1].demonstrations))
 
@@ -237,21 +250,22 @@ def _definitions(results: Results) -> str:
     study, rows = results.study, []
     for name, arm in study.arms.items():
         changes = (_changes(arm.overrides), _changes(study.priors[arm.prior]))
-        tuning = arm.tuning or "none of its own"
+        tuning = arm.tuning or "none"
         rows.append((study.label(name), changes[0], f"{arm.prior}: {changes[1]}", tuning))
     text = (
-        f"All else is `{study.stage1.recipe}` with {_changes(study.stage1.overrides)} (Stage 1) "
-        f"and `{study.stage2.recipe}` with {_changes(study.stage2.overrides)} (Stage 2)."
+        f"Everything else is as in `{study.stage1.recipe}` with "
+        f"{_changes(study.stage1.overrides)} (Stage 1) and `{study.stage2.recipe}` with "
+        f"{_changes(study.stage2.overrides)} (Stage 2)."
     )
     if list(study.parts) != [""]:
-        told = (f"{name} ({_changes(changes)})" for name, changes in study.parts.items())
-        text += f" Stage 2 is run once for each of: {'; '.join(told)}."
+        parts = (f"{name} ({_changes(changes)})" for name, changes in study.parts.items())
+        text += f" Stage 2 runs once for each of: {'; '.join(parts)}."
     return "\n\n".join([text, _table(("arm", "Stage 2", "prior", "tuning budget"), rows)])
 
 
 def _changes(overrides: dict[str, object]) -> str:
-    told = [f"`{name}: {json.dumps(value)}`" for name, value in overrides.items()]
-    return ", ".join(told) or "no change"
+    changes = [f"`{name}: {json.dumps(value)}`" for name, value in overrides.items()]
+    return ", ".join(changes) or "no change"
 
 
 def _interval(estimate: Estimate, form: str, scale: float) -> str:

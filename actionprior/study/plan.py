@@ -1,4 +1,4 @@
-"""What a study file says: priors, arms, and the cells of the grid."""
+"""Study files: priors, arms and cells of the grid."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,27 +17,26 @@ ROLES = (
     "whole_run",
     "reference",
 )
-"""What the targets compare, and what every arm is held against (``reference``: by default no
-prior). The N_decay of ``prior`` is its own."""
+"""Roles of arms in the targets. Other arms are compared with ``reference`` (default: no prior)."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A recipe of ``lightning fit`` and what all its runs change in it, by dotted names."""
+class StageRecipe:
+    """Recipe of ``lightning fit``, with changes by dotted names for all its runs."""
 
     recipe: str
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Arm:
-    """What is compared: a prior, and switches of Stage 2 by dotted names.
+class StudyArm:
+    """One of the compared settings: a prior, and changes of Stage 2 by dotted names.
 
     Attributes:
-        prior: name of the prior; of an arm that uses none, its statistics and sizes serve.
-        overrides: of the Stage-2 recipe.
-        label: in tables and figures; by default the arm's name.
-        tuning: what was spent on tuning it, in words, for the report.
+        prior: Name of the prior. An arm that does not use it still needs its statistics and sizes.
+        overrides: Changes of the Stage-2 recipe.
+        label: Name in tables and figures; by default the arm's name.
+        tuning: Effort spent on tuning the arm, in words, for the report.
     """
 
     prior: str
@@ -47,15 +46,15 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Block:
-    """A full grid of cells: arms × seeds × demonstrations × steps.
+class CellBlock:
+    """Full grid of cells: arms × seeds × demonstrations × steps.
 
     Attributes:
-        arms: names.
-        seeds: of Stage 2 (and of Stage 1, with ``prior_per_seed``).
-        demonstrations: of each task.
-        steps: of Stage 2; each with a completed learning-rate schedule.
-        curve: whether success is measured along the run, too.
+        arms: Names of arms.
+        seeds: Seeds of Stage 2, and of Stage 1 with ``prior_per_seed``.
+        demonstrations: Numbers of demonstrations per task.
+        steps: Numbers of Stage-2 steps, each with a completed learning-rate schedule.
+        curve: True also measures success during the run.
     """
 
     arms: list[str]
@@ -67,15 +66,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How cells are measured; the same for all of them.
+    """Measurements of every cell.
 
     Attributes:
-        rollouts: of each task at a cell's end.
-        first_scene: seed of the first; arms and seeds share the scenes, which pairs them. None:
-            the recipe's.
-        validations: of the held-out error along a run.
-        curve_every: share of a run between measurements of success along it.
-        curve_rollouts: of each task in those.
+        rollouts: Rollouts per task at the end of a cell.
+        first_scene: Seed of the first scene; None uses the recipe's. Arms and seeds share the
+            scenes, so that results are paired.
+        validations: Number of validations during a run.
+        curve_every: Share of a run between two measurements of success during it.
+        curve_rollouts: Rollouts per task in each of these measurements.
     """
 
     rollouts: int = 50
@@ -90,30 +89,30 @@ class Study:
     """A study file.
 
     Attributes:
-        stage1: of the priors.
-        stage2: of the cells.
-        priors: name → overrides of the Stage-1 recipe.
-        arms: name → arm.
-        cells: blocks; a cell that two of them name is the first one's.
-        parts: name → overrides of the Stage-2 recipe: every cell is run once a part, such as each
-            robot by itself, and the parts' tasks count as those of one run. None: one part.
-        evaluation: how cells are measured.
-        ground: options of ``lightning ground`` for the trunk that all cells share; None: the
-            Stage-2 recipe's own trunk.
-        prior_per_seed: a prior is trained for each seed, rather than one for all.
-        demonstrations_key: Stage-2 name of the number of demonstrations of each task.
-        roles: which arm is which in the targets; by default the arm of the role's own name.
-        groups: name → tasks (environment ids), for the targets on a part of them.
-        sweeps: title of a figure → {x label, arms: {arm: x}}, for curves over arms.
-        title: of the report.
-        notes: said in the report.
+        stage1: Recipe of the priors.
+        stage2: Recipe of the cells.
+        priors: Name → overrides of the Stage-1 recipe.
+        arms: Name → arm.
+        cells: Blocks of cells; a cell in two blocks belongs to the first.
+        parts: Name → overrides of the Stage-2 recipe. Every cell runs once per part, such as one
+            part per robot, and the tasks of all parts count as those of one run. None: one part.
+        evaluation: Measurements of every cell.
+        ground: Options of ``lightning ground`` for the trunk that all cells share; None uses the
+            trunk of the Stage-2 recipe.
+        prior_per_seed: True trains one prior per seed instead of one for all.
+        demonstrations_key: Dotted name of the Stage-2 argument for demonstrations per task.
+        roles: Role in the targets → arm; by default the arm with the role's name.
+        groups: Name → tasks (environment ids), for targets on some of the tasks.
+        sweeps: Title of a figure → {x label, arms: {arm: x}}, for curves over arms.
+        title: Title of the report.
+        notes: Text at the beginning of the report.
     """
 
-    stage1: Stage
-    stage2: Stage
+    stage1: StageRecipe
+    stage2: StageRecipe
     priors: dict[str, dict[str, Any]]
-    arms: dict[str, Arm]
-    cells: list[Block]
+    arms: dict[str, StudyArm]
+    cells: list[CellBlock]
     parts: dict[str, dict[str, Any]] = field(default_factory=lambda: {"": {}})
     evaluation: Evaluation = field(default_factory=Evaluation)
     ground: dict[str, Any] | None = None
@@ -130,13 +129,14 @@ class Study:
         """Read and check a study file.
 
         Raises:
-            StudyError: one sentence that names the file and what is wrong in it.
+            StudyError: Something is wrong in the file, which the message names.
         """
         try:
             return cls._from_plain(read_yaml(path))
         except StudyError as error:
-            told = str(error)
-            raise StudyError(told if told.startswith(path) else f"{path}: {told}") from None
+            message = str(error)
+            message = message if message.startswith(path) else f"{path}: {message}"
+            raise StudyError(message) from None
 
     @classmethod
     def _from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -146,7 +146,7 @@ class Study:
                 raise StudyError(f"{key} is missing")
         fields = {key: value for key, value in plain.items() if value is not None}
         for key in ("stage1", "stage2"):
-            fields[key] = _made(Stage, plain[key], key)
+            fields[key] = _made(StageRecipe, plain[key], key)
         for key in ("priors", "parts"):
             if plain.get(key):
                 fields[key] = {
@@ -154,26 +154,26 @@ class Study:
                     for name, changes in _mapping(plain[key], key).items()
                 }
         fields["arms"] = {
-            name: _made(Arm, arm, f"arms.{name}")
+            name: _made(StudyArm, arm, f"arms.{name}")
             for name, arm in _mapping(plain["arms"], "arms").items()
         }
-        fields["cells"] = [_made(Block, b, f"cells[{k}]") for k, b in enumerate(plain["cells"])]
+        fields["cells"] = [_made(CellBlock, b, f"cells[{k}]") for k, b in enumerate(plain["cells"])]
         fields["evaluation"] = _made(Evaluation, plain.get("evaluation") or {}, "evaluation")
         study = cls(**fields)
         study._check()
         return study
 
     def role(self, name: str) -> str:
-        """The arm that plays a role; it may be missing from the study."""
+        """Return the arm of a role; the study may lack it."""
         return self.roles.get(name, name)
 
     @property
     def reference(self) -> str:
-        """The arm that every other one is held against; it may be missing from the study."""
+        """Arm that every other arm is compared with; the study may lack it."""
         return self.roles.get("reference", self.role("no_prior"))
 
     def label(self, arm: str) -> str:
-        """The arm in words."""
+        """Return the name of an arm in tables and figures."""
         return (self.arms[arm].label if arm in self.arms else "") or arm.replace("_", " ")
 
     def _check(self) -> None:

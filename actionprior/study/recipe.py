@@ -13,18 +13,20 @@ Recipe = dict[str, Any]
 
 
 class StudyError(UserError):
-    """A study file, a recipe or a results table that a study cannot use."""
+    """Unusable study file, recipe or results table."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        StudyError: missing, not YAML, or something else than a mapping.
+        StudyError: The file is missing, is not YAML, or holds something other than a mapping.
     """
     file = Path(path)
     if not file.is_file():
-        raise StudyError(f"{path} is not here; expected a YAML file (in the project's folder?)")
+        raise StudyError(
+            f"{path} does not exist; expected a YAML file (run it in the project's folder)"
+        )
     try:
         found = yaml.safe_load(file.read_text("utf-8"))
     except yaml.YAMLError as error:
@@ -34,14 +36,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def changed(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
-    """A copy of the recipe with ``changes``, named as on the command line.
+def with_changes(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    """Copy a recipe and apply changes, named as on the command line.
 
-    ``data.batch_size`` steps into ``init_args`` by itself, and
-    ``trainer.callbacks.RolloutEvaluation.episodes`` into the list's one member of that class.
+    ``data.batch_size`` enters ``init_args`` by itself, and
+    ``trainer.callbacks.RolloutEvaluation.episodes`` the only callback of that class.
 
     Raises:
-        StudyError: a name leads through something that holds no names, or to no such member.
+        StudyError: A name leads through a value that is no mapping, or to a missing callback.
     """
     result = copy.deepcopy(dict(recipe))
     for name, value in changes.items():
@@ -54,7 +56,7 @@ def changed(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
 
 
 def member(recipe: Mapping[str, Any], class_name: str) -> dict[str, Any] | None:
-    """The trainer's one callback of that class as the recipe has it; None: there is none."""
+    """Return the recipe's first callback of a class; None if there is none."""
     callbacks = recipe.get("trainer", {}).get("callbacks") or []
     found = [c for c in callbacks if _is(c, class_name)]
     return found[0] if found else None

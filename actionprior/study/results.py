@@ -1,4 +1,4 @@
-"""A study's results by role and budget: what targets and figures ask the table for."""
+"""Results of a study by role and budget, for targets and figures."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 
 from actionprior.study.plan import Study
 from actionprior.study.statistics import Array
-from actionprior.study.table import Row, Table, full, select
+from actionprior.study.table import ResultRow, Table, full, select
 
 
 class Budget(NamedTuple):
-    """What a Stage-2 run is given."""
+    """Demonstrations per task and training steps of a Stage-2 run."""
 
     demonstrations: int
     steps: int
@@ -20,22 +20,22 @@ class Budget(NamedTuple):
         return f"{self.demonstrations} demonstrations, {self.steps} steps"
 
 
-class Curve(NamedTuple):
-    """Success along a run."""
+class SuccessCurve(NamedTuple):
+    """Success during a run."""
 
-    seconds_K: Array  # of training, Stage 1 counted in, ascending
+    seconds_K: Array  # of training, including Stage 1, ascending
     rate_K: Array  # 0 to 1, mean over tasks
 
 
 class Results:
-    """A results table with the study that it belongs to.
+    """A results table with its study.
 
-    Of a run with parts, such as each robot by itself, nothing counts before all are finished:
-    arms would be compared on different robots.
+    A run with parts, such as one part per robot, counts only if all its parts are finished.
+    Otherwise arms would be compared on different robots.
 
     Attributes:
-        finished: rows of all finished cells.
-        table: those that count.
+        finished: Rows of all finished cells.
+        table: Rows that count.
     """
 
     def __init__(self, study: Study, table: Table) -> None:
@@ -48,20 +48,22 @@ class Results:
 
     @property
     def has_rollouts(self) -> bool:
-        """Whether anything was played; a real robot without a simulator has errors alone."""
+        """True if there are rollouts; a real robot without a simulator has only errors."""
         return any(row.rollouts for row in self.table)
 
-    def rows(self, role: str, budget: Budget) -> list[Row]:
-        """All rows of a role's arm (or of an arm, by its name) at a budget."""
+    def rows(self, role: str, budget: Budget) -> list[ResultRow]:
+        """Return all rows at a budget of a role's arm, or of an arm by its name."""
         return select(self.table, arm=self.study.role(role), **budget._asdict())
 
-    def final(self, role: str, budget: Budget, tasks: Sequence[str] | None = None) -> list[Row]:
-        """Rollout rows at the runs' ends."""
+    def final(
+        self, role: str, budget: Budget, tasks: Sequence[str] | None = None
+    ) -> list[ResultRow]:
+        """Return the rollout rows at the end of runs."""
         rows = full(self.rows(role, budget))
         return rows if tasks is None else select(rows, task=list(tasks))
 
-    def ends(self, role: str, budget: Budget) -> list[Row]:
-        """All rows of each seed's last measurement, rollouts or not."""
+    def ends(self, role: str, budget: Budget) -> list[ResultRow]:
+        """Return all rows of each seed's last measurement, with or without rollouts."""
         rows = self.rows(role, budget)
         last: dict[int, int] = {}
         for row in rows:
@@ -70,10 +72,11 @@ class Results:
 
     def early(
         self, roles: Sequence[str], budget: Budget, share: float, tasks: Sequence[str]
-    ) -> list[list[Row]]:
-        """Rollout rows of each role after a share of the budget's steps.
+    ) -> list[list[ResultRow]]:
+        """Return the rollout rows of each role after a share of the budget's steps.
 
-        Of completed runs of that length where all roles have them, else along the longer runs.
+        They are of completed runs of that length if all roles have them, otherwise of
+        measurements during longer runs.
         """
         if share == 1:
             return [self.final(role, budget, tasks) for role in roles]
@@ -84,7 +87,7 @@ class Results:
         return [select(self.rows(role, budget), task=list(tasks), step=step) for role in roles]
 
     def budgets(self, *roles: str, rollouts: bool = True) -> list[Budget]:
-        """Where all the roles have a finished cell (with ``rollouts``: with rollouts)."""
+        """List the budgets at which all roles have a finished cell, with rollouts if asked for."""
         sets = []
         for role in roles:
             rows = select(self.table, arm=self.study.role(role))
@@ -93,7 +96,7 @@ class Results:
         return sorted(set.intersection(*sets))
 
     def demonstration_series(self, *roles: str, rollouts: bool = True) -> tuple[int, list[int]]:
-        """The number of steps at which the roles share the most numbers of demonstrations."""
+        """Return the steps with most shared numbers of demonstrations, and these numbers."""
         series: dict[int, list[int]] = {}
         for budget in self.budgets(*roles, rollouts=rollouts):
             series.setdefault(budget.steps, []).append(budget.demonstrations)
@@ -101,9 +104,9 @@ class Results:
         return steps, sorted(series.get(steps, []))
 
     def tasks(self, groups: Sequence[str] = ()) -> list[str]:
-        """Tasks of some groups; all there are without a group.
+        """List the tasks of some groups, or all tasks if no group is given.
 
-        ``rich`` is what is in no other group where the study does not name it.
+        If the study does not define the group ``rich``, it has all tasks of no other group.
         """
         everything = sorted({row.task for row in self.table if row.task})
         if not groups:
@@ -114,9 +117,9 @@ class Results:
         return sorted({task for group in groups for task in named.get(group, [])})
 
     def errors(self, role: str, budget: Budget) -> dict[int, dict[int, float]]:
-        """Seed → step → held-out error of all slots together, mean over the study's parts.
+        """Return seed → step → held-out error over all slots, averaged over the study's parts.
 
-        A step counts where all parts were measured.
+        A step counts if all parts were measured.
         """
         found: dict[tuple[int, int], list[float]] = {}
         for row in sorted(self.rows(role, budget), key=lambda row: row.step):
@@ -128,35 +131,35 @@ class Results:
                 result.setdefault(seed, {})[step] = float(np.mean(errors))
         return result
 
-    def success_along(self, role: str, budget: Budget) -> dict[int, dict[int, list[Row]]]:
-        """Seed → step → rollout rows of all tasks."""
-        result: dict[int, dict[int, list[Row]]] = {}
+    def success_along(self, role: str, budget: Budget) -> dict[int, dict[int, list[ResultRow]]]:
+        """Return seed → step → rollout rows of all tasks."""
+        result: dict[int, dict[int, list[ResultRow]]] = {}
         for row in self.rows(role, budget):
             if row.task:
                 result.setdefault(row.seed, {}).setdefault(row.step, []).append(row)
         return {seed: dict(sorted(steps.items())) for seed, steps in result.items()}
 
-    def success_by_seconds(self, role: str, budget: Budget) -> dict[int, Curve]:
-        """Seed → success against training seconds of both stages."""
+    def success_by_seconds(self, role: str, budget: Budget) -> dict[int, SuccessCurve]:
+        """Return seed → success against training seconds of both stages."""
         result = {}
         for seed, steps in self.success_along(role, budget).items():
             rows_K = list(steps.values())
             seconds = [sum(seconds_of(rows)) for rows in rows_K]
             rates = [np.mean([r.successes / r.rollouts for r in rows]) for rows in rows_K]
             if np.isfinite(seconds).all():
-                result[seed] = Curve(np.array(seconds), np.array(rates))
+                result[seed] = SuccessCurve(np.array(seconds), np.array(rates))
         return result
 
     def curve_rollouts(self, role: str, budget: Budget, seeds: Sequence[int]) -> int:
-        """Rollouts along a role's runs, these seeds together."""
+        """Count the rollouts during a role's runs of some seeds."""
         return sum(row.rollouts for row in self.rows(role, budget) if row.seed in seeds)
 
 
-def _run(row: Row) -> tuple[object, ...]:
+def _run(row: ResultRow) -> tuple[object, ...]:
     return row.arm, row.seed, row.demonstrations, row.steps
 
 
-def seconds_of(rows: Sequence[Row]) -> tuple[float, float]:
-    """Training seconds (Stage 1, Stage 2) of one seed's rows at a step, the parts' added up."""
+def seconds_of(rows: Sequence[ResultRow]) -> tuple[float, float]:
+    """Sum the training seconds (Stage 1, Stage 2) of one seed's rows at a step over parts."""
     by_part = {row.part: row.stage2_seconds for row in rows}
     return rows[0].stage1_seconds, sum(by_part.values())

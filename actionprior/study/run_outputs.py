@@ -1,4 +1,4 @@
-"""What a run wrote: TensorBoard events and the rollouts' ``results.json``, read back."""
+"""Outputs of a run: TensorBoard events and ``results.json`` of rollouts."""
 
 import json
 import math
@@ -13,11 +13,11 @@ from actionprior.study.grid import CURVE, ROLLOUTS
 from actionprior.study.recipe import Recipe, StudyError, member
 
 NORMALIZED = "val/mae_normalized"
-FIRST = 10  # steps whose mean is called initial: one batch alone is noisy
+FIRST = 10  # steps averaged as "initial" values, since a single batch is noisy
 
 
-class Curve(NamedTuple):
-    """A logged scalar: steps done when it was measured, values, wall-clock times [s]."""
+class LoggedCurve(NamedTuple):
+    """A logged scalar: steps done at each measurement, values, wall-clock times [s]."""
 
     steps: list[int]
     values: list[float]
@@ -25,7 +25,7 @@ class Curve(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """The part of a table's row that one run tells by itself."""
+    """Columns of a table row that a single run provides."""
 
     step: int
     task: str
@@ -34,7 +34,7 @@ class Measurement(NamedTuple):
     first_scene: int
     latency_ms: float
     val_mae: float
-    # Of a feature group; runs that finished before these were measured have none of it.
+    # Of a feature group. Runs that finished before these columns existed have none.
     group: str = ""
     unit: str = ""
     mae: float = math.nan
@@ -42,8 +42,8 @@ class Measurement(NamedTuple):
     bend_recorded: float = math.nan
 
 
-class Measured(NamedTuple):
-    """A Stage-2 run."""
+class RunMeasurements(NamedTuple):
+    """Measurements of a Stage-2 run."""
 
     initial_loss: float
     initial_grad_norm: float
@@ -51,15 +51,15 @@ class Measured(NamedTuple):
     measurements: list[Measurement]
 
 
-def measure(folder: Path, recipe: Recipe) -> Measured:
+def measure(folder: Path, recipe: Recipe) -> RunMeasurements:
     """Read a finished Stage-2 run.
 
     Args:
-        folder: its ``default_root_dir``.
-        recipe: what it ran.
+        folder: ``default_root_dir`` of the run.
+        recipe: Recipe of the run.
 
     Raises:
-        StudyError: logs or rollouts are missing.
+        StudyError: Logs or rollouts are missing.
     """
     log_dir = folder / "lightning_logs" / "version_0"
     curves = read_curves(log_dir)
@@ -72,12 +72,12 @@ def measure(folder: Path, recipe: Recipe) -> Measured:
     ]
     played = member(recipe, ROLLOUTS) is not None
     groups = sorted(_groups(curves, recipe), key=lambda m: m.step)
-    # Beside rollouts the last validation is enough, and keeps the table small.
+    # With rollouts, the last validation is enough and keeps the table small.
     found += [m for m in groups if not played or m.step == groups[-1].step]
     found += _rollouts(log_dir, recipe, errors)
     if played and not any(m.outcomes for m in found):
         raise StudyError(f"{log_dir} holds no rollouts; expected the end of a finished run")
-    return Measured(
+    return RunMeasurements(
         mean(loss.values[:FIRST]),
         mean(norm.values[:FIRST]) if norm.values else math.nan,
         seconds_per_step(loss),
@@ -86,32 +86,32 @@ def measure(folder: Path, recipe: Recipe) -> Measured:
 
 
 def stage1_seconds(folder: Path, steps: int) -> float:
-    """Training time [s] of a Stage-1 run of so many steps; NaN where it logged too little."""
+    """Estimate the training time [s] of a Stage-1 run; NaN if it logged too few steps."""
     curves = read_curves(folder / "lightning_logs" / "version_0")
     return steps * seconds_per_step(curves["train/loss"])
 
 
-def seconds_per_step(curve: Curve) -> float:
-    """Median wall-clock time of a step [s]: pauses for validation and rollouts do not count."""
+def seconds_per_step(curve: LoggedCurve) -> float:
+    """Return the median wall-clock time of a step [s], unaffected by validation and rollouts."""
     pairs = zip(curve.steps, curve.times_s, strict=True)
     points = sorted(pairs)
     rates = [(t - t0) / (k - k0) for (k0, t0), (k, t) in pairwise(points) if k > k0 and t >= t0]
     return median(rates) if rates else math.nan
 
 
-def read_curves(log_dir: Path) -> defaultdict[str, Curve]:
-    """Scalars of a run's TensorBoard events; a tag that was never logged is an empty curve."""
+def read_curves(log_dir: Path) -> defaultdict[str, LoggedCurve]:
+    """Read the scalars of a run's TensorBoard events; a tag without events is an empty curve."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not log_dir.is_dir():
-        raise StudyError(f"{log_dir} is not here; expected the logs of a fit")
+        raise StudyError(f"{log_dir} does not exist; expected the logs of a fit")
     events = EventAccumulator(str(log_dir), size_guidance={"scalars": 0})
     events.Reload()
-    result: defaultdict[str, Curve] = defaultdict(lambda: Curve([], [], []))
+    result: defaultdict[str, LoggedCurve] = defaultdict(lambda: LoggedCurve([], [], []))
     for tag in sorted(events.Tags()["scalars"]):
         scalars = events.Scalars(tag)
-        # Lightning counts from 0: what is logged at k was measured after k + 1 steps.
-        result[tag] = Curve(
+        # Lightning counts from 0: a value logged at k was measured after k + 1 steps.
+        result[tag] = LoggedCurve(
             [s.step + 1 for s in scalars],
             [float(s.value) for s in scalars],
             [float(s.wall_time) for s in scalars],
@@ -119,8 +119,8 @@ def read_curves(log_dir: Path) -> defaultdict[str, Curve]:
     return result
 
 
-def _groups(curves: defaultdict[str, Curve], recipe: Recipe) -> Iterator[Measurement]:
-    """Of each robot's feature groups, logged as ``val/<robot>/mae_<group>_<unit>`` and alike."""
+def _groups(curves: defaultdict[str, LoggedCurve], recipe: Recipe) -> Iterator[Measurement]:
+    """Yield errors of feature groups, logged as ``val/<robot>/mae_<group>_<unit>`` and similar."""
     data = recipe.get("data", {})
     robots = data.get("init_args", data).get("embodiments") or []
     named = {group["name"] for robot in robots for group in robot["action"]}
@@ -129,7 +129,7 @@ def _groups(curves: defaultdict[str, Curve], recipe: Recipe) -> Iterator[Measure
         if not robot or not tag.startswith("val/"):
             continue
         group, _, unit = key.rpartition("_")
-        if not group or key in named:  # it has no unit
+        if not group or key in named:  # the group has no unit
             group, unit = key, ""
         bend, recorded = (
             dict(zip(curve.steps, curve.values, strict=True))
@@ -156,13 +156,13 @@ def _rollouts(log_dir: Path, recipe: Recipe, errors: dict[int, float]) -> Iterat
     settings = (member(recipe, ROLLOUTS) or {}).get("init_args", {})
     robots = settings.get("embodiment", "")
     files = {}
-    # The final rollouts, which are more, come last and win.
+    # Final rollouts come last and replace those of the curve: they have more episodes.
     for tag in (CURVE, settings.get("tag", "rollout")):
         for file in sorted(log_dir.glob(f"{tag}s/step_*/results.json")):
-            told: dict[str, Any] = json.loads(file.read_text("utf-8"))
-            files[int(told["step"])] = told
-    for step, told in sorted(files.items()):
-        for environment in told["environments"]:
+            content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+            files[int(content["step"])] = content
+    for step, content in sorted(files.items()):
+        for environment in content["environments"]:
             task, episodes = environment["env_id"], environment["episodes"]
             yield Measurement(
                 step,

@@ -1,4 +1,4 @@
-"""Runs a study's grid: data, trunk, priors, cells; what is finished is never run again."""
+"""Run the grid of a study: data, trunk, priors and cells, each only once."""
 
 import json
 import shutil
@@ -16,28 +16,29 @@ from filelock import FileLock, Timeout
 import actionprior
 from actionprior.errors import UserError
 from actionprior.files.atomic import write_json
-from actionprior.study.finished_cells import Finished, finished_file
+from actionprior.study.finished_cells import FinishedCell, finished_file
 from actionprior.study.grid import Cell, Grid, Prior
 from actionprior.study.identity import identity
 from actionprior.study.jobs import Jobs
 from actionprior.study.plan import Study
-from actionprior.study.recipe import Recipe, changed
+from actionprior.study.recipe import Recipe, with_changes
 from actionprior.study.run_outputs import measure, stage1_seconds
 
+_PRIOR_COST = "told"  # file of a prior's training time; the name is that of version 0.1.0
 QUIET = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
 
 
 class Runs:
-    """The runs of a grid under one folder; several processes may work on it at once.
+    """Runs of a grid in one folder, on which several processes may work at once.
 
-    Each run has a lock and a file that appears when it is finished; one that was killed is
-    begun again, in a folder of its own.
+    Each run has a lock, and a file that appears when it is finished. A killed run starts again in a
+    new folder.
 
     Args:
-        study: what is studied.
-        grid: its runs.
-        folder: ``cells/``, ``priors/``, ``trunks/`` and ``logs/`` are in it.
-        known: identities of cells that are finished elsewhere.
+        study: The study.
+        grid: Runs of the study.
+        folder: Folder of ``cells/``, ``priors/``, ``trunks/`` and ``logs/``.
+        known: Identities of cells that are finished elsewhere.
     """
 
     def __init__(self, study: Study, grid: Grid, folder: Path, known: set[str]) -> None:
@@ -48,20 +49,20 @@ class Runs:
         self.failures: list[str] = []
 
     def finished(self, cell: Cell) -> bool:
-        """Whether the cell need not be run."""
+        """Return True if the cell is finished."""
         return cell.id in self.known or finished_file(self.folder, cell).is_file()
 
     def run(self, cells: Sequence[Cell], at_once: int, only_prepare: bool = False) -> None:
-        """Run what is not finished; a run that fails does not stop the others.
+        """Run the cells that are not finished. A failed run does not stop the others.
 
         Raises:
-            UserError: some failed; the first one's message.
+            UserError: Runs failed; the message is that of the first.
         """
         waiting = list({c.id: c for c in cells if not self.finished(c)}.values())
         if not waiting:
             return
         with Jobs(self.folder / "logs", at_once) as jobs:
-            # What waits for nothing comes first: recordings wait for each other.
+            # Jobs without dependencies come first; recordings wait for each other.
             trunk = [self._submit(jobs, partial(self._ground, jobs))] if self.grid.trunk else []
             data = [
                 self._submit(jobs, partial(self._prepare, jobs, key, recipe))
@@ -81,13 +82,13 @@ class Runs:
     # ---- kinds of runs ------------------------------------------------------------------------
 
     def _data(self, cells: list[Cell]) -> dict[str, Recipe]:
-        """One recipe for each set of recordings, whatever seed and share are taken of it."""
+        """Return one recipe per set of recordings, for any seed and share that runs use."""
         seedless: dict[str, object] = {"data.seed": None}
         fewer = seedless | {self.study.demonstrations_key: None}
         changes = [(c.prior.recipe, seedless) for c in cells] + [(c.recipe, fewer) for c in cells]
         by_data: dict[str, Recipe] = {}
         for recipe, names in changes:
-            by_data.setdefault(identity(changed(recipe, names)["data"]), recipe)
+            by_data.setdefault(identity(with_changes(recipe, names)["data"]), recipe)
         return by_data
 
     def _prepare(self, jobs: Jobs, key: str, recipe: Recipe) -> None:
@@ -124,10 +125,10 @@ class Runs:
                 "trainer.callbacks.ModelCheckpoint.dirpath": str(attempt),
                 "trainer.callbacks.ModelCheckpoint.filename": "prior",
             }
-            recipe = changed(prior.recipe, QUIET | changes)
+            recipe = with_changes(prior.recipe, QUIET | changes)
             if jobs.run(name, ["fit", f"--config={self._write(recipe, attempt / 'recipe.yaml')}"]):
                 seconds = stage1_seconds(attempt, int(recipe["trainer"]["max_steps"]))
-                write_json({"seconds": seconds, "revision": revision}, path.parent / "told")
+                write_json({"seconds": seconds, "revision": revision}, path.parent / _PRIOR_COST)
                 (attempt / "prior.ckpt").replace(path)
 
     def _cell(self, jobs: Jobs, cell: Cell) -> None:
@@ -135,7 +136,7 @@ class Runs:
         arm = f"{cell.arm}-{cell.part}" if cell.part else cell.arm
         name = f"cell-{arm}-{cell.seed}-{cell.id}"
         if not self._prior(cell.prior).is_file():
-            return  # its failure is told already
+            return  # its failure has been reported
         with self._lock(jobs, f"cell-{cell.id}"):
             if self.finished(cell):
                 return
@@ -146,12 +147,12 @@ class Runs:
             }
             if self.grid.trunk:
                 changes["model.trunk.weights"] = str(self._trunk())
-            recipe = changed(cell.recipe, changes)
+            recipe = with_changes(cell.recipe, changes)
             config = self._write(recipe, attempt / "recipe.yaml")
             if jobs.run(name, ["fit", f"--config={config}"]):
-                told = self._prior(cell.prior).with_name("told")
-                seconds = float(json.loads(told.read_text())["seconds"])
-                Finished(measure(attempt, recipe), seconds, revision).write(file)
+                cost = self._prior(cell.prior).with_name(_PRIOR_COST)
+                seconds = float(json.loads(cost.read_text())["seconds"])
+                FinishedCell(measure(attempt, recipe), seconds, revision).write(file)
 
     # ---- parts --------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class Runs:
         return self.folder / "trunks" / f"{self.grid.trunk}.safetensors"
 
     def _attempt(self, folder: Path) -> Path:
-        """A fresh folder; what killed attempts left goes, and with it the ground under them."""
+        """Create an empty attempt folder, deleting what killed attempts left."""
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("attempt-*"):
             shutil.rmtree(old, ignore_errors=True)
@@ -182,7 +183,7 @@ class Runs:
 
     @contextmanager
     def _lock(self, jobs: Jobs, name: str) -> Iterator[None]:
-        """Hold a run, which is named by what it is: arms and studies may share it."""
+        """Lock a run by its identity, since arms and studies may share runs."""
         folder = self.folder / "locks"
         folder.mkdir(exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
@@ -205,7 +206,7 @@ class Runs:
 
 
 def git_revision() -> str:
-    """The revision that this package is at, with ``-dirty`` where it is changed; or its version."""
+    """Return the git revision of this package, with ``-dirty`` if it is changed, or its version."""
     folder = Path(actionprior.__file__).parent
 
     def git(*words: str) -> str:
@@ -213,7 +214,7 @@ def git_revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # not of a repository around .venv
+        git("ls-files", "--error-unmatch", "__init__.py")  # fails in a repository around .venv
         changes = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changes else "")
     except (OSError, subprocess.CalledProcessError):

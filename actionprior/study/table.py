@@ -1,6 +1,6 @@
-"""The results table: one tidy row a (cell, task, step), as Parquet and CSV.
+"""Results table of a study: one row per cell, task and step, as Parquet and CSV.
 
-Axes: S seeds, T tasks, N rollouts (scenes) a task.
+Axes: S seeds, T tasks, N rollouts (scenes) per task.
 """
 
 import math
@@ -15,25 +15,25 @@ from actionprior.study.recipe import StudyError
 from actionprior.study.statistics import Array
 
 
-class Row(NamedTuple):
-    """One task of one cell at one step, or (``task`` empty) a validation that has no task.
+class ResultRow(NamedTuple):
+    """Rollouts of one task at one step of a cell, or a validation (``task`` is empty).
 
-    A validation is one row for all slots together (``group`` empty), which has ``val_mae``, and
-    one for each robot and feature group, which has ``mae`` and the bends in the group's unit:
-    without rollouts at every validation, else at the last one.
+    A validation has one row for all slots together (``group`` is empty) with ``val_mae``. It has
+    one more row per robot and feature group, with ``mae`` and the bends in the group's unit. Cells
+    with rollouts have the latter only for the last validation.
 
-    Not-known numbers are NaN. Seconds are those of training alone on the machine that ran it:
-    the median time of a step times the steps, without validation, rollouts and starting up.
+    Unknown numbers are NaN. Seconds count only training, on the machine that ran it: the median
+    time of a step times the steps, without validation, rollouts and start-up.
     """
 
-    cell: str  # identity: hash of the whole configuration
+    cell: str  # identity: hash of the complete configuration
     arm: str
-    part: str  # "" where the study has none
+    part: str  # "" if the study has no parts
     prior: str
     prior_seed: int
     seed: int
-    demonstrations: int  # of each task
-    steps: int  # of the whole run
+    demonstrations: int  # per task
+    steps: int  # of the complete run
     step: int  # of the measurement
     task: str  # environment id
     robot: str
@@ -41,73 +41,75 @@ class Row(NamedTuple):
     unit: str  # of the group
     rollouts: int
     successes: int
-    outcomes: str  # a digit a scene, in the order of the scenes' seeds: 1 is success
+    outcomes: str  # one digit per scene, in the order of the scenes' seeds; 1 is success
     first_scene: int
-    latency_ms: float  # median over episodes of a re-plan
-    val_mae: float  # held-out error at this step, in each slot's scale
-    mae: float  # likewise, of the group, in its unit
+    latency_ms: float  # of a re-plan, median over episodes
+    val_mae: float  # held-out error at this step, as a share of each slot's range
+    mae: float  # held-out error of the group, in its unit
     bend: float  # mean absolute second difference along predicted chunks, in the group's unit
-    bend_recorded: float  # likewise, along the recorded ones
-    initial_loss: float  # prediction loss, mean of the run's first ten steps
-    initial_grad_norm: float  # likewise
+    bend_recorded: float  # the same along recorded chunks
+    initial_loss: float  # prediction loss, mean over the run's first ten steps
+    initial_grad_norm: float  # gradient norm, mean over the same steps
     stage1_seconds: float
     stage2_seconds: float  # until this step
     revision: str  # git
-    configuration: str  # JSON: the arm's overrides, and its prior's
+    configuration: str  # JSON: overrides of the arm and of its prior
 
 
-Table = Sequence[Row]
+Table = Sequence[ResultRow]
 
 
 def write_table(rows: Table, stem: Path) -> None:
-    """Write ``<stem>.parquet`` and ``<stem>.csv``, each as a whole or not at all."""
+    """Write ``<stem>.parquet`` and ``<stem>.csv``, each atomically."""
     import pandas as pd
 
-    frame = pd.DataFrame(list(rows), columns=list(Row._fields))
+    frame = pd.DataFrame(list(rows), columns=list(ResultRow._fields))
     for suffix, write in ((".parquet", frame.to_parquet), (".csv", frame.to_csv)):
         with atomic_file(stem.with_name(stem.name + suffix)) as part:
             write(part, index=False)
 
 
-def read_table(path: Path) -> list[Row]:
-    """Read ``.parquet`` or ``.csv`` back.
+def read_table(path: Path) -> list[ResultRow]:
+    """Read a table from a ``.parquet`` or ``.csv`` file.
 
     Raises:
-        StudyError: missing, or of other columns.
+        StudyError: The file is missing or has other columns.
     """
     import pandas as pd
 
     if not path.is_file():
-        raise StudyError(f"{path} is not here; expected a results table of `lightning study`")
+        raise StudyError(f"{path} does not exist; expected a results table of `lightning study`")
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
     else:
-        text = {name: str for name, kind in Row.__annotations__.items() if kind is str}
+        text = {name: str for name, kind in ResultRow.__annotations__.items() if kind is str}
         frame = pd.read_csv(
             path, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip"
         )
         present = [name for name in text if name in frame]
         frame[present] = frame[present].fillna("")
-    if list(frame.columns) != list(Row._fields):
-        raise StudyError(f"{path} has columns {list(frame.columns)}, expected {list(Row._fields)}")
-    return [Row(*values) for values in frame.itertuples(index=False)]
+    if list(frame.columns) != list(ResultRow._fields):
+        raise StudyError(
+            f"{path} has columns {list(frame.columns)}, expected {list(ResultRow._fields)}"
+        )
+    return [ResultRow(*values) for values in frame.itertuples(index=False)]
 
 
-class Paired(NamedTuple):
+class PairedOutcomes(NamedTuple):
     """Outcomes of several arms on the same seeds, tasks and scenes."""
 
     seeds: list[int]
     tasks: list[str]
-    outcome_STN: list[Array]  # one an arm; 0 or 1
+    outcome_STN: list[Array]  # one per arm; 0 or 1
 
     @property
     def rollouts(self) -> int:
-        """Of one arm."""
+        """Number of rollouts of one arm."""
         return int(self.outcome_STN[0].size)
 
 
-def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:  # noqa: ANN401  columns' values
-    """Rows whose columns have these values, or one of them where a list is given."""
+def select(rows: Iterable[ResultRow], **wanted: Any) -> list[ResultRow]:  # noqa: ANN401  columns' values
+    """Select rows by values of columns; a list accepts any of its values."""
     tests: list[tuple[str, Callable[[Any], bool]]] = [
         (name, value.__contains__ if isinstance(value, list | set | tuple) else value.__eq__)
         for name, value in wanted.items()
@@ -115,22 +117,22 @@ def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:  # noqa: ANN401  co
     return [row for row in rows if all(test(getattr(row, name)) for name, test in tests)]
 
 
-def full(rows: Iterable[Row]) -> list[Row]:
-    """Rows of rollouts at the end of their runs."""
+def full(rows: Iterable[ResultRow]) -> list[ResultRow]:
+    """Select the rollout rows at the end of runs."""
     return [row for row in rows if row.task and row.step == row.steps]
 
 
-def paired(groups: Sequence[Sequence[Row]]) -> Paired | None:
-    """Outcomes of several arms where all of them have the seed and the task; None: nowhere.
+def paired(groups: Sequence[Sequence[ResultRow]]) -> PairedOutcomes | None:
+    """Pair the outcomes of several arms by seed, task and scene; None if they share no seed.
 
     Args:
-        groups: rollout rows of an arm each; at most one row a (seed, task). A seed counts only
-            where all its tasks are there. Scenes beyond the shortest row's are left out.
+        groups: Rollout rows of each arm, at most one per seed and task. A seed counts if all arms
+            have all its tasks. Scenes beyond those of the shortest row are left out.
 
     Raises:
-        StudyError: a (seed, task) has two rows, or the scenes are not the same ones.
+        StudyError: A seed and task has two rows, or arms were evaluated on different scenes.
     """
-    found: list[dict[tuple[int, str], Row]] = []
+    found: list[dict[tuple[int, str], ResultRow]] = []
     for group in groups:
         by_key = {(row.seed, row.task): row for row in group if row.rollouts}
         if len(by_key) < len([row for row in group if row.rollouts]):
@@ -155,11 +157,11 @@ def paired(groups: Sequence[Sequence[Row]]) -> Paired | None:
         np.array([[[float(c) for c in r.outcomes[:count]] for r in line] for line in arm])
         for arm in chosen
     ]
-    return Paired(seeds, tasks, outcome)
+    return PairedOutcomes(seeds, tasks, outcome)
 
 
-def by_seed(rows: Iterable[Row], column: str) -> dict[int, float]:
-    """One number a seed: the column's mean over each part's rows, then over parts; no NaN."""
+def by_seed(rows: Iterable[ResultRow], column: str) -> dict[int, float]:
+    """Average a column per seed: over the rows of each part, then over parts, without NaN."""
     values: dict[int, dict[str, list[float]]] = {}
     for row in rows:
         if not math.isnan(value := float(getattr(row, column))):

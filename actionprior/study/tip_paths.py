@@ -1,4 +1,4 @@
-"""Where the tools' tips go in an episode, in table coordinates.
+"""Paths of the tools' tips in an episode, in table coordinates.
 
 Axes: G arms of a robot, T steps.
 """
@@ -18,11 +18,11 @@ from actionprior.envs.experts import TabletopExpert
 
 
 class TipPath(NamedTuple):
-    """One episode.
+    """Path of one episode.
 
     Attributes:
-        tip_GT3: (G, T, 3) each arm's tip [m].
-        success: whether the episode succeeded.
+        tip_GT3: Tip of each arm (G, T, 3) [m].
+        success: True if the episode succeeded.
     """
 
     tip_GT3: Array
@@ -30,7 +30,7 @@ class TipPath(NamedTuple):
 
 
 def table_tips(robot: Robot | Station, state_Ts: FloatArray) -> Array:
-    """Tips (G, T, 3) [m] of observed states (T, n_s), which hold them in the arms' base frames."""
+    """Convert tips in observed states (T, n_s), in base frames, to the table's (G, T, 3) [m]."""
     tips, first = [], 0
     for arm in robot.arms:
         in_base_T3 = state_Ts[:, first : first + 3].astype(np.float64)
@@ -40,10 +40,10 @@ def table_tips(robot: Robot | Station, state_Ts: FloatArray) -> Array:
 
 
 def expert_path(env: TabletopEnv, seed: int) -> TipPath:
-    """Let the scripted expert play the episode of a reset seed, up to success or the step limit.
+    """Run the scripted expert on the scene of a seed, until success or the step limit.
 
     Raises:
-        UserError: the task has no expert.
+        UserError: The task has no expert.
     """
     expert = TabletopExpert(env)
     observation, _ = env.reset(seed=seed)

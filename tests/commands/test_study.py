@@ -23,7 +23,7 @@ from actionprior.study.grid import make_grid
 from actionprior.study.jobs import Jobs
 from actionprior.study.plan import Study
 from actionprior.study.runs import Runs
-from actionprior.study.table import Row, read_table
+from actionprior.study.table import ResultRow, read_table
 
 PROJECT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from actionprior.cli import main; main()", "study"]
@@ -67,7 +67,7 @@ STUDY = {
 NOT_OF_THE_CELL = {"latency_ms": 0.0, "stage1_seconds": 0.0, "stage2_seconds": 0.0, "revision": ""}
 
 
-def comparable(rows: list[Row]) -> list[tuple]:
+def comparable(rows: list[ResultRow]) -> list[tuple]:
     """Return the columns that depend on neither clock nor commit, with None for NaN."""
     still = [row._replace(**NOT_OF_THE_CELL) for row in rows]
     return [tuple(None if x != x else x for x in row) for row in still]

@@ -67,7 +67,7 @@ def test_robots_of_all_rates_grippers_and_arms_learn_together(tmp_path: Path) ->
     assert data.statistics_sample(60).embodiment_B.unique().tolist() == [0, 1, 2]
 
 
-def test_a_task_that_the_robot_lacks_is_told() -> None:
+def test_a_task_that_the_robot_lacks_is_rejected() -> None:
     with pytest.raises(DataError, match=r"no task 'reach' for robot 'duo'; it has \['handover'\]"):
         SimulatedVLA("duo", ["reach"])
     with pytest.raises(DataError, match="robot_tasks names 'duo', which is not among"):
@@ -130,7 +130,7 @@ def test_long_tasks_flaws_and_wordings_name_their_own_sets() -> None:
     )
 
 
-def test_wrong_names_are_told() -> None:
+def test_wrong_names_are_rejected() -> None:
     with pytest.raises(DataError, match="human is 3"):
         SimulatedTrajectories(["panda"], human=3)
     with pytest.raises(DataError, match="wordings 'some' is not known"):

@@ -59,7 +59,7 @@ def test_robots_of_different_rates_get_chunks_of_the_same_length_in_seconds(
     slow, quick = data.frames.store.recordings
     assert slow.lengths_E.tolist() == [23, 13, 17]
     assert quick.lengths_E.tolist() == [14, 11]
-    assert robots[0].control_hz == 10  # the user's own is left alone
+    assert robots[0].control_hz == 10  # the user's own stays unchanged
     with pytest.raises(DataError, match="chunk_seconds is 0, expected above 0"):
         module(*robots, chunk_seconds=0)
 
@@ -190,7 +190,7 @@ def test_a_robot_held_out_is_validated_and_not_trained_on(plain: Path, tmp_path:
     validated = torch.cat([batch.embodiment_B for batch in data.val_dataloader()])
     assert trained.unique().tolist() == [0]
     assert torch.bincount(validated).tolist()[1] == 12
-    # Its errors are told in its own units, which needs statistics.
+    # Its errors are reported in its own units, which needs statistics.
     assert data.statistics_sample(40).embodiment_B.unique().tolist() == [0, 1]
 
 

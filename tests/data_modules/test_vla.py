@@ -49,8 +49,8 @@ def test_cameras_are_resized_to_one_size_in_the_embodiments_order(
     data = module(seen, cameras=(WRIST, FRONT), image_size=(16, 24), cache_dir=str(tmp_path))
     images = everything(data).observation.images_BCKYX
     assert images.shape == (28, 2, 3, 16, 24)
-    alone = module(seen, cameras=(FRONT,), image_size=(16, 24), cache_dir=str(tmp_path))
-    assert torch.equal(everything(alone).observation.images_BCKYX[:, 0], images[:, 1])
+    single = module(seen, cameras=(FRONT,), image_size=(16, 24), cache_dir=str(tmp_path))
+    assert torch.equal(everything(single).observation.images_BCKYX[:, 0], images[:, 1])
     with pytest.raises(DataError, match=r"cameras differ in size.*set images.image_size"):
         module(seen, cameras=(WRIST, FRONT), cache_dir=str(tmp_path))
 
@@ -176,7 +176,7 @@ def test_cache_is_where_the_environment_says(
     ]  # fmt: skip
 
 
-def test_a_missing_camera_is_told(seen: Path, tmp_path: Path) -> None:
+def test_a_missing_camera_is_rejected(seen: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no camera 'observation\.images\.top'; it has \['obs"):
         module(seen, cameras=("observation.images.top",))
     root = Path(shutil.copytree(seen, tmp_path / "lost"))
@@ -190,7 +190,7 @@ def test_a_missing_camera_is_told(seen: Path, tmp_path: Path) -> None:
         LeRobotVLA([arm(seen)])
 
 
-def test_a_damaged_video_is_told(seen: Path, tmp_path: Path) -> None:
+def test_a_damaged_video_is_rejected(seen: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(seen, tmp_path / "damaged"))
     next((root / "videos").rglob("*.mp4")).write_bytes(b"no video")
     with pytest.raises(DataError, match=r"\.mp4: frames 0 to 11 of episode 0 cannot be decoded"):
@@ -232,7 +232,7 @@ def test_episodes_without_a_video_are_an_error_or_left_out_on_purpose(
     assert len(everything(few).future.embodiment_B) == 12 + 9
 
 
-def test_info_that_does_not_tell_where_videos_are_is_told(old: Path, tmp_path: Path) -> None:
+def test_info_without_paths_of_videos_is_rejected(old: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(old, tmp_path / "vague"))
     path = root / "meta" / "info.json"
     path.write_text(path.read_text().replace("{episode_chunk:03d}", "{chunk:03d}"))
@@ -244,7 +244,7 @@ def cached_bytes(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*.npy"))
 
 
-def test_what_exceeds_the_bound_is_decoded_at_each_access_and_told(
+def test_images_beyond_the_bound_are_decoded_at_each_access_with_a_warning(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = everything(module(seen, cache_dir=str(tmp_path / "whole"), val_fraction=0))

@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 
 from actionprior.study.plan import Study
-from actionprior.study.table import Row
+from actionprior.study.table import ResultRow
 
 TASKS = ["suite/Reach-v0", "suite/Push-v0", "suite/Tap-v0"]
 
@@ -62,12 +62,14 @@ def table(seeds: int = 3, rollouts: int = 60, demonstrations: tuple[int, ...] = 
     return rows
 
 
-def _cell(index: int, arm: str, rate: float, seed: int, shown: int, rollouts: int) -> list[Row]:
+def _cell(
+    index: int, arm: str, rate: float, seed: int, shown: int, rollouts: int
+) -> list[ResultRow]:
     rng, rows = np.random.default_rng([index, seed, shown]), []
     speed = 1 if arm == "no_prior" else 4
 
-    def row(step: int, task: str, outcomes: str) -> Row:
-        return Row(
+    def row(step: int, task: str, outcomes: str) -> ResultRow:
+        return ResultRow(
             cell=f"{arm}{seed}{shown}",
             arm=arm,
             part="",
@@ -109,7 +111,7 @@ def _cell(index: int, arm: str, rate: float, seed: int, shown: int, rollouts: in
 GROUPS = {"left_arm": "rad", "right_hand": ""}
 
 
-def open_loop_table(seeds: int = 3) -> list[Row]:
+def open_loop_table(seeds: int = 3) -> list[ResultRow]:
     """Of a robot without a simulator: at the end the prior's error is 0.8 of no prior's.
 
     It reaches that of no prior at step 25; chunks bend twice as much as recorded without prior.
@@ -121,7 +123,7 @@ def open_loop_table(seeds: int = 3) -> list[Row]:
     return rows
 
 
-def _group_row(row: Row, group: str, unit: str) -> Row:
+def _group_row(row: ResultRow, group: str, unit: str) -> ResultRow:
     error = (1 + 0.1 * row.seed) * 5 / row.demonstrations  # differs by seed, in both arms alike
     error *= 2 - row.step / 100 if row.arm == "no_prior" else 1.2 - 0.4 * min(1, row.step / 50)
     return row._replace(

@@ -15,9 +15,9 @@ from actionprior.study.plan import Study
 from actionprior.study.recipe import (
     Recipe,
     StudyError,
-    changed,
     member,
     read_yaml,
+    with_changes,
 )
 from tests.helpers.synthetic_results import PLAIN, study
 
@@ -268,7 +268,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_names_step_into_init_args_and_lists() -> None:
     recipe = read_yaml(PROJECT / "recipes/finetune.yaml")
-    after = changed(
+    after = with_changes(
         recipe,
         {
             "model.trunk.weights": "w",
@@ -290,7 +290,7 @@ def test_names_step_into_init_args_and_lists() -> None:
         ("seed_everything.x", "expected a mapping there"),
     ):
         with pytest.raises(StudyError, match=message):
-            changed(recipe, {name: 1})
+            with_changes(recipe, {name: 1})
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.booleans() | st.none() | st.text()))

@@ -10,10 +10,10 @@ from PIL import Image
 from actionprior.commands.study import write_report
 from actionprior.study.error_figures import draw_errors
 from actionprior.study.grid import Grid
-from actionprior.study.group_errors import Group, as_plain, feature_groups, group_errors
+from actionprior.study.group_errors import FeatureGroup, as_json, feature_groups, group_errors
 from actionprior.study.results import Budget, Results
 from actionprior.study.table import read_table, select
-from actionprior.study.targets import findings
+from actionprior.study.targets import measure_targets
 from tests.helpers import synthetic_results as made_up
 
 
@@ -24,8 +24,8 @@ def results(tmp_path: Path) -> Results:
 
 def test_each_group_is_compared_as_the_table_was_made(results: Results) -> None:
     assert feature_groups(results) == [
-        Group("g1", "left_arm", "rad"),
-        Group("g1", "right_hand", ""),
+        FeatureGroup("g1", "left_arm", "rad"),
+        FeatureGroup("g1", "right_hand", ""),
     ]
     found = {(f.group.name, f.budget): f for f in group_errors(results)}
     assert len(found) == 4
@@ -55,27 +55,29 @@ def test_an_error_of_nothing_has_no_ratio(results: Results) -> None:
     still = [r._replace(mae=0.0) if r.group == "left_arm" else r for r in results.table]
     found = group_errors(Results(results.study, still))
     assert [f.ratio is None for f in found] == [True, True, False, False]
-    assert as_plain(found[0])["ratio"] is None
+    assert as_json(found[0])["ratio"] is None
 
 
 def test_group_rows_do_not_disturb_the_error_of_all_together(results: Results) -> None:
     budget = Budget(50, 100)
-    alone = Results(results.study, [r for r in results.table if not r.group])
-    assert results.errors("prior", budget) == alone.errors("prior", budget)
+    ungrouped = Results(results.study, [r for r in results.table if not r.group])
+    assert results.errors("prior", budget) == ungrouped.errors("prior", budget)
     for with_groups, without in zip(
-        findings(results.study, results.table), findings(alone.study, alone.table), strict=True
+        measure_targets(results.study, results.table),
+        measure_targets(ungrouped.study, ungrouped.table),
+        strict=True,
     ):
         assert with_groups.value == pytest.approx(without.value)
         assert with_groups[-2:] == without[-2:]
 
 
 def test_targets_that_need_rollouts_are_left_out(results: Results) -> None:
-    found = {f.key: f for f in findings(results.study, results.table)}
+    found = {f.key: f for f in measure_targets(results.study, results.table)}
     assert list(found) == ["initial_loss", "initial_grad_norm", "steps_to_error"]
     assert found["initial_loss"].value == pytest.approx(10)
     assert "first validation" not in found["steps_to_error"].note
     late = [r for r in results.table if r.step >= 30]
-    found = {f.key: f for f in findings(results.study, late)}
+    found = {f.key: f for f in measure_targets(results.study, late)}
     assert "3 seed(s) were there at the first validation" in found["steps_to_error"].note
 
 
@@ -99,13 +101,13 @@ def test_the_report_of_a_robot_without_simulator(
     assert "| g1: left arm | rad | 5 | 100 | 1.1 (1 to 1.2) | 0.88 (0.8 to 0.96) | -20.0 (" in text
     assert "| 0.02 | 0.011 | 0.01 | 25 (25 to 25) | 3 |" in text
     assert "| 50 | 100 | no prior | 8 | 20 | 0.0099 |" in text
-    told = json.loads(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("RESULT "))
-    assert "rich" not in told
-    first = told["errors"][0]
+    printed = json.loads(capsys.readouterr().out.strip().splitlines()[-1].removeprefix("RESULT "))
+    assert "rich" not in printed
+    first = printed["errors"][0]
     assert (first["robot"], first["group"], first["unit"]) == ("g1", "left_arm", "rad")
     assert (first["demonstrations"], first["steps"], first["seeds"]) == (5, 100, 3)
     assert first["ratio"]["value"] == pytest.approx(0.8)
-    assert len(told["errors"]) == 4
+    assert len(printed["errors"]) == 4
     again = read_table(tmp_path / "page" / "results.csv")
     assert {(r.group, r.unit) for r in again} == {("", ""), *made_up.GROUPS.items()}
 

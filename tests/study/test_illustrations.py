@@ -10,7 +10,7 @@ from PIL import Image
 from actionprior.study.illustrations import PlayedScene, draw_trajectories, illustrations_in
 from actionprior.study.page import write_page
 from actionprior.study.results import Results
-from actionprior.study.targets import findings
+from actionprior.study.targets import measure_targets
 from tests.helpers import synthetic_results as made_up
 
 
@@ -18,7 +18,7 @@ def test_the_page_shows_the_illustrations_that_there_are(tmp_path: Path) -> None
     study, rows, page = made_up.plan(tmp_path), made_up.table(), tmp_path / "page.md"
 
     def written() -> str:
-        write_page(Results(study, rows), findings(study, rows), [], page, "study.yaml", 60)
+        write_page(Results(study, rows), measure_targets(study, rows), [], page, "study.yaml", 60)
         return page.read_text()
 
     assert "illustrate" not in written()

@@ -1,4 +1,4 @@
-"""What chunks do, told from their states; and how well latents tell it."""
+"""Motion types of chunks, and how well latents predict them."""
 
 import numpy as np
 import pytest
@@ -67,13 +67,13 @@ def test_a_robot_with_two_hands_is_judged_by_the_one_that_acts() -> None:
     assert [MOTIONS[k] for k in (*grasps, *carries)] == ["grasp", "carry"]
 
 
-def test_a_robot_whose_state_does_not_tell_is_refused() -> None:
+def test_a_robot_without_tips_and_grippers_is_rejected() -> None:
     robot = Embodiment("blind", 10.0, [ActionGroup("arm", "joints", ["a"])])
-    with pytest.raises(UserError, match="robot 'blind' does not tell what its chunks do"):
+    with pytest.raises(UserError, match="robot 'blind' does not show motion types"):
         motion_types(robot, np.zeros((1, H, 74), dtype=np.float32))
 
 
-def test_neighbours_tell_labels_that_latents_hold_and_no_others() -> None:
+def test_neighbours_predict_only_labels_that_latents_contain() -> None:
     rng = np.random.default_rng(0)
     label_N = rng.integers(0, 4, 400)
     episode_N = np.arange(400) // 8
@@ -93,12 +93,12 @@ def test_a_chunk_s_own_episode_does_not_help_it() -> None:
 
 def test_a_tie_goes_to_the_nearest_and_most_votes_win() -> None:
     z_N1, every = np.arange(5.0)[:, None], np.arange(5)
-    # The first two and the last are tied; the nearest is right for the first two alone.
+    # The first two and the last are tied; the nearest is right only for the first two.
     assert neighbour_accuracy(z_N1, np.array([1, 1, 0, 0, 1]), every, neighbours=4) == 2 / 5
     assert neighbour_accuracy(z_N1[:4], np.array([0, 1, 0, 0]), every[:4], neighbours=3) == 3 / 4
 
 
-def test_too_few_chunks_are_told() -> None:
+def test_too_few_chunks_are_rejected() -> None:
     with pytest.raises(UserError, match="leaves 2 chunks to compare it with, expected at least 5"):
         neighbour_accuracy(np.zeros((6, 2)), np.zeros(6, int), np.array([0, 0, 0, 0, 1, 1]))
 

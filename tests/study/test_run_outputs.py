@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from actionprior.study.finished_cells import Finished, assemble, finished_file, rows_of
+from actionprior.study.finished_cells import FinishedCell, assemble, finished_file, rows_from_run
 from actionprior.study.grid import make_grid
 from actionprior.study.recipe import StudyError
-from actionprior.study.run_outputs import Curve, measure, seconds_per_step, stage1_seconds
+from actionprior.study.run_outputs import LoggedCurve, measure, seconds_per_step, stage1_seconds
 from tests.helpers.synthetic_results import study
 
 RECIPE = {
@@ -54,8 +54,8 @@ def fake_run(folder: Path) -> None:
         target.mkdir(parents=True)
         names = ("a/Reach", "a/Lift")
         environments = [{"env_id": name, "episodes": episodes} for name in names]
-        told = {"step": step, "environments": environments}
-        (target / "results.json").write_text(json.dumps(told))
+        content = {"step": step, "environments": environments}
+        (target / "results.json").write_text(json.dumps(content))
 
 
 def test_a_run_is_read_back(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_run_without_its_end_is_refused(tmp_path: Path) -> None:
         writer.add_scalar("train/loss_pred", 1.0, 0)
     with pytest.raises(StudyError, match="holds no rollouts"):
         measure(tmp_path, RECIPE)
-    assert math.isnan(seconds_per_step(Curve([1], [1.0], [0.0])))
+    assert math.isnan(seconds_per_step(LoggedCurve([1], [1.0], [0.0])))
 
 
 def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Pa
     grid = make_grid(plan)
     none, full = grid.cells[0], grid.cells[1]
     assert (none.arm, full.arm) == ("no_prior", "full")
-    finished = Finished(measure(tmp_path / "run", RECIPE), 30.0, "abc")
+    finished = FinishedCell(measure(tmp_path / "run", RECIPE), 30.0, "abc")
     for cell in (none, full):
         finished_file(tmp_path, cell).parent.mkdir(parents=True)
         finished.write(finished_file(tmp_path, cell))
@@ -131,6 +131,6 @@ def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Pa
     assert {r.cell for r in rows} == {none.id, full.id}
     assert {r.stage1_seconds for r in rows if r.arm == "full"} == {30}
     assert {r.stage1_seconds for r in rows if r.arm == "no_prior"} == {0}  # it starts from nothing
-    last = rows_of(plan, full, finished)[-1]
+    last = rows_from_run(plan, full, finished)[-1]
     assert (last.rollouts, last.successes, last.stage2_seconds) == (4, 3, pytest.approx(40))
     assert json.loads(last.configuration) == {"arm": {}, "prior": {}}

@@ -64,7 +64,7 @@ def test_intervals_hold_their_value_and_agreement_is_not_certainty() -> None:
     assert found.low < found.value < found.high
 
 
-def test_pairs_are_told_apart_more_sharply_than_strangers() -> None:
+def test_paired_differences_have_narrower_intervals() -> None:
     rng = np.random.default_rng(0)
     easy_STN = np.broadcast_to(rng.random((1, 2, 100)) < 0.5, (5, 2, 100)).astype(float)
     better_STN = np.maximum(easy_STN, rng.random((5, 2, 100)) < 0.1)
@@ -99,7 +99,7 @@ def test_what_has_no_seeds_tasks_or_rollouts_is_refused(wrong: np.ndarray) -> No
 def test_what_does_not_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="equal shapes"):
         statistics.success_difference(np.ones((2, 1, 3)), np.ones((3, 1, 3)))
-    with pytest.raises(ValueError, match="tasks alike"):
+    with pytest.raises(ValueError, match="equal tasks"):
         statistics.probability_of_improvement(np.ones((2, 1)), np.ones((2, 3)))
     with pytest.raises(ValueError, match="at least one"):
         statistics.mean([])

@@ -9,16 +9,16 @@ from PIL import Image
 
 from actionprior.study.arm_summaries import seconds_of, summaries
 from actionprior.study.figures import draw_all
-from actionprior.study.page import told, write_page
+from actionprior.study.page import value_and_interval, write_page
 from actionprior.study.recipe import StudyError
 from actionprior.study.results import Budget, Results
 from actionprior.study.table import by_seed, paired, read_table, select, write_table
-from actionprior.study.targets import findings
+from actionprior.study.targets import measure_targets
 from tests.helpers import synthetic_results as made_up
 
 
 def test_each_target_is_what_the_table_was_made_with(tmp_path: Path) -> None:
-    found = {f.key: f for f in findings(made_up.plan(tmp_path), made_up.table())}
+    found = {f.key: f for f in measure_targets(made_up.plan(tmp_path), made_up.table())}
     assert found["initial_loss"].value == pytest.approx(10)
     assert found["initial_grad_norm"].value == pytest.approx(10)
     assert found["steps_to_error"].value == pytest.approx(3)  # 30 against 7.5: validated at 10
@@ -60,20 +60,22 @@ def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
     assert seconds_of(parted, "full", budget) == (20, 200)
     assert seconds_of(whole, "full", budget) == (20, 100)
     keys = ("rich", "tail", "history", "whole_run")
-    one, other = ({f.key: f.value for f in findings(r.study, r.table)} for r in (whole, parted))
+    one, other = (
+        {f.key: f.value for f in measure_targets(r.study, r.table)} for r in (whole, parted)
+    )
     assert {k: one[k] for k in keys} == {k: other[k] for k in keys}
     # A seed of which a part is not finished does not count.
     begun = [r for r in rows if (r.seed, r.part) != (2, "second")]
     assert {r.seed for r in Results(study, begun).final("prior", budget)} == {0, 1}
     assert set(Results(study, begun).errors("prior", budget)) == {0, 1}
     of_both = Results(study, [r for r in rows if r.seed < 2])
-    whole_seeds = findings(study, of_both.table)
-    assert findings(study, begun) == whole_seeds
+    whole_seeds = measure_targets(study, of_both.table)
+    assert measure_targets(study, begun) == whole_seeds
     # Every part is a cell: 9 arms, 2 numbers of demonstrations, 5 finished parts of 3 seeds.
     write_page(Results(study, begun), [], [], tmp_path / "page.md", "study.yaml", 108)
     text = (tmp_path / "page.md").read_text()
-    assert "90 of 108 cells are finished" in text
-    assert "not counted below for want of their run's other parts: 18." in text
+    assert "| finished cells | 90 of 108, " in text
+    assert "other parts of their runs are not finished | 18 |" in text
     write_page(of_both, [], [], tmp_path / "both.md", "study.yaml", 108)
     tables = [
         (tmp_path / f"{name}.md").read_text().partition("## ")[2] for name in ("page", "both")
@@ -92,7 +94,7 @@ def test_parts_weigh_alike_whatever_the_number_of_their_tasks(tmp_path: Path) ->
         for row in select(made_up.table(), task=tasks)
     ]
     assert by_seed(select(rows, arm="full"), "initial_loss") == {0: 2.0, 1: 2.0, 2: 2.0}
-    (found,) = (f for f in findings(study, rows) if f.key == "initial_loss")
+    (found,) = (f for f in measure_targets(study, rows) if f.key == "initial_loss")
     assert found.value == pytest.approx(1)
 
 
@@ -100,7 +102,7 @@ def test_a_seed_without_a_curve_takes_no_lead_from_the_others(tmp_path: Path) ->
     study, rows = made_up.plan(tmp_path), made_up.table()
     kept = [r for r in rows if r.seed != 2 or not r.task or r.step == r.steps]
     some, none = (
-        {f.key: f for f in findings(study, found)}["equal_compute"]
+        {f.key: f for f in measure_targets(study, found)}["equal_compute"]
         for found in (kept, [r for r in rows if not r.task or r.step == r.steps])
     )
     assert some.seeds == 2
@@ -109,31 +111,33 @@ def test_a_seed_without_a_curve_takes_no_lead_from_the_others(tmp_path: Path) ->
     assert "success was not measured along the runs" in none.note
 
 
-def test_of_one_seed_no_interval_over_seeds_is_told(tmp_path: Path) -> None:
-    found = {f.key: f for f in findings(made_up.plan(tmp_path), made_up.table(seeds=1))}
+def test_one_seed_has_no_interval_over_seeds(tmp_path: Path) -> None:
+    found = {f.key: f for f in measure_targets(made_up.plan(tmp_path), made_up.table(seeds=1))}
     for key in ("initial_loss", "equal_compute", "demonstrations", "latency"):
-        assert told(found[key])[1] == "one seed", key
-    assert " to " in told(found["rich"])[1]  # of its rollouts
+        assert value_and_interval(found[key])[1] == "one seed", key
+    assert " to " in value_and_interval(found["rich"])[1]  # of its rollouts
 
 
 def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
     study = made_up.plan(tmp_path)
     rows = select(made_up.table(), arm=["full"])
-    for finding in findings(study, rows):
+    for finding in measure_targets(study, rows):
         assert (finding.value, finding.met, finding.seeds) == (None, None, 0)
         assert finding.note.startswith("not measured: ")
-    found = {f.key: f for f in findings(study, select(made_up.table(), arm=["full", "no_prior"]))}
+    found = {
+        f.key: f for f in measure_targets(study, select(made_up.table(), arm=["full", "no_prior"]))
+    }
     assert found["rich"].met
     assert "have no finished cell in common" in found["history"].note
     assert found["controls"].note == "not measured: no control is finished"
 
 
-def test_a_control_that_gains_is_told(tmp_path: Path) -> None:
+def test_a_control_that_gains_is_reported(tmp_path: Path) -> None:
     rows = made_up.table()
     rows = [r._replace(arm="noise") for r in select(rows, arm="full")] + [
         r for r in rows if r.arm != "noise"
     ]
-    found = {f.key: f for f in findings(made_up.plan(tmp_path), rows)}
+    found = {f.key: f for f in measure_targets(made_up.plan(tmp_path), rows)}
     assert found["controls"].met is False
     assert found["controls"].value == pytest.approx(30, abs=8)
 
@@ -191,9 +195,9 @@ def test_figures_and_page_come_from_the_table_alone(tmp_path: Path) -> None:
             assert picture.size[0] >= 800
         ET.parse(tmp_path / "page" / f"{name}.svg")
     page = tmp_path / "page.md"
-    write_page(results, findings(study, rows), figures, page, "study.yaml", 60)
+    write_page(results, measure_targets(study, rows), figures, page, "study.yaml", 60)
     text = page.read_text()
-    assert "54 of 60 cells are finished (54 different runs), seeds [0, 1, 2]" in text
+    assert "| finished cells | 54 of 60, of 54 different runs |\n| seeds | [0, 1, 2] (" in text
     for figure in figures:
         assert f"(page/{figure.name}.svg)" in text
     for arm in study.arms:
@@ -226,9 +230,9 @@ def test_arms_are_held_against_the_reference_that_the_study_names(tmp_path: Path
     assert none is not None
     assert none.high < 0
     page = tmp_path / "page.md"
-    unmeasured = [f._replace(value=None) for f in findings(study, rows)]
+    unmeasured = [f._replace(value=None) for f in measure_targets(study, rows)]
     write_page(results, unmeasured, [], page, "study.yaml", 60)
     text = page.read_text()
     assert text.startswith("# Who is best?\n")
     assert "| over the best [points] |" in text
-    assert "## Targets" not in text  # nothing to tell
+    assert "## Targets" not in text  # there is nothing to report
