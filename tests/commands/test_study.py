@@ -141,7 +141,7 @@ def test_a_killed_study_resumes_and_ends_like_an_undisturbed_one(tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--config=none.yaml"], "none.yaml is not here"),
+        (["--config=none.yaml"], "none.yaml does not exist"),
         (["--config=tiny.yaml", "--report"], "no cell of tiny.yaml is finished"),
         (["--config=tiny.yaml", "--report", "--cells"], "exclude each other"),
         (["--config=tiny.yaml", "--cell=2"], "cell is 2, expected 0 to 1"),

@@ -256,7 +256,7 @@ def test_a_stage_1_without_an_end_in_steps_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"none\.yaml is not here"):
+    with pytest.raises(StudyError, match=r"none\.yaml does not exist"):
         read_yaml(tmp_path / "none.yaml")
     (tmp_path / "a.yaml").write_text("a: [1")
     with pytest.raises(StudyError, match=r"a\.yaml is not YAML"):

@@ -78,7 +78,7 @@ def test_targets_that_need_rollouts_are_left_out(results: Results) -> None:
     assert "first validation" not in found["steps_to_error"].note
     late = [r for r in results.table if r.step >= 30]
     found = {f.key: f for f in measure_targets(results.study, late)}
-    assert "3 seed(s) were there at the first validation" in found["steps_to_error"].note
+    assert "3 seed(s) had reached it at the first validation" in found["steps_to_error"].note
 
 
 def test_the_report_of_a_robot_without_simulator(
@@ -94,7 +94,7 @@ def test_the_report_of_a_robot_without_simulator(
         ET.parse(tmp_path / "page" / f"{name}.svg")
         with Image.open(tmp_path / "page" / f"{name}.png") as picture:
             assert picture.size[0] >= 800
-    assert "There is no simulator of this robot" in text
+    assert "The project has no simulator of this robot" in text
     assert "not measured" not in text
     for absent in ("## Every arm", "## By task", "success_by"):
         assert absent not in text

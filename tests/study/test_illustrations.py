@@ -26,7 +26,7 @@ def test_the_page_shows_the_illustrations_that_there_are(tmp_path: Path) -> None
     (tmp_path / "page" / "z_map.svg").touch()
     text = written()
     assert "(page/z_map.svg)" in text
-    assert "by `lightning illustrate`" in text
+    assert "`lightning illustrate` draws these" in text
     assert "trajectories.svg" not in text
     (tmp_path / "page" / "trajectories.svg").touch()
     assert "(page/trajectories.svg)" in written()
