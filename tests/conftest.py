@@ -1,4 +1,4 @@
-"""Every test runs on one thread, offline, without a display, and with a cache of its own."""
+"""Run every test on one thread, offline, without a display, and with its session's own cache."""
 
 import os
 from collections.abc import Iterator
@@ -23,20 +23,20 @@ import torch
 from tests.helpers.command_line import folder  # noqa: F401  a fixture of many tests
 
 torch.set_num_threads(1)
-# Laws are tried on the same examples in each run; a slow machine is no fault.
+# Each run tries the same examples, and does not fail on a slow machine.
 hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("laws")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests go first, so that no process is left alone with one at the end."""
+    """Run files with slow tests first, so that no process ends long after the others."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the project records on first use goes to a folder of this test session."""
+    """Put what the project records on first use into a folder of this test session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACTIONPRIOR_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -44,6 +44,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seed that one test's ``seed_everything`` leaves in the environment ends with it."""
+    """Undo what a test's ``seed_everything`` leaves in the environment."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     monkeypatch.setenv("PL_SEED_WORKERS", "0")

@@ -1,7 +1,7 @@
-"""``python -m tests.faults``: breaks tiny runs of both stages and counts what they survive.
+"""Break tiny runs of both stages and count the faults that they survive.
 
-Killed runs go on from ``--ckpt_path last`` and must end bit for bit as the run that was left
-alone. Damaged files must be refused by name, or hold what was written.
+Run it as ``python -m tests.faults``. Killed runs resume with ``--ckpt_path last`` and must end bit
+for bit like an undisturbed run. Damaged files must be rejected by name, or read as written.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class Count:
 
 
 class Rows(Callback):
-    """Writes down each step's loss and λ; a step done again must give them again."""
+    """Write each step's loss and λ to a file; a repeated step must give the same values."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -69,14 +69,14 @@ class Rows(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if trainer.fit_loop._should_accumulate():
             return
-        told = {k: float(trainer.callback_metrics[k]) for k in trainer.callback_metrics}
-        kept = [told.get(f"train/{key}") for key in ("loss", "lambda", "learning_rate")]
+        logged = {k: float(trainer.callback_metrics[k]) for k in trainer.callback_metrics}
+        kept = [logged.get(f"train/{key}") for key in ("loss", "lambda", "learning_rate")]
         with Path(self.file).open("a") as rows:
             rows.write(json.dumps([trainer.global_step, kept]) + "\n")
 
 
 class Signal(Callback):
-    """Sends a signal to this process in the middle of a step, half of its gradient gathered."""
+    """Send a signal to this process in the middle of a step, with half the gradient computed."""
 
     def __init__(self, step: int, signum: int) -> None:
         self.step, self.signum = step, signum
@@ -90,7 +90,7 @@ class Signal(Callback):
 
 
 def stage_of(stage: int) -> tuple[LightningModule, ToyTrajectories]:
-    """A tiny model and its data."""
+    """Build a tiny model and its data."""
     if stage == 1:
         data = ToyTrajectories(episodes=6, batch_size=16)
         return module(data), data
@@ -104,7 +104,7 @@ def stage_of(stage: int) -> tuple[LightningModule, ToyTrajectories]:
 
 
 def run(stage: int, folder: Path, fault: Callable[[], None] | None) -> None:
-    """Train, or go on training, to the end."""
+    """Train to the end, from the start or from the newest checkpoint."""
     if fault is not None:
         fault()
     model, data = stage_of(stage)
@@ -131,7 +131,7 @@ def run(stage: int, folder: Path, fault: Callable[[], None] | None) -> None:
 
 
 def killed_while_saving(nth: int, half: bool) -> None:
-    """Prepare this process to be killed in its ``nth`` save, half or all of it written."""
+    """Make this process kill itself in its ``nth`` save, with half or all of it written."""
     saves, save = 0, torch.save
 
     def last_act(checkpoint: dict[str, Any], file: Any) -> None:
@@ -141,14 +141,14 @@ def killed_while_saving(nth: int, half: bool) -> None:
         if saves == nth:
             file.flush()
             if half:
-                file.truncate(file.tell() // 2)
+                os.truncate(file.fileno(), os.fstat(file.fileno()).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = last_act
 
 
 def forked(folder: Path, target: Callable[..., None], *args: object) -> Any:
-    """A child process that says what it has to say into a file."""
+    """Start a child process whose output goes to a file."""
 
     def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def forked(folder: Path, target: Callable[..., None], *args: object) -> Any:
 
 
 def outcome(folder: Path) -> tuple[dict[str, Any], dict[int, list[float]]]:
-    """What a run ended with: its last checkpoint and what each step logged."""
+    """Return a run's last checkpoint and what each step logged."""
     [last] = folder.rglob(f"*step={STEPS}*.ckpt")
     checkpoint = read_checkpoint(last)
     rows = [json.loads(line) for line in (folder / "rows").read_text().splitlines()]
@@ -172,7 +172,7 @@ def outcome(folder: Path) -> tuple[dict[str, Any], dict[int, list[float]]]:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two nested things are the same, bit for bit."""
+    """Return True if two nested values are the same, bit for bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -183,7 +183,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def kills(folder: Path, stage: int, trials: int, rng: random.Random) -> list[Count]:
-    """SIGKILL at random times and within saves, each trial several, then on to the end."""
+    """Kill each trial several times, at random times and while saving, then run to the end."""
     began = time.monotonic()
     whole = forked(folder / "whole", run, stage, folder / "whole", None)
     whole.join()
@@ -213,10 +213,10 @@ def kills(folder: Path, stage: int, trials: int, rng: random.Random) -> list[Cou
 
 
 def signals(folder: Path) -> list[Count]:
-    """A scheduler's signals to ``lightning fit``, in the middle of a step."""
+    """Send a scheduler's signals to ``lightning fit`` in the middle of a step."""
     folder.mkdir()
-    told = folder / "scontrol.log"
-    (folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    log = folder / "scontrol.log"
+    (folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {log}\n')
     (folder / "scontrol").chmod(0o755)
     slurm = {f"SLURM_{key}": "0" for key in ("PROCID", "LOCALID", "NODEID")}
     slurm |= {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "train"}
@@ -243,13 +243,13 @@ def signals(folder: Path) -> list[Count]:
             saved = [read_checkpoint(p)["global_step"] for p in place.rglob("*.ckpt")]
             fit(place, environment=environment)
             count.add(stopped == ended and saved == [step] and equal(outcome(place), wanted))
-    lines = told.read_text().splitlines() if told.exists() else []
+    lines = log.read_text().splitlines() if log.exists() else []
     counts[0].survived = min(counts[0].survived, lines.count("requeue 4321"))
     return counts
 
 
 def command(place: Path, sent: list[dict[str, Any]], environment: dict[str, str]) -> None:
-    """``lightning fit --ckpt_path last``, as a job script says it."""
+    """Run ``lightning fit --ckpt_path last``, like a job script."""
     os.environ |= environment
     callbacks = "lightning.pytorch.callbacks."
     at_end = {"filename": "{step}", "every_n_train_steps": STEPS}
@@ -290,7 +290,7 @@ def command(place: Path, sent: list[dict[str, Any]], environment: dict[str, str]
 def damage(
     name: str, file: Path, read: Callable[[], Any], flips: int, cuts: int, rng: random.Random
 ) -> list[Count]:
-    """Flip bits of a file, and cut it short; it must be refused by name or say what it said."""
+    """Flip bits of a file, and truncate it; it must be rejected by name or read as written."""
     whole, wanted = file.read_bytes(), read()
     flipped, cut = Count(f"{name}: a bit flipped"), Count(f"{name}: cut short")
     for count, times in ((flipped, flips), (cut, cuts)):
@@ -312,7 +312,7 @@ def damage(
 
 
 def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count]:
-    """Damage a checkpoint, one in shards, an exported folder's two files and a trunk's weights."""
+    """Damage checkpoints in one file and in shards, an exported folder and a trunk's weights."""
     exported, trunk = folder / "exported", folder / "trunk.safetensors"
     shards = folder / "shards.ckpt"
     join_group_of_one()
@@ -342,11 +342,13 @@ def files(folder: Path, flips: int, cuts: int, rng: random.Random) -> list[Count
 
 
 def main() -> None:
-    """Print a table, then ``RESULT`` with the same in JSON; exit 1 where anything was lost."""
+    """Print a table, then ``RESULT`` with the same in JSON; exit with 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=10, help="killed runs a stage, 4 kills each")
-    parser.add_argument("--flips", type=int, default=300, help="flipped bits a file")
-    parser.add_argument("--cuts", type=int, default=60, help="truncations a file")
+    parser.add_argument(
+        "--trials", type=int, default=10, help="killed runs per stage, 4 kills each"
+    )
+    parser.add_argument("--flips", type=int, default=300, help="flipped bits per file")
+    parser.add_argument("--cuts", type=int, default=60, help="truncations per file")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     rng = random.Random(chosen.seed)
@@ -358,8 +360,8 @@ def main() -> None:
     print(f"{'fault':<48}{'tried':>8}{'survived':>10}{'lost':>6}")
     for c in counts:
         print(f"{c.fault:<48}{c.tried:>8}{c.survived:>10}{c.tried - c.survived:>6}")
-    told = {c.fault: {"tried": c.tried, "lost": c.tried - c.survived} for c in counts}
-    print("RESULT " + json.dumps(told))
+    result = {c.fault: {"tried": c.tried, "lost": c.tried - c.survived} for c in counts}
+    print("RESULT " + json.dumps(result))
     raise SystemExit(any(c.tried > c.survived for c in counts))
 
 

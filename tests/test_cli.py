@@ -1,4 +1,4 @@
-"""The command line, from a user's folder with a model and a DataModule of the user's own."""
+"""Test the command line in a user's folder, with the user's own model and DataModule."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_the_command_runs_in_the_users_folder(folder: Path) -> None:
 
 @pytest.fixture
 def bad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A checkpoint that writes a file when it is unpickled, while torch may unpickle."""
+    """Make a checkpoint that writes a file if it is unpickled; torch is allowed to unpickle."""
 
     class Payload:
         def __reduce__(self):

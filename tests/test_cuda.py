@@ -1,4 +1,4 @@
-"""Both stages and acting on a GPU: ``CUDA_VISIBLE_DEVICES=0 pytest tests/test_cuda.py``."""
+"""Test training and acting on a GPU: ``CUDA_VISIBLE_DEVICES=0 pytest tests/test_cuda.py``."""
 
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def vla(data: ToyVLA, prior: str = "", **settings: Any) -> VLAModule:
 
 
 class Losses(Callback):
-    """The training losses of a run."""
+    """Record the training losses of a run."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
@@ -55,7 +55,7 @@ class Losses(Callback):
 
 
 class NeverWaits(Callback):
-    """Ends a run whose forward or backward pass waits for the device."""
+    """End a run whose forward or backward pass waits for the device."""
 
     def on_train_batch_start(self, *_: object) -> None:
         torch.cuda.set_sync_debug_mode("error")
@@ -93,7 +93,7 @@ def test_both_stages_learn_and_validate_in_bfloat16(tmp_path: Path) -> None:
     VLAModule.load(tmp_path / "policy.ckpt")
 
 
-def test_what_is_learnt_is_what_the_cpu_learns(tmp_path: Path) -> None:
+def test_the_gpu_learns_what_the_cpu_learns(tmp_path: Path) -> None:
     found = []
     for accelerator in (DEVICE, "cpu"):
         data = ToyTrajectories(episodes=6, batch_size=16)
@@ -120,7 +120,7 @@ def test_no_pass_waits_for_the_gpu(tmp_path: Path, history: str) -> None:
     )
 
 
-def test_a_resumed_run_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_run_ends_like_one_without_a_stop(tmp_path: Path) -> None:
     data, saved = ToyTrajectories(episodes=6, batch_size=16), tmp_path / "three.ckpt"
     _, whole = fit(tmp_path, module(data), data, 6)
     _, first = fit(tmp_path, module(data), data, 6, StopAt(3, saved))
@@ -153,8 +153,8 @@ def test_strategies_of_many_gpus_on_one(tmp_path: Path, strategy: Any) -> None:
         runner.save_checkpoint(tmp_path / "saved.ckpt")
     finally:
         distributed.destroy_process_group()
-    _, alone = fit(tmp_path, module(data), data, 3, **MIXED)
-    np.testing.assert_allclose(losses, alone, rtol=2e-2)
+    _, expected = fit(tmp_path, module(data), data, 3, **MIXED)
+    np.testing.assert_allclose(losses, expected, rtol=2e-2)
     assert all(
         v.device.type == "cpu"
         for v in read_checkpoint(tmp_path / "saved.ckpt")["state_dict"].values()

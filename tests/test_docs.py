@@ -1,4 +1,4 @@
-"""The documentation site builds strictly, and its pages name what exists."""
+"""Test that the documentation site builds strictly, and that its pages name what exists."""
 
 import ast
 import importlib
@@ -52,7 +52,7 @@ RECIPE_SECTIONS = {
 
 
 def hand_written() -> list[Path]:
-    """Pages that no command writes."""
+    """List the pages that are written by hand."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
     return [
         page for page in pages if "\nWritten by `lightning study" not in page.read_text("utf-8")
@@ -127,7 +127,7 @@ def test_a_link_to_no_file_is_a_warning(
 
 
 def rewritten(hooks: ModuleType, markdown: str, url: str) -> str:
-    """What a link becomes on the site's first page."""
+    """Return what a link becomes on the site's first page."""
     config = load_config(str(ROOT / "mkdocs.yml"), repo_url=url)
     file = File("index.md", str(DOCS), str(ROOT / "build"), use_directory_urls=False)
     page = Page(None, file, config)
@@ -139,7 +139,7 @@ def rewritten(hooks: ModuleType, markdown: str, url: str) -> str:
 
 
 class Row(NamedTuple):
-    """A row of a table in docs/paper.md."""
+    """Row of a table in docs/paper.md."""
 
     name: str  # Class.argument
     default: str
@@ -147,7 +147,7 @@ class Row(NamedTuple):
 
 
 def paper_rows() -> Iterator[Row]:
-    """The rows of all tables, by their columns' names."""
+    """Read the rows of all tables by the names of their columns."""
     columns: list[str] = []
     for line in (DOCS / "paper.md").read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -161,7 +161,7 @@ def paper_rows() -> Iterator[Row]:
 
 
 def argument(name: str) -> inspect.Parameter:
-    """The parameter that a dotted name such as ``VLAModule.width`` leads to."""
+    """Return the parameter that a dotted name such as ``VLAModule.width`` names."""
     cls_name, *path = name.split(".")
     cls: Any = CLASSES[cls_name]
     for step in path[:-1]:  # through dataclass arguments
@@ -181,7 +181,7 @@ def test_the_papers_table_names_arguments_with_their_defaults(row: Row) -> None:
 
 
 def in_recipe(name: str) -> object:
-    """What the recipe of a class's stage sets an argument to; None if it does not."""
+    """Return the value of an argument in the recipe of a class's stage; None if it has none."""
     cls_name, *path = name.split(".")
     recipe, *section = RECIPE_SECTIONS[cls_name]
     node: Any = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text("utf-8"))
@@ -224,7 +224,7 @@ def test_pages_name_recipes_that_exist() -> None:
 
 
 def named_recipes(page: Path) -> list[str]:
-    """Paths such as ``recipes/trunks/dfn.yaml`` that a page names."""
+    """List paths such as ``recipes/trunks/dfn.yaml`` that a page names."""
     return re.findall(r"\brecipes/[\w/]+\.yaml", page.read_text("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""The trials of ``make faults``, at reduced counts."""
+"""Test the trials of ``make faults``, at reduced counts."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_runs_survive_kills_and_signals_and_damage_is_told() -> None:
+def test_runs_survive_kills_and_signals_and_damage_is_reported() -> None:
     words = ["--trials=1", "--flips=40", "--cuts=10", "--seed=7"]
     run = subprocess.run(
         [sys.executable, "-m", "tests.faults", *words],
@@ -19,7 +19,7 @@ def test_runs_survive_kills_and_signals_and_damage_is_told() -> None:
         timeout=240,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    told = json.loads(run.stdout.splitlines()[-1].removeprefix("RESULT "))
-    assert len(told) == 20
-    assert all(kind["lost"] == 0 for kind in told.values())
-    assert sum(kind["tried"] for name, kind in told.items() if "killed" in name) > 2
+    result = json.loads(run.stdout.splitlines()[-1].removeprefix("RESULT "))
+    assert len(result) == 20
+    assert all(kind["lost"] == 0 for kind in result.values())
+    assert sum(kind["tried"] for name, kind in result.items() if "killed" in name) > 2

@@ -1,4 +1,4 @@
-"""Stage 1 learns, reports in the robots' units, resumes exactly and explains bad input."""
+"""Test that Stage 1 learns, reports in the robots' units, resumes exactly and rejects bad input."""
 
 from dataclasses import replace
 from pathlib import Path

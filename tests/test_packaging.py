@@ -1,4 +1,4 @@
-"""What is shipped, and what is tracked."""
+"""Test what the wheel contains, and what is under version control."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def tracked() -> list[Path]:
-    """Files under version control, and those that would be with the next commit."""
+    """List files under version control, and new files that are not ignored."""
     words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if found.returncode != 0:

@@ -1,4 +1,4 @@
-"""The README: short, its links and verbs exist, and its five commands run."""
+"""Test that the README is short, its links and verbs exist, and its five commands run."""
 
 import re
 import shlex
@@ -37,7 +37,7 @@ def test_every_relative_link_exists(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_is_installed_from_an_index(page: str) -> None:
-    """The package is on no index."""
+    """No index has the package."""
     text = (ROOT / page).read_text("utf-8")
     assert not re.search(r"pip install ['\"]?actionprior\b", text)
 

@@ -1,4 +1,4 @@
-"""Every recipe runs as a user would run it, from a folder of the user's own."""
+"""Test every recipe as a user would run it, from a folder of the user."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Stage 2: losses and their switches, the prior's way in, a checkpoint that stands alone."""
+"""Test Stage 2: losses, switches, how it reads a prior, and its self-contained checkpoint."""
 
 import json
 import subprocess
@@ -218,7 +218,7 @@ def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path, stage1: Path)
     trainer(tmp_path, 1).test(finer, ToyVLA(), ckpt_path=saved, verbose=False)
 
 
-def test_without_averaging_the_weights_in_training_go_on(tmp_path: Path, stage1: Path) -> None:
+def test_without_averaging_the_training_weights_are_resumed(tmp_path: Path, stage1: Path) -> None:
     saved, start = tmp_path / "saved.ckpt", Start()
     average = EMAWeightAveraging(decay=0.9, update_starting_at_step=0)
     options = {"limit_val_batches": 0}

@@ -12,7 +12,7 @@ MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 
 
 def save_clip(model: str, folder: Path, **config: object) -> nn.Module:
-    """A model of random weights, as open_clip pushes one to the hub."""
+    """Save a model of random weights in the files that open_clip pushes to the Hub."""
     torch.manual_seed(3)
     clip = open_clip.create_model(model, force_custom_text=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ TIMM_TOWER = {
 
 
 def known(folder: Path, name: str, **changes: object) -> str:
-    """Let open_clip know a tiny architecture by a name; the name."""
+    """Register a tiny architecture with open_clip and return its name."""
     import open_clip
 
     file = folder / f"{name}.json"

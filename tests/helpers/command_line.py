@@ -1,4 +1,4 @@
-"""The command line in a folder with a model and data of the user's own."""
+"""A user's folder with a model and data, and calls of the command line in it."""
 
 import logging
 import sys
@@ -75,13 +75,13 @@ trainer:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folder, as the working directory."""
+    """Make a user's folder the working directory."""
     (tmp_path / "mylab").mkdir()
     (tmp_path / "mylab" / "toy.py").write_text(MYLAB)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning"])
-    # A handler made in an earlier test writes to what that test captured.
+    # Handlers from earlier tests write to streams that are closed by now.
     monkeypatch.setattr(logging, "raiseExceptions", False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -95,7 +95,7 @@ def checkpoint_of(folder: Path, version: int = 0) -> Path:
 
 
 def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The sentence with which the command ends, which must be one line and exit code 2."""
+    """Run a command that must exit with code 2, and return its one-line error."""
     with pytest.raises(SystemExit) as stop:
         cli.main(args)
     assert stop.value.code == 2

@@ -1,11 +1,11 @@
-"""Files as a failing disk leaves them."""
+"""Damaged copies of files, as a failing disk leaves them."""
 
 import random
 from collections.abc import Iterator
 
 
 def damaged(whole: bytes, flips: int = 300, cuts: int = 60) -> Iterator[bytes]:
-    """The file with one bit flipped, then cut short; the same damages in every run."""
+    """Yield copies with one bit flipped, then truncated ones; the same in every run."""
     rng = random.Random(0)
     for _ in range(flips):
         bits = bytearray(whole)

@@ -1,4 +1,4 @@
-"""Tiny real LeRobot v3 datasets, written by lerobot itself; the same in format v2.1."""
+"""Tiny real LeRobot datasets: written by lerobot in format v3, and converted to v2.1."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ CAMERAS = ("observation.images.front", "observation.images.wrist")
 def arm(
     *roots: Path, name: str = "arm", cameras: tuple[str, ...] = (), **more
 ) -> LeRobotEmbodiment:
-    """The robot of ``write_dataset``."""
+    """Describe the robot of ``write_dataset``."""
     return LeRobotEmbodiment(
         name=name,
         control_hz=more.pop("control_hz", 10),
@@ -53,9 +53,9 @@ def write_dataset(
     seed: int = 0,
     split_videos: bool = False,
 ) -> Path:
-    """Random smooth episodes; ``cameras`` maps image keys to ``image`` or ``video``.
+    """Write random smooth episodes; ``cameras`` maps image keys to ``image`` or ``video``.
 
-    Episodes in ``still`` do not move. ``split_videos`` gives each episode a video of its own.
+    Episodes in ``still`` do not move. ``split_videos`` gives each episode its own video file.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -94,7 +94,7 @@ def write_dataset(
 
 
 def write_v21(source: Path, root: Path) -> Path:
-    """A v3 dataset whose videos are split, or that has none, rewritten in format v2.1."""
+    """Convert a v3 dataset to format v2.1; it has one video file per episode, or no videos."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.parquet as pq
@@ -117,8 +117,8 @@ def write_v21(source: Path, root: Path) -> Path:
     for place in places:
         episode = place["episode_index"]
         where = {"episode_chunk": episode // 2, "episode_index": episode}
-        told = {"episode_index": episode, "tasks": place["tasks"], "length": place["length"]}
-        written["episodes"].append(json.dumps(told))
+        line = {"episode_index": episode, "tasks": place["tasks"], "length": place["length"]}
+        written["episodes"].append(json.dumps(line))
         data = root / info["data_path"].format(**where)
         data.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table.filter(pa.compute.equal(table["episode_index"], episode)), data)
@@ -136,7 +136,7 @@ def write_v21(source: Path, root: Path) -> Path:
 
 
 def _picture(shape: tuple[int, int, int], episode: int, t: int) -> np.ndarray:
-    """A gradient that tells episode and step."""
+    """Draw a gradient that differs by episode and step."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     channels = [rows * 4 + 16 * t, columns * 3 + 40 * episode, rows + columns + 8 * t]
     return (np.stack(channels, -1) % 256).astype(np.uint8)

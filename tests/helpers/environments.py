@@ -1,4 +1,4 @@
-"""Environments by others, and a policy of random motions."""
+"""A policy of random motions, and a mark for tests of optional benchmarks."""
 
 import importlib.util
 
@@ -10,7 +10,7 @@ from actionprior.embodiment import Embodiment
 
 
 class Jitter:
-    """Stays where it is, or nearly: small random changes around the chunk's reference."""
+    """Policy of small random motions around the chunk's reference."""
 
     chunk_length = 4
     history_length = 2
@@ -25,5 +25,6 @@ class Jitter:
 
 
 def needs(module: str, extra: str) -> pytest.MarkDecorator:
+    """Skip a test if the module of an optional extra is not installed."""
     missing = importlib.util.find_spec(module) is None
     return pytest.mark.skipif(missing, reason=f"the extra {extra!r} is not installed")

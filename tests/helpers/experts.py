@@ -1,4 +1,4 @@
-"""Experts of tests/helpers/point_env.py, named on the command line as one names one's own."""
+"""Experts for tests/helpers/point_env.py, named on the command line like a user's own."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tests.helpers.point_env import STEP
 
 
 class Walker:
-    """Walks straight to the target; counts its resets."""
+    """Expert that walks straight to the target and records the seeds of its resets."""
 
     def __init__(self, env: Any) -> None:
         self.env = env
@@ -23,7 +23,7 @@ class Walker:
 
 
 class Sometimes(Walker):
-    """Does not move in episodes of an odd seed, which hence fail."""
+    """Expert that fails in episodes with an odd seed, because it does not move."""
 
     def __call__(self, observation: Any) -> Any:
         return super().__call__(observation) * (self.seeds[-1] % 2 == 0)

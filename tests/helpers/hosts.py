@@ -1,8 +1,8 @@
-"""Two hosts for a test: each with processes, a name, a network and an ``/etc/hosts`` of its own.
+"""Two hosts for a test, each with its own processes, name, network and ``/etc/hosts``.
 
-Linux namespaces, joined by a cable of a virtual Ethernet pair; the disk is the same, as a
-cluster's shared folder is. They end with the process that made them, even where that is killed.
-Debian: ``apt install iproute2 util-linux``. Needs root.
+The hosts are Linux namespaces, joined by a virtual Ethernet pair. They share the disk, like the
+nodes of a cluster with a shared folder. They end with the process that made them, even if that is
+killed. Debian: ``apt install iproute2 util-linux``. Needs root.
 """
 
 import os
@@ -17,7 +17,7 @@ TOOLS = ("ip", "unshare", "nsenter", "setpriv")
 MISSING = [name for name in TOOLS if not shutil.which(name)]
 if os.geteuid() != 0:
     MISSING.append("root")
-if not MISSING:  # a container's root may not make them
+if not MISSING:  # root in a container may lack the right
     tried = ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--mount-proc", "true"]
     if subprocess.run(tried, capture_output=True, check=False).returncode:
         MISSING.append("the right to make namespaces")
@@ -37,46 +37,47 @@ exec sleep infinity
 
 @dataclass(frozen=True)
 class Host:
-    """A machine of its own, as far as its processes can tell."""
+    """Namespace that looks like a separate machine to its processes."""
 
     name: str
     address: str
-    pid: int  # of its first process, whose end is the end of all of them
+    pid: int  # of its first process; all others end with it
 
     def words(self, *words: str) -> list[str]:
-        """The command that runs ``words`` there, in this folder and with this environment."""
+        """Return the command that runs ``words`` on the host, in this folder and environment."""
         return ["nsenter", f"--target={self.pid}", "--all", f"--wd={Path.cwd()}", "--", *words]
 
     def start(
         self, *words: str, log: Path, env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start ``words`` there; what they say is added to the file ``log``."""
+        """Start ``words`` on the host and append its output to the file ``log``."""
         with log.open("ab") as file:
             return subprocess.Popen(self.words(*words), env=env, stdout=file, stderr=file)
 
     def set_link(self, state: str) -> None:
-        """``down``: what is sent is lost, and nobody is told of it; ``up``: as before."""
+        """Set the link ``down``, so that packets are lost without an error, or ``up`` again."""
         subprocess.run(self.words("ip", "link", "set", INTERFACE, state), check=True)
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes but the first."""
+        """Send SIGKILL to all of the host's processes except the first."""
         subprocess.run(self.words("sh", "-c", "kill -KILL -1"), check=False)
 
 
 @contextmanager
 def two_hosts(folder: Path, own_name_is: str = "") -> Iterator[tuple[Host, Host]]:
-    """Two hosts that know each other's names; ``host0`` is 10.77.0.1, ``host1`` 10.77.0.2.
+    """Start two hosts that know each other's names, ``host0`` and ``host1``.
 
     Args:
-        folder: for their ``/etc/hosts``.
-        own_name_is: the address that a host takes its own name for; Debian says 127.0.1.1.
+        folder: Folder for the hosts' ``/etc/hosts`` files.
+        own_name_is: Address that a host resolves its own name to; Debian uses 127.0.1.1. Empty
+            means its address in the network.
     """
     holders, hosts = [], []
     try:
         for name, address in ADDRESSES.items():
-            told = ADDRESSES | ({name: own_name_is} if own_name_is else {})
+            known = ADDRESSES | ({name: own_name_is} if own_name_is else {})
             file = folder / f"hosts_of_{name}"
-            lines = {"localhost": "127.0.0.1"} | told
+            lines = {"localhost": "127.0.0.1"} | known
             file.write_text("".join(f"{where} {who}\n" for who, where in lines.items()))
             words = ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "--uts", "--mount"]
             words += ["--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -89,7 +90,11 @@ def two_hosts(folder: Path, own_name_is: str = "") -> Iterator[tuple[Host, Host]
             hosts.append(Host(name, address, int(children[0])))
         first, second = hosts
         pair = f"link add {INTERFACE} type veth peer name {INTERFACE} netns {second.pid}"
-        enter = ["nsenter", f"--target={first.pid}", "--net"]  # the pids are this process's own
+        enter = [
+            "nsenter",
+            f"--target={first.pid}",
+            "--net",
+        ]  # the pids are those that this process sees
         subprocess.run([*enter, "ip", *pair.split()], check=True)
         for host in hosts:
             words = ["ip", "address", "add", f"{host.address}/24", "dev", INTERFACE]

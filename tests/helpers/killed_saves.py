@@ -1,4 +1,4 @@
-"""Run by ``checkpoints/test_sharded.py``: saves that SIGKILL ends before each disk step."""
+"""Kill saves of a checkpoint before each disk step (``tests/checkpoints/test_sharded.py``)."""
 
 import os
 import signal

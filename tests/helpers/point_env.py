@@ -1,4 +1,4 @@
-"""A point that must be moved to a target: a real environment that costs nothing.
+"""A point to move to a target: a real environment that takes microseconds per step.
 
 Registered as ``test/Point-v0`` (observation: the state vector) and ``test/PointCamera-v0``
 (observation: state and image).
@@ -40,7 +40,6 @@ class PointEnv(gymnasium.Env[Any, Any]):
         camera: bool = False,
         info_key: str = "is_success",
         instruction: str = "go to the target",
-        tells_at_reset_only: bool = False,
     ) -> None:
         self.render_mode = render_mode
         self.camera = camera
@@ -85,7 +84,7 @@ class PointEnv(gymnasium.Env[Any, Any]):
 
 
 class Policy:
-    """Common to the policies of these tests; keeps what it was shown."""
+    """Base class of the test policies; records the observations and noise it received."""
 
     chunk_length = 6
     history_length = 4
@@ -107,7 +106,7 @@ class Policy:
 
 
 class Solver(Policy):
-    """Walks straight to the target, as far as a chunk goes."""
+    """Policy that walks straight to the target."""
 
     def moves(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
         place, target = observation.state_BS[:, 8:10], observation.state_BS[:, 10:12]
@@ -119,7 +118,7 @@ class Solver(Policy):
 
 
 class Wanderer(Policy):
-    """Walks where the flow noise says; some of it outside of the action space."""
+    """Policy that walks in the direction of the flow noise, partly outside the action space."""
 
     def moves(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
         return 0.08 * noise_BHA[..., 7:9]

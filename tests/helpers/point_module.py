@@ -1,4 +1,4 @@
-"""A module that learns, step by step, to walk as the solver does."""
+"""A module that learns step by step to walk like the solver."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.helpers.point_env import Solver
 
 
 class PointModule(pl.LightningModule):
-    """``gain`` goes from 0 (stands still) towards 1 (walks); the noise makes steps differ."""
+    """Module whose ``gain`` moves from 0 (stand still) to 1 (walk); noise makes steps differ."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PointModule(pl.LightningModule):
     history_length = property(lambda self: self.policy.history_length)
 
     def predict_chunk(self, observation: Observation, noise_BHA: Tensor) -> Tensor:
-        torch.rand(3)  # what a policy draws globally must not reach training
+        torch.rand(3)  # the policy's use of the global generator must not affect training
         self.gains_seen.append(self.gain.item())
         self.modes_seen |= {self.training, self.trained.training, self.frozen.training}
         return self.gain.detach() * self.policy.predict_chunk(observation, noise_BHA)

@@ -1,4 +1,4 @@
-"""Small untrained policies that answer at once, and observations for them."""
+"""Small untrained policies that answer quickly, and observations for them."""
 
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ SMALL = PriorArchitecture(
 
 
 def tiny_network(robots: list[Embodiment] | None = None, **settings: Any) -> PolicyNetwork:
-    """A network with statistics whose every part says something, though nothing was learnt."""
+    """Build an untrained network with statistics, in which every part affects the output."""
     torch.manual_seed(3)
     robots = robots or [delta_arm()]
     prior = MotionPrior(robots, SMALL)
     prior.normalizer.fit(windows(robots, 40, SMALL.chunk_length))
-    for module in prior.decoder.modules():  # a fresh decoder says nothing at all
+    for module in prior.decoder.modules():  # a new decoder outputs zeros
         if isinstance(module, torch.nn.Linear) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.2)
     trunk = SmallTrunk(image_size=32, channels=16, text_width=16, width=48)
@@ -41,7 +41,7 @@ def tiny_network(robots: list[Embodiment] | None = None, **settings: Any) -> Pol
 
 
 def observation(robot: Embodiment, step: int = 0) -> dict[str, Any]:
-    """What a robot senses at a step; any two steps differ."""
+    """Return a random observation of a robot; any two steps differ."""
     rng = np.random.default_rng(step)
     images = {camera: rng.integers(0, 255, (40, 48, 3), dtype=np.uint8) for camera in robot.cameras}
     state = rng.uniform(-1, 1, len(robot.state_features)).astype(np.float32)
@@ -49,7 +49,7 @@ def observation(robot: Embodiment, step: int = 0) -> dict[str, Any]:
 
 
 def write_checkpoint(network: PolicyNetwork, path: Path, step: int = 7) -> Path:
-    """What a run of Stage 2 saves of a network."""
+    """Write the checkpoint that a run of Stage 2 would save for a network."""
     module = VLAModule(
         [robot.to_dict() for robot in network.embodiments],
         network.trunk,
@@ -69,7 +69,7 @@ def write_checkpoint(network: PolicyNetwork, path: Path, step: int = 7) -> Path:
 
 
 def lerobot_batch(observations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Observations as LeRobot shows them to a policy: batched, images float (B, 3, Y, X)."""
+    """Batch observations as LeRobot passes them to a policy; images are float (B, 3, Y, X)."""
     batch: dict[str, Any] = {"task": [o["task"] for o in observations]}
     for key in observations[0].keys() - {"task"}:
         stacked = torch.from_numpy(np.stack([o[key] for o in observations]))

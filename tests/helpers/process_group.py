@@ -1,4 +1,4 @@
-"""Process groups that end with their test."""
+"""Fixture that ends a test's process group."""
 
 import os
 from collections.abc import Iterator

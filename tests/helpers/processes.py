@@ -1,6 +1,6 @@
-"""Several processes at once."""
+"""A multiprocessing context for tests that start several processes."""
 
 import multiprocessing
 
-# A server that has imported everything once: a process forked from it starts in milliseconds.
+# Processes are forked from a server that imports everything once, and start in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")

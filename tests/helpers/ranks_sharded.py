@@ -1,4 +1,4 @@
-"""Run by ``checkpoints/test_sharded.py``: Stage 1 on two ranks, with shards and with one file."""
+"""Run Stage 1 on two ranks, with shards or one file (``tests/checkpoints/test_sharded.py``)."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Run by tests: Stage 2 on several ranks, across the step at which λ reaches zero."""
+"""Run Stage 2 on several ranks, across the step at which λ reaches zero."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ GLOBAL_BATCH = 32
 
 
 class OneDraw(FlowNoise):
-    """The same draw for all windows, so that it does not matter which rank has which."""
+    """Noise that is the same for all windows, so that their order on the ranks has no effect."""
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
         return super().normal(1, *shape[1:], like=like).expand(*shape)
@@ -37,7 +37,7 @@ class SameEverywhere(VLAModule):
 
 
 class Report(Log):
-    """Write down what this rank logged, and the weights."""
+    """Write what this rank logged, and its weights, to a file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -88,6 +88,7 @@ def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> N
 
 if __name__ == "__main__":
     prior, history, folder, strategy = sys.argv[1:5]
-    for count in map(int, sys.argv[5:]):  # one process last: its gradients start threads
-        # Not find_unused_parameters.
+    # One process comes last: computing its gradients starts threads, after which no fork is safe.
+    for count in map(int, sys.argv[5:]):
+        # The strategies run without find_unused_parameters, although λ = 0 leaves some unused.
         main(prior, history, Path(folder), count, strategy if count > 1 else "auto")

@@ -1,4 +1,4 @@
-"""Small robots and random windows of theirs, for tests that need no data set."""
+"""Small robots and random windows of their motion, for tests without a dataset."""
 
 import torch
 
@@ -9,7 +9,7 @@ JOINTS = [f"joint_{i}" for i in range(1, 8)]
 
 
 def delta_arm(name: str = "panda") -> Embodiment:
-    """Seven joint deltas and a gripper."""
+    """Describe an arm with seven joint deltas and a gripper."""
     return Embodiment(
         name=name,
         control_hz=10,
@@ -26,7 +26,7 @@ def delta_arm(name: str = "panda") -> Embodiment:
 
 
 def position_arm(name: str = "kuka") -> Embodiment:
-    """Six joint targets, relative to a state that is stored as sine and cosine."""
+    """Describe an arm with six joint targets, relative to a state stored as sine and cosine."""
     six = JOINTS[:6]
     return Embodiment(
         name=name,
@@ -40,7 +40,7 @@ def position_arm(name: str = "kuka") -> Embodiment:
 
 
 def tool_arm(name: str = "tool") -> Embodiment:
-    """A tool's pose: targets in Euler angles, relative to a state in a quaternion."""
+    """Describe an arm with pose targets in Euler angles, relative to a state in quaternions."""
     place, turn = ["x", "y", "z"], ["qx", "qy", "qz", "qw"]
     return Embodiment(
         name=name,
@@ -72,7 +72,7 @@ def tool_arm(name: str = "tool") -> Embodiment:
 def windows(
     robots: list[Embodiment], batch: int, length: int = 15, seed: int = 0, spread: float = 0.3
 ) -> TrajectoryBatch:
-    """Random smooth windows; the last row ends after three steps."""
+    """Draw random smooth windows; the last row ends after three steps."""
     g = torch.Generator().manual_seed(seed)
     embodiment_B = torch.arange(batch) % len(robots)
     action_mask = torch.stack([torch.from_numpy(r.action_mask()) for r in robots])[embodiment_B]

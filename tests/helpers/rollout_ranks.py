@@ -24,8 +24,8 @@ def main(folder: Path) -> None:
         enable_checkpointing=False,
     )
     trainer.fit(PointModule())
-    told = [result.to_dict() for result in callback.results]
-    (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(told))
+    results = [result.to_dict() for result in callback.results]
+    (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

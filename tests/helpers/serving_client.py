@@ -1,4 +1,4 @@
-"""A server in this process, and a client that knows nothing of our code but the wire's format."""
+"""A server in this process, and a client that shares only the message format with it."""
 
 import asyncio
 import threading
@@ -60,7 +60,7 @@ class Client:
 
 @contextmanager
 def serving(policy: Policy, **bounds: Any) -> Iterator[PolicyServer]:
-    """A server on a free port, its event loop in a thread of its own."""
+    """Run a server on a free port, with its event loop in a thread."""
     server = PolicyServer(policy, **bounds)
     started, ends = threading.Event(), threading.Event()
 
@@ -80,7 +80,7 @@ def serving(policy: Policy, **bounds: Any) -> Iterator[PolicyServer]:
 
 
 def get(server: PolicyServer, path: str) -> tuple[int, str]:
-    """Status and body of an HTTP answer."""
+    """Return status and body of an HTTP answer."""
     try:
         with urlopen(f"http://{server.host}:{server.port}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()

@@ -1,4 +1,4 @@
-"""The verb in a process of its own."""
+"""``lightning serve`` in its own process."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ COMMAND = [sys.executable, "-c", "from actionprior.cli import main; main()", "se
 
 
 class Served(NamedTuple):
-    """What a client needs to know of it."""
+    """Process of a server, its address and its first line of output."""
 
     process: subprocess.Popen[str]
     host: str
@@ -21,7 +21,7 @@ class Served(NamedTuple):
 
 @contextmanager
 def served(checkpoint: Path, *words: str) -> Iterator[Served]:
-    """``lightning serve`` on a free port, killed where it has not ended by itself."""
+    """Run ``lightning serve`` on a free port, and kill it at the end if it still runs."""
     command = [*COMMAND, f"--ckpt_path={checkpoint}", "--port=0", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

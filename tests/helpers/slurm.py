@@ -1,4 +1,4 @@
-"""A SLURM for a test, of one node or of the hosts given: its own daemons, in a folder of the test.
+"""A SLURM cluster for a test, of one node or of given hosts, with daemons in the test's folder.
 
 Debian: ``apt install slurmctld slurmd slurm-client``. Needs root, as slurmd does.
 """
@@ -21,8 +21,10 @@ if os.geteuid() != 0:
     MISSING.append("root")
 
 PAUSE = 5.0
-"""How long a job is left waiting before it is started [s]: one that starts in the second in which
-its last try was killed is taken for that one, and given up."""
+"""Time that a requeued job waits before it is started [s].
+
+SLURM gives up a job that starts in the same second in which its last try was killed.
+"""
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={control}
@@ -50,7 +52,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class Here(Host):
-    """This machine as it is."""
+    """This machine, without a namespace."""
 
     def words(self, *words: str) -> list[str]:
         return list(words)
@@ -58,29 +60,29 @@ class Here(Host):
 
 @contextmanager
 def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]]:
-    """The environment in which ``sbatch`` and the others speak to this test's SLURM.
+    """Start a cluster; yield the environment in which ``sbatch`` and the like talk to it.
 
     Args:
-        folder: of its own, for what the daemons keep and say.
-        hosts: its nodes, of which the first has the controller; none: this machine alone.
+        folder: New folder for the daemons' state and logs.
+        hosts: Nodes of the cluster; the first runs the controller. Empty means this machine only.
     """
     hosts = hosts or [Here(socket.gethostname().partition(".")[0], "127.0.0.1", os.getpid())]
     (folder / "state").mkdir(parents=True)
-    # Not in the test's folder: a job's socket lies there, and its whole path takes 107 bytes.
+    # Outside the test's folder: the path of a job's socket below it has at most 107 bytes.
     spool = Path(tempfile.mkdtemp(prefix="slurm"))
     for host in hosts:
         (spool / host.name).mkdir()
     node = "NodeName={} NodeAddr={} CPUs={} State=UNKNOWN"
     nodes = [node.format(host.name, host.address, os.cpu_count()) for host in hosts]
     first = hosts[0]
-    told = CONFIGURATION.format(
+    configuration = CONFIGURATION.format(
         control=f"{first.name}({first.address})",
         nodes="\n".join(nodes),
         folder=folder,
         spool=spool,
         ports=_ports(),
     )
-    (folder / "slurm.conf").write_text(told)
+    (folder / "slurm.conf").write_text(configuration)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     environment |= {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
 
@@ -103,26 +105,26 @@ def cluster(folder: Path, hosts: Sequence[Host] = ()) -> Iterator[dict[str, str]
         raise
     finally:
         for daemon in reversed(daemons):
-            daemon.terminate()  # on hosts of their own they end with those
+            daemon.terminate()  # daemons on other hosts end with their hosts
             daemon.wait(20)
-        shutil.rmtree(spool, ignore_errors=True)  # daemons on hosts of their own may still write
+        shutil.rmtree(spool, ignore_errors=True)  # daemons on other hosts may still write
 
 
 def ask(environment: dict[str, str], *words: str) -> str:
-    """What a command of SLURM's says; nothing where it fails."""
+    """Return the output of a SLURM command, or an empty string if it fails."""
     run = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
     return run.stdout.strip() if run.returncode == 0 else ""
 
 
 def state(ask: Callable[..., str], job: str) -> str:
-    """``PENDING``, ``RUNNING``, ``COMPLETED``, …; nothing where SLURM does not answer."""
+    """Return ``PENDING``, ``RUNNING``, ``COMPLETED``, …, or nothing if SLURM does not answer."""
     return ask("squeue", "-h", "-t", "all", "-o", "%T", "-j", job)
 
 
 def started(ask: Callable[..., str], job: str, done: Callable[[], object]) -> Callable[[], object]:
-    """``done``; while it is asked for, a job that has waited for ``PAUSE`` is started.
+    """Wrap ``done`` so that each call also starts the job once it has waited for ``PAUSE``.
 
-    SLURM by itself starts a job that was queued again after two minutes.
+    Without this, SLURM starts a requeued job only after two minutes.
     """
     waits = time.monotonic()
 
@@ -142,7 +144,7 @@ def wait(done: Callable[[], object], seconds: float) -> None:
     """Wait until ``done()``.
 
     Raises:
-        TimeoutError: it took longer.
+        TimeoutError: If it takes longer than ``seconds``.
     """
     end = time.monotonic() + seconds
     while not done():

@@ -7,7 +7,7 @@ from actionprior.training.sharding import full_tensor
 
 
 class Log(Callback):
-    """Keeps what every training step logged."""
+    """Record what every training step logged."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -17,7 +17,7 @@ class Log(Callback):
 
 
 class Start(Callback):
-    """Keeps the weights that training starts from."""
+    """Record the weights that training starts from."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.weights = {k: full_tensor(v).clone() for k, v in module.state_dict().items()}

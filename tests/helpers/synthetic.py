@@ -1,4 +1,4 @@
-"""DataModules in memory, as a user would write them: no file, no simulator."""
+"""DataModules in memory, as a user would write them, without files or a simulator."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from tests.helpers.robots import delta_arm, position_arm
 
 
 def reaching(robot: Embodiment, episodes: int, seed: int) -> Recording:
-    """Straight, eased reaches to random joint targets, 20 steps each."""
+    """Make straight reaches to random joint targets with smooth speed, 20 steps each."""
     rng = np.random.default_rng(seed)
     steps, n = 20, len(robot.state_features)
     start, goal = rng.uniform(-1, 1, (2, episodes, 1, n)).astype(np.float32)
@@ -31,7 +31,7 @@ def reaching(robot: Embodiment, episodes: int, seed: int) -> Recording:
 
 
 class ToyTrajectories(EmbodiedDataModule):
-    """Two arms that reach."""
+    """Reaching motions of two arms."""
 
     def __init__(self, episodes: int = 24, robots: str = "both", **kwargs: int) -> None:
         super().__init__(**{"batch_size": 32, **kwargs})
@@ -51,7 +51,7 @@ class ToyTrajectories(EmbodiedDataModule):
 
 
 class _Seen(torch.utils.data.Dataset):
-    """Windows with an image whose brightness tells the final first joint."""
+    """Windows with an image whose brightness is the final position of the first joint."""
 
     def __init__(self, store: TrajectoryStore, chunk: int, history: int) -> None:
         self.store, self.chunk, self.past = store, chunk, history
@@ -80,14 +80,14 @@ class _Seen(torch.utils.data.Dataset):
 
 
 class ToyVLA(ToyTrajectories):
-    """The same arms with a camera and an instruction."""
+    """Reaching motions of two arms, with a camera and an instruction."""
 
     def windows(self, training: bool) -> _Seen:
         return _Seen(self.frames.store, self.chunk_length, self.history_length)
 
 
 class BrightnessTrunk(Trunk):
-    """Sees one token a camera, its mean colour, and reads one word, the instruction's length."""
+    """Trunk with one token per camera, its mean colour, and one of the instruction's length."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()

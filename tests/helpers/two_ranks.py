@@ -1,4 +1,4 @@
-"""Run by tests: Stage 1 on two ranks; the second has a fault at its third step."""
+"""Run Stage 1 on two ranks; the second has a fault at its third step."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests.helpers.synthetic import ToyTrajectories
 
 
 class Fault(Spoil):
-    """Fault of the second rank: ``nan`` in its batch, or a ``sigterm``."""
+    """Cause a fault on the second rank: ``nan`` in its batch, or a ``sigterm``."""
 
     def __init__(self, fault: str) -> None:
         super().__init__({2})
@@ -43,7 +43,7 @@ def main(fault: str, folder: Path) -> None:
 
 
 class Report(Fault):
-    """Write down what a rank ended with."""
+    """Write a rank's last metrics and weights to a file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("")

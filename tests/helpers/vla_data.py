@@ -27,5 +27,5 @@ def everything(data: LeRobotVLA) -> VLABatch:
 
 
 def decoders() -> list[str]:
-    """Those that load here."""
+    """List the video decoders that load on this machine."""
     return sorted({"pyav", choose_decoder("auto")})

@@ -1,9 +1,9 @@
 """Fuzz a served policy: ``python -m tests.serving.fuzz --messages 1000000``.
 
-A server in a process of its own is sent hostile messages by several clients, and raw bytes by
-others, while a good client checks its answers against those of the policy in this process. Every
-message must be answered by a chunk or one sentence. Ends with ``RESULT {json}``, and with exit
-code 1 where a good client was answered wrongly or the server is no more.
+Several clients send hostile messages and raw bytes to a server in another process. Meanwhile, a
+good client compares its answers with those of the same policy in this process. The server must
+answer every message with a chunk or with one sentence. The last line is ``RESULT {json}``; the exit
+code is 1 if an answer was wrong or the server has ended.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tests.helpers.serving_process import Served, served
 
 ARM = delta_arm()
 CLIENTS = 4
-AT_ONCE = 50  # messages on their way of a client
+AT_ONCE = 50  # messages that a client sends before it reads the answers
 TOLERANCE = 1e-5
 KEYS = ["observation.state", "observation.images.front", "task", "prompt", "reset", "executed",
         "states", "committed", "__proto__", ""]  # fmt: skip
@@ -45,7 +45,7 @@ HEADERS = [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\
 
 
 class Hostile:
-    """Draws messages that no client should send."""
+    """Generator of messages that no client should send."""
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
@@ -69,7 +69,7 @@ class Hostile:
         return self.draw.randbytes(self.draw.randrange(200))
 
     def damaged(self) -> bytes:
-        """A good one with a few other bytes, of the pixels seldom."""
+        """Make a good message with a few changed bytes, seldom among the pixels."""
         message = bytearray(self.good)
         for _ in range(self.draw.randint(1, 8)):
             low, high = (
@@ -82,14 +82,14 @@ class Hostile:
         return self.good[: self.draw.randrange(len(self.good))]
 
     def odd(self) -> bytes:
-        """A good one with some values replaced, or with further ones."""
+        """Make a good message with some values replaced or added."""
         message = observation(ARM)
         for _ in range(self.draw.randint(1, 3)):
             message[self.draw.choice(KEYS)] = self.value(0)
         return bytes(msgpack.packb(message, default=encode))
 
     def header(self) -> bytes:
-        """Lengths that the message does not have."""
+        """Make a message that announces more bytes than it has."""
         return b"\x81\xa4task" + self.draw.choice(HEADERS) + self.noise()
 
     def text(self) -> str:
@@ -119,7 +119,7 @@ class Hostile:
 
 
 class Good:
-    """A client that does all right, in a thread of its own."""
+    """Client in a thread that sends only correct messages."""
 
     def __init__(self, server: Served, policy: Policy) -> None:
         self.expected = []
@@ -154,7 +154,7 @@ class Good:
 async def fuzz(
     server: Served, messages: int, seed: int, answers: Counter[str], memory: list[float]
 ) -> None:
-    """Send the messages; count the kinds of answers, and note the memory [MB] meanwhile."""
+    """Send all messages; count the kinds of answers, and append the server's memory [MB]."""
     url = f"ws://{server.host}:{server.port}"
     left = messages
     start = time.monotonic()
@@ -189,7 +189,7 @@ async def fuzz(
 
 
 def judged(answer: bytes | str) -> str:
-    """What kind of an answer it is; ``wrong`` where it is none that a client may get."""
+    """Return the kind of an answer; ``wrong`` if no client may get such an answer."""
     if isinstance(answer, str):
         kind, right = "refused", 0 < len(answer) < 2000 and "\n" not in answer
     else:
@@ -201,7 +201,7 @@ def judged(answer: bytes | str) -> str:
 
 
 def raw_bytes(server: Served, draw: random.Random) -> None:
-    """What is no HTTP, or no websocket after it."""
+    """Send bytes that are not HTTP, or not a websocket after the handshake."""
     begin = (
         b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -215,14 +215,14 @@ def raw_bytes(server: Served, draw: random.Random) -> None:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process that is not in files [MB]."""
+    """Return the anonymous memory of a process [MB]."""
     status = Path(f"/proc/{pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("RssAnon")]
     return int(line.split()[1]) / 1000
 
 
 def run(messages: int, seed: int = 0) -> dict[str, Any]:
-    """Fuzz a server with so many messages; what came of it."""
+    """Fuzz a server with a number of messages and return the counts."""
     answers: Counter[str] = Counter()
     memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +255,7 @@ def run(messages: int, seed: int = 0) -> dict[str, Any]:
 
 
 def passed(result: dict[str, Any]) -> bool:
-    """Whether nothing went wrong."""
+    """Return True if nothing went wrong."""
     right = result["good_answers"] > 0 and not result["good_wrong"] and not result["good_failed"]
     return bool(result["alive"] and right and not result["wrong"])
 
