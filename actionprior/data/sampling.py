@@ -14,6 +14,7 @@ from actionprior.data.pseudo_random import IntArray, mix, permute
 from actionprior.errors import UserError
 
 _AT_ONCE = 65536  # positions per vectorised call
+_BATCHES_AT_ONCE = 64  # batches whose frames are computed together
 
 
 class EpochOrder(Sampler[int]):
@@ -165,9 +166,13 @@ class ShardedBatches(Sampler[list[int]]):
         count = left // whole if self.whole_batches else -(-left // whole)
         parts = count * self.world_size
         frames = parts * self.batch_size if self.whole_batches else left
-        for batch in range(count):
-            part = batch * self.world_size + self.rank
-            size, larger = divmod(frames, parts)
-            first = seen + part * size + min(part, larger)
-            positions = np.arange(first, first + size + (part < larger))
-            yield self.sampler.frames(positions).tolist()
+        size, larger = divmod(frames, parts) if parts else (0, 0)
+        for first in range(0, count, _BATCHES_AT_ONCE):
+            batch_K = np.arange(first, min(first + _BATCHES_AT_ONCE, count))
+            part_K = batch_K * self.world_size + self.rank
+            start_K = seen + part_K * size + np.minimum(part_K, larger)
+            stop_K = start_K + size + (part_K < larger)
+            position_P = np.concatenate(list(map(np.arange, start_K, stop_K)))
+            ends = np.cumsum(stop_K - start_K)[:-1]
+            for frame_B in np.split(self.sampler.frames(position_P), ends):
+                yield frame_B.tolist()
