@@ -1,4 +1,4 @@
-"""Stage 2: learn to see and act, on top of the motion prior.
+"""Stage 2: train a policy to see and act, on top of the motion prior.
 
 Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A slots, Z latent width.
 """
@@ -47,14 +47,14 @@ from actionprior.training.stage import (
 
 
 class VLAModule(StageModule):
-    """Trains trunk, fusion, encoder and decoder together; nothing of the prior is frozen.
+    """Trains trunk, fusion, encoder and decoder together, without freezing the prior.
 
-    L = L_pred + λ(k)·(L_align + L_recon) with L_pred = ‖D(x_r, r, z′) - v‖²,
-    L_align = ‖z′ - sg(Enc(τ))‖², L_recon as in Stage 1 and λ(k) = max(0, 1 - k / N_decay);
-    with history, every term of z′ is averaged over z_hist given and z_hist withheld.
+    The loss is L = L_pred + λ(k)·(L_align + L_recon), with L_pred = ‖D(x_r, r, z′) - v‖²,
+    L_align = ‖z′ - sg(Enc(τ))‖², L_recon as in Stage 1, and λ(k) = max(0, 1 - k / N_decay). With
+    history, terms of z′ are averaged over latents with and without the history token.
 
-    The architecture of the prior is read from its checkpoint. A checkpoint of this module
-    stands alone: the Stage-1 file is not needed again.
+    The architecture of the prior comes from its checkpoint. A checkpoint of this module is
+    complete: it does not need the Stage-1 file.
     """
 
     batch_type = VLABatch
@@ -166,31 +166,31 @@ class VLAModule(StageModule):
 
     @property
     def prior(self) -> MotionPrior:
-        """The action expert."""
+        """Motion prior, which acts as the action expert."""
         return self.network.prior
 
     @property
     def embodiments(self) -> list[Embodiment]:
-        """The robots, in the order of ``Observation.embodiment_B``."""
+        """Robots in the order of ``Observation.embodiment_B``."""
         return self.network.embodiments
 
     # ---- life cycle -----------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Check that checkpoints can record the trunk; warn if the policy could not learn to see.
+        """Check that checkpoints can record the trunk, and warn if the policy cannot learn to see.
 
         Raises:
-            UserError: the trunk's ``init_args()`` do not build it again.
+            UserError: The trunk's ``init_args()`` do not rebuild it.
         """
         self.network.trunk.require_rebuildable()
         if self.network.trunk.blind and not self.trainer.ckpt_path:
             rank_zero_warn(
                 f"{type(self.network.trunk).__name__} is frozen with random weights, so that the "
-                "policy hardly sees: give it weights to start from, or let it train"
+                "policy hardly sees: set weights to start from, or do not freeze it"
             )
 
     def configure_model(self) -> None:
-        """Check that data and prior agree; fit the statistics of robots new in this stage."""
+        """Check that data and prior agree, and fit the statistics of robots new in this stage."""
         data = embodied_data_module(self)
         check_lengths(self.prior.architecture, data)
         fit_statistics(
@@ -201,7 +201,7 @@ class VLAModule(StageModule):
         super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint stand alone: describe the prior, the trunk and the settings in it."""
+        """Describe prior, trunk and settings in the checkpoint, so that it is complete."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
         checkpoint[keys.POLICY] = {
@@ -211,10 +211,10 @@ class VLAModule(StageModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of Stage 1 or of another policy.
+        """Check that the checkpoint is of Stage 2 and of the same policy.
 
         Raises:
-            CheckpointError: naming what differs.
+            CheckpointError: It is not; the message names the differences.
         """
         require_same_policy(self.network, self.settings, checkpoint, self.checkpoint_path)
         super().on_load_checkpoint(checkpoint)
@@ -224,12 +224,13 @@ class VLAModule(StageModule):
         """Load a policy from its checkpoint, in evaluation mode.
 
         Args:
-            path: checkpoint of this module.
+            path: Checkpoint of this module.
             trunk: Class of the policy's trunk, or a built one; needed if it is none of
                 actionprior's, because no class that a file names is ever imported.
 
         Raises:
-            CheckpointError: missing, damaged, of another module, or with an unknown trunk.
+            CheckpointError: The file is missing, damaged or of another module, or its trunk is
+                unknown.
         """
         checkpoint = read_checkpoint(path)
         description = policy_description(checkpoint, path)
@@ -241,7 +242,7 @@ class VLAModule(StageModule):
         return policy.eval()
 
     def parameter_groups(self) -> Iterable[tuple[Iterable[nn.Parameter], float]]:
-        """Trunk, encoder, decoder and the rest, each with its own factor on the learning rate."""
+        """Yield groups of parameters, each with its factor on the learning rate."""
         yield from self.network.trunk.parameter_groups()
         decoder = {id(p) for p in self.prior.decoder.parameters()}
         encoder = [p for p in self.prior.parameters() if id(p) not in decoder]
@@ -254,12 +255,12 @@ class VLAModule(StageModule):
     # ---- training -------------------------------------------------------------------------
 
     def decay(self, step: int) -> float:
-        """λ(k) = max(0, 1 - k / N_decay)."""
+        """Return λ(k) = max(0, 1 - k / N_decay)."""
         horizon = self.decay_fraction * float(self.trainer.estimated_stepping_batches)
         return max(0.0, 1.0 - step / horizon) if horizon > 0 else 0.0
 
     def training_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
-        """One step of L = L_pred + λ(k)·(L_align + L_recon)."""
+        """Compute L = L_pred + λ(k)·(L_align + L_recon) of a batch."""
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
         self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
         latents = self.network.latents(batch.observation)
@@ -284,7 +285,7 @@ class VLAModule(StageModule):
             logged |= {"loss_align": align, "loss_recon": recon}
             logged |= {"cosine": F.cosine_similarity(z_BZ, target_BZ).mean()}
         if not teacher and self.network.history != "encoder" and not self.sharded:
-            # The encoder takes no part in this step; a zero gradient keeps DDP from waiting for it.
+            # The encoder is unused in this step. A zero gradient keeps DDP from waiting for it.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         size = len(batch.observation.task)
         self.log("train/loss", loss, batch_size=size)
@@ -311,22 +312,22 @@ class VLAModule(StageModule):
     # ---- evaluation -----------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Refuse to act without statistics."""
+        """Check that all robots have statistics."""
         self.prior.normalizer.require_fitted()
 
     on_test_epoch_start = on_validation_epoch_start
     on_predict_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """Held-out losses, latent geometry, chunk errors and how smooth chunks are."""
+        """Log held-out losses, latent geometry, and errors and smoothness of chunks."""
         self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """As in validation."""
+        """Log the same values as in validation."""
         self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
-        """Chunks (B, H, A) in robot units for a batch of observations."""
+        """Return chunks (B, H, A) in robot units for a batch of observations."""
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
         shape = batch.future.action_BHA.shape
         return self.predict_chunk(
@@ -334,11 +335,11 @@ class VLAModule(StageModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Log errors per robot and group."""
+        """Log errors per robot and feature group."""
         self._report("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log errors per robot and group."""
+        """Log errors per robot and feature group."""
         self._report("test")
 
     def _evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
@@ -380,12 +381,12 @@ class VLAModule(StageModule):
 
     @property
     def chunk_length(self) -> int:
-        """H, steps of a predicted chunk."""
+        """Steps H of a predicted chunk."""
         return self.network.chunk_length
 
     @property
     def history_length(self) -> int:
-        """H_h, past steps the policy may be given."""
+        """Largest number H_h of past steps that the policy uses."""
         return self.network.history_length
 
     def predict_chunk(

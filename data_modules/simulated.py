@@ -9,22 +9,23 @@ from data_modules.trajectories import LeRobotTrajectories
 from data_modules.vla import LeRobotVLA
 
 TASKS = ("reach", "push", "lift", "place")
-"""The tasks that every one-arm robot of the suite has."""
+"""Tasks of every one-arm robot of the suite."""
 
 
 class Demonstrations:
-    """One robot's demonstration set: where it is, how it is recorded, how it is read.
+    """Demonstration set of one robot: its folder, recording and description.
 
     Args:
-        robot: ``panda``, ``kuka``, ``xarm6``, ``ur5e`` or the two-arm ``duo``.
-        tasks: those that the suite has for it (``actionprior.envs.ENV_IDS``).
-        episodes_per_task: episodes of each.
-        data_dir: where sets are kept.
-        seed: block of reset seeds (``record_demonstrations``).
-        control_mode: None is the robot's own.
-        image_size: edge of the images [pixels]; None records none.
-        human: 0 to 1: flaws of a person's demonstrations.
-        wordings: ``one``, ``train`` or ``held_out`` (``TabletopEnv``).
+        robot: Name of the robot: ``panda``, ``kuka``, ``xarm6``, ``ur5e`` or the two-arm ``duo``.
+        tasks: Names of tasks that the suite has for the robot (``actionprior.envs.ENV_IDS``).
+        episodes_per_task: Episodes per task.
+        data_dir: Folder of the sets.
+        seed: Block of reset seeds (``record_demonstrations``).
+        control_mode: Control mode; None is the robot's own.
+        image_size: Side of the images [pixels]; None records no images.
+        human: Strength, 0 to 1, of human flaws in the demonstrations.
+        wordings: Wordings of the instructions: ``one``, ``train`` or ``held_out``
+            (``TabletopEnv``).
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Demonstrations:
         self.image_size = image_size
         parts = [arm.name, self.control_mode, "+".join(tasks), f"{episodes_per_task}x"]
         parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind"]
-        # Sets without these are named as they were before there was a choice.
+        # Sets with default values keep the names from before these options existed.
         parts += [f"human{human:g}"] * (human > 0) + [wordings] * (wordings != "one")
         parts += [f"v{VERSION}"]
         self.root = Path(data_dir).expanduser() / "-".join(parts)
@@ -74,10 +75,10 @@ class Demonstrations:
         self.embodiment = LeRobotEmbodiment(**robot_fields, roots=[str(self.root)])
 
     def record(self) -> None:
-        """Record the set unless it is there.
+        """Record the set unless it exists.
 
         Raises:
-            DataError: PyBullet is missing, or the arguments are out of range.
+            DataError: PyBullet is missing, or an argument is out of range.
         """
         if self.root.exists():
             return
@@ -100,19 +101,19 @@ class Demonstrations:
 
 
 class SimulatedTrajectories(LeRobotTrajectories):
-    """Stage 1 on the suite: states and actions of one or many of its arms, without images.
+    """Data of Stage 1 on the suite: trajectories of one or several robots, without images.
 
     Args:
-        robots: names of the arms.
-        tasks: names of the tasks, which all of these have.
-        episodes_per_task: recorded demonstrations of each arm and task.
-        data_dir: where sets are kept; missing ones are recorded there.
-        recording_seed: block of reset seeds.
-        control_modes: by arm, instead of the arm's own.
-        robot_tasks: by arm, instead of ``tasks``; ``duo`` needs it, which has a task of its own.
-        human: 0 to 1: how much the demonstrations show the flaws of a person's: pauses, tremor,
-            varied speed.
-        kwargs: of ``LeRobotTrajectories``.
+        robots: Names of the robots.
+        tasks: Names of tasks that all of these robots have.
+        episodes_per_task: Recorded demonstrations per robot and task.
+        data_dir: Folder of the sets; missing sets are recorded there.
+        recording_seed: Block of reset seeds.
+        control_modes: Control modes by robot, instead of the robot's own.
+        robot_tasks: Tasks by robot, instead of ``tasks``. ``duo`` needs this, since its only task
+            is its own.
+        human: Strength, 0 to 1, of human flaws in the demonstrations: pauses, tremor, varied speed.
+        kwargs: Arguments of ``LeRobotTrajectories``.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
         control_modes: dict[str, str] | None = None,
         robot_tasks: dict[str, list[str]] | None = None,
         human: float = 0.0,
-        **kwargs: Any,  # noqa: ANN401  the parent's, as they are
+        **kwargs: Any,  # noqa: ANN401  arguments of the parent
     ) -> None:
         modes, own_tasks = control_modes or {}, robot_tasks or {}
         for name, by_robot in (("control_modes", modes), ("robot_tasks", own_tasks)):
@@ -147,28 +148,27 @@ class SimulatedTrajectories(LeRobotTrajectories):
         super().__init__(embodiments=[s.embodiment for s in self.sets], **kwargs)
 
     def prepare_data(self) -> None:
-        """Record what is missing."""
+        """Record missing demonstrations."""
         for demonstrations in self.sets:
             demonstrations.record()
         super().prepare_data()
 
 
 class SimulatedVLA(LeRobotVLA):
-    """Stage 2 on the suite: one arm, with images.
+    """Data of Stage 2 on the suite: one robot, with images.
 
     Args:
-        robot: name of the arm.
-        tasks: names of the tasks.
-        episodes_per_task: recorded demonstrations of each task.
-        demonstrations: takes the first this many of each task (by default all of them).
-        data_dir: where sets are kept; missing ones are recorded there.
-        recording_seed: block of reset seeds; another one than Stage 1's by default.
-        control_mode: instead of the arm's own.
-        render_size: edge of the recorded images [pixels].
-        human: 0 to 1: how much the demonstrations show the flaws of a person's: pauses, tremor,
-            varied speed.
-        wordings: of the instructions: ``one``, or ``train``: several, drawn in each episode.
-        kwargs: of ``LeRobotVLA``.
+        robot: Name of the robot.
+        tasks: Names of the tasks.
+        episodes_per_task: Recorded demonstrations per task.
+        demonstrations: Number of first demonstrations that are used per task; by default all.
+        data_dir: Folder of the sets; missing sets are recorded there.
+        recording_seed: Block of reset seeds; the default differs from that of Stage 1.
+        control_mode: Control mode, instead of the robot's own.
+        render_size: Side of the recorded images [pixels].
+        human: Strength, 0 to 1, of human flaws in the demonstrations: pauses, tremor, varied speed.
+        wordings: Wordings of the instructions: ``one``, or ``train`` to draw one of several.
+        kwargs: Arguments of ``LeRobotVLA``.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class SimulatedVLA(LeRobotVLA):
         render_size: int = 64,
         human: float = 0.0,
         wordings: str = "one",
-        **kwargs: Any,  # noqa: ANN401  the parent's, as they are
+        **kwargs: Any,  # noqa: ANN401  arguments of the parent
     ) -> None:
         if demonstrations is not None and not 1 <= demonstrations <= episodes_per_task:
             raise DataError(
@@ -205,30 +205,30 @@ class SimulatedVLA(LeRobotVLA):
         ]
         super().__init__(embodiments=[self.sets[0].embodiment], **kwargs)
         if demonstrations is not None:
-            # The suite records its tasks in turn: the first n·T episodes are n of each.
+            # Recordings alternate between tasks: the first n·T episodes have n of each task.
             self.max_episodes = demonstrations * len(tasks)
 
     def prepare_data(self) -> None:
-        """Record what is missing."""
+        """Record missing demonstrations."""
         self.sets[0].record()
         super().prepare_data()
 
 
 class SimulatedSuite(LeRobotVLA):
-    """Stage 2 on several robots of the suite at once; by default on its thirteen tasks.
+    """Data of Stage 2 on several robots of the suite, by default on all thirteen tasks.
 
     Args:
-        robot_tasks: names of the tasks, by robot; ``actionprior.envs.SUITE`` by default.
-        episodes_per_task: recorded demonstrations of each robot's tasks.
-        demonstrations: takes the first this many of each task (by default all of them).
-        scarce: by robot, the share (above 0, to 1) that it has of ``demonstrations``, at least
-            one: a robot of which there are few.
-        data_dir: where sets are kept; missing ones are recorded there.
-        recording_seed: block of reset seeds; another one than Stage 1's by default.
-        render_size: edge of the recorded images [pixels].
-        human: 0 to 1: how much the demonstrations show the flaws of a person's.
-        wordings: how instructions are worded: ``one``, or drawn in each episode: ``train``.
-        kwargs: of ``LeRobotVLA``.
+        robot_tasks: Names of the tasks by robot; by default ``actionprior.envs.SUITE``.
+        episodes_per_task: Recorded demonstrations per robot and task.
+        demonstrations: Number of first demonstrations that are used per task; by default all.
+        scarce: Share (above 0, to 1) of ``demonstrations`` by robot, for robots with few of them;
+            at least one demonstration is used.
+        data_dir: Folder of the sets; missing sets are recorded there.
+        recording_seed: Block of reset seeds; the default differs from that of Stage 1.
+        render_size: Side of the recorded images [pixels].
+        human: Strength, 0 to 1, of human flaws in the demonstrations.
+        wordings: Wordings of the instructions: ``one``, or ``train`` to draw one of several.
+        kwargs: Arguments of ``LeRobotVLA``.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class SimulatedSuite(LeRobotVLA):
         render_size: int = 64,
         human: float = 0.0,
         wordings: str = "one",
-        **kwargs: Any,  # noqa: ANN401  the parent's, as they are
+        **kwargs: Any,  # noqa: ANN401  arguments of the parent
     ) -> None:
         from actionprior.envs import SUITE
 
@@ -272,12 +272,12 @@ class SimulatedSuite(LeRobotVLA):
             )
             for robot, names in tasks.items()
         ]
-        # The suite records its tasks in turn: the first n·T episodes are n of each.
+        # Recordings alternate between tasks: the first n·T episodes have n of each task.
         kwargs["max_episodes"] = {robot: counts[robot] * len(tasks[robot]) for robot in tasks}
         super().__init__(embodiments=[s.embodiment for s in self.sets], **kwargs)
 
     def prepare_data(self) -> None:
-        """Record what is missing."""
+        """Record missing demonstrations."""
         for demonstrations in self.sets:
             demonstrations.record()
         super().prepare_data()

@@ -1,4 +1,4 @@
-"""Stage 1 data: state-action trajectories of one or many robots from LeRobot v3 datasets."""
+"""Data of Stage 1: trajectories of one or several robots from LeRobot datasets."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ from data_modules.lerobot.source import read_info
 
 
 class Episode(NamedTuple):
-    """A stretch of one dataset that windows may not leave."""
+    """Range of frames in a dataset that windows do not leave."""
 
     robot: int  # index into embodiments
     dataset: int  # index into the datasets read
@@ -68,10 +68,10 @@ class RobotMixture:
 
 
 class LeRobotTrajectories(EmbodiedDataModule):
-    """Windows of actions and states; images and videos are never opened.
+    """Windows of actions and states, without opening images and videos.
 
-    Validation takes whole episodes. A robot with a single episode is cut in time: its last
-    part validates, as an episode of its own, so that no window is in both.
+    Complete episodes validate. The single episode of a robot is cut in time: its last part is an
+    episode of its own that validates, so that no window is in both.
 
     Args:
         embodiments: Robots with their datasets.
@@ -138,11 +138,11 @@ class LeRobotTrajectories(EmbodiedDataModule):
 
     @property
     def embodiments(self) -> list[Embodiment]:
-        """The robots, in the order given."""
+        """Robots in the order given."""
         return cast(list[Embodiment], self.robots)
 
     def mixture(self, sizes: list[int]) -> list[int]:
-        """Windows of each robot per epoch, logged at the start of training."""
+        """Return the windows of each robot per epoch, and log them."""
         names = [robot.name for robot in self.robots]
         weights = None if self.weights is None else [self.weights.get(name, 0.0) for name in names]
         caps = [self.caps.get(name) for name in names]
@@ -155,7 +155,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return counts
 
     def windows(self, training: bool) -> BatchSource[Any]:
-        """Chunks; shuffled in time, or noise, for a control prior's training."""
+        """Return chunks; a control prior trains on shuffled chunks or on noise."""
         return TrajectoryWindows(
             self.frames.store,
             self.chunk_length,
@@ -164,7 +164,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Download hub datasets, and what is needed of published ones, in one process."""
+        """Download hub datasets and the needed files of remote ones, in one process."""
         for robot in self.robots:
             for root in robot.roots:
                 local_folder(root)
@@ -172,7 +172,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
                 locate(repo_id, self.needs_videos)
 
     def sources(self) -> list[Source]:
-        """Each dataset apart, so that one that is refused does not hide the others."""
+        """List the datasets separately, so that a rejected one does not hide the others."""
         return [
             Source(robot, place, partial(self._contents, robot, place, on_hub))
             for robot in self.robots
@@ -181,7 +181,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         ]
 
     def read_frames(self) -> Frames:
-        """Read all datasets, split them by episode, and drop idle training windows if asked."""
+        """Read all datasets, split them by episode, and drop idle training windows on request."""
         datasets = [
             (index, self.read_dataset(root, robot))
             for index, robot in enumerate(self.robots)
@@ -201,15 +201,15 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return Frames(store, train, held_out)
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
-        """One dataset's columns; Stage 2 checks its cameras, too."""
+        """Read the columns of a dataset; Stage 2 also checks its cameras."""
         return read_columns(root, robot)
 
     def excluded_episodes(self, dataset: int) -> set[int]:
-        """Episodes of a dataset that are not used; in Stage 2 their videos may be missing."""
+        """Return episodes to exclude; Stage 2 excludes episodes without video."""
         return set()
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
-        """Stage 2 needs to know where each frame's image and instruction are."""
+        """Do nothing; Stage 2 locates images and instructions here."""
 
     def _statistics_windows(self, frames_B: Tensor) -> TrajectoryBatch:
         windows = LeRobotTrajectories.windows(self, training=True)
@@ -260,17 +260,17 @@ class LeRobotTrajectories(EmbodiedDataModule):
     def _contents(self, robot: LeRobotEmbodiment, place: str, on_hub: bool) -> Contents:
         root = locate(place, self.needs_videos) if on_hub else local_folder(place)
         recorded_hz = float(read_info(root)["fps"]) if robot.resample else None
-        # As it was recorded: resampling would hide what is wrong. A rate that timestamps contradict
-        # is reported beside the rest.
-        as_it_is = replace(
+        # Read without resampling, which would hide faults, and without checking the rate: a rate
+        # that contradicts timestamps is reported with the other faults.
+        unresampled = replace(
             robot, resample=False, trust_fps=True, control_hz=recorded_hz or robot.control_hz
         )
-        columns = self.read_dataset(root, as_it_is)
+        columns = self.read_dataset(root, unresampled)
         sizes, absent = {}, {}
         for camera in image_keys(columns.recorded):
             files = CameraFiles(columns.recorded, [camera])
             sizes[camera] = files.size(camera)
-            # Videos on the hub or in object storage are fetched, or read, when they are needed.
+            # Videos on the hub or in object storage are fetched or streamed when they are needed.
             elsewhere = on_hub or is_url(place) or robot.video_urls
             if not elsewhere and (lacking := files.episodes_without_video()):
                 absent[camera] = lacking
@@ -299,8 +299,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
             seen[robot] += count
             if lost := sorted(validates & left_out):
                 raise DataError(
-                    f"{columns.root}: val_episodes names episode {lost[0]}, which is left out for "
-                    "want of a video"
+                    f"{columns.root}: val_episodes names episode {lost[0]}, which is left out "
+                    "because it lacks a video"
                 )
             wanted = [e for e in range(count) if e not in left_out | validates]
             first = set(wanted[: self._most_episodes(self.robots[robot].name)])
@@ -360,7 +360,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
             if not kept.any():
                 raise DataError(f"embodiment {robot.name!r} never moves; set skip_idle to false")
             share = 1 - float(kept.float().mean())
-            rank_zero_info(f"{robot.name}: {share:.0%} of the training windows are idle: left out")
+            rank_zero_info(
+                f"{robot.name}: {share:.0%} of the training windows are idle and left out"
+            )
         return train.keep(keep_N.numpy())
 
 
@@ -374,7 +376,7 @@ def _at_rate(
 
 
 def _recording(columns: Columns, episodes: list[Episode]) -> Recording:
-    """A whole dataset; an episode that is cut in time counts as two."""
+    """Return a dataset as a recording; an episode that is cut in time counts as two."""
     lengths_E = np.array([e.stop - e.start for e in episodes], dtype=np.int64)
     return Recording(columns.action_Na, columns.state_Ns, lengths_E, str(columns.root))
 

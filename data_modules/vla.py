@@ -1,4 +1,4 @@
-"""Stage 2 data: what a policy sees, and the chunk that a demonstrator executed from it."""
+"""Data of Stage 2: observations, and the chunk of actions that followed in the demonstration."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ from data_modules.lerobot.store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories, RobotMixture
 
 
-class Place(NamedTuple):
-    """Where a frame is: its dataset, its number there, its episode, its image's row in that."""
+class FramePlace(NamedTuple):
+    """Position of a frame: dataset, number in it, episode, row of its image in the episode."""
 
     dataset: int
     frame: int
@@ -36,14 +36,14 @@ class Place(NamedTuple):
 
 
 class VLAWindows(Dataset[VLABatch]):
-    """Observations with their future chunks, a whole batch at a time.
+    """Observations with their future chunks, read one batch at a time.
 
     Args:
-        store: the frames, a recording a dataset.
-        datasets: each dataset's columns.
-        images: the images of each dataset.
-        chunk_length: steps H.
-        history_length: past steps H_h.
+        store: Frames, with one recording per dataset.
+        datasets: Columns of each dataset.
+        images: Images of each dataset.
+        chunk_length: Steps H of a chunk.
+        history_length: Past steps H_h.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class VLAWindows(Dataset[VLABatch]):
         return self.__getitems__([frame])
 
     def __getitems__(self, frames: Sequence[int]) -> VLABatch:
-        """The finished batch of the observations at ``frames``."""
+        """Return the complete batch of the observations at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
         history, future = self.store.around(frames_B, self.history_length, self.chunk_length)
         places = [self._place(frame) for frame in frames]
@@ -87,10 +87,10 @@ class VLAWindows(Dataset[VLABatch]):
         )
 
     def film(self, frames: Sequence[int]) -> Iterator[list[ImageArray]]:
-        """Each frame's images, uint8 (3, Y, X) a camera, decoded in one pass.
+        """Yield the images of frames, uint8 (3, Y, X) per camera, decoded in one pass.
 
         Args:
-            frames: of one episode, ascending.
+            frames: Frames of one episode, ascending.
         """
         places = [self._place(frame) for frame in frames]
         images, episode = self.images[places[0].dataset], places[0].episode
@@ -102,13 +102,13 @@ class VLAWindows(Dataset[VLABatch]):
                 shown, current = index, [next(one) for one in decoded]
             yield current
 
-    def _place(self, frame: int) -> Place:
+    def _place(self, frame: int) -> FramePlace:
         dataset = int(np.searchsorted(self.store.stop_R, frame, side="right"))
         columns = self.datasets[dataset]
         local = frame - (int(self.store.stop_R[dataset]) - len(columns.action_Na))
-        return Place(dataset, local, columns.episode_at(local)[0], columns.recorded_row(local))
+        return FramePlace(dataset, local, columns.episode_at(local)[0], columns.recorded_row(local))
 
-    def _look(self, places: list[Place]) -> tuple[Tensor, Tensor]:
+    def _look(self, places: list[FramePlace]) -> tuple[Tensor, Tensor]:
         size = self.images[0].size
         images = np.zeros((len(places), self.cameras, 3, *size), dtype=np.uint8)
         mask = np.zeros((len(places), self.cameras), dtype=np.bool_)
@@ -234,18 +234,18 @@ class LeRobotVLA(LeRobotTrajectories):
         self.needs_videos = not images.stream_videos
         self.skip_missing_videos = images.skip_missing_videos
         self.image_transforms = image_transforms or []
-        self._files: list[CameraFiles] = []  # one a dataset, in their order
+        self._files: list[CameraFiles] = []  # one per dataset, in their order
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
 
     def prepare_data(self) -> None:
-        """Download hub datasets and decode what the cache lacks, in one process."""
+        """Download hub datasets and fill the image cache, in one process."""
         super().prepare_data()
         if self.cache_images:
             self.setup("fit")
 
     def windows(self, training: bool) -> VLAWindows:
-        """Observations and chunks."""
+        """Return observations and chunks."""
         return VLAWindows(
             self.frames.store,
             self._datasets,
@@ -255,7 +255,7 @@ class LeRobotVLA(LeRobotTrajectories):
         )
 
     def on_after_batch_transfer(self, batch: VLABatch, dataloader_idx: int) -> VLABatch:
-        """Change the images of training batches."""
+        """Apply the image transforms to training batches."""
         trainer: Any = self.trainer
         if not self.image_transforms or trainer is None or not trainer.training:
             return batch
@@ -264,12 +264,12 @@ class LeRobotVLA(LeRobotTrajectories):
         return batch._replace(observation=augment(batch.observation, self.image_transforms, key))
 
     def read_frames(self) -> Frames:
-        """As Stage 1; the cache is filled on the way."""
+        """Read the frames as in Stage 1, and fill the image cache."""
         self._files = []
         return super().read_frames()
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
-        """The columns; refuses a dataset that lacks a camera before anything is decoded."""
+        """Read the columns of a dataset, and check its cameras before anything is decoded."""
         columns = super().read_dataset(root, robot)
         urls = {
             local_copy_folder(r) if is_url(r) else Path(r).expanduser(): url
@@ -280,7 +280,7 @@ class LeRobotVLA(LeRobotTrajectories):
         return columns
 
     def excluded_episodes(self, dataset: int) -> set[int]:
-        """Episodes without a video, where the user said that they are to be left out."""
+        """Return episodes without a video if ``skip_missing_videos`` is set."""
         if not self.skip_missing_videos:
             return set()
         columns = self._files[dataset].columns
@@ -290,12 +290,12 @@ class LeRobotVLA(LeRobotTrajectories):
         if missing:
             rank_zero_info(
                 f"{columns.root}: {len(missing)} of {len(columns.lengths_E)} episodes are left "
-                f"out for want of a video: {_listed(missing)}"
+                f"out because they lack a video: {_listed(missing)}"
             )
         return set(missing)
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
-        """Remember where images and instructions are, and fill the cache."""
+        """Locate images and instructions, and fill the image cache."""
         used = {
             d: sorted({e.number for e in episodes if e.dataset == d and e.used})
             for d in range(len(datasets))
