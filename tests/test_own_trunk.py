@@ -1,9 +1,9 @@
 """A trunk in a user's own folder works in every verb, from the command line only."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,23 @@ OBSERVATION = {
 }
 
 
+@contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """Make a folder the working directory; forget the user's modules at the end.
+
+    So every command has to find the user's class by itself, as in a new process.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "my"]:
+        del sys.modules[name]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder: the page's trunk, a recipe, and what ``fit`` saved in its own process."""
+    """Make a user's folder with the page's trunk, a recipe, and what ``fit`` saves."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "my").mkdir()
     code = PAGE.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
@@ -83,27 +97,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = {"see.weight": torch.ones(24, 3), "see.bias": torch.zeros(24)}
     first |= {"read.weight": torch.ones(24, 1), "read.bias": torch.zeros(24)}
     torch.save(first, folder / "first.pt")
-    words = [sys.executable, "-c", "from actionprior.cli import main; main()"]
-    subprocess.run([*words, "fit", "--config=recipe.yaml"], check=True, cwd=folder)
+    with in_folder(folder):
+        main(["fit", "--config=recipe.yaml"])
     (folder / "first.pt").unlink()  # a checkpoint makes it unnecessary
     return folder
 
 
 @pytest.fixture(autouse=True)
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in the user's folder; no test finds a module that another one imported."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    for name in [name for name in sys.modules if name.split(".")[0] == "my"]:
-        del sys.modules[name]
+def here(folder: Path) -> Iterator[None]:
+    """Run each test in the user's folder."""
+    with in_folder(folder):
+        yield
 
 
 @pytest.fixture(scope="module")
 def exported(folder: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "path", list(sys.path))
+    with in_folder(folder):
         main(["export", "--ckpt_path=policy.ckpt", "--out=exported", f"--trunk={CLASS_PATH}"])
     return folder / "exported"
 

@@ -4,7 +4,7 @@ Axes: S seeds, T tasks, N rollouts (scenes) per task.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,11 +110,14 @@ class PairedOutcomes(NamedTuple):
 
 def select(rows: Iterable[ResultRow], **wanted: Any) -> list[ResultRow]:  # noqa: ANN401  columns' values
     """Select rows by values of columns; a list accepts any of its values."""
-    tests: list[tuple[str, Callable[[Any], bool]]] = [
-        (name, value.__contains__ if isinstance(value, list | set | tuple) else value.__eq__)
-        for name, value in wanted.items()
-    ]
-    return [row for row in rows if all(test(getattr(row, name)) for name, test in tests)]
+    found = list(rows)
+    for name, value in wanted.items():
+        column = ResultRow._fields.index(name)
+        if isinstance(value, list | set | tuple):
+            found = [row for row in found if row[column] in value]
+        else:
+            found = [row for row in found if row[column] == value]
+    return found
 
 
 def full(rows: Iterable[ResultRow]) -> list[ResultRow]:

@@ -5,6 +5,7 @@ Axes: I images, K = 3 colours, B instructions, C channels, Y rows, X columns, L 
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -178,7 +179,7 @@ def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:
 
     text = open_clip.get_model_config(model)["text_cfg"]
     if not text.get("hf_tokenizer_name") or not pretrained.startswith(FOLDER):
-        return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
+        return _open_clip_tokenizer(model)
     # get_tokenizer(pretrained) would run code from the folder if the folder's config asks for it.
     tokenizer = open_clip.tokenizer.HFTokenizer(
         pretrained.removeprefix(FOLDER),
@@ -188,6 +189,14 @@ def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:
         **text.get("tokenizer_kwargs", {}),
     )
     return cast(Callable[[list[str]], Tensor], tokenizer)
+
+
+@cache
+def _open_clip_tokenizer(model: str) -> Callable[[list[str]], Tensor]:
+    """Build a model's tokenizer once; reading its vocabulary takes a tenth of a second."""
+    import open_clip
+
+    return cast(Callable[[list[str]], Tensor], open_clip.get_tokenizer(model))
 
 
 class ImageTower(nn.Module):
