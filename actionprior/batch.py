@@ -1,4 +1,4 @@
-"""Batches that a data module hands to a model: one named tuple per stage, no optional fields.
+"""Batches that a data module gives to a model: one named tuple per stage, no optional fields.
 
 Named tuples keep their type in torch's collation and pinning and in Lightning's device transfer.
 

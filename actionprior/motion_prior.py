@@ -39,8 +39,8 @@ class MotionPriorModule(StageModule):
     Logged in validation: ``val/loss`` and, per robot, held-out reconstruction errors:
 
     - ``val/<robot>/mae_<group>_<unit>``: the error in the robot's units;
-    - ``val/<robot>/copy_last_mae_…``: a baseline that repeats the chunk's first action, which is
-      one step better informed than the action before the chunk;
+    - ``val/<robot>/copy_last_mae_…``: a baseline that repeats the chunk's first action. It knows
+      one step more than a baseline that repeats the action before the chunk;
     - ``val/<robot>/untrained_mae_…``: an untrained decoder, which has zero velocity and returns
       its noise;
     - ``val/<robot>/error_over_copy_last`` and ``…/error_over_untrained``: unit-free ratios.
@@ -59,7 +59,7 @@ class MotionPriorModule(StageModule):
         """Create the module.
 
         Args:
-            embodiments: Robots as plain data (``Embodiment.to_dict``); the command line links them
+            embodiments: Robots as plain data (``Embodiment.to_dict``); the command line takes them
                 from the data.
             architecture: Sizes and switches of the prior.
             learning_rate: Peak learning rate of AdamW (paper: 1e-4 with 0.6 B parameters).
@@ -202,7 +202,7 @@ class MotionPriorModule(StageModule):
 
 
 def held_out_table(metrics: Mapping[str, Tensor]) -> str:
-    """Format held-out errors and both baselines as a table; empty without a validation."""
+    """Format held-out errors and both baselines as a table; empty if there was no validation."""
     lines = []
     for key, value in metrics.items():
         split, _, rest = key.partition("/")

@@ -1,6 +1,7 @@
 """Stage 2: train a policy to see and act, on top of the motion prior.
 
-Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A slots, Z latent width.
+Source: arXiv 2606.26095, Sec. III-C and III-D. Axes: B batch, H steps, A action slots,
+Z latent width.
 """
 
 from collections.abc import Iterable
@@ -47,14 +48,14 @@ from actionprior.training.stage import (
 
 
 class VLAModule(StageModule):
-    """Trains trunk, fusion, encoder and decoder together, without freezing the prior.
+    """Train trunk, fusion, encoder and decoder together; nothing of the prior is frozen.
 
-    The loss is L = L_pred + λ(k)·(L_align + L_recon), with L_pred = ‖D(x_r, r, z′) - v‖²,
-    L_align = ‖z′ - sg(Enc(τ))‖², L_recon as in Stage 1, and λ(k) = max(0, 1 - k / N_decay). With
-    history, terms of z′ are averaged over latents with and without the history token.
+    L = L_pred + λ(k)·(L_align + L_recon), with L_pred = ‖D(x_r, r, z′) - v‖²,
+    L_align = ‖z′ - sg(Enc(τ))‖², L_recon as in Stage 1 and λ(k) = max(0, 1 - k / N_decay).
+    With history, every term of z′ is averaged over two passes: with z_hist and without it.
 
-    The architecture of the prior comes from its checkpoint. A checkpoint of this module is
-    complete: it does not need the Stage-1 file.
+    The architecture of the prior is read from its checkpoint. A checkpoint of this module holds
+    all that is needed to load it: the Stage-1 file is not read again.
     """
 
     batch_type = VLABatch
@@ -81,7 +82,7 @@ class VLAModule(StageModule):
         """Create the module and read the prior's checkpoint.
 
         Args:
-            embodiments: Robots as plain data (``Embodiment.to_dict``); the command line links them
+            embodiments: Robots as plain data (``Embodiment.to_dict``); the command line takes them
                 from the data.
             trunk: Network that encodes images and instruction.
             prior_checkpoint: Checkpoint of Stage 1, or of this module. Its architecture and
@@ -201,7 +202,7 @@ class VLAModule(StageModule):
         super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe prior, trunk and settings in the checkpoint, so that it is complete."""
+        """Describe prior, trunk and settings in the checkpoint, so that it needs no other file."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
         checkpoint[keys.POLICY] = {
@@ -221,7 +222,7 @@ class VLAModule(StageModule):
 
     @classmethod
     def load(cls, path: str | Path, trunk: TrunkChoice = None) -> Self:
-        """Load a policy from its checkpoint, in evaluation mode.
+        """Load a policy from its checkpoint, in evaluation mode; no other file is read.
 
         Args:
             path: Checkpoint of this module.
@@ -242,7 +243,7 @@ class VLAModule(StageModule):
         return policy.eval()
 
     def parameter_groups(self) -> Iterable[tuple[Iterable[nn.Parameter], float]]:
-        """Yield groups of parameters, each with its factor on the learning rate."""
+        """Yield trunk, encoder, decoder and the rest, with their factors on the learning rate."""
         yield from self.network.trunk.parameter_groups()
         decoder = {id(p) for p in self.prior.decoder.parameters()}
         encoder = [p for p in self.prior.parameters() if id(p) not in decoder]
@@ -255,12 +256,12 @@ class VLAModule(StageModule):
     # ---- training -------------------------------------------------------------------------
 
     def decay(self, step: int) -> float:
-        """Return λ(k) = max(0, 1 - k / N_decay)."""
+        """Return the weight λ(k) = max(0, 1 - k / N_decay) at step k."""
         horizon = self.decay_fraction * float(self.trainer.estimated_stepping_batches)
         return max(0.0, 1.0 - step / horizon) if horizon > 0 else 0.0
 
     def training_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
-        """Compute L = L_pred + λ(k)·(L_align + L_recon) of a batch."""
+        """Compute L = L_pred + λ(k)·(L_align + L_recon)."""
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
         self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
         latents = self.network.latents(batch.observation)
@@ -285,7 +286,7 @@ class VLAModule(StageModule):
             logged |= {"loss_align": align, "loss_recon": recon}
             logged |= {"cosine": F.cosine_similarity(z_BZ, target_BZ).mean()}
         if not teacher and self.network.history != "encoder" and not self.sharded:
-            # The encoder is unused in this step. A zero gradient keeps DDP from waiting for it.
+            # The encoder is unused in this step; a zero gradient keeps DDP from waiting for one.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         size = len(batch.observation.task)
         self.log("train/loss", loss, batch_size=size)
@@ -312,22 +313,22 @@ class VLAModule(StageModule):
     # ---- evaluation -----------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Check that all robots have statistics."""
+        """Refuse to evaluate robots without statistics."""
         self.prior.normalizer.require_fitted()
 
     on_test_epoch_start = on_validation_epoch_start
     on_predict_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """Log held-out losses, latent geometry, and errors and smoothness of chunks."""
+        """Log held-out losses and latent geometry; accumulate errors and bends of chunks."""
         self._evaluate(batch, batch_idx, "val")
 
     def test_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """Log the same values as in validation."""
+        """Do the same as in validation, logged under ``test/``."""
         self._evaluate(batch, batch_idx, "test")
 
     def predict_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
-        """Return chunks (B, H, A) in robot units for a batch of observations."""
+        """Predict chunks (B, H, A) in robot units for a batch of observations."""
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
         shape = batch.future.action_BHA.shape
         return self.predict_chunk(
@@ -335,19 +336,17 @@ class VLAModule(StageModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Log errors per robot and feature group."""
+        """Log errors and bends per robot and group."""
         self._report("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log errors per robot and feature group."""
+        """Log errors and bends per robot and group."""
         self._report("test")
 
     def _evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
-        future, z_BZ = (
-            self.network.to_prior_rows(batch.future),
-            self.network.latent(batch.observation),
-        )
+        future = self.network.to_prior_rows(batch.future)
+        z_BZ = self.network.latent(batch.observation)
         target_BZ = self.prior.encode(future)
         similarity_BB = z_BZ @ target_BZ.T
         hits_B = similarity_BB.argmax(1) == torch.arange(len(z_BZ), device=z_BZ.device)
@@ -386,7 +385,7 @@ class VLAModule(StageModule):
 
     @property
     def history_length(self) -> int:
-        """Largest number H_h of past steps that the policy uses."""
+        """H_h, steps of the past that the policy reads."""
         return self.network.history_length
 
     def predict_chunk(

@@ -192,7 +192,7 @@ def _distance(
     spans_EA = network.prior.normalizer.action_range_EA
     distances = []
     for (observation, noise_BHA), exact_BHA in zip(asked, reference, strict=True):
-        robots_B = network.robot_of_prior(observation.embodiment_B)
+        robots_B = network.prior_rows(observation.embodiment_B)
         mask_B1A = network.prior.normalizer.action_mask_EA[robots_B][:, None]
         apart_BHA = (network.predict_chunk(observation, noise_BHA) - exact_BHA).abs()
         apart_BHA = apart_BHA / spans_EA[robots_B][:, None]

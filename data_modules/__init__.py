@@ -1,6 +1,7 @@
 """Data modules: Stage 1 trajectories, Stage 2 images with language, and simulated ones.
 
-Recipes name them ``data_modules.LeRobotTrajectories``; each is imported when it is asked for.
+Recipes name them by class path, such as ``data_modules.LeRobotTrajectories``. Each loads on first
+use.
 """
 
 from typing import TYPE_CHECKING

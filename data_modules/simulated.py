@@ -13,19 +13,22 @@ TASKS = ("reach", "push", "lift", "place")
 
 
 class Demonstrations:
-    """Demonstration set of one robot: its folder, recording and description.
+    """Demonstrations of one robot, and the dataset folder that holds them.
 
     Args:
-        robot: Name of the robot: ``panda``, ``kuka``, ``xarm6``, ``ur5e`` or the two-arm ``duo``.
-        tasks: Names of tasks that the suite has for the robot (``actionprior.envs.ENV_IDS``).
-        episodes_per_task: Episodes per task.
-        data_dir: Folder of the sets.
-        seed: Block of reset seeds (``record_demonstrations``).
-        control_mode: Control mode; None is the robot's own.
-        image_size: Side of the images [pixels]; None records no images.
-        human: Strength, 0 to 1, of human flaws in the demonstrations.
-        wordings: Wordings of the instructions: ``one``, ``train`` or ``held_out``
-            (``TabletopEnv``).
+        robot: ``panda``, ``kuka``, ``xarm6``, ``ur5e`` or the two-arm ``duo``.
+        tasks: Tasks of the suite that this robot has (``actionprior.envs.ENV_IDS``).
+        episodes_per_task: Number of episodes of each task.
+        data_dir: Folder that holds the datasets.
+        seed: Number of the block of reset seeds (see ``record_demonstrations``).
+        control_mode: What actions command; None uses the robot's default.
+        image_size: Edge of the images [pixels]; None records no images.
+        human: Strength of human-like flaws (pauses, tremor, varied speed), 0 to 1.
+        wordings: Wording of the instructions, ``one``, ``train`` or ``held_out`` (see
+            ``TabletopEnv``).
+
+    Raises:
+        DataError: An argument is unknown or out of range.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Demonstrations:
         self.image_size = image_size
         parts = [arm.name, self.control_mode, "+".join(tasks), f"{episodes_per_task}x"]
         parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind"]
-        # Sets with default values keep the names from before these options existed.
+        # The defaults add nothing to the name, so that older datasets are still found.
         parts += [f"human{human:g}"] * (human > 0) + [wordings] * (wordings != "one")
         parts += [f"v{VERSION}"]
         self.root = Path(data_dir).expanduser() / "-".join(parts)
@@ -75,7 +78,7 @@ class Demonstrations:
         self.embodiment = LeRobotEmbodiment(**robot_fields, roots=[str(self.root)])
 
     def record(self) -> None:
-        """Record the set unless it exists.
+        """Record the demonstrations, unless their folder exists.
 
         Raises:
             DataError: PyBullet is missing, or an argument is out of range.
@@ -101,19 +104,20 @@ class Demonstrations:
 
 
 class SimulatedTrajectories(LeRobotTrajectories):
-    """Data of Stage 1 on the suite: trajectories of one or several robots, without images.
+    """Stage 1 on the suite: states and actions of one or more robots, without images.
 
     Args:
         robots: Names of the robots.
-        tasks: Names of tasks that all of these robots have.
-        episodes_per_task: Recorded demonstrations per robot and task.
-        data_dir: Folder of the sets; missing sets are recorded there.
-        recording_seed: Block of reset seeds.
-        control_modes: Control modes by robot, instead of the robot's own.
-        robot_tasks: Tasks by robot, instead of ``tasks``. ``duo`` needs this, since its only task
-            is its own.
-        human: Strength, 0 to 1, of human flaws in the demonstrations: pauses, tremor, varied speed.
-        kwargs: Arguments of ``LeRobotTrajectories``.
+        tasks: Names of the tasks, which all these robots have.
+        episodes_per_task: Number of recorded demonstrations of each robot and task.
+        data_dir: Folder of the datasets; missing ones are recorded there.
+        recording_seed: Number of the block of reset seeds (see ``record_demonstrations``).
+        control_modes: What actions command, by robot; by default the robot's own control mode.
+        robot_tasks: Names of the tasks, by robot, in place of ``tasks``. The two-arm ``duo`` needs
+            it, because it has other tasks than the arms.
+        human: Strength of human-like flaws in the demonstrations (pauses, tremor, varied speed),
+            0 to 1.
+        kwargs: Further arguments of ``LeRobotTrajectories``.
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
         control_modes: dict[str, str] | None = None,
         robot_tasks: dict[str, list[str]] | None = None,
         human: float = 0.0,
-        **kwargs: Any,  # noqa: ANN401  arguments of the parent
+        **kwargs: Any,  # noqa: ANN401  the parent's arguments
     ) -> None:
         modes, own_tasks = control_modes or {}, robot_tasks or {}
         for name, by_robot in (("control_modes", modes), ("robot_tasks", own_tasks)):
@@ -148,27 +152,29 @@ class SimulatedTrajectories(LeRobotTrajectories):
         super().__init__(embodiments=[s.embodiment for s in self.sets], **kwargs)
 
     def prepare_data(self) -> None:
-        """Record missing demonstrations."""
+        """Record missing demonstrations, then prepare as the parent class does."""
         for demonstrations in self.sets:
             demonstrations.record()
         super().prepare_data()
 
 
 class SimulatedVLA(LeRobotVLA):
-    """Data of Stage 2 on the suite: one robot, with images.
+    """Stage 2 on the suite: one robot, with images.
 
     Args:
         robot: Name of the robot.
         tasks: Names of the tasks.
-        episodes_per_task: Recorded demonstrations per task.
-        demonstrations: Number of first demonstrations that are used per task; by default all.
-        data_dir: Folder of the sets; missing sets are recorded there.
-        recording_seed: Block of reset seeds; the default differs from that of Stage 1.
-        control_mode: Control mode, instead of the robot's own.
-        render_size: Side of the recorded images [pixels].
-        human: Strength, 0 to 1, of human flaws in the demonstrations: pauses, tremor, varied speed.
-        wordings: Wordings of the instructions: ``one``, or ``train`` to draw one of several.
-        kwargs: Arguments of ``LeRobotVLA``.
+        episodes_per_task: Number of recorded demonstrations of each task.
+        demonstrations: Number of first demonstrations of each task that are used; None: all.
+        data_dir: Folder of the datasets; missing ones are recorded there.
+        recording_seed: Number of the block of reset seeds; by default another one than Stage 1's.
+        control_mode: What actions command; None uses the robot's default.
+        render_size: Edge of the recorded images [pixels].
+        human: Strength of human-like flaws in the demonstrations (pauses, tremor, varied speed),
+            0 to 1.
+        wordings: Wording of the instructions. ``one`` is always the same, ``train`` draws one of
+            several in each episode.
+        kwargs: Further arguments of ``LeRobotVLA``.
     """
 
     def __init__(
@@ -183,7 +189,7 @@ class SimulatedVLA(LeRobotVLA):
         render_size: int = 64,
         human: float = 0.0,
         wordings: str = "one",
-        **kwargs: Any,  # noqa: ANN401  arguments of the parent
+        **kwargs: Any,  # noqa: ANN401  the parent's arguments
     ) -> None:
         if demonstrations is not None and not 1 <= demonstrations <= episodes_per_task:
             raise DataError(
@@ -205,11 +211,11 @@ class SimulatedVLA(LeRobotVLA):
         ]
         super().__init__(embodiments=[self.sets[0].embodiment], **kwargs)
         if demonstrations is not None:
-            # Recordings alternate between tasks: the first n·T episodes have n of each task.
+            # Tasks are recorded in turn: the first n·T episodes are n of each of the T tasks.
             self.max_episodes = demonstrations * len(tasks)
 
     def prepare_data(self) -> None:
-        """Record missing demonstrations."""
+        """Record missing demonstrations, then prepare as the parent class does."""
         self.sets[0].record()
         super().prepare_data()
 
@@ -218,17 +224,19 @@ class SimulatedSuite(LeRobotVLA):
     """Data of Stage 2 on several robots of the suite, by default on all thirteen tasks.
 
     Args:
-        robot_tasks: Names of the tasks by robot; by default ``actionprior.envs.SUITE``.
-        episodes_per_task: Recorded demonstrations per robot and task.
-        demonstrations: Number of first demonstrations that are used per task; by default all.
-        scarce: Share (above 0, to 1) of ``demonstrations`` by robot, for robots with few of them;
-            at least one demonstration is used.
-        data_dir: Folder of the sets; missing sets are recorded there.
-        recording_seed: Block of reset seeds; the default differs from that of Stage 1.
-        render_size: Side of the recorded images [pixels].
-        human: Strength, 0 to 1, of human flaws in the demonstrations.
-        wordings: Wordings of the instructions: ``one``, or ``train`` to draw one of several.
-        kwargs: Arguments of ``LeRobotVLA``.
+        robot_tasks: Names of the tasks, by robot; by default ``actionprior.envs.SUITE``.
+        episodes_per_task: Number of recorded demonstrations of each robot and task.
+        demonstrations: Number of first demonstrations of each task that are used; None: all.
+        scarce: Robots with few demonstrations: the share of ``demonstrations`` that each uses, by
+            robot, above 0 and at most 1. At least one demonstration of each task is used.
+        data_dir: Folder of the datasets; missing ones are recorded there.
+        recording_seed: Number of the block of reset seeds; by default another one than Stage 1's.
+        render_size: Edge of the recorded images [pixels].
+        human: Strength of human-like flaws in the demonstrations (pauses, tremor, varied speed),
+            0 to 1.
+        wordings: Wording of the instructions. ``one`` is always the same, ``train`` draws one of
+            several in each episode.
+        kwargs: Further arguments of ``LeRobotVLA``.
     """
 
     def __init__(
@@ -242,7 +250,7 @@ class SimulatedSuite(LeRobotVLA):
         render_size: int = 64,
         human: float = 0.0,
         wordings: str = "one",
-        **kwargs: Any,  # noqa: ANN401  arguments of the parent
+        **kwargs: Any,  # noqa: ANN401  the parent's arguments
     ) -> None:
         from actionprior.envs import SUITE
 
@@ -251,7 +259,9 @@ class SimulatedSuite(LeRobotVLA):
             raise DataError(f"scarce names {unknown[0]!r}, which is not among {list(tasks)}")
         for robot, share in scarce.items():
             if not 0 < share <= 1:
-                raise DataError(f"scarce.{robot} is {share}, expected a share above 0, to 1")
+                raise DataError(
+                    f"scarce.{robot} is {share}, expected a share above 0 and at most 1"
+                )
         most = episodes_per_task if demonstrations is None else demonstrations
         if not 1 <= most <= episodes_per_task:
             raise DataError(
@@ -272,12 +282,12 @@ class SimulatedSuite(LeRobotVLA):
             )
             for robot, names in tasks.items()
         ]
-        # Recordings alternate between tasks: the first n·T episodes have n of each task.
+        # Tasks are recorded in turn: the first n·T episodes are n of each of the T tasks.
         kwargs["max_episodes"] = {robot: counts[robot] * len(tasks[robot]) for robot in tasks}
         super().__init__(embodiments=[s.embodiment for s in self.sets], **kwargs)
 
     def prepare_data(self) -> None:
-        """Record missing demonstrations."""
+        """Record missing demonstrations, then prepare as the parent class does."""
         for demonstrations in self.sets:
             demonstrations.record()
         super().prepare_data()

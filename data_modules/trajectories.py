@@ -1,4 +1,4 @@
-"""Data of Stage 1: trajectories of one or several robots from LeRobot datasets."""
+"""Stage 1 data: state-action trajectories of one or more robots from LeRobot datasets."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -38,12 +38,22 @@ from data_modules.lerobot.source import read_info
 
 
 class Episode(NamedTuple):
-    """Range of frames in a dataset that windows do not leave."""
+    """Consecutive frames of one dataset that windows never leave: an episode, or a part of one.
 
-    robot: int  # index into embodiments
-    dataset: int  # index into the datasets read
-    number: int  # episode in the dataset
-    start: int  # first frame in the dataset
+    Attributes:
+        robot: Index of the robot in ``embodiments``.
+        dataset: Index of the dataset among all that are read.
+        number: Number of the episode in the dataset.
+        start: First frame, counted in the dataset.
+        stop: One past the last frame.
+        used: False if the episode neither trains nor validates.
+        validation: True if the episode validates.
+    """
+
+    robot: int
+    dataset: int
+    number: int
+    start: int
     stop: int
     used: bool
     validation: bool
@@ -57,7 +67,7 @@ class RobotMixture:
         weights: Share of each robot in an epoch, by name. By default each window comes once.
         temperature: Without ``weights``, shares are proportional to the number of a robot's
             windows to the power of 1/temperature.
-        caps: Largest number of windows of a robot per epoch, by name. Later epochs use its others.
+        caps: Largest number of windows of a robot per epoch, by name. Later epochs use the rest.
         held_out: Names of robots that validate and do not train.
     """
 
@@ -70,31 +80,32 @@ class RobotMixture:
 class LeRobotTrajectories(EmbodiedDataModule):
     """Windows of actions and states, without opening images and videos.
 
-    Complete episodes validate. The single episode of a robot is cut in time: its last part is an
-    episode of its own that validates, so that no window is in both.
+    Validation uses whole episodes. If a robot has a single episode, its last part validates as a
+    separate episode, so that no window is in both.
 
     Args:
         embodiments: Robots with their datasets.
         chunk_length: Steps H of an action chunk.
-        history_length: Past steps H_h (Stage 2).
+        history_length: Past steps H_h that a policy may see; only Stage 2 reads them.
         batch_size: Windows per process and training step.
-        num_workers: Loader processes; gathering windows is fast enough for none.
+        num_workers: Number of loader processes; gathering windows is fast enough without any.
         seed: Seed of the split and of the order.
         val_fraction: Share of each robot's episodes that validates.
         max_episodes: Number of first episodes that are used of each dataset, for all robots or by
             robot.
         max_episodes_per_task: Number of first episodes that are used of each instruction.
         mixture: Share of each robot in training.
-        skip_idle: Leave out training windows in which hardly anything moves.
-        idle_threshold: Motion above which a window counts as moving, relative to the distance that
-            the robot's group travels in its 1-in-100 windows.
+        skip_idle: Exclude training windows in which hardly anything moves.
+        idle_threshold: Travel of a feature group above which a window counts as moving, relative
+            to the travel that only 1 in 100 of the robot's windows exceed.
         shuffle_time: Permute the steps inside each training chunk, for a control prior.
         chunk_seconds: Duration of a chunk on every robot. All robots are resampled to
             ``chunk_length / chunk_seconds`` [Hz], which becomes their ``control_hz``.
-        val_episodes: Episodes that validate, by robot, instead of a share. Episodes are numbered
-            as in the dataset, and on through a robot's further datasets. ``max_episodes`` does not
-            count them.
-        noise: Replace each training chunk by noise of its robot's scale, for another control prior.
+        val_episodes: Numbers of the episodes that validate, by robot, in place of
+            ``val_fraction``. The count starts at 0 and continues through a robot's further
+            datasets. ``max_episodes`` does not count these episodes.
+        noise: Replace each training chunk by noise of its robot's scale, for another control
+            prior.
     """
 
     needs_videos = False
@@ -142,7 +153,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return cast(list[Embodiment], self.robots)
 
     def mixture(self, sizes: list[int]) -> list[int]:
-        """Return the windows of each robot per epoch, and log them."""
+        """Choose how many windows of each robot make an epoch, and log a mixture."""
         names = [robot.name for robot in self.robots]
         weights = None if self.weights is None else [self.weights.get(name, 0.0) for name in names]
         caps = [self.caps.get(name) for name in names]
@@ -150,12 +161,13 @@ class LeRobotTrajectories(EmbodiedDataModule):
         if counts != sizes:
             for name, count, size in zip(names, counts, sizes, strict=True):
                 rank_zero_info(
-                    f"{name}: {count} windows an epoch of {size}, {count / sum(counts):.1%} of all"
+                    f"{name}: {count} windows per epoch of its {size}, "
+                    f"{count / sum(counts):.1%} of the epoch"
                 )
         return counts
 
     def windows(self, training: bool) -> BatchSource[Any]:
-        """Return chunks; a control prior trains on shuffled chunks or on noise."""
+        """Build the dataset of chunks; training of a control prior shuffles or replaces them."""
         return TrajectoryWindows(
             self.frames.store,
             self.chunk_length,
@@ -164,7 +176,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Download hub datasets and the needed files of remote ones, in one process."""
+        """Download hub datasets, and copy what Stage 1 needs of URLs, in one process."""
         for robot in self.robots:
             for root in robot.roots:
                 local_folder(root)
@@ -172,7 +184,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
                 locate(repo_id, self.needs_videos)
 
     def sources(self) -> list[Source]:
-        """List the datasets separately, so that a rejected one does not hide the others."""
+        """List the datasets one by one, so that an unusable one does not hide the others."""
         return [
             Source(robot, place, partial(self._contents, robot, place, on_hub))
             for robot in self.robots
@@ -201,15 +213,15 @@ class LeRobotTrajectories(EmbodiedDataModule):
         return Frames(store, train, held_out)
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
-        """Read the columns of a dataset; Stage 2 also checks its cameras."""
+        """Read one dataset's columns; Stage 2 checks its cameras, too."""
         return read_columns(root, robot)
 
     def excluded_episodes(self, dataset: int) -> set[int]:
-        """Return episodes to exclude; Stage 2 excludes episodes without video."""
+        """Return the episodes of a dataset that are excluded; Stage 2 may exclude some."""
         return set()
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
-        """Do nothing; Stage 2 locates images and instructions here."""
+        """Keep the datasets, in which Stage 2 finds images and instructions. No-op in Stage 1."""
 
     def _statistics_windows(self, frames_B: Tensor) -> TrajectoryBatch:
         windows = LeRobotTrajectories.windows(self, training=True)
@@ -247,7 +259,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
             )
         if not self.temperature > 0 or (self.weights is not None and self.temperature != 1):
             raise DataError(
-                f"temperature is {self.temperature}, expected above 0, and 1 beside weights"
+                f"temperature is {self.temperature}, expected above 0, and 1 if weights are given"
             )
         if self.caps and min(self.caps.values()) < 1:
             raise DataError(f"caps is {self.caps}, expected at least 1 window for each")
@@ -260,19 +272,19 @@ class LeRobotTrajectories(EmbodiedDataModule):
     def _contents(self, robot: LeRobotEmbodiment, place: str, on_hub: bool) -> Contents:
         root = locate(place, self.needs_videos) if on_hub else local_folder(place)
         recorded_hz = float(read_info(root)["fps"]) if robot.resample else None
-        # Read without resampling, which would hide faults, and without checking the rate: a rate
-        # that contradicts timestamps is reported with the other faults.
-        unresampled = replace(
+        # Read it as recorded, because resampling would hide what is wrong. The report itself
+        # checks the rate against the timestamps.
+        as_recorded = replace(
             robot, resample=False, trust_fps=True, control_hz=recorded_hz or robot.control_hz
         )
-        columns = self.read_dataset(root, unresampled)
+        columns = self.read_dataset(root, as_recorded)
         sizes, absent = {}, {}
         for camera in image_keys(columns.recorded):
             files = CameraFiles(columns.recorded, [camera])
             sizes[camera] = files.size(camera)
-            # Videos on the hub or in object storage are fetched or streamed when they are needed.
-            elsewhere = on_hub or is_url(place) or robot.video_urls
-            if not elsewhere and (lacking := files.episodes_without_video()):
+            # Videos on the hub or behind a URL are downloaded or read when they are needed.
+            remote = on_hub or is_url(place) or robot.video_urls
+            if not remote and (lacking := files.episodes_without_video()):
                 absent[camera] = lacking
         return Contents(
             Recording(columns.action_Na, columns.state_Ns, columns.lengths_E, place),
@@ -289,7 +301,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         chosen = []
         seen: Counter[int] = Counter()  # a robot's episodes so far
         for dataset, (robot, columns) in enumerate(datasets):
-            left_out = self.excluded_episodes(dataset)
+            excluded = self.excluded_episodes(dataset)
             count = len(columns.lengths_E)
             validates = {
                 number - seen[robot]
@@ -297,12 +309,12 @@ class LeRobotTrajectories(EmbodiedDataModule):
                 if seen[robot] <= number < seen[robot] + count
             }
             seen[robot] += count
-            if lost := sorted(validates & left_out):
+            if lost := sorted(validates & excluded):
                 raise DataError(
-                    f"{columns.root}: val_episodes names episode {lost[0]}, which is left out "
-                    "because it lacks a video"
+                    f"{columns.root}: val_episodes names episode {lost[0]}, which is excluded "
+                    "because a video is missing; name another episode, or add the video"
                 )
-            wanted = [e for e in range(count) if e not in left_out | validates]
+            wanted = [e for e in range(count) if e not in excluded | validates]
             first = set(wanted[: self._most_episodes(self.robots[robot].name)])
             taken: Counter[str] = Counter()
             for index, task in enumerate(columns.tasks_E):
@@ -340,7 +352,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
                 continue
             if len(mine) == 1 and self.val_fraction > 0 and mine[0].stop - mine[0].start > 1:
                 only = mine[0]
-                cut = only.stop - max(1, round(self.val_fraction * (only.stop - only.start)))
+                length = only.stop - only.start
+                cut = only.stop - min(max(1, round(self.val_fraction * length)), length - 1)
                 result.append(only._replace(stop=cut))
                 result.append(only._replace(start=cut, validation=True))
                 continue
@@ -360,9 +373,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
             if not kept.any():
                 raise DataError(f"embodiment {robot.name!r} never moves; set skip_idle to false")
             share = 1 - float(kept.float().mean())
-            rank_zero_info(
-                f"{robot.name}: {share:.0%} of the training windows are idle and left out"
-            )
+            rank_zero_info(f"{robot.name}: {share:.0%} of the training windows are idle: excluded")
         return train.keep(keep_N.numpy())
 
 
@@ -376,7 +387,7 @@ def _at_rate(
 
 
 def _recording(columns: Columns, episodes: list[Episode]) -> Recording:
-    """Return a dataset as a recording; an episode that is cut in time counts as two."""
+    """Build the recording of a whole dataset; an episode that is cut in time counts as two."""
     lengths_E = np.array([e.stop - e.start for e in episodes], dtype=np.int64)
     return Recording(columns.action_Na, columns.state_Ns, lengths_E, str(columns.root))
 

@@ -18,7 +18,7 @@ from actionprior.data.store import TrajectoryStore
 from data_modules.images.augmentation import augment
 from data_modules.images.cache import ImageArray, ImageCache
 from data_modules.images.camera_files import CameraFiles, Size
-from data_modules.images.frames import CachedFrameImages, FrameImages, FrameToDecode, fill_cache
+from data_modules.images.frames import CachedFrameImages, EpisodeToDecode, FrameImages, fill_cache
 from data_modules.images.video import choose_decoder
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot.remote import hub_snapshot_url, is_url, local_copy_folder, source_url
@@ -27,7 +27,14 @@ from data_modules.trajectories import Episode, LeRobotTrajectories, RobotMixture
 
 
 class FramePlace(NamedTuple):
-    """Position of a frame: dataset, number in it, episode, row of its image in the episode."""
+    """Place of a frame of the run in its dataset.
+
+    Attributes:
+        dataset: Index of the dataset.
+        frame: Number of the frame in the dataset.
+        episode: Number of its episode.
+        row: Row of its image in the recorded episode.
+    """
 
     dataset: int
     frame: int
@@ -39,10 +46,10 @@ class VLAWindows(Dataset[VLABatch]):
     """Observations with their future chunks, read one batch at a time.
 
     Args:
-        store: Frames, with one recording per dataset.
+        store: Store of the frames, with one recording per dataset.
         datasets: Columns of each dataset.
         images: Images of each dataset.
-        chunk_length: Steps H of a chunk.
+        chunk_length: Steps H of an action chunk.
         history_length: Past steps H_h.
     """
 
@@ -68,7 +75,7 @@ class VLAWindows(Dataset[VLABatch]):
         return self.__getitems__([frame])
 
     def __getitems__(self, frames: Sequence[int]) -> VLABatch:
-        """Return the complete batch of the observations at ``frames``."""
+        """Gather the finished batch of the observations at ``frames``."""
         frames_B = torch.as_tensor(frames, dtype=torch.int64)
         history, future = self.store.around(frames_B, self.history_length, self.chunk_length)
         places = [self._place(frame) for frame in frames]
@@ -87,28 +94,30 @@ class VLAWindows(Dataset[VLABatch]):
         )
 
     def film(self, frames: Sequence[int]) -> Iterator[list[ImageArray]]:
-        """Yield the images of frames, uint8 (3, Y, X) per camera, decoded in one pass.
+        """Yield the images of each frame, uint8 (3, Y, X) per camera, decoded in one pass.
 
         Args:
-            frames: Frames of one episode, ascending.
+            frames: Ascending frames of one episode.
         """
         places = [self._place(frame) for frame in frames]
         images, episode = self.images[places[0].dataset], places[0].episode
         rows, which = np.unique([place.row for place in places], return_inverse=True)
-        decoded = [images.each(episode, camera, rows) for camera in images.cameras]
+        streams = [images.each(episode, camera, rows) for camera in images.cameras]
         shown, current = -1, list[ImageArray]()
         for index in which.tolist():  # a resampled episode may show an image twice
             if index != shown:
-                shown, current = index, [next(one) for one in decoded]
+                shown, current = index, [next(stream) for stream in streams]
             yield current
 
     def _place(self, frame: int) -> FramePlace:
         dataset = int(np.searchsorted(self.store.stop_R, frame, side="right"))
         columns = self.datasets[dataset]
         local = frame - (int(self.store.stop_R[dataset]) - len(columns.action_Na))
-        return FramePlace(dataset, local, columns.episode_at(local)[0], columns.recorded_row(local))
+        episode = columns.episode_at(local)[0]
+        return FramePlace(dataset, local, episode, columns.recorded_row(local))
 
     def _look(self, places: list[FramePlace]) -> tuple[Tensor, Tensor]:
+        """Read the images, and the mask of the cameras that each frame's robot has."""
         size = self.images[0].size
         images = np.zeros((len(places), self.cameras, 3, *size), dtype=np.uint8)
         mask = np.zeros((len(places), self.cameras), dtype=np.bool_)
@@ -125,20 +134,20 @@ class ImageSettings:
     """Size, decoding and caching of the images.
 
     Attributes:
-        image_size: Side, or [rows, columns], of the images. By default the cameras' own size,
-            which must then be the same for all.
+        image_size: Edge, or [rows, columns], of the images [pixels]. By default the cameras' own
+            size, which must then be the same for all.
         cache_images: Decode each episode once, into arrays that later runs memory-map. False
             decodes at each access.
         cache_dir: Folder of the decoded images; by default $ACTIONPRIOR_CACHE or
             ~/.cache/actionprior.
-        cache_gb: Largest size of that folder, for all runs together. Episodes used longest ago
-            are deleted first, and images that do not fit are decoded at each access.
-        video_backend: Decoder, ``torchcodec`` or ``pyav``. ``auto`` is torchcodec if it loads,
-            which needs FFmpeg on the system.
-        skip_missing_videos: Leave out episodes whose video is missing; False raises an error.
-        stream_videos: Download ``repo_ids`` without their videos, and decode these straight from
-            the hub, into the cache or at each access. ``video_urls`` of a robot are always
-            streamed.
+        cache_gb: Largest size of the decoded images [GB], for all runs together; None for no
+            limit. The least recently used episodes are deleted first, and images that do not fit
+            are decoded at each access.
+        video_backend: Decoder of videos, ``torchcodec``, ``pyav`` or ``auto``. The last takes
+            torchcodec if it loads, which needs FFmpeg on the system.
+        skip_missing_videos: Exclude episodes whose video is missing; False raises an error.
+        stream_videos: Download ``repo_ids`` without their videos, and decode the videos from the
+            hub, into the cache or at each access. ``video_urls`` of a robot are always streamed.
     """
 
     image_size: int | tuple[int, int] | None = None
@@ -158,22 +167,22 @@ class LeRobotVLA(LeRobotTrajectories):
         chunk_length: Steps H of an action chunk.
         history_length: Past steps H_h.
         batch_size: Observations per process and training step.
-        num_workers: Loader processes.
+        num_workers: Number of loader processes.
         seed: Seed of the split and of the order.
         val_fraction: Share of each robot's episodes that validates.
         max_episodes: Number of first episodes that are used of each dataset, for all robots or by
             robot.
         max_episodes_per_task: Number of first episodes that are used of each instruction.
         mixture: Share of each robot in training.
-        skip_idle: Leave out training windows in which hardly anything moves.
-        idle_threshold: Motion above which a window counts as moving (see ``LeRobotTrajectories``).
+        skip_idle: Exclude training windows in which hardly anything moves.
+        idle_threshold: Travel above which a window counts as moving (see ``LeRobotTrajectories``).
         chunk_seconds: Duration of a chunk on every robot (see ``LeRobotTrajectories``).
         val_episodes: Episodes that validate, by robot (see ``LeRobotTrajectories``).
         images: Size, decoding and caching of the images.
-        image_transforms: Modules that change the images of training batches at random, on the
-            model's device and in 16 parts per batch. Each makes uint8 (N, 3, Y, X) of uint8
-            (N, 3, Y, X), such as ``data_modules.CropColourBlur`` and the transforms of
-            torchvision.transforms.v2.
+        image_transforms: Modules that change the images of training batches at random, such as
+            ``data_modules.CropColourBlur`` or transforms of torchvision.transforms.v2. They map
+            uint8 (N, 3, Y, X) to the same type and size, on the model's device. Each is called up
+            to 16 times per batch.
     """
 
     needs_videos = True
@@ -224,7 +233,7 @@ class LeRobotVLA(LeRobotTrajectories):
         if images.cache_gb is not None and not (images.cache_gb > 0 and images.cache_images):
             raise DataError(
                 f"cache_gb is {images.cache_gb} with cache_images {images.cache_images}, expected "
-                "above 0 and true; without cache_images nothing is kept"
+                "a limit above 0 with cache_images true, or no limit"
             )
         self.image_size = images.image_size
         self.cache_images = images.cache_images
@@ -234,7 +243,8 @@ class LeRobotVLA(LeRobotTrajectories):
         self.needs_videos = not images.stream_videos
         self.skip_missing_videos = images.skip_missing_videos
         self.image_transforms = image_transforms or []
-        self._files: list[CameraFiles] = []  # one per dataset, in their order
+        # One entry per dataset, in the order in which they are read.
+        self._files: list[CameraFiles] = []
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
 
@@ -245,7 +255,7 @@ class LeRobotVLA(LeRobotTrajectories):
             self.setup("fit")
 
     def windows(self, training: bool) -> VLAWindows:
-        """Return observations and chunks."""
+        """Build the dataset of observations and chunks."""
         return VLAWindows(
             self.frames.store,
             self._datasets,
@@ -255,7 +265,7 @@ class LeRobotVLA(LeRobotTrajectories):
         )
 
     def on_after_batch_transfer(self, batch: VLABatch, dataloader_idx: int) -> VLABatch:
-        """Apply the image transforms to training batches."""
+        """Apply ``image_transforms`` to training batches."""
         trainer: Any = self.trainer
         if not self.image_transforms or trainer is None or not trainer.training:
             return batch
@@ -264,23 +274,27 @@ class LeRobotVLA(LeRobotTrajectories):
         return batch._replace(observation=augment(batch.observation, self.image_transforms, key))
 
     def read_frames(self) -> Frames:
-        """Read the frames as in Stage 1, and fill the image cache."""
+        """Read the frames as Stage 1 does, and fill the cache of images."""
         self._files = []
         return super().read_frames()
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
-        """Read the columns of a dataset, and check its cameras before anything is decoded."""
+        """Read the columns; refuse a dataset that lacks a camera before anything is decoded."""
         columns = super().read_dataset(root, robot)
         urls = {
             local_copy_folder(r) if is_url(r) else Path(r).expanduser(): url
             for r, url in zip(robot.roots, robot.video_urls, strict=False)
         }
-        published = source_url(root) or (None if self.needs_videos else hub_snapshot_url(root))
-        self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, published)))
+        remote = source_url(root) or (None if self.needs_videos else hub_snapshot_url(root))
+        self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, remote)))
         return columns
 
     def excluded_episodes(self, dataset: int) -> set[int]:
-        """Return episodes without a video if ``skip_missing_videos`` is set."""
+        """Return the episodes that lack a video, if ``skip_missing_videos`` is set.
+
+        Raises:
+            DataError: No episode has the videos of all cameras.
+        """
         if not self.skip_missing_videos:
             return set()
         columns = self._files[dataset].columns
@@ -289,13 +303,17 @@ class LeRobotVLA(LeRobotTrajectories):
             raise DataError(f"{columns.root}: no episode has the video of every camera")
         if missing:
             rank_zero_info(
-                f"{columns.root}: {len(missing)} of {len(columns.lengths_E)} episodes are left "
-                f"out because they lack a video: {_listed(missing)}"
+                f"{columns.root}: {len(missing)} of {len(columns.lengths_E)} episodes are "
+                f"excluded because a video is missing: {_shortened(missing)}"
             )
         return set(missing)
 
     def keep_sources(self, datasets: list[Columns], episodes: list[Episode]) -> None:
-        """Locate images and instructions, and fill the image cache."""
+        """Keep the datasets with their images, and fill the cache of images.
+
+        Raises:
+            DataError: A used episode lacks a video, or cameras differ in size.
+        """
         used = {
             d: sorted({e.number for e in episodes if e.dataset == d and e.used})
             for d in range(len(datasets))
@@ -304,8 +322,8 @@ class LeRobotVLA(LeRobotTrajectories):
             if missing := files.missing_videos(chosen):
                 raise DataError(
                     f"{next(iter(missing.values()))}; of {len(chosen)} episodes {len(missing)} "
-                    f"lack one ({_listed(missing)}): set images.skip_missing_videos to leave these "
-                    "out"
+                    f"lack one ({_shortened(missing)}): set images.skip_missing_videos to exclude "
+                    "them"
                 )
         size = self._size([files for d, files in enumerate(self._files) if used[d]])
         self._datasets = datasets
@@ -318,7 +336,7 @@ class LeRobotVLA(LeRobotTrajectories):
         fill_cache(
             cache,
             [
-                FrameToDecode(images, episode, camera)
+                EpisodeToDecode(images, episode, camera)
                 for images, episodes_used in zip(cached, used.values(), strict=True)
                 for episode in episodes_used
                 for camera in images.cameras
@@ -344,6 +362,7 @@ class LeRobotVLA(LeRobotTrajectories):
         return next(iter(sizes))
 
 
-def _listed(episodes: Iterable[int], most: int = 8) -> str:
+def _shortened(episodes: Iterable[int], most: int = 8) -> str:
+    """List the first episodes, for a message."""
     first = list(islice(episodes, most + 1))
     return ", ".join(map(str, first[:most])) + (", …" if len(first) > most else "")

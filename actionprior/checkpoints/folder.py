@@ -44,8 +44,8 @@ def write_folder(
         config: LeRobot's part of ``config.json``; its key ``actionprior`` may hold arguments of
             ``actionprior.Policy``.
         folder: Folder to write to, created if missing; files of the same names are replaced.
-        weights: Weights of the network, if they had to be gathered from several processes; None:
-            those that it holds.
+        weights: Weights of the network, if they had to be gathered from several processes; None
+            takes the network's own.
     """
     description = describe_network(network) | config.get(keys.CONFIG_PART, {})
     description[keys.CONFIG_DIGEST] = _description_digest(description)
@@ -54,7 +54,7 @@ def write_folder(
 
 
 def read_config(folder: Path) -> Description:
-    """Read the network's description from an exported folder, with its content checked.
+    """Read the network's description from an exported folder, and check its digest.
 
     Raises:
         CheckpointError: missing, damaged, changed, or of another policy.
@@ -64,7 +64,7 @@ def read_config(folder: Path) -> Description:
     try:
         config = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no {CONFIG}: it is no exported policy") from None
+        raise CheckpointError(f"{folder} has no {CONFIG}: it is not an exported policy") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error})") from None
     description = config.get(keys.CONFIG_PART) if isinstance(config, dict) else None

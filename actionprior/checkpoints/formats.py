@@ -1,4 +1,4 @@
-"""Number of the format of checkpoints and exported folders, and the refusal of other formats."""
+"""Format number of checkpoints and exported folders, and the check of it."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from actionprior.checkpoints import keys
 from actionprior.errors import UserError
 
 FORMAT = 2
-"""Increases when what is written changes its meaning. Version 0.1.0 writes 2."""
+"""Raised when the meaning of written files changes. Version 0.1.0 writes 2."""
 
 
 class FormatError(UserError):
@@ -26,7 +26,7 @@ def check_format(found: object, path: object) -> None:
     if found == FORMAT:
         return
     newer = isinstance(found, int) and found > FORMAT
-    advice = "update actionprior" if newer else "no released version wrote it: write it again"
+    advice = "update actionprior" if newer else "no released version wrote it: create it again"
     raise FormatError(
         f"{path} is of format {found!r}, and this version of actionprior reads format {FORMAT}; "
         f"{advice}"

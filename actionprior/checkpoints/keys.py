@@ -1,6 +1,6 @@
 """Keys of checkpoints, state dicts and exported folders; files of version 0.1.0 hold these strings.
 
-Each key stands here once, so that what one module writes another one finds.
+Each key is defined once, here, so that the modules that write and read it agree.
 """
 
 from collections.abc import Mapping

@@ -27,7 +27,7 @@ SETTINGS = (
     "integration_steps",
     "integrator",
 )
-"""Arguments of ``PolicyNetwork`` that are plain numbers and words."""
+"""Arguments of ``PolicyNetwork`` that are numbers or strings."""
 
 Description = dict[str, Any]
 
@@ -90,7 +90,7 @@ def make_trunk(description: Description, path: str | Path, trunk: TrunkChoice = 
 
 
 def describe_network(network: PolicyNetwork) -> Description:
-    """Describe a policy in plain data, from which ``build_network`` makes it again."""
+    """Describe a policy as plain data, from which ``build_network`` rebuilds it."""
     return {
         keys.CONFIG_FORMAT: FORMAT,
         "embodiments": [e.to_dict() for e in network.embodiments],
@@ -101,7 +101,7 @@ def describe_network(network: PolicyNetwork) -> Description:
 
 
 def policy_description(checkpoint: dict[str, Any], path: str | Path) -> Description:
-    """Return what a Stage-2 checkpoint says of its policy, except the prior.
+    """Return a Stage-2 checkpoint's description of its policy, without the prior.
 
     Raises:
         CheckpointError: it is not a Stage-2 checkpoint.

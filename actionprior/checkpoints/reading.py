@@ -69,7 +69,7 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
         raise CheckpointError(f"checkpoint {path} is damaged: {shorten(error)}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
-            f"checkpoint {path} holds a {type(checkpoint).__name__}, expected a dict of Lightning's"
+            f"checkpoint {path} holds a {type(checkpoint).__name__}, expected Lightning's dict"
         )
     return checkpoint
 

@@ -112,7 +112,7 @@ def _finish(folder: Path, files: dict[str, IndexEntry], target: Path) -> None:
     for name, written in files.items():
         if not (folder / name).is_file() or (folder / name).stat().st_size != written.bytes:
             raise CheckpointError(
-                f"checkpoint {target} cannot be saved: {name} of another process is not to be seen "
+                f"checkpoint {target} cannot be saved: {name} of another process is not visible "
                 "here; sharded checkpoints need a disk that all nodes share"
             )
     index = {keys.FORMAT: FORMAT, "files": {name: files[name]._asdict() for name in sorted(files)}}
@@ -184,7 +184,8 @@ class ShardedCheckpoint:
             raise CheckpointError(f"checkpoint {self.path} does not exist")
         if not (self.path / INDEX).is_file():
             raise CheckpointError(
-                f"checkpoint {self.path} has no {INDEX}: ShardedStrategy did not write it whole"
+                f"checkpoint {self.path} has no {INDEX}: it is incomplete, or ShardedStrategy did "
+                "not write it"
             )
         try:
             index = json.loads((self.path / INDEX).read_text("utf-8"))
@@ -204,7 +205,7 @@ class ShardedCheckpoint:
     def _verify(self, name: str) -> None:
         file, expected = self.path / name, self.files[name]
         if not file.is_file():
-            raise CheckpointError(f"checkpoint {self.path} is not whole: {name} is missing")
+            raise CheckpointError(f"checkpoint {self.path} is incomplete: {name} is missing")
         if file.stat().st_size != expected.bytes or file_digest(file) != expected.sha256:
             raise CheckpointError(
                 f"checkpoint {self.path} is damaged: {name} is not what was written"

@@ -1,4 +1,4 @@
-"""Rows of a tensor per process, their files, and steps that all processes take together."""
+"""Rows of tensors that each process holds, their files, and calls that all processes make."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, Shard
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
 
-_STARTS = "first_rows"  # key of a file's metadata: the first row of each tensor in it
+_STARTS = "first_rows"  # key of a file's metadata: index of the first row of each tensor in it
 
 
 def on_all_ranks[T](step: Callable[[], T]) -> list[T]:

@@ -1,4 +1,4 @@
-"""Trajectories, what samples from them, and the contract of a DataModule.
+"""Trajectories, their sampling, and the contract of a DataModule.
 
 The names below load on first use: the contract imports Lightning, the rest does not.
 """

@@ -1,6 +1,6 @@
 """Columns of numbers on disk: written once, memory-mapped, checksummed on first read.
 
-A store is a folder with a manifest and one safetensors file per column. It is written whole or
+A store is a folder with a manifest and one safetensors file per column. It appears complete or
 not at all. Opening it compares sizes and versions and reads no rows; each block of rows is
 checked against its checksum when it is first read. Nothing is ever unpickled.
 
@@ -52,7 +52,7 @@ def consecutive(array: AnyArray, first_I: Indices, length: int) -> AnyArray:
     run = length * array[:1].nbytes
     if run == 0:
         return np.empty((len(first_I), length, *array.shape[1:]), array.dtype)
-    # So many independent reads overlap their waits for memory; the copies below then find it near.
+    # These independent reads wait for memory at the same time; the copies below then hit the cache.
     array.reshape(-1).take(first_I * array[:1].size)
     step = array.strides[0]
     runs: AnyArray = np.ndarray(
@@ -134,7 +134,7 @@ class Column:
         if self._whole:
             return
         if blocks.max() >= len(self._good):
-            raise IndexError(f"{self.path} has {len(self)} rows, asked for more")
+            raise IndexError(f"{self.path} has {len(self)} rows; a requested row is beyond them")
         for block in np.unique(blocks[~self._good[blocks]]).tolist():
             rows = self._array[block * BLOCK : (block + 1) * BLOCK]
             if zlib.crc32(memoryview(rows).cast("B")) != self._checksums[block]:
@@ -246,9 +246,9 @@ class StoreWriter:
 
 @contextmanager
 def write_store(folder: Path) -> Iterator[StoreWriter]:
-    """Write a store at ``folder``, whole or not at all, replacing an existing one.
+    """Write a store at ``folder`` atomically, replacing an existing one.
 
-    Equal rows give equal bytes, in however many parts they are appended.
+    Equal rows give equal bytes, regardless of the parts in which they are appended.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind.

@@ -1,7 +1,7 @@
-"""Chunks of noise in place of motion: a control prior that learns scales and no motion.
+"""Chunks of noise in place of motion, for a control prior that learns scales and no motion.
 
-Axes: B batch, H steps, A = 37 action slots, E embodiments, F = 37 + 74
-features of a step, U those of them that vary on some robot.
+Axes: B batch, H steps, A = 37 action slots, E embodiments, F = 37 + 74 features of a step,
+U features that vary on some robot.
 """
 
 import numpy as np
@@ -16,15 +16,15 @@ from actionprior.embodiment.relative_actions import RelativeActions
 class ChunkNoise:
     """Draw actions and states with the mean and scale of real windows, independent at each step.
 
-    Actions are drawn in the form in which their representation lets noise be drawn: deltas as
-    their sum over the window, targets relative to the window's reference, which stays the real
-    one. The entries of a rotation vector are drawn one by one.
+    Actions are drawn in the ``noise_form`` of their representation: deltas as their running sum,
+    targets relative to the window's real reference. The entries of a rotation vector are drawn
+    independently.
 
     Args:
-        samples: Real windows of each embodiment, in the order of ``embodiment_B``; they give
-            each slot its mean and its standard deviation, 0 where the slot is not used.
+        samples: Real windows of each embodiment, in the order of ``embodiment_B``. Each slot
+            takes their mean and standard deviation, which is 0 for unused slots.
         forms: Forms in which the robots' actions are drawn.
-        seed: Seed of the draws, which depend on it and on the window's first frame only.
+        seed: Seed of the draws. They depend only on it and on the window's first frame.
     """
 
     def __init__(self, samples: list[TrajectoryBatch], forms: RelativeActions, seed: int) -> None:
@@ -57,7 +57,7 @@ def _moments(learnt_BHA: Tensor, batch: TrajectoryBatch) -> tuple[Tensor, Tensor
 
 
 def _normal(seed: int, frames_B: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers (B, …) that depend on seed and frame only.
+    """Draw standard normal numbers (B, …) that depend only on seed and frame.
 
     Method: Box and Muller, Annals of Mathematical Statistics 29, 1958.
     """

@@ -15,11 +15,11 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Stops:
-    """Find the range that an index is in, for ranges that follow each other from 0 on.
+    """Find the range that contains an index, for consecutive ranges from 0.
 
     The result is that of ``np.searchsorted(stop_K, index_I, side="right")``. A table with at most
-    one entry per range says where to start. It is several times faster when there are more
-    ranges than fit into a processor's cache.
+    one entry per range says where to start the search. This is several times faster if the ranges
+    do not fit into a processor's cache.
 
     Args:
         stop_K: int64 (K,), one past the last index of each range, ascending.
@@ -29,7 +29,7 @@ class Stops:
         self.stop_K = stop_K
 
     def find(self, index_I: IntArray) -> IntArray:
-        """Number of the range of each index, int64 (I,), for indices 0 … ``stop_K[-1]`` - 1."""
+        """Return the range of each index, int64 (I,), for indices 0 … ``stop_K[-1]`` - 1."""
         shift, table = self._table
         if not len(table):
             return np.zeros_like(index_I)
@@ -55,7 +55,7 @@ class Stops:
 class Spans:
     """Set of the frames in sorted, disjoint ranges [start, stop).
 
-    Memory grows with the number of ranges (mostly episodes), not with that of frames.
+    Memory grows with the number of ranges (mostly episodes), not with the number of frames.
 
     Args:
         start_K: int64 (K,), first frame of each range.

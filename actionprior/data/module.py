@@ -1,4 +1,4 @@
-"""DataModule contract: what the models of both stages need from data.
+"""DataModule contract: what the models of both stages require of data.
 
 To use your own recordings, write a subclass with ``embodiments`` and ``read_frames``, as
 ``data_modules/trajectories.py`` does.
@@ -27,7 +27,7 @@ from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 
 Batch_co = TypeVar("Batch_co", covariant=True)
-LISTED = 20  # episodes of a batch and recording that a message lists
+LISTED = 20  # largest number of episodes per recording that a message lists
 
 
 class DataError(UserError):
@@ -80,8 +80,8 @@ class Contents:
         tasks: Instructions.
         trust_rate: True if training accepts timestamps that contradict the frame rate.
         recorded_hz: The recording's own rate [Hz], if training resamples it to the robot's.
-        absent_videos: Episodes by camera whose video is named in the metadata and missing on disk.
-        image_sizes: Rows and columns of the cameras as recorded, by name.
+        absent_videos: Episodes whose video is missing on disk, by camera.
+        image_sizes: Rows and columns of the images as recorded, by camera.
     """
 
     recording: Recording
@@ -120,7 +120,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         chunk_length: Steps H of an action chunk.
         history_length: Past steps H_h that a policy may see.
         batch_size: Windows per process and step.
-        num_workers: Loader processes; Stage 1 needs none.
+        num_workers: Number of loader processes; Stage 1 needs none.
         seed: Seed of the split and of the order.
     """
 
@@ -144,8 +144,8 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.seed = seed
         self._frames: Frames | None = None
-        self._resume = (0, 0)
-        self._uneven = (0, 0)
+        self._resume = (0, 0)  # epoch, and number of its frames that are trained on already
+        self._uneven = (0, 0)  # epoch, and number of those beyond the last full global batch
         self._training: ShardedBatches | None = None
 
     # ---- what a subclass defines ------------------------------------------------------------
@@ -153,7 +153,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def embodiments(self) -> list[Embodiment]:
-        """Robots, known after ``__init__`` without reading data; their order is the index."""
+        """Robots, known after ``__init__`` without reading data; ``embodiment_B`` indexes them."""
 
     @abstractmethod
     def read_frames(self) -> Frames:
@@ -237,7 +237,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         if self.trainer is None:
             return {}
         loop: Any = self.trainer.fit_loop
-        # The epoch that was set on the order: Lightning's own counts of a resumed run lag behind.
+        # Take the epoch from the order, because Lightning's own counts lag behind when it resumes.
         epoch = self._resume[0] if self._training is None else self._training.sampler.epoch
         done = loop.epoch_loop.batch_progress.current.processed
         if done >= self.trainer.num_training_batches:
@@ -264,9 +264,9 @@ class EmbodiedDataModule(LightningDataModule, ABC):
     def statistics_sample(self, max_windows: int = 20000) -> TrajectoryBatch:
         """Gather the training windows from which a model fits its normaliser.
 
-        They are evenly spaced over each robot's training windows and the same in every process
-        and run, equally many per robot as far as it has them. A held-out robot is not trained on,
-        but its errors need its units, so its statistics are those of its validation windows.
+        They are evenly spaced over each robot's training windows, and the same in every process
+        and run. Each robot has equally many, or all that it has. A held-out robot has no training
+        windows, so its statistics, which its errors need, are those of its validation windows.
 
         Args:
             max_windows: Largest number of windows of all robots.
@@ -374,7 +374,7 @@ class _RescaleProgress(Callback):
 
 
 def _finished_batch[T](batch: T) -> T:
-    """Return the batch: ``__getitems__`` has finished it, and nothing is left to collate."""
+    """Return the batch unchanged: ``__getitems__`` has collated it already."""
     return batch
 
 

@@ -1,6 +1,7 @@
 """Bring trajectories to another rate, each representation in its own way.
 
-Axes: N frames of one episode, M frames after resampling, D features, A, S as in a robot's vectors.
+Axes: N frames of one episode, M frames after resampling, D features, A action features,
+S state features.
 """
 
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ class Resampled(NamedTuple):
     Attributes:
         action_MA: float32 (M, n_a).
         state_MS: float32 (M, n_s).
-        frame_M: the source's last frame at or before each new one: what had been seen by then.
-        time_M: seconds since the first frame.
+        frame_M: int64 (M,), last recorded frame at or before each new one.
+        time_M: float64 (M,), time since the first frame [s].
     """
 
     action_MA: FloatArray

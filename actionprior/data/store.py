@@ -28,7 +28,7 @@ from actionprior.embodiment.relative_actions import RelativeActions
 NOISE_SAMPLE = 4096
 """Number of evenly spaced windows per robot from which control noise gets its scale."""
 HELD = 0.02
-"""Smallest travel to compare a group with, as a share of that of the robot's widest group."""
+"""Smallest scale of a group's motion, as a share of the largest scale of the robot's groups."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class TrajectoryStore:
 
     Args:
         embodiments: Robots of the run; the order defines ``embodiment_B``.
-        recordings: Pairs (index of its embodiment, recording), concatenated in this order.
+        recordings: Pairs (index of the embodiment, recording), concatenated in this order.
     """
 
     def __init__(
@@ -162,9 +162,14 @@ class _Arrays(NamedTuple):
 
 
 def _read(
-    recording: Recording, here_B: IntArray, seen_B: IntArray, left_B: IntArray, past: int, stop: int
+    recording: Recording,
+    here_B: IntArray,
+    seen_B: IntArray,
+    left_B: IntArray,
+    past: int,
+    ahead: int,
 ) -> list[FloatArray]:
-    """Read actions (B, past + stop, n_a) and states (B, past + stop, n_s) around some frames.
+    """Read actions (B, past + ahead, n_a) and states (B, past + ahead, n_s) around some frames.
 
     The steps before a frame come first, oldest first. On both sides the last step of the episode
     is repeated to fill the window; a side without any step is filled with any frame.
@@ -173,11 +178,11 @@ def _read(
         recording: Recording to read from.
         here_B: Row of each frame in the recording.
         seen_B: Number of the episode's steps before each frame, 0 to ``past``.
-        left_B: Number of the episode's steps from each frame on, 1 to ``stop``.
+        left_B: Number of the episode's steps from each frame on, 1 to ``ahead``.
         past: Steps of a window before its frame.
-        stop: Steps of a window from its frame on.
+        ahead: Steps of a window from its frame on.
     """
-    count, wanted = len(recording.action_Na), past + stop
+    count, wanted = len(recording.action_Na), past + ahead
     width = min(wanted, count)
     first_B = np.clip(here_B - past, 0, count - width)
     place_B = here_B - first_B  # row of the frame in the block that is read
@@ -250,9 +255,9 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
         length: Steps H of a chunk.
         shuffle_seed: Seed of a permutation in time of the steps inside each chunk, for the
             control prior that knows poses but no motion; None: no permutation. States move with
-            their actions, and padding stays last. The permutation depends on seed and frame
-            only. Deltas are permuted as their running sum, else a shuffled chunk would still go
-            where the true one goes.
+            their actions, and padding stays last. The permutation depends only on seed and
+            frame. Deltas are permuted as their running sum; otherwise a shuffled chunk would
+            still end where the true one ends.
         noise_seed: Seed of the ``ChunkNoise`` that replaces actions and states, for the control
             prior that knows only scales; None: no noise.
     """
@@ -312,7 +317,7 @@ class TrajectoryWindows(Dataset[TrajectoryBatch]):
 def split_episodes(count: int, val_fraction: float, rng: np.random.Generator) -> IntArray:
     """Choose which of ``count`` episodes are for validation, sorted.
 
-    With two or more episodes and ``val_fraction`` > 0 it is at least one, and never all of them.
+    With two or more episodes and ``val_fraction`` > 0, at least one is chosen, and never all.
     """
     if count < 2 or val_fraction <= 0:
         return np.empty(0, dtype=np.int64)
@@ -324,9 +329,9 @@ def moving(store: TrajectoryStore, frames_N: Tensor, length: int, threshold: flo
     """Find the windows that move: bool (N,), one entry for each of ``frames_N``.
 
     A window moves if some action (deltas: their running sum) or some state travels more than
-    ``threshold`` times the scale of its group. This scale is the travel of the group's widest
-    entry that 1 in 100 of the robot's windows exceed. It keeps the noise of a held joint from
-    counting as motion; ``HELD`` does so for a group that is held throughout.
+    ``threshold`` times the scale of its group. This scale is the travel that only 1 in 100 of the
+    robot's windows exceed, of the entry that travels most. Noise of a joint that stands still is
+    then small in comparison. ``HELD`` ensures this for a group that stands still in all windows.
     """
     result = torch.ones(len(frames_N), dtype=torch.bool)
     for index, robot in enumerate(store.embodiments):
@@ -350,7 +355,7 @@ def moving(store: TrajectoryStore, frames_N: Tensor, length: int, threshold: flo
 
 
 def _travel(store: TrajectoryStore, robot: Embodiment, frames_B: Tensor, length: int) -> Tensor:
-    """Peak-to-peak over the chunk of actions and states, (B, 37 + 74)."""
+    """Return the peak-to-peak motion of actions and states over the chunk, (B, 37 + 74)."""
     batch = store.future(frames_B, length)
     step_mask_BH1 = batch.step_mask_BH[..., None]
     travel_BA = batch.action_BHA.new_zeros(len(frames_B), ACTION_WIDTH)

@@ -1,4 +1,4 @@
-"""A robot's features and where they live in the unified action and state spaces.
+"""A robot's features, and their places in the unified action and state spaces.
 
 Axes: A = 37 action slots, S = 74 state slots.
 """
@@ -50,7 +50,8 @@ class Embodiment:
 
     Attributes:
         name: Name of the robot, unique in a run.
-        control_hz: Control rate [Hz]; must equal the frame rate of its datasets.
+        control_hz: Control rate [Hz]. Datasets of another frame rate are refused, unless they are
+            resampled to it.
         action: Groups of the dataset's ``action_key`` vector, each feature named once; the
             robot's own action vector has their order.
         state: Groups of the dataset's ``state_key`` vector, each feature named once; the robot's
@@ -232,7 +233,7 @@ class Embodiment:
         return cls(**values)
 
     def differences(self, other: "Embodiment") -> list[str]:
-        """List in words what keeps a prior trained on ``other`` from serving this robot."""
+        """List what keeps a prior that was trained on ``other`` from fitting this robot."""
         found = []
         for key in ("control_hz", "action", "state"):
             here, there = self.to_dict()[key], other.to_dict()[key]
@@ -296,7 +297,8 @@ class Embodiment:
         where = f"embodiment {self.name!r}, action group {group.name!r}"
         if group.relative_to and not representation.may_be_relative:
             raise EmbodimentError(
-                f"{where}: relative_to is for positions, found {group.representation!r}"
+                f"{where}: relative_to is for positions and rotations, found "
+                f"{group.representation!r}"
             )
         if group.relative_to and representation.reference is None:
             raise EmbodimentError(
@@ -309,7 +311,7 @@ class Embodiment:
 def _slot_entries(
     where: str, group: ActionGroup | StateGroup, slots: dict[str, tuple[int, int]]
 ) -> range:
-    """Unified entries of a group that fits into its slot."""
+    """Return the unified entries of a group; refuse one that does not fit into its slot."""
     if group.slot not in slots:
         raise EmbodimentError(
             f"{where} group {group.name!r}: slot {group.slot!r} is unknown; "
@@ -341,7 +343,7 @@ def _check_known(
 def _encode[G: (ActionGroup, StateGroup)](
     vector: FloatArray, groups: Sequence[G], representations: Sequence[Representation]
 ) -> FloatArray:
-    """The groups' unified entries, one group after the other."""
+    """Concatenate the unified entries of all groups."""
     pairs = zip(representations, split_groups(vector, groups), strict=True)
     return np.concatenate([r.encode(values) for r, (_, values) in pairs], axis=-1)
 

@@ -1,4 +1,4 @@
-"""Groups of a robot's features, and the slots of the unified spaces that they go to.
+"""Groups of a robot's features, and the slots of the unified spaces that they fill.
 
 Source of the slot tables: arXiv 2606.26095, Table I.
 """
@@ -48,8 +48,8 @@ class ActionGroup:
         unit: Unit of one entry (rad, m, ...). A delta has the unit of its sum, a rotation rad.
         offset: First entry within the slot.
         relative_to: Name of the state group whose value at the chunk's first step the actions
-            are relative to, of the same width and unit (for a rotation: any group of a
-            rotation); empty: learnt absolute.
+            are relative to. It needs the same width and unit; for a rotation it may be any
+            rotation. Empty: actions are learnt as absolute values.
         encoding: How the dataset writes a rotation (``rotations.encoding_width``).
     """
 
@@ -98,7 +98,7 @@ class StateGroup:
 
 
 def _slot_width(representation: type[Representation] | None, features: list[str]) -> int:
-    # An unknown representation is refused once its robot is checked.
+    # Accept an unknown representation here; the robot's own check refuses it.
     count = len(features)
     return count if representation is None else representation.slot_width(count)
 

@@ -1,4 +1,4 @@
-"""Per-embodiment normalisation of actions and states, and the relative form actions are learnt in.
+"""Normalise actions and states per robot, actions in the relative form in which they are learnt.
 
 Actions are learnt in the relative form of their representation: positions as the difference from
 the window's first state, orientations as the turn from it, deltas as their running sum along the
@@ -112,8 +112,8 @@ class Normalizer(nn.Module):
     ) -> Tensor:
         """Commands of the robot (B, H, A): the inverse of ``relative_action``.
 
-        An angle that crosses half a turn is commanded beyond it, next to the reference, and not
-        a whole turn back.
+        An angle that crosses half a turn is commanded beyond it, so that the joint does not turn
+        back a whole turn.
         """
         action_BHA = self.relative.absolute(relative_BHA, reference_BA, embodiment_B)
         return torch.where(self.action_mask_EA[embodiment_B][:, None, :], action_BHA, 0.0)
@@ -150,7 +150,7 @@ class Normalizer(nn.Module):
 
     @property
     def action_range_EA(self) -> Tensor:
-        """Widest scale (E, A) of each slot along the chunk: one yardstick for all steps."""
+        """Largest scale (E, A) of each slot over the steps of a chunk: one scale for all steps."""
         return self.action_scale.amax(dim=1)
 
     @property
@@ -221,7 +221,7 @@ class Normalizer(nn.Module):
 
 
 def _statistics(values_NHD: Tensor, inside_NH: Tensor) -> dict[str, Tensor]:
-    """Compute statistics (H, D); steps that no window reaches copy the last one that some do."""
+    """Compute statistics (H, D); steps that no window reaches copy the last reached step."""
     count_H = inside_NH.sum(0)
     reached_H = torch.arange(len(count_H), device=count_H.device).clamp(
         max=int(count_H.count_nonzero()) - 1

@@ -19,9 +19,9 @@ FormOfSlots = tuple[RelativeForm, slice]
 
 
 class RelativeActions(nn.Module):
-    """Applies to each robot's action slots the relative form that they have.
+    """Apply the relative forms of each robot to its action slots.
 
-    Forms that work entry by entry run once on all slots; their results are masked.
+    Forms that work entry by entry run once on all slots, and their results are masked.
 
     Args:
         robots: For each robot, the form and the unified entries of its action groups.
@@ -31,7 +31,7 @@ class RelativeActions(nn.Module):
 
     def __init__(self, robots: Sequence[Sequence[FormOfSlots]] = ()) -> None:
         super().__init__()
-        self.forms: list[RelativeForm] = [DIFFERENCE]  # of entries without an action, too
+        self.forms: list[RelativeForm] = [DIFFERENCE]  # also the form of unused slots
         self._groups: dict[int, list[slice]] = {}
         # Follows from the embodiments, hence not saved.
         empty = torch.zeros(0, ACTION_WIDTH, dtype=torch.uint8)
@@ -67,7 +67,7 @@ class RelativeActions(nn.Module):
         return self._by_form("absolute", embodiment_B, relative_BHA, reference_B1A)
 
     def path(self, action_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
-        """Compute the places after each command (B, H, A): sums of changes, targets themselves."""
+        """Compute the place after each command (B, H, A): the sum of changes, or the target."""
         return self._by_form("path", embodiment_B, action_BHA)
 
     def commands(self, path_BHA: Tensor, embodiment_B: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class RelativeActions(nn.Module):
         result_BHA: Tensor = getattr(DIFFERENCE, method)(*values)
         for index, form in enumerate(self.forms):
             if getattr(type(form), method) is getattr(Difference, method):
-                continue  # the result has it already
+                continue  # already in the result
             if not form.spans_group:
                 found_BHA = getattr(form, method)(*values)
                 result_BHA = torch.where(form_B1A == index, found_BHA, result_BHA)

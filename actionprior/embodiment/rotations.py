@@ -1,10 +1,10 @@
 """Orientations: the encodings that datasets use, and the forms that models see.
 
 Actions are learnt as rotation vectors relative to the chunk's first state. These are near zero,
-where they neither jump nor wrap. States are unit quaternions or have six dimensions (Zhou et al.,
-"On the Continuity of Rotation Representations in Neural Networks", CVPR 2019).
+where they neither jump nor wrap. States are unit quaternions or six-dimensional (Zhou et al., "On
+the Continuity of Rotation Representations in Neural Networks", CVPR 2019).
 
-The library roma computes everything; this module fixes the conventions. Angles are in radians.
+The library roma does the computation; this module fixes the conventions. Angles are in radians.
 Tensors are (..., k) with k the width of the encoding.
 """
 
@@ -39,6 +39,8 @@ def _roma() -> Any:  # noqa: ANN401  # untyped
 
 def encoding_width(encoding: str) -> int | None:
     """Count the numbers that an encoding takes; None if the encoding is unknown.
+
+    Known encodings:
 
     - ``quaternion_xyzw``, ``quaternion_wxyz``
     - ``axis_angle``: rotation vector

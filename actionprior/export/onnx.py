@@ -62,7 +62,7 @@ class ActGraph(nn.Module):
         super().__init__()
         self.prior, self.steps = network.prior, network.integration_steps
         self.integrator = network.integrator
-        row = network.robot_of_prior(torch.tensor([robot]))
+        row = network.prior_rows(torch.tensor([robot]))
         self.register_buffer("embodiment_B", row, persistent=False)
 
     def forward(

@@ -15,7 +15,7 @@ from actionprior.errors import UserError
 from actionprior.files.atomic import atomic_file
 from actionprior.files.digest import digest
 
-DIGEST_KEY = "content_sha256"  # of the metadata
+DIGEST_KEY = "content_sha256"  # key of the file's metadata
 
 
 class WeightsError(UserError):
@@ -51,7 +51,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _content(weights: Mapping[str, Tensor]) -> Iterator[str | Buffer]:
-    """Names, types, shapes and bytes of tensors, in the order of their names."""
+    """Yield names, types, shapes and bytes of tensors, in the order of their names."""
     for name in sorted(weights):
         value = weights[name]
         yield f"{name} {value.dtype} {tuple(value.shape)}\n"

@@ -13,7 +13,10 @@ from actionprior.networks.transformer import FeedForward, TransformerBlock, read
 
 
 class Fusion(nn.Module):
-    """z′ = ℓ2norm(VLM([p_k, images, text, state, (z_hist), query]) at query)."""
+    """z′ = ℓ2norm(VLM([p_k, images, text, state, (z_hist), query]) at query).
+
+    The order of the tokens has no meaning, because only their kinds are encoded here.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,16 @@ class Fusion(nn.Module):
         depth: int,
         heads: int,
     ) -> None:
+        """Create the transformer.
+
+        Args:
+            trunk_width: Width of the trunk's tokens.
+            prior_width: Width of the prior's soft tokens.
+            latent_width: Number of entries of the latent.
+            width: Token width of the transformer.
+            depth: Number of transformer blocks.
+            heads: Number of attention heads.
+        """
         super().__init__()
         self.from_trunk = nn.Linear(trunk_width, width)
         self.from_dataset = nn.Linear(prior_width, width)

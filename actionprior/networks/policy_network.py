@@ -15,7 +15,7 @@ from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator
 from actionprior.networks.device import to_device
 from actionprior.networks.fusion import Fusion, HistoryMLP
-from actionprior.networks.motion_prior import MotionPrior
+from actionprior.networks.motion_prior import MotionPrior, first_steps
 from actionprior.networks.trunks.base import Trunk
 
 History = Literal["off", "encoder", "mlp"]
@@ -97,13 +97,13 @@ class PolicyNetwork(nn.Module):
 
     def to_prior_rows(self, trajectory: TrajectoryBatch) -> TrajectoryBatch:
         """Replace the data's robot indices by the prior's rows."""
-        return trajectory._replace(embodiment_B=self.robot_of_prior(trajectory.embodiment_B))
+        return trajectory._replace(embodiment_B=self.prior_rows(trajectory.embodiment_B))
 
-    def robot_of_prior(self, embodiment_B: Tensor) -> Tensor:
+    def prior_rows(self, embodiment_B: Tensor) -> Tensor:
         """Return the prior's rows of the data's robot indices."""
         return to_device(self.rows, embodiment_B.device)[embodiment_B]
 
-    # ---- seeing ---------------------------------------------------------------------------
+    # ---- latents --------------------------------------------------------------------------
 
     def latents(self, observation: Observation) -> Latents:
         """Compute z′ with and without history; the trunk runs once and the fusion twice."""
@@ -125,7 +125,7 @@ class PolicyNetwork(nn.Module):
         tokens = self.trunk(
             observation.images_BCKYX, observation.camera_mask_BC, list(observation.task)
         )
-        robots_B = self.robot_of_prior(observation.embodiment_B)
+        robots_B = self.prior_rows(observation.embodiment_B)
         dataset_BPW = self.prior.dataset_EPW[robots_B]
         normalize = self.prior.normalizer.normalize_state
         state_BS = normalize(observation.state_BS[:, None], robots_B)[:, 0]
@@ -167,7 +167,7 @@ class PolicyNetwork(nn.Module):
             noise_BHA: Standard normal noise.
             committed: First actions of the chunk that are being executed already.
         """
-        robots_B = self.robot_of_prior(observation.embodiment_B)
+        robots_B = self.prior_rows(observation.embodiment_B)
         known = None
         if committed is not None:
             known = self.prior.known_steps(committed, observation.reference_BA, robots_B)
@@ -195,15 +195,14 @@ class PolicyNetwork(nn.Module):
                 returned unchanged, and the others continue them.
         """
         relative_BHA = self.decode(self.latent(observation), observation, noise_BHA, committed)
-        robots_B = self.robot_of_prior(observation.embodiment_B)
+        robots_B = self.prior_rows(observation.embodiment_B)
         normalizer = self.prior.normalizer
         action_BHA = normalizer.absolute_action(relative_BHA, observation.reference_BA, robots_B)
         if committed is None:
             return action_BHA
         # Normalising and back would change last bits, and angles by full turns.
-        step_H = torch.arange(action_BHA.shape[1], device=action_BHA.device)
-        held_BH1 = (step_H < committed.steps_B[:, None])[..., None]
-        return torch.where(held_BH1, committed.action_BHA, action_BHA)
+        known_BH = first_steps(committed.steps_B, action_BHA.shape[1])
+        return torch.where(known_BH[..., None], committed.action_BHA, action_BHA)
 
 
 class _FusionInputs(NamedTuple):

@@ -16,7 +16,7 @@ class ChunkError(Metric):
     """Mean absolute error of chunks in relative form, over steps inside the episode.
 
     ``compute`` returns ``{"<robot>/mae_<group>_<unit>": value, …}``; ``normalized`` returns a
-    unit-free error per robot. Robots without data are left out.
+    unit-free error per robot. Robots without data are excluded.
     """
 
     full_state_update = False

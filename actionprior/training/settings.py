@@ -47,7 +47,7 @@ class FlowSettings:
         time_law: Distribution of the flow time in training, ``uniform`` or ``beta``.
         latent_noise: Length of the noise that is added to z on the sphere while training.
         noise_repeats: Draws of noise and flow time per window and training step.
-        integration_steps: Integration steps from noise to a chunk.
+        integration_steps: Number of integration steps from noise to a chunk.
         integrator: Integration method, ``euler``, ``midpoint`` or ``rk4``.
     """
 
@@ -66,8 +66,8 @@ class PolicyFlowSettings(FlowSettings):
         latent_noise: Length of the noise that is added to z in L_recon.
         noise_repeats: Draws of noise and flow time per observation and training step.
         prefix_steps: Largest number of first steps of a chunk that the decoder is shown without
-            noise, and that L_pred leaves out. The policy then plans a chunk while the previous one
-            is executed (arXiv 2512.05964). 0 turns this off.
+            noise, and that L_pred excludes. The policy can then plan a chunk while it executes the
+            previous one (arXiv 2512.05964). 0 turns this off.
     """
 
     noise_repeats: int = 4
@@ -80,8 +80,8 @@ class FusionSize:
 
     Attributes:
         width: Token width.
-        depth: Transformer blocks.
-        heads: Attention heads.
+        depth: Number of transformer blocks.
+        heads: Number of attention heads.
     """
 
     width: int = 128
@@ -98,7 +98,7 @@ POLICY_GROUPS: dict[str, type] = {
 
 
 def flat_settings(**arguments: Any) -> dict[str, Any]:  # noqa: ANN401  arguments of any type
-    """Replace each group by its members: plain data as checkpoints hold it since 0.1.0."""
+    """Replace each group by its members: the plain data that checkpoints hold since 0.1.0."""
     flat: dict[str, Any] = {}
     for name, value in arguments.items():
         flat |= asdict(value) if name in POLICY_GROUPS else {name: value}

@@ -193,7 +193,7 @@ def shard(module: LightningModule, mesh: DeviceMesh) -> None:
     for callback in module.trainer.callbacks:  # type: ignore[attr-defined]  # typed as Fabric's too
         if isinstance(callback, WeightAveraging):
             raise UserError(
-                f"{type(callback).__name__} cannot average sharded weights; take it out of the "
+                f"{type(callback).__name__} cannot average sharded weights; remove it from the "
                 "recipe, or use DDPStrategy"
             )
     for layer in repeated_layers(module):
@@ -220,8 +220,8 @@ def resume_from_raw_weights(
     averages = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore[attr-defined]  # typed as Fabric's too
     if trainer.state.fn == TrainerFn.FITTING and not averages and keys.RAW_WEIGHTS in checkpoint:
         rank_zero_warn(
-            f"{path} has averaged weights beside those in training; this run averages none and "
-            "resumes from the latter"
+            f"{path} has averaged and raw weights; this run averages none and resumes from the "
+            "raw ones"
         )
         checkpoint[keys.WEIGHTS] = checkpoint.pop(keys.RAW_WEIGHTS)
 

@@ -11,11 +11,12 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.checkpoints import keys
+from actionprior.checkpoints.shards import all_gather
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
@@ -283,11 +284,8 @@ class StageModule(LightningModule):
             held = data.batch_contents(batch_idx) if isinstance(data, EmbodiedDataModule) else ""
             text = f"training loss {float(loss):.4g} on rank {self.global_rank}, batch {batch_idx}"
             mine.append((bool(mark.isnan()), f"{text} ({held})" if held else text))
-        ranks: list[Any] = [mine]
-        if self.trainer.world_size > 1:
-            ranks = [None] * self.trainer.world_size
-            distributed.all_gather_object(ranks, mine)
-        found = [batch for rank in ranks for batch in rank]
+        ranks = all_gather(mine) if self.trainer.world_size > 1 else [mine]
+        found = [batch for of_rank in ranks for batch in of_rank]
         causes = [text for guilty, text in found if guilty]
         if not causes:
             causes = ["the gradient is not finite", *(text for _, text in found)]

@@ -13,10 +13,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 class StopBetweenSteps(Callback):
     """On SIGTERM, finish the step, save and stop; on SLURM's requeue signal, also requeue.
 
-    Lightning's own handlers act at once, wherever the process is. A checkpoint saved between the
-    optimiser's step and the schedule's, or while validation uses the averaged weights, belongs to
-    no step. Ranks that stop at different places wait for each other forever. The checkpoint is
-    ``hpc_ckpt_<n>.ckpt`` in the run's root folder.
+    Lightning's own handlers act at once, wherever the process is. They may save between the
+    optimiser's step and the schedule's, or while validation uses the averaged weights; such a
+    checkpoint belongs to no step. Ranks that stop at different places wait for each other forever.
+
+    The checkpoint is ``hpc_ckpt_<n>.ckpt`` in the run's root folder.
     """
 
     def __init__(self) -> None:

@@ -74,11 +74,11 @@ class CameraFiles:
         return VideoPart(source, start, None if stop is None else float(stop) - start)
 
     def video_times(self, episode: int, camera: str, rows: IntArray) -> list[float]:
-        """Return the times in its video [s] at which an episode's rows are shown.
+        """Return the times in the video [s] at which an episode's rows are shown.
 
-        These are the timestamps by default. They are 1 / fps apart if the user said so
-        (``trust_fps``), or if the episode's duration in the video matches its number of frames
-        better than its timestamps: such a video was written frame by frame.
+        By default these are the timestamps. They are 1 / fps apart with ``trust_fps``, or if the
+        episode's duration in the video fits its number of frames better than its timestamps: such
+        a video was written frame by frame.
         """
         part, fps = self.video(episode, camera), float(self.columns.info["fps"])
         first, count = int(self.columns.starts_E[episode]), int(self.columns.lengths_E[episode])
@@ -118,7 +118,7 @@ class CameraFiles:
         return wrong
 
     def episodes_without_video(self) -> list[int]:
-        """Return the episodes that lack a camera's video. All, if the videos cannot be located."""
+        """Return the episodes that lack a camera's video; all if the videos cannot be located."""
         episodes = list(range(len(self.columns.lengths_E)))
         try:
             return sorted(self.missing_videos(episodes))
@@ -140,7 +140,7 @@ class CameraFiles:
 
     @cached_property
     def _remote_files(self) -> dict[str, str]:
-        """The videos at the URL: a version mark for each path in the dataset."""
+        """Version mark of each video at the URL, by its path in the dataset."""
         assert self.url is not None
         return list_remote_files(self.url, ("videos",))
 

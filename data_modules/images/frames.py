@@ -208,8 +208,8 @@ def max_mapped_files() -> int:
     return MAX_MAPPED_FILES if soft == resource.RLIM_INFINITY else min(MAX_MAPPED_FILES, soft // 2)
 
 
-class FrameToDecode(NamedTuple):
-    """Episode of a camera that a run uses."""
+class EpisodeToDecode(NamedTuple):
+    """One camera's images of an episode that a run uses."""
 
     images: CachedFrameImages
     episode: int
@@ -226,7 +226,7 @@ class FrameToDecode(NamedTuple):
         return file_size(self.images.shape(self.episode))
 
 
-def fill_cache(cache: ImageCache, wanted: list[FrameToDecode]) -> None:
+def fill_cache(cache: ImageCache, wanted: list[EpisodeToDecode]) -> None:
     """Decode the episodes that the cache lacks. Warn once if its limit is too low for all.
 
     Raises:
@@ -240,8 +240,8 @@ def fill_cache(cache: ImageCache, wanted: list[FrameToDecode]) -> None:
         if not cache.has(path, item.images.shape(item.episode))
     }
     room = cache.available_bytes(by_path.keys() - missing.keys())
-    fitting: list[FrameToDecode] = []
-    lacking: list[FrameToDecode] = []
+    fitting: list[EpisodeToDecode] = []
+    lacking: list[EpisodeToDecode] = []
     for item in missing.values():
         if item.bytes <= room:
             fitting.append(item)
@@ -253,12 +253,12 @@ def fill_cache(cache: ImageCache, wanted: list[FrameToDecode]) -> None:
         needed = sum(item.bytes for item in by_path.values())
         rank_zero_warn(
             f"the decoded images of this run take {needed / 1e9:.3g} GB and cache_gb is "
-            f"{cache.limit / 1e9:.3g}: {len(lacking)} of its {len(by_path)} episodes (counted for "
-            "each camera) are decoded at each access"
+            f"{cache.limit / 1e9:.3g}: {len(lacking)} of its {len(by_path)} episodes (counted per "
+            "camera) are decoded at each access"
         )
 
 
-def _decode(items: list[FrameToDecode], keep: Collection[Path]) -> list[FrameToDecode]:
+def _decode(items: list[EpisodeToDecode], keep: Collection[Path]) -> list[EpisodeToDecode]:
     """Fill the cache, and return the items for which other processes left no room."""
     if not items:
         return []

@@ -1,7 +1,7 @@
 """Read and check the actions, states and tasks of a LeRobot dataset for an embodiment.
 
 lerobot itself accepts NaN, and a frame rate that contradicts the timestamps. This module rejects
-such data in one sentence.
+such data with an error of one sentence.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +23,7 @@ from data_modules.lerobot.store import open_cached_store, open_dataset_store
 
 Groups = list[tuple[ActionGroup | StateGroup, Representation]]
 FPS_TOLERANCE = 0.05
-"""Relative tolerance. It detects a real recording that claims 20 Hz and runs at 18.5 Hz."""
+"""Relative tolerance of the frame rate. It detects a recording of 18.5 Hz that claims 20 Hz."""
 
 
 @dataclass
@@ -41,9 +41,9 @@ class LeRobotEmbodiment(Embodiment):
         video_urls: URLs of the videos of ``roots``, in the same order, if they are not in
             ``roots``. Each is a folder that fsspec reads and that holds ``videos``
             (s3://bucket/set, hf://datasets/me/set@v3.0).
-        trust_fps: Assume that frames are 1 / fps apart, in videos, too, although the timestamps
+        trust_fps: Assume that frames are 1 / fps apart, also in videos, even if the timestamps
             contradict the frame rate.
-        how_to_get: Advice for users who lack one of ``roots``, a part of the error message.
+        how_to_get: Advice for users who lack one of ``roots``, which ends the error message.
     """
 
     roots: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Columns:
         timestamp_N: Seconds from the episode's start, float64 (N,), memory-mapped.
         source: The recorded dataset, if these frames are resampled from it.
         source_row_N: Row of the recorded episode whose image each frame shows, int64 (N,).
-        trust_fps: Whether frames are 1 / fps apart regardless of the timestamps.
+        trust_fps: True if frames are 1 / fps apart regardless of the timestamps.
     """
 
     root: Path
@@ -101,7 +101,7 @@ class Columns:
 
     @cached_property
     def episodes(self) -> list[dict[str, Any]]:
-        """The episode table without statistics. It holds the places of episodes in videos."""
+        """Episode table without statistics. It says where episodes are in videos."""
         return read_episodes(self.root, self.info, every_column=True)
 
     def episode_at(self, frame: int) -> tuple[int, int]:
@@ -126,7 +126,7 @@ class Columns:
 
 
 def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
-    """Open and check what Stage 1 needs of one dataset. Extract it first if necessary.
+    """Open and check the columns of one dataset. Extract them first if necessary.
 
     Raises:
         DataError: The dataset is missing, unreadable, empty or of another format version, it

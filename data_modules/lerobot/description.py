@@ -25,7 +25,7 @@ LARGEST_ANGLE = 12.6  # two turns [rad]; larger values are not radians
 
 
 class BodyPart(NamedTuple):
-    """Features of one part of the body, such as ``arm`` or ``left_hand``.
+    """Features of one part of a robot, such as ``arm`` or ``left_hand``.
 
     Attributes:
         side: ``left``, ``right`` or empty.
@@ -99,6 +99,7 @@ def describe(dataset: str, name: str | None = None) -> dict[str, Any]:
 
 
 def _parts(names: Sequence[str]) -> list[BodyPart]:
+    """Sort features into parts of the robot by their names."""
     found: dict[tuple[str, str], BodyPart] = {}
     for name in names:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
@@ -116,6 +117,7 @@ def _place(
     key: str,
     ignored: list[str],
 ) -> list[dict[str, Any]]:
+    """Describe the group of each part that fits into a slot; add the others to ``ignored``."""
     taken: dict[str, int] = {}
     groups = []
     for part in sorted(parts, key=lambda p: p.kind == "gripper"):  # after their arms

@@ -155,7 +155,7 @@ def _copy(url: str, names: list[str], folder: Path) -> None:
 
 
 def _copy_columns(system: Any, source: str, target: Path) -> None:  # noqa: ANN401  fsspec's, untyped
-    """Copy a data file without images. Row groups are read one by one, only the needed columns."""
+    """Copy a data file without images, row group by row group, reading only the other columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
 """Read LeRobot datasets on disk with pyarrow, formats v3.0 and v2.1, without images and videos.
 
 lerobot itself takes ten CPU-seconds to import, and asks the hub for missing files. This module
-reads what Stage 1 needs, and rejects damaged files in one sentence.
+reads what Stage 1 needs, and rejects damaged files with an error of one sentence.
 """
 
 import json
@@ -125,7 +125,7 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
     Args:
         root: Folder of the dataset.
         info: Content of ``meta/info.json``.
-        every_column: Read every column but statistics, or else only index and length.
+        every_column: True reads every column except statistics, False only index and length.
 
     Raises:
         DataError: The table is missing or damaged.

@@ -66,7 +66,7 @@ def open_dataset_store(root: Path, info: dict[str, Any], action_key: str, state_
     """
     return open_cached_store(
         root,
-        # Old stores of format v2.1 have another name, since they ignored gaps in task indices.
+        # Older stores of format v2.1 ignored gaps in task indices; another name excludes them.
         f"{action_key} {state_key}" + (" tasks by index" if is_old(info) else ""),
         lambda store: _extract(root, info, action_key, state_key, store),
     )

@@ -122,6 +122,12 @@ def test_a_single_episode_is_cut_in_time_and_windows_do_not_cross(tmp_path: Path
     assert not store.history(torch.tensor([15]), 5).step_mask_BH.any()
 
 
+def test_a_single_short_episode_keeps_a_frame_to_train_on(tmp_path: Path) -> None:
+    data = module(arm(write_dataset(tmp_path / "short", (2,))), val_fraction=0.8)
+    assert data.frames.train.frames().tolist() == [0]
+    assert data.frames.val.frames().tolist() == [1]
+
+
 def test_several_datasets_of_a_robot_are_pooled(plain: Path, tmp_path: Path) -> None:
     more = write_dataset(tmp_path / "more", (6, 6), seed=1)
     data = module(arm(plain, more), val_fraction=0.0)

@@ -1,4 +1,4 @@
-"""Angles of joints without an end, as states that do not jump."""
+"""Angles of joints that turn without a limit, as states that do not jump."""
 
 from dataclasses import dataclass
 from typing import ClassVar, override
@@ -32,8 +32,8 @@ class AngleSincos(StateRepresentation):
         super().check(where)
         if self.unit != "rad":
             raise EmbodimentError(
-                f"{where}: angle_sincos needs unit 'rad', found {self.unit!r}; degrees go as "
-                "'position'"
+                f"{where}: angle_sincos needs unit 'rad', found {self.unit!r}; for degrees use "
+                "'wrapped_angle', or 'position' if the joint does not pass ±180°"
             )
 
     @override

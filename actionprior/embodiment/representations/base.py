@@ -1,4 +1,4 @@
-"""What the rest of the code asks of a group of features, whatever it represents.
+"""Base classes of representations: all that other modules ask about a group of features.
 
 To add a representation, imitate ``wrapped_angle.py``: write a class in a file of its own and name
 it in ``by_name.py``.
@@ -35,7 +35,8 @@ class Representation(ABC):
         may_be_ticks: True if whole numbers up to a servo's ticks are plausible values.
         rests_at_its_limits: True if values at exactly the end of their range are normal.
         lowest_normalised: Lower end of LeRobot's calibrated range; the upper end is 100.
-        meaningless: What a row without meaning is, for messages; empty: every row has a meaning.
+        meaningless: Words for a row without a meaning, for messages, e.g. ``no orientation``;
+            empty: every row has a meaning.
         name_pattern: Regular expression of feature names for which ``lightning describe``
             suggests this representation; empty: never.
     """
@@ -61,7 +62,7 @@ class Representation(ABC):
 
     @classmethod
     def slot_width(cls, features: int) -> int:
-        """Unified entries taken by a group of so many features."""
+        """Count the unified entries that a group of this many features takes."""
         return features
 
     def check(self, where: str) -> None:
@@ -99,7 +100,7 @@ class Representation(ABC):
         return way_ND if self.period is None else way_ND - _turns(way_ND, self.period)
 
     def around_their_centre(self, values_ND: FloatArray) -> FloatArray:
-        """Values (N, D) whose spread can be measured: within half a turn of each feature's mean."""
+        """Values (N, D) within half a turn of each feature's mean, to measure their spread."""
         if self.period is None:
             return values_ND
         phase_ND = np.exp(2j * np.pi / self.period * values_ND)
@@ -119,7 +120,8 @@ class ActionRepresentation(Representation):
     Attributes:
         reference: The state group that actions are relative to; None: learnt absolute.
         may_be_relative: True if a description may give ``relative_to``.
-        aims_at_state: True if an action is a target that the state of the same features reaches.
+        aims_at_state: True if an action is a target that its state (``relative_to``, or the group
+            of the same features) approaches.
         is_change: True if a value is the change until the next frame, not a place.
     """
 
@@ -136,7 +138,7 @@ class ActionRepresentation(Representation):
 
     @property
     def noise_form(self) -> RelativeForm:
-        """Form in which the control of noise chunks draws the actions, entry by entry."""
+        """Form in which a control prior's noise chunks are drawn, entry by entry."""
         return DIFFERENCE
 
     def decode(self, unified: FloatArray) -> FloatArray:
@@ -148,7 +150,7 @@ class ActionRepresentation(Representation):
         return values
 
     def smooth_path(self, values_TD: DoubleArray) -> DoubleArray | None:
-        """Commanded places (T, ·) over an episode, for its jerk; None: not part of it."""
+        """Commanded places (T, ·) over an episode, to measure its jerk; None: not measured."""
         if self.period is None:
             return values_TD
         return np.unwrap(values_TD, axis=0, period=self.period).astype(np.float64)
@@ -158,7 +160,7 @@ class ActionRepresentation(Representation):
 
         Args:
             where: Robot and action group, for the message.
-            state: Name of the state group; empty: there is none.
+            state: Name of the state group; empty if the actions are absolute.
 
         Raises:
             EmbodimentError: naming both groups.
@@ -180,6 +182,6 @@ class ActionRepresentation(Representation):
 
 
 def _turns(way: FloatArray, period: float) -> FloatArray:
-    """Whole turns in ``way``, as values; exactly 0 within half a turn."""
+    """Multiple of ``period`` nearest to ``way``; exactly 0 within half a turn."""
     turns: FloatArray = (np.round(way / period) * period).astype(np.float32)
     return turns

@@ -1,4 +1,4 @@
-"""Changes per step: of joints, of a tool's pose."""
+"""Changes per step of joints or of a tool's pose."""
 
 from dataclasses import dataclass
 from typing import ClassVar, override

@@ -1,4 +1,4 @@
-"""Orientations, which the dataset writes in one of the encodings of ``rotations``."""
+"""Orientations, in any of the encodings that ``rotations`` knows."""
 
 from dataclasses import dataclass
 from typing import ClassVar, override
@@ -20,7 +20,7 @@ from actionprior.embodiment.representations.sample_times import SampleTimes
 
 @dataclass(frozen=True)
 class Orientation(Representation):
-    """One orientation, in the unified space written in ``unified_encoding``."""
+    """One orientation; the unified entries are in ``unified_encoding``."""
 
     is_rotation: ClassVar[bool] = True
     encodes: ClassVar[bool] = True
@@ -116,7 +116,7 @@ class Rotation6d(Orientation, StateRepresentation):
 
 
 def _rewrite(values: FloatArray, source: str, target: str) -> FloatArray:
-    """Orientations (..., k) from one encoding to another, in double precision between."""
+    """Convert orientations (..., k) to another encoding; computed in double precision."""
     quaternion = rotations.to_quaternion(torch.from_numpy(np.asarray(values, np.float64)), source)
     turned: FloatArray = rotations.from_quaternion(quaternion, target).numpy().astype(np.float32)
     return turned

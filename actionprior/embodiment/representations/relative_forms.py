@@ -33,7 +33,7 @@ class RelativeForm(ABC):
         """Commands (B, H, n): the inverse of ``relative``."""
 
     def path(self, action_BHn: Tensor) -> Tensor:
-        """Place after each command (B, H, n), for commands that say a change; else the commands."""
+        """Place after each command (B, H, n): the sum of changes, or the target itself."""
         return action_BHn
 
     def commands(self, path_BHn: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Difference(RelativeForm):
 
 @dataclass(frozen=True)
 class RunningSum(RelativeForm):
-    """Sum of the changes up to each step: an error at one step does not add up over the next."""
+    """Sum of the changes up to each step, so that an error at one step stays at that step."""
 
     @override
     def relative(self, action_BHn: Tensor, reference_B1n: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class ShorterWay(Difference):
     beyond it, and does not turn back a whole turn.
 
     Attributes:
-        period: value of a whole turn.
+        period: Value of a whole turn.
     """
 
     period: float
@@ -152,10 +152,10 @@ class Turn(RelativeForm):
 
     @override
     def average(self, values_Nn: FloatArray, weight_N1: FloatArray) -> FloatArray:
-        said_Nn = torch.from_numpy(values_Nn)
-        turn_Nn = rotations.relative_vector(said_Nn, said_Nn[-1:])
+        vectors_Nn = torch.from_numpy(values_Nn)
+        turn_Nn = rotations.relative_vector(vectors_Nn, vectors_Nn[-1:])
         turn_n = (torch.from_numpy(weight_N1) * turn_Nn).sum(0)
-        mean_n: FloatArray = rotations.absolute_vector(turn_n, said_Nn[-1]).numpy()
+        mean_n: FloatArray = rotations.absolute_vector(turn_n, vectors_Nn[-1]).numpy()
         return mean_n
 
     @override

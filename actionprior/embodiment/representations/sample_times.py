@@ -13,7 +13,7 @@ EXACT = 1e-6
 
 
 class SampleTimes:
-    """Places of an episode's new times among its old ones.
+    """Position of an episode's new frame times between its old ones.
 
     Args:
         end: (N + 1,) start times of the old frames and end time of the last one [s].
@@ -52,7 +52,7 @@ def on_a_line(values_ND: DoubleArray, times: SampleTimes) -> DoubleArray:
 
 
 def shorter_way(values_ND: DoubleArray, times: SampleTimes, period: float) -> DoubleArray:
-    """Turn the shorter way round; new values past half a turn are wrapped into ± half of it."""
+    """Turn the shorter way round; values between frames that wrap lie within ± half a turn."""
     first_MD = values_ND[times.before_M]
     way_MD: DoubleArray = values_ND[times.after_M] - first_MD
     wraps_MD = np.abs(way_MD) > period / 2
@@ -69,6 +69,6 @@ def keep_sums(values_ND: DoubleArray, times: SampleTimes) -> DoubleArray:
 
 
 def wrap(angle: DoubleArray, period: float) -> DoubleArray:
-    """Bring angles within ± half a ``period``."""
+    """Bring angles within [-``period`` / 2, ``period`` / 2)."""
     wrapped: DoubleArray = (angle + period / 2) % period - period / 2
     return wrapped

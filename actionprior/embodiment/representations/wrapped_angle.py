@@ -1,9 +1,9 @@
-"""Angles in radians or degrees of joints that turn past their end, such as a wrist at ±180°.
+"""Angles, in radians or degrees, of joints that pass the end of their range, e.g. a wrist at ±180°.
 
-The dataset may write them within any turn (-180 to 180, 0 to 360) or count turns on. Actions are
-learnt as the way from the state, the shorter way round, and states are shown as sine and cosine.
-Commands are continuous with the state from which a chunk starts: from 179° on, the next degrees are
-180° and 181°, also if the dataset has -179° there.
+The dataset may write them within any turn (-180 to 180, 0 to 360) or beyond a turn (361). Actions
+are learnt as the difference from the state, the shorter way round; states are sine and cosine.
+Commands are continuous with the state from which a chunk starts: after 179° come 180° and 181°,
+even if the dataset says -179°.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ PERIODS = {"rad": 2 * np.pi, "deg": 360.0}
 class ContinuousWay(ShorterWay):
     """Way from the reference to the first command, and from each command to the next.
 
-    Each of these steps is the shorter way round, so that a chunk may turn on past half a turn.
+    Each of these steps is the shorter way round, so that a chunk may turn by more than half a turn.
     """
 
     @override
@@ -53,7 +53,8 @@ class WrappedAngle(Representation):
 
     @override
     def check(self, where: str) -> None:
-        Representation.check(self, where)  # an angle_sincos takes radians only
+        # Skip the check of AngleSincos, which accepts only radians.
+        Representation.check(self, where)
         if self.unit not in PERIODS:
             raise EmbodimentError(
                 f"{where}: a wrapped_angle's unit is 'rad' or 'deg', found {self.unit!r}"
@@ -64,14 +65,14 @@ class WrappedAngle(Representation):
         first_MD, second_MD = values_ND[times.before_M], values_ND[times.after_M]
         way_MD, share_M1 = second_MD - first_MD, times.share_M[:, None]
         turns_MD = np.round(way_MD / PERIODS[self.unit]) * PERIODS[self.unit]
-        # Counted from the nearer sample, so that new values stay in the turn that was recorded.
+        # Count from the nearer sample, so that new values stay in the turn that was recorded.
         moved_MD: DoubleArray = first_MD + share_M1 * (way_MD - turns_MD)
         return np.where(share_M1 < 0.5, moved_MD, moved_MD + turns_MD)
 
 
 @dataclass(frozen=True)
 class WrappedAngleTarget(WrappedAngle, PositionTarget):
-    """Target of a joint that turns past its end; it needs ``relative_to``."""
+    """Target of a joint that passes the end of its range; it needs ``relative_to``."""
 
     @property
     @override
@@ -95,7 +96,7 @@ class WrappedAngleTarget(WrappedAngle, PositionTarget):
 
 @dataclass(frozen=True)
 class WrappedAngleState(WrappedAngle, AngleSincos):
-    """Measured angle of a joint that turns past its end, as sine and cosine."""
+    """Measured angle of a joint that passes the end of its range, as sine and cosine."""
 
     @override
     def encode(self, values: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from actionprior.errors import UserError, shorten
 
 FOLDER, REPOSITORY = "local-dir:", "hf-hub:"
-"""Prefixes of such sources, the same as in open_clip and timm."""
+"""Prefixes of sources in the hub's layout, the same as in open_clip and timm."""
 
 
 class HubModel(NamedTuple):
@@ -42,7 +42,9 @@ def hub_model(source: str, config: str, weights: Sequence[str]) -> HubModel:
     except ValueError as error:
         raise UserError(f"{source}: {config} is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise UserError(f"{source}: {config} holds a {type(found).__name__}, expected an object")
+        raise UserError(
+            f"{source}: {config} holds a {type(found).__name__}, expected a JSON object"
+        )
     return HubModel(found, _find(source, weights))
 
 
@@ -62,4 +64,4 @@ def _find(source: str, names: Sequence[str]) -> Path:
             return Path(hf_hub_download(repository, name, revision=revision or None))
         except Exception as error:  # unknown name, no network, not in the cache: many kinds
             last = error
-    raise UserError(f"{source}: {wanted} cannot be had ({shorten(last)})") from last
+    raise UserError(f"{source}: {wanted} cannot be downloaded ({shorten(last)})") from last

@@ -1,9 +1,9 @@
 """Low-rank updates of frozen weights (LoRA, arXiv 2106.09685).
 
-An update is a parametrisation of the weight rather than a wrapped layer.
-open_clip uses ``nn.MultiheadAttention``, which reads the weights of its projections without calling
-them, so that wrapped projections would not train. torch can also merge parametrisations, and they
-keep the layer's class.
+An update is a parametrisation of the weight rather than a wrapped layer. open_clip uses
+``nn.MultiheadAttention``, which reads the weights of its projections without calling them, so that
+wrapped projections would not train. Parametrisations also keep the layer's class, and torch can
+merge them.
 
 Axes: O outputs, I inputs, R rank.
 """

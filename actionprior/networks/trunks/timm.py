@@ -14,8 +14,8 @@ from actionprior.networks.trunks.two_towers import Pixels, TwoTowerTrunk
 _HUB_CONFIG = "config.json"
 _HUB_WEIGHTS = (
     "model.safetensors",
-    "pytorch_model.bin",
-)  # the latter: weights_only=True
+    "pytorch_model.bin",  # read with weights_only=True
+)
 
 
 class TimmTrunk(TwoTowerTrunk):
@@ -82,8 +82,8 @@ def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
 
     if is_hub_source(model):
         raise UserError(
-            f"model is {model!r}; expected timm's name of its architecture, so that a policy "
-            "stands alone in its checkpoint; give the source of the weights as pretrained"
+            f"model is {model!r}; expected timm's name of its architecture, so that a policy's "
+            "checkpoint needs no other file; give the source of the weights as pretrained"
         )
     if not timm.is_model(model):
         known = timm.list_models()

@@ -59,8 +59,8 @@ def clip_parts(
 
     if is_hub_source(model):
         raise UserError(
-            f"model is {model!r}; expected open_clip's name of its architecture, so that a policy "
-            "stands alone in its checkpoint; give the source of the weights as pretrained"
+            f"model is {model!r}; expected open_clip's name of its architecture, so that a "
+            "policy's checkpoint needs no other file; give the source of the weights as pretrained"
         )
     if model not in (known := open_clip.list_models()):
         raise UserError(f"open_clip has no model {model!r}{near_matches(model, known)}")
@@ -145,7 +145,7 @@ class TextTower(nn.Module):
         self.width = freeze_unused(tower, lambda: self._encode(["a"]).tokens_BLW).shape[-1]
 
     def forward(self, task: list[str]) -> TextFeatures:
-        """Return token features of B instructions, (B, L, W); L is that of the longest."""
+        """Return token features of B instructions, (B, L, W); L is the longest's length."""
         features: TextFeatures = self.cache(task, self._encode, self.frozen)
         return features
 

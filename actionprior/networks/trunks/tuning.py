@@ -130,7 +130,7 @@ def layers(tower: nn.Module, name: str) -> list[list[nn.Parameter]]:
     by_depth = group_parameters(inner, matcher, return_values=True)
     if len(by_depth) < 2:
         raise UserError(
-            f"the {name} tower (a {type(inner).__name__}) has no blocks that are known; "
+            f"the {name} tower (a {type(inner).__name__}) has no known blocks; "
             f"leave train_{name}_blocks at 0 and layer_decay at 1"
         )
     return list(by_depth.values())
@@ -158,8 +158,8 @@ def train_last_blocks(tower: nn.Module, name: str, count: int) -> None:
 def decayed(tower: nn.Module, name: str, decay: float) -> list[tuple[list[nn.Parameter], float]]:
     """Return each layer's trainable parameters and learning-rate factor, last layer first.
 
-    Block i of n has the factor decay^(n - 1 - i), the layers before the blocks have decay^n
-    (arXiv 2106.08254).
+    Block i of n, counted from 0, has the factor decay^(n - 1 - i). The layers before the blocks
+    have decay^n (arXiv 2106.08254).
     """
     return [
         ([p for p in layer if p.requires_grad], decay**above)
@@ -170,6 +170,7 @@ def decayed(tower: nn.Module, name: str, decay: float) -> list[tuple[list[nn.Par
 def _choose(
     towers: Mapping[str, nn.Module], targets: Sequence[str]
 ) -> list[tuple[nn.Module, list[UpdatableLayer]]]:
+    """Choose the layers of each tower that get low-rank updates."""
     found = {name: updatable(tower) for name, tower in towers.items()}
     known = sorted({layer.name.split(".")[-1] for some in found.values() for layer in some})
     for target in targets:

@@ -141,7 +141,11 @@ def test_sources_without_the_model_are_refused(
     bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json is not JSON")
     (tmp_path / "open_clip_config.json").write_text("{}")
     bad(**clip, pretrained=empty, sentence=r"the folder has no open_clip_model\.safetensors or ")
-    bad(**clip, pretrained="hf-hub:a/b", sentence=r"a/b: open_clip_config\.json cannot be had")
+    bad(
+        **clip,
+        pretrained="hf-hub:a/b",
+        sentence=r"a/b: open_clip_config\.json cannot be downloaded",
+    )
     save_timm("test_resnet", tmp_path)
     bad(
         TimmTrunk,
