@@ -225,7 +225,7 @@ def test_without_averaging_the_training_weights_are_resumed(tmp_path: Path, stag
     trainer(tmp_path, 6, callbacks=[average, StopAt(4, saved)], **options).fit(
         vla(stage1), ToyVLA()
     )
-    with pytest.warns(UserWarning, match=r"saved\.ckpt has averaged weights beside those in train"):
+    with pytest.warns(UserWarning, match=r"saved\.ckpt has averaged and raw weights"):
         trainer(tmp_path, 6, callbacks=[start], **options).fit(
             vla(stage1), ToyVLA(), ckpt_path=saved, weights_only=True
         )

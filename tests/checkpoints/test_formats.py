@@ -9,7 +9,7 @@ from actionprior.checkpoints.keys import below
 
 
 @pytest.mark.parametrize(
-    ("found", "advice"), [(99, "update actionprior"), (1, "write it again"), (None, "write it")]
+    ("found", "advice"), [(99, "update actionprior"), (1, "create it again"), (None, "create it")]
 )
 @pytest.mark.parametrize("key", [keys.PRIOR, keys.POLICY, keys.WEIGHTS])
 def test_another_format_is_refused(found: int | None, advice: str, key: str) -> None:

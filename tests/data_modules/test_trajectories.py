@@ -208,7 +208,7 @@ def test_a_robot_held_out_is_validated_and_not_trained_on(plain: Path, tmp_path:
         ({"caps": {"x": 3}}, "caps names 'x'"),
         ({"caps": {"a": 0}}, "expected at least 1 window"),
         ({"temperature": 0.0}, "temperature is 0.0, expected above 0"),
-        ({"temperature": 2.0, "weights": {"a": 1.0}}, "and 1 beside weights"),
+        ({"temperature": 2.0, "weights": {"a": 1.0}}, "and 1 if weights"),
     ],
 )
 def test_a_mixture_that_makes_no_sense_is_refused(

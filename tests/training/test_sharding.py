@@ -112,7 +112,7 @@ def test_training_resumes_from_raw_weights_of_a_file_with_averages(tmp_path: Pat
     stop = [average, StopAt(3, saved)]
     trainer(tmp_path, 6, limit_val_batches=0, callbacks=stop).fit(module(data), data)
     resumed = one_process(tmp_path, 6, limit_val_batches=0, callbacks=[start])
-    with pytest.warns(UserWarning, match=r"saved\.ckpt has averaged weights beside those in train"):
+    with pytest.warns(UserWarning, match=r"saved\.ckpt has averaged and raw weights"):
         resumed.fit(module(data), data, ckpt_path=saved, weights_only=True)
     held = torch.load(saved, weights_only=True)
     assert start.weights.keys() == held["current_model_state"].keys()

@@ -136,7 +136,7 @@ def test_sources_without_the_model_are_refused(
     empty = f"local-dir:{tmp_path}"
     bad(**clip, pretrained=empty, sentence=r"the folder has no open_clip_config\.json")
     (tmp_path / "open_clip_config.json").write_text("[]")
-    bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json holds a list, expected an obj")
+    bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json holds a list, expected a JSON")
     (tmp_path / "open_clip_config.json").write_text("{")
     bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json is not JSON")
     (tmp_path / "open_clip_config.json").write_text("{}")
