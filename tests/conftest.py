@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before anything imports the libraries that read these once.
 os.environ.update(
@@ -22,6 +23,8 @@ import torch
 
 from tests.helpers.command_line import folder  # noqa: F401  a fixture of many tests
 
+TESTS = Path(__file__).parent
+
 torch.set_num_threads(1)
 # Each run tries the same examples, and does not fail on a slow machine.
 hypothesis.settings.register_profile("laws", deadline=None, derandomize=True, max_examples=60)
@@ -29,9 +32,12 @@ hypothesis.settings.load_profile("laws")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that no process ends long after the others."""
+    """Run the longest files first, so that no process ends long after the others.
+
+    These are files with slow tests, then those of this folder, which run whole commands.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent != TESTS))
 
 
 @pytest.fixture(scope="session", autouse=True)
