@@ -1,4 +1,4 @@
-"""What version 0.1.0 made is read unchanged; ``made_before/README.md`` lists the files."""
+"""Test that files of version 0.1.0 give the same numbers; ``made_before/README.md`` lists them."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ RESAMPLED = (
     "{'name': 'gripper', 'slot': 'joints', 'features': ['grip'], 'representation': 'gripper', "
     "'unit': '', 'offset': 7, 'encoding': ''}])"
 )
-"""What the name of a store is a hash of, after the dataset's folder."""
+"""Parts of the hash in a store's name that follow the dataset's folder."""
 
 
 # ---- the dataset and its cache --------------------------------------------------------------
@@ -81,7 +81,7 @@ RESAMPLED = (
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The dataset, its files as old as they were: names in the cache depend on it."""
+    """Copy the dataset with the old modification times, on which names in the cache depend."""
     folder = tmp_path / "dataset"
     shutil.copytree(MADE / "dataset", folder)
     for path in folder.rglob("*"):
@@ -91,7 +91,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache as it was left, under the names that the dataset's new place gives it."""
+    """Copy the cache, with the names that belong to the dataset's new place."""
     folder, names = tmp_path / "cache", EXPECTED["data"]
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(folder))
     for kind, key in (("recorded", RECORDED), ("resampled", RESAMPLED)):
@@ -179,7 +179,7 @@ def test_demonstrations_of_the_suite_are_found_where_they_were_recorded(name: st
 
 @pytest.fixture
 def process_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a strategy opens ends with the test."""
+    """End the process group that a strategy opens with the test."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     yield
     if distributed.is_initialized():
@@ -239,7 +239,7 @@ def check_validation(
 def check_resuming(
     module: LightningModule, data: LightningDataModule, path: Path, kind: str, **settings: Any
 ) -> None:
-    """The third step starts from the same weights and moments, batch, noise and rate."""
+    """Check that step 3 starts from the same weights, moments, batch, noise and learning rate."""
     runner = trainer(**settings)
     runner.fit(module, data, ckpt_path=path, weights_only=True)
     assert runner.global_step == 3
@@ -248,7 +248,7 @@ def check_resuming(
 
 
 def check_prior(module: MotionPriorModule | VLAModule, kind: str) -> None:
-    """Latents of a batch, and the chunks that are reconstructed from them."""
+    """Compute the latents of a batch, and the chunks that are reconstructed from them."""
     batch = TrajectoryBatch(**_tensors("batch"))
     state, rows = batch.state_BHS[:, 0], batch.embodiment_B
     with torch.no_grad():
@@ -259,7 +259,7 @@ def check_prior(module: MotionPriorModule | VLAModule, kind: str) -> None:
 
 
 def check_weights(found: torch.nn.Module) -> None:
-    """The policy's, bit by bit and under the same names."""
+    """Check that the policy's weights are the same bit for bit, under the same names."""
     expected = load_file(MADE / "exported" / "model.safetensors")
     assert found.state_dict().keys() == expected.keys()
     for name, value in found.state_dict().items():
@@ -267,7 +267,7 @@ def check_weights(found: torch.nn.Module) -> None:
 
 
 def check_actions(policy: Policy) -> None:
-    """Six steps, re-planned every two: the past and the noise of a seed are as they were."""
+    """Check six actions, re-planned every two steps: memory and noise of a seed are unchanged."""
     policy.reset(seed=3)
     sensed = zip(TENSORS["images"].numpy(), TENSORS["states"].numpy(), strict=True)
     acted = [
@@ -361,7 +361,7 @@ def study(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Grid]:
 def test_the_runs_of_a_study_keep_their_identities(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FinishedCell runs and committed tables are found by them, jobs of an array by their order."""
+    """Finished runs and committed tables are found by identity, jobs of an array by order."""
     _, grid = study(name, monkeypatch)
     expected = STUDIES["studies"][name]
     assert [(_key(cell), cell.id) for cell in grid.cells] == [*expected["cells"].items()]
@@ -390,7 +390,7 @@ def test_a_finished_cell_counts_as_finished(
 
 
 def _recipe(name: str) -> Path:
-    """A recipe by its name, wherever below ``recipes`` it lies; ``study/real`` is study_real."""
+    """Find a recipe by its name in any folder below ``recipes``; ``study/real`` is study_real."""
     recipes = PROJECT / "recipes"
     if (recipes / f"{name}.yaml").is_file():
         return recipes / f"{name}.yaml"
@@ -407,7 +407,7 @@ def _key(cell: Cell) -> str:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row that can be compared; how its arm's overrides are written may change."""
+    """Make a row comparable: the notation of its arm's overrides may change."""
     values = {key: value for key, value in row.items() if key != "configuration"}
     return {k: "NaN" if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
@@ -418,7 +418,7 @@ def _make_old(path: Path) -> None:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Files of a folder; locks are not counted."""
+    """List the files of a folder except locks."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): path.read_bytes() for path in files if path.stat().st_size}
 

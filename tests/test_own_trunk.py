@@ -1,4 +1,4 @@
-"""A trunk in a user's own folder works in every verb, from the command line only."""
+"""Test that a trunk in a user's own folder works in every verb, from the command line only."""
 
 import json
 import sys
@@ -118,7 +118,7 @@ def exported(folder: Path) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one sentence that a command ends with."""
+    """Run a command that must fail, and return its error of one line."""
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     assert ended.value.code == 2

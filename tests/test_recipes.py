@@ -201,7 +201,7 @@ def test_thirteen_tasks_of_five_robots(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def stacked(trunk: str) -> list[str]:
-    """A trunk's recipe upon Stage 2's, without a prior and rollouts."""
+    """Combine Stage 2's recipe with a trunk's, without a prior and rollouts."""
     configs = [
         f"--config={RECIPES / 'finetune.yaml'}",
         f"--config={RECIPES / 'trunks' / trunk}.yaml",
@@ -227,7 +227,7 @@ def test_pretrained_trunks_of_random_weights(
 def test_pretrained_trunks_of_local_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trunk: str
 ) -> None:
-    """A tiny model in the place of the recipe's; the folder is not needed again after training."""
+    """Train with a tiny model in place of the recipe's; its folder is needed only for that."""
     changes = {"vision_cfg": TIMM_TOWER} if trunk == "siglip2" else {}
     # Not the trunk's own name, by which open_clip would choose SigLIP's tokeniser.
     model = known(tmp_path, f"actionprior-recipe-{len(changes)}", **changes)

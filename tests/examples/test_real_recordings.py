@@ -1,4 +1,4 @@
-"""The converter and the recipe, on the recordings themselves where this machine has them."""
+"""Test the converter and the recipe, on the recordings themselves if this machine has them."""
 
 import json
 from dataclasses import replace
@@ -217,7 +217,7 @@ def test_the_doctor_sees_the_black_camera_and_the_rate_and_the_ticks() -> None:
 
 
 def write_g1(folder: Path, filmed_frames: int) -> None:
-    """Two v2.1 episodes of six frames; the second has a video."""
+    """Make two v2.1 episodes of six frames; the second has a video."""
     import av
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -271,7 +271,7 @@ def test_a_video_of_another_length_is_refused(
 
 
 @real
-def test_a_dataset_that_is_there_is_left_alone(
+def test_an_existing_dataset_is_kept(
     converter: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tiago_excitation").mkdir()

@@ -1,4 +1,4 @@
-"""The example as a user would run it: copied into a folder of their own."""
+"""Test the example as a user would run it, copied into a folder of their own."""
 
 import os
 import shutil

@@ -101,7 +101,7 @@ def test_lerobot_eval_and_rollouts_agree(tmp_path: Path) -> None:
 
 
 def pusht_robot() -> Embodiment:
-    """The pusher of gym-pusht: its position and its target in pixels of 512 x 512."""
+    """Describe the pusher of gym-pusht: position and target in pixels of 512 x 512."""
     group = "place", "right_arm", ["x", "y"], "end_effector_position", "px"
     return Embodiment(
         name="pusht",

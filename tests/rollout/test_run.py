@@ -359,7 +359,7 @@ def test_filmed_episodes_decode_again_frame_by_frame(tmp_path: Path) -> None:
 
 
 def test_replayed_demonstrations_succeed_in_the_suite() -> None:
-    """Names, orders, units and step counts of suite and rollout agree."""
+    """Check that names, orders, units and step counts of suite and rollout agree."""
     pytest.importorskip("pybullet", reason="the PyBullet suite needs the extra 'sim'")
     from actionprior.envs.experts import TabletopExpert
     from actionprior.envs.recording import CAMERA_KEY, demonstrate
@@ -413,7 +413,7 @@ def test_replayed_demonstrations_succeed_in_the_suite() -> None:
 
 
 class Follower(Wanderer):
-    """Keeps the committed actions in its chunk, and records them."""
+    """Policy that keeps the committed actions in its chunk, and records them."""
 
     def __init__(self) -> None:
         super().__init__()
