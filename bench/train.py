@@ -153,7 +153,7 @@ def _one_of_two(
 
 
 def main(args: list[str] | None = None) -> None:
-    """ShortRun the benchmark: see :func:`bench_train` for its options."""
+    """Run the benchmark: see :func:`bench_train` for its options."""
     run(bench_train, "train", args)
 
 
