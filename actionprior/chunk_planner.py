@@ -21,7 +21,7 @@ from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatA
 from actionprior.errors import UserError
 
 Images = npt.NDArray[np.uint8]
-# Without cameras the batch holds no pixels. Convolutions still need rows and columns to accept it.
+# Without cameras the batch holds no pixels, but convolutions need rows and columns to accept it.
 _NO_CAMERA = (0, 64, 64, 3)
 
 
@@ -100,7 +100,7 @@ class ChunkRequest(NamedTuple):
 
 
 class Planner:
-    """Predicts chunks of one robot with a policy.
+    """Predict chunks for one robot with a policy.
 
     Args:
         policy: Policy that predicts the chunks.

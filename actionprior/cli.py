@@ -23,8 +23,8 @@ TRAINER_VERBS = {
     "test": "Test a model, for instance with rollouts.",
     "predict": "Run a model on new data.",
 }
-_HABITS = """\
-Options go by name: `--out folder` or `--out=folder`. A switch needs no value: `--overwrite` is
+_USAGE = """\
+Options have names: `--out folder` or `--out=folder`. A switch needs no value: `--overwrite` is
 `--overwrite true`, and `--overwrite false` turns it off; switches of fit, validate, test and
 predict need the value. `--config FILE` reads options from a YAML file, and options after it win.
 
@@ -34,7 +34,7 @@ COMMANDS = Path(__file__).parent / "commands"
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command.
+    """Run the verb that the command line names.
 
     Args:
         args: Words after the command's name; None reads ``sys.argv``.
@@ -95,7 +95,7 @@ def _dispatch(words: list[str], args: list[str] | None) -> None:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the ``UserError`` behind ``error``: jsonargparse wraps what a constructor raises."""
+    """Find the ``UserError`` behind an error: jsonargparse wraps what a constructor raises."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__
     return error
@@ -117,4 +117,4 @@ def _help() -> str:
     ]
     for verb, text in (TRAINER_VERBS | _own_verbs()).items():
         lines.append(f"  {verb:<13}{text}")
-    return "\n".join([*lines, "", _HABITS])
+    return "\n".join([*lines, "", _USAGE])

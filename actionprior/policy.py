@@ -93,8 +93,8 @@ class Policy:
                 shorter.
             delay_steps: Actions that the robot executes while a chunk is planned.
             ensemble: Decay m of temporal ensembling. None disables it.
-            integration_steps: Integration steps of the flow. 0 selects the number of training.
-            integrator: ``euler``, ``midpoint`` or ``rk4``. None selects the one of training.
+            integration_steps: Integration steps of the flow. 0 selects the number used in training.
+            integrator: ``euler``, ``midpoint`` or ``rk4``. None selects the one used in training.
             precision: Precision of the networks: float32, or bfloat16 or float16 by autocast.
             compile: Run trunk, fusion and decoder through ``torch.compile``.
             device: Device of the networks.
@@ -110,7 +110,8 @@ class Policy:
         check_execution(execute_steps, delay_steps, length)
         if ensemble is not None and delay_steps:
             raise PolicyError(
-                f"ensemble is {ensemble} and delay_steps {delay_steps}; expected one of them only"
+                f"ensemble is {ensemble} and delay_steps is {delay_steps}; expected only one of "
+                "them"
             )
         network.prior.normalizer.require_fitted()
         self.network = network.eval().requires_grad_(False).to(device)
@@ -133,8 +134,8 @@ class Policy:
 
         Args:
             path: Checkpoint file or exported folder.
-            trunk: Class of the policy's trunk, or a built one; needed if it is none of
-                actionprior's. A class is built from the arguments that the file records.
+            trunk: Class of the policy's trunk, or an instance; needed if the class is not part of
+                actionprior. A class is called with the arguments that the file records.
             **execution: Arguments of the constructor. An exported folder already names the robot.
 
         Raises:
@@ -190,7 +191,7 @@ class Policy:
         """Report the action that the robot executed instead of the selected one, such as clipped.
 
         Raises:
-            PolicyError: No action was selected yet, or this one has another shape or is not
+            PolicyError: No action was selected yet, or ``action`` has another shape or is not
                 finite.
         """
         if not self.memory.pairs:

@@ -1,4 +1,4 @@
-"""Stage 1 in plain PyTorch, the reference of ``python -m bench.train`` for Lightning's steps."""
+"""Stage 1 in plain PyTorch, which ``python -m bench.train`` compares with Lightning."""
 
 from collections.abc import Iterator
 from itertools import count, islice

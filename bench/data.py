@@ -27,7 +27,7 @@ from bench.timing import median_seconds
 from data_modules import ImageSettings, LeRobotEmbodiment, LeRobotVLA, SimulatedTrajectories
 
 STEPS = 15  # length of the chunk, and of the history before it
-AT_ONCE = 1 << 18  # frames that are generated, or read for the first time, together
+AT_ONCE = 1 << 18  # frames that are generated, or read for the first time, in one piece
 
 LABELS = {
     "stage1_windows_per_s": "Stage 1, windows of 15 + 15 steps per second",
@@ -112,9 +112,8 @@ def _small(work: Path, episodes: int, batch_size: int = 256) -> SimulatedTraject
 def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> dict[str, float]:
     """Measure windows of 15 past and 15 future steps, from one image-free dataset on disk.
 
-    The bare gather gets the same frames and gathers the same windows of the unified spaces from
-    memory, in the fastest way that NumPy has. It computes no masks and no references, and reads
-    beyond the end of an episode.
+    The bare gather reads the same windows of the unified spaces from memory, in the fastest way
+    that NumPy has. It computes no masks and no references, and reads beyond the end of an episode.
     """
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -139,7 +138,7 @@ def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> di
     )
     few = 64
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=few, shuffle=True)
-    lerobot, whole, gathered, bare = median_seconds(
+    lerobot, ours, gathered, bare = median_seconds(
         repeats,
         lambda: next(iter(loader)),
         partial(_batch, store, order, batch_size),
@@ -147,8 +146,8 @@ def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> di
         limit,
     )
     return {
-        "stage1_windows_per_s": round(batch_size / whole),
-        "stage1_vs_lerobot": round(batch_size / whole / (few / lerobot), 1),
+        "stage1_windows_per_s": round(batch_size / ours),
+        "stage1_vs_lerobot": round(batch_size / ours / (few / lerobot), 1),
         "stage1_vs_gather_limit": round(bare / gathered, 3),
     }
 
@@ -212,7 +211,7 @@ def _anonymous_mb(_: Around) -> float:
 
 
 def _stage_two(work: Path, repeats: int) -> dict[str, float]:
-    """Measure whole observations: our frame cache against LeRobot's video."""
+    """Measure complete observations: the project's frame cache against LeRobot's video."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     from actionprior.envs.embodiments import suite_embodiment

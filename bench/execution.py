@@ -45,14 +45,14 @@ class RecordedChunks:
         self.network = network
         self.embodiments = network.embodiments
         self.chunk_length, self.history_length = network.chunk_length, network.history_length
-        self.asked: list[tuple[Observation, Tensor]] = []
+        self.inputs: list[tuple[Observation, Tensor]] = []
 
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
     ) -> Tensor:
         """Predict as the network does."""
-        if len(self.asked) < COMPARED:
-            self.asked.append((observation, noise_BHA))
+        if len(self.inputs) < COMPARED:
+            self.inputs.append((observation, noise_BHA))
         return self.network.predict_chunk(observation, noise_BHA, committed)
 
 
@@ -84,7 +84,7 @@ def bench_execution(
     Args:
         ckpt_path: Stage-2 checkpoint or exported folder.
         env_ids: Environments of the suite.
-        embodiment: Robot of the environments; by default the policy's only robot.
+        embodiment: Robot of the environments; by default the policy's first robot.
         rollouts: Rollouts per environment and setting; all settings share scenes and flow noise.
         execute_steps: Actions executed per chunk.
         delays: Steps that a plan takes; each is measured with and without real-time chunking. If
@@ -93,7 +93,7 @@ def bench_execution(
         page: Markdown file to write.
 
     Raises:
-        UserError: There is no environment, or the policy cannot be loaded or rolled out.
+        UserError: ``env_ids`` is empty, or the policy cannot be loaded or rolled out.
     """
     from actionprior.checkpoints.folder import load_policy_network
     from actionprior.chunk_planner import check_execution
@@ -111,12 +111,12 @@ def bench_execution(
         name: str, policy: "RecordedChunks", calls: int, steps: int, delay: int = 0
     ) -> Setting:
         done, count = _successes(policy, env_ids, robot, rollouts, steps, delay, seed)
-        error, chunk_ms = _distance(reference, network, asked)
+        error, chunk_ms = _distance(reference, network, inputs)
         row = Setting(name, calls, chunk_ms, error, done, count)
         print(row, flush=True)
         return row
 
-    asked, reference = _reference(network, env_ids, robot, execute_steps, seed)
+    inputs, reference = _reference(network, env_ids, robot, execute_steps, seed)
     integration = []
     for method, steps in SETTINGS:
         network.integrator, network.integration_steps = method, steps  # type: ignore[assignment]  # a literal
@@ -180,24 +180,24 @@ def _reference(
     _successes(recorded, env_ids, robot, 2, execute_steps, 0, seed)
     trained: Any = network.integrator, network.integration_steps
     network.integrator, network.integration_steps = "rk4", 32
-    chunks = [network.predict_chunk(*question) for question in recorded.asked]
+    chunks = [network.predict_chunk(*one_input) for one_input in recorded.inputs]
     network.integrator, network.integration_steps = trained
-    return recorded.asked, chunks
+    return recorded.inputs, chunks
 
 
 def _distance(
-    reference: list[Tensor], network: "PolicyNetwork", asked: list[tuple[Observation, Tensor]]
+    reference: list[Tensor], network: "PolicyNetwork", inputs: list[tuple[Observation, Tensor]]
 ) -> tuple[float, float]:
     """Return the mean distance to the reference, in spans of each action, and milliseconds."""
     spans_EA = network.prior.normalizer.action_range_EA
     distances = []
-    for (observation, noise_BHA), exact_BHA in zip(asked, reference, strict=True):
+    for (observation, noise_BHA), exact_BHA in zip(inputs, reference, strict=True):
         robots_B = network.prior_rows(observation.embodiment_B)
         mask_B1A = network.prior.normalizer.action_mask_EA[robots_B][:, None]
         apart_BHA = (network.predict_chunk(observation, noise_BHA) - exact_BHA).abs()
         apart_BHA = apart_BHA / spans_EA[robots_B][:, None]
         distances.append(apart_BHA[mask_B1A.expand_as(apart_BHA)].mean())
-    seconds = median_seconds(5, lambda: network.predict_chunk(*asked[0]))[0]
+    seconds = median_seconds(5, lambda: network.predict_chunk(*inputs[0]))[0]
     return float(torch.stack(distances).mean()), 1000 * seconds
 
 

@@ -35,7 +35,7 @@ def run_episode(env: TabletopEnv, expert: TabletopExpert, seed: int) -> ExpertEp
     env.reset(seed=seed)
     expert.reset(seed)
     body = env.unwrapped
-    assert isinstance(body, TabletopEnv)  # only these have an expert
+    assert isinstance(body, TabletopEnv)  # a TabletopExpert accepts no other
     success = False
     steps = 0
     while not success and steps < body.step_limit:
@@ -70,7 +70,7 @@ def bench_experts(
         if only not in env_id:
             continue
         env = gym.make(env_id, images=False, control_mode=control_mode).unwrapped
-        assert isinstance(env, TabletopEnv)  # all environments of the suite are
+        assert isinstance(env, TabletopEnv)  # every id of the suite makes one
         expert = TabletopExpert(env, human=human)
         tried = range(first_seed, first_seed + seeds)
         episodes = [run_episode(env, expert, seed) for seed in tried]

@@ -72,11 +72,12 @@ PAPER = Sizes(
 
 
 def bench_gpu(sizes: Sizes = PAPER) -> dict[str, Any]:
-    """Measure samples per second, memory and the share of a matrix product's speed, of both stages.
+    """Measure samples per second, memory and arithmetic speed of both stages' training steps.
 
     Both run under Lightning, eager and with compiled layers, and Stage 1 also in a bare loop. A
-    decoder is compared with π0's action expert of equal size. ``activations_over_formula`` compares
-    with the formula of ``python -m bench.scaling``.
+    decoder is compared with π0's action expert of equal size. ``flops_share`` is relative to the
+    speed of one large matrix product. ``activations_over_formula`` compares with the formula of
+    ``python -m bench.scaling``.
     """
     device = sizes.stage1.device
     result: dict[str, Any] = {
@@ -139,7 +140,7 @@ def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
 
 
 def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
-    """Time training steps on chunks of π0's expert and of a decoder with as many parameters."""
+    """Time training steps of π0's expert and of a decoder with the same number of parameters."""
     from bench.lerobot_policies import pi0_expert, pi0_expert_velocity
 
     a, device = PriorArchitecture(**sizes.prior), sizes.stage1.device

@@ -1,4 +1,4 @@
-"""Count what keeps the code readable: modules, long files, wide signatures, words to avoid.
+"""Count what makes the code hard to read: long files, wide signatures, words to avoid.
 
 ``python -m bench.house`` prints the counts; ``--words`` lists each line that uses a word or phrase
 that the style guide (CONTRIBUTING.md) advises against.

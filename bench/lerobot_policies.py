@@ -118,7 +118,7 @@ def _multi_task_dit(chunk_length: int, image: torch.Tensor) -> Call:
 
 @contextmanager
 def _clip_folders() -> Iterator[tuple[str, str]]:
-    """Write random weights of CLIP ViT-B/16, its default, in the hub's layout."""
+    """Context manager: folders with random weights of CLIP ViT-B/16, the policy's default."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
     with tempfile.TemporaryDirectory() as folder:

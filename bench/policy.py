@@ -127,8 +127,8 @@ def _parts(
     policy = Policy(network, execute_steps=1, device=device)
     for _ in range(network.history_length):
         policy.select_action(_observation(image))
-    question = policy._request(policy.check_observation(_observation(image)))
-    seen, noise_BHA, _ = question
+    request = policy._request(policy.check_observation(_observation(image)))
+    seen, noise_BHA, _ = request
     without = seen._replace(
         history=seen.history._replace(step_mask_BH=torch.zeros_like(seen.history.step_mask_BH))
     )

@@ -38,7 +38,7 @@ Frame = NDArray[np.uint8]
 class Timing(NamedTuple):
     """Speed of the film."""
 
-    every: int = 3  # one of so many frames of the rollout is shown
+    every: int = 3  # show only every third frame of the rollout
     milliseconds: int = 120  # per shown frame
     hold: int = 10  # frames for which a scene's end stays
 

@@ -1,4 +1,4 @@
-"""Compute memory, traffic and time of large runs, and check the formulas on this machine."""
+"""Estimate memory, traffic and time of large runs, and check the formulas on this machine."""
 
 import json
 from pathlib import Path

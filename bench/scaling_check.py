@@ -102,7 +102,7 @@ def _measure(rank: int, processes: int, sharded: bool, port: int, reports: Any) 
 def _sent(profile: Any, processes: int, sharded: bool) -> float:  # noqa: ANN401  torch's has no type
     """Return the bytes that this process sent in collectives, by the traffic of a ring."""
     times = {"c10d::_allgather_base_": 1, "c10d::_reduce_scatter_base_": 1}
-    if not sharded:  # torch's own operation does not report the shape of the list
+    if not sharded:  # torch's own event of an all-reduce does not report the tensors' shapes
         times = {"gloo:all_reduce": 2}
     sent = 0.0
     for event in profile.events():

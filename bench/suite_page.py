@@ -67,7 +67,7 @@ def suite_page(out: Path, seeds: int = 100) -> None:
 
 def _make(name: str, *, images: bool) -> TabletopEnv:
     env = gym.make(name, images=images, render_mode="rgb_array").unwrapped
-    assert isinstance(env, TabletopEnv)  # all environments of the suite are
+    assert isinstance(env, TabletopEnv)  # every id of the suite makes one
     return env
 
 

@@ -13,7 +13,7 @@ from actionprior.training.layers import repeated_layers
 class CheckpointActivations(Callback):
     """Activation checkpointing: keep only each layer's input and recompute the rest backwards.
 
-    It takes about a third more arithmetic, and memory hardly grows with depth (arXiv 1604.06174,
+    This costs about a third more arithmetic, and memory hardly grows with depth (arXiv 1604.06174,
     Sec. 3). The result of training is the same.
     """
 
@@ -28,9 +28,9 @@ class CheckpointActivations(Callback):
 
 
 class CompileLayers(Callback):
-    """Compile each repeated layer by ``torch.compile``. Layers of a stack share one compilation.
+    """Compile each repeated layer with ``torch.compile``. Layers of a stack share one compilation.
 
-    The names of weights do not change, so checkpoints are interchangeable with other runs'.
+    The names of weights do not change, so checkpoints fit runs with and without this callback.
     """
 
     def __init__(self, backend: str = "inductor", dynamic: bool | None = None) -> None:
@@ -38,7 +38,7 @@ class CompileLayers(Callback):
 
         Args:
             backend: Backend of ``torch.compile``.
-            dynamic: Compile for sizes that vary. None does so once a size has varied.
+            dynamic: True compiles for varying sizes. None does so once a size has varied.
         """
         self.backend, self.dynamic = backend, dynamic
 

@@ -1,6 +1,5 @@
 """Roll out the policy during ``fit`` and in ``test``, and report its success rate."""
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from actionprior.rollout import (
     RolloutResult,
     rollout,
 )
-from actionprior.rollout.robot_env import find_spec
+from actionprior.rollout.robot_env import OWN_ENVIRONMENTS, find_spec, register_environments
 from actionprior.rollout.run import Vectorization
 from callbacks.rollout_report import log_scalars, log_videos, print_table, write_files
 
@@ -99,9 +98,7 @@ class RolloutEvaluation(pl.Callback):
         self.env_kwargs = env_kwargs
         self.vectorization = vectorization
         self.success_key = success_key
-        if import_modules is None:
-            import_modules = ["actionprior.envs", "actionprior.benchmarks"]
-        self.import_modules = import_modules
+        self.import_modules = OWN_ENVIRONMENTS if import_modules is None else import_modules
         self.tag = tag
         self.results: list[RolloutResult] = []
         """Results of the latest evaluation, one per environment, on every rank."""
@@ -125,21 +122,17 @@ class RolloutEvaluation(pl.Callback):
         """
         if isinstance(trainer.strategy, ModelParallelStrategy):
             raise RolloutError(
-                "RolloutEvaluation needs whole weights on each process, and "
-                f"{type(trainer.strategy).__name__} shards them; take it out of this run's recipe "
-                "and roll a checkpoint out with `lightning test`"
+                "RolloutEvaluation needs the full weights on each process, and "
+                f"{type(trainer.strategy).__name__} shards them; remove the callback from this "
+                "run's recipe, and roll out a checkpoint with `lightning test`"
             )
-        for name in self.import_modules:
-            try:
-                importlib.import_module(name)
-            except ModuleNotFoundError as error:
-                raise RolloutError(f"import_modules names {name!r}: {error}") from error
+        register_environments(self.import_modules)
         known = [robot.name for robot in getattr(pl_module, "embodiments", [])]
         for env_id in self.env_ids:
             find_spec(env_id)
             if known and (robot := self._robot(env_id)) not in known:
                 raise RolloutError(
-                    f"RolloutEvaluation: environment {env_id!r} is for embodiment {robot!r}, and "
+                    f"RolloutEvaluation: environment {env_id!r} needs embodiment {robot!r}, but "
                     f"the policy knows {known}"
                 )
         self._evaluated_step = -1
@@ -175,7 +168,7 @@ class RolloutEvaluation(pl.Callback):
             return
         self._evaluated_step = step
         metrics = self._evaluate(trainer, pl_module, f"step_{step:08d}")
-        # Lightning allows no log() at the end of training, and drops values between
+        # Lightning forbids log() at the end of training, and drops values between
         # log_every_n_steps. So pass them to loggers and checkpoint callbacks directly.
         log_scalars(trainer.loggers, metrics, step)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
@@ -213,9 +206,9 @@ class RolloutEvaluation(pl.Callback):
         total = 1 if quick else self.episodes
         first = total * trainer.global_rank // trainer.world_size
         count = total * (trainer.global_rank + 1) // trainer.world_size - first
-        mine: list[EpisodeResult] = []
+        episodes: list[EpisodeResult] = []
         if count:
-            mine = rollout(
+            episodes = rollout(
                 policy,
                 env_id,
                 episodes=count,
@@ -232,7 +225,7 @@ class RolloutEvaluation(pl.Callback):
                 success_key=self.success_key,
                 device=policy.device,
             ).episodes
-        return RolloutResult(env_id, _gather(trainer, mine))
+        return RolloutResult(env_id, _gather(trainer, episodes))
 
 
 class _ModulePolicy:
@@ -269,6 +262,7 @@ class _ModulePolicy:
 
 
 def _is_quick(trainer: pl.Trainer) -> bool:
+    """Check whether the trainer only tests that everything runs (``fast_dev_run``)."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set outside of its __init__
 
 

@@ -1,7 +1,7 @@
 """gym-aloha's two tasks (Zhao et al., RSS 2023) with the bounds of their joints.
 
-The package declares bounds of -1 to 1 for all actions, which are joint angles. Clipped to these,
-the elbows could not even keep the initial pose.
+The package declares bounds of -1 to 1 for all actions, although they are joint angles. With actions
+clipped to these bounds, the elbows could not even keep the initial pose.
 """
 
 from __future__ import annotations

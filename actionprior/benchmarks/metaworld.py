@@ -1,7 +1,8 @@
-"""MetaWorld's tasks (Yu et al., CoRL 2019) with a robot's observations: camera, hand and words.
+"""MetaWorld's tasks (Yu et al., CoRL 2019) with observations of a real robot: camera and hand.
 
 The package's own environments reveal where the objects are, read goals from a list of pickles,
-continue after success, and render effects that are slow in software. These environments do not.
+continue after success, and render effects that are slow in software. These environments do not,
+and they give an instruction.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
 
     Args:
         task: Name of the task, such as ``reach-v3``.
-        images: Include an image in observations.
+        images: True if observations contain an image.
         image_size: Height and width of the image [pixels].
         camera: ``corner4`` (the usual ``corner2``, but nearer), ``corner``, ``corner2``,
             ``corner3``, ``topview``, ``behindGripper`` or ``gripperPOV``. The package's images of
             the corner cameras are upside down, so they are rotated by 180°.
-        ends: End the episode on success.
+        ends: True ends the episode on success.
         render_mode: ``rgb_array`` or None.
 
     Raises:
@@ -141,13 +142,13 @@ class Expert:
         env: A ``MetaWorldEnv``, wrapped or not.
 
     Raises:
-        BenchmarkError: The environment is no ``MetaWorldEnv``.
+        BenchmarkError: The environment is not a ``MetaWorldEnv``.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         bare = env.unwrapped
         if not isinstance(bare, MetaWorldEnv):
-            raise BenchmarkError(f"{bare} is no MetaWorld task; it has another expert")
+            raise BenchmarkError(f"{bare} is no MetaWorld task; use the expert of its own suite")
         self._env = bare
         policies = import_benchmark("metaworld.policies", "metaworld").ENV_POLICY_MAP
         self._policy = policies[bare.task]()

@@ -13,8 +13,8 @@ from actionprior.checkup.subject import ActionWithState, Subject
 from actionprior.embodiment import FloatArray
 from actionprior.embodiment.normalization import CONSTANT
 
-MOSTLY = 0.99
-JUMP = 0.2  # of the widest 1-99 % range in a group
+MOSTLY = 0.99  # share of frames that counts as all of them
+JUMP = 0.2  # distance that counts as a jump, as a share of the widest 1-99 % range in a group
 
 
 def check_action_and_state(subject: Subject) -> Iterator[Finding]:
@@ -72,7 +72,7 @@ def _start(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
 
 
 def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
-    """Find by how many steps the state follows the action, from their mean distance."""
+    """Report the lag of the state behind the action, at which their mean distance is smallest."""
     steps = range(-5, 11)
     apart = [_mean_distance(pair, lag) for lag in steps]
     best = steps[int(np.argmin(apart))]
@@ -96,7 +96,7 @@ def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
 
 
 def _distance(pair: ActionWithState, lag: int) -> FloatArray:
-    """|action[t] - state[t + lag]| for all t that have both, episodes' edges included."""
+    """Compute |action[t] - state[t + lag]| for all t that have both, across episodes' ends too."""
     count, first = len(pair.action_ND) - abs(lag), max(0, -lag)
     action_ND = pair.action_ND[first : first + count]
     state_ND = pair.state_ND[first + lag : first + lag + count]
@@ -104,7 +104,7 @@ def _distance(pair: ActionWithState, lag: int) -> FloatArray:
 
 
 def _mean_distance(pair: ActionWithState, lag: int) -> float:
-    """Mean distance of action[t] from state[t + lag]; infinite if no t has both."""
+    """Compute the mean distance of action[t] from state[t + lag]; infinite if no t has both."""
     if len(pair.action_ND) <= abs(lag):
         return float("inf")
     apart: npt.NDArray[np.float64] = _distance(pair, lag).mean(axis=1, dtype=np.float64)

@@ -13,16 +13,16 @@ from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
 from actionprior.data.store import moving
 
-MANY = 0.5
-STILL = 0.9  # share of an episode's chunks
+MANY = 0.5  # share of padded steps, or of still chunks, that gives a warning
+STILL = 0.9  # share of still chunks that makes an episode still
 IDLE_THRESHOLD = 0.02  # the data modules' threshold for ``skip_idle``
 
 
 def check_episodes(subject: Subject) -> Iterator[Finding]:
-    """Find episodes shorter than a chunk, the padded share, idle frames and duplicates."""
+    """Find short, still and duplicated episodes, and report the shares of padding and idling."""
     yield from _lengths(subject)
     yield from _idle(subject)
-    yield from _twice(subject)
+    yield from _duplicates(subject)
 
 
 def _lengths(subject: Subject) -> Iterator[Finding]:
@@ -72,7 +72,7 @@ def _idle(subject: Subject) -> Iterator[Finding]:
 
 
 def _longest(still_N: npt.NDArray[np.bool_], start_E: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Return first frame and length of the longest still stretch in an episode; length 0: none."""
+    """Return the first frame and the length of the longest still stretch, or -1 and 0."""
     edge_N = np.diff(still_N, prepend=False)
     edge_N[start_E] = still_N[start_E]  # a stretch ends with its episode
     firsts = np.nonzero(edge_N & still_N)[0]
@@ -83,7 +83,7 @@ def _longest(still_N: npt.NDArray[np.bool_], start_E: npt.NDArray[np.int64]) -> 
     return int(firsts[lengths.argmax()]), int(lengths.max())
 
 
-def _twice(subject: Subject) -> Iterator[Finding]:
+def _duplicates(subject: Subject) -> Iterator[Finding]:
     seen: dict[bytes, int] = {}
     for episode, (start, stop) in enumerate(zip(subject.start_E, subject.stop_E, strict=True)):
         content = subject.action_ND[start:stop].tobytes() + subject.state_ND[start:stop].tobytes()

@@ -1,4 +1,4 @@
-"""Result of a check and its place in the data."""
+"""Results of checks and their places in the data."""
 
 from typing import Literal, NamedTuple
 
@@ -13,13 +13,14 @@ class Finding(NamedTuple):
     """One result of a check.
 
     Attributes:
-        level: ``error`` spoils training, ``warning`` is worth a look, ``note`` is good to know.
+        level: ``error`` (it spoils training), ``warning`` (look at it) or ``note`` (for
+            information).
         check: Name of the check.
         robot: Name of the embodiment.
         dataset: Name of the robot's dataset.
-        feature: Name of the feature, group or camera; empty: all.
-        episode: Number of the episode in the dataset; -1: all.
-        frame: Row in the episode; -1: all.
+        feature: Name of the feature, group or camera; empty for all.
+        episode: Number of the episode in the dataset; -1 for all.
+        frame: Row of the frame in the episode; -1 for all.
         message: What was found and what to do.
     """
 
@@ -34,7 +35,7 @@ class Finding(NamedTuple):
 
 
 def refusal(error: UserError, robot: str = "", dataset: str = "") -> Finding:
-    """Turn the error that training would raise into a finding, at the place that it names."""
+    """Convert an error that training would raise to a finding at the place that it names."""
     place = error if isinstance(error, DataError) else DataError(str(error))
     return Finding(
         "error", "refused", robot, dataset, place.feature, place.episode, place.frame, str(error)

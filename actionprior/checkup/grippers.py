@@ -14,7 +14,7 @@ from actionprior.checkup.subject import ActionWithState, Subject
 from actionprior.embodiment.normalization import CONSTANT
 
 AGAINST = -0.5  # correlation below which action and state run in opposite directions
-AN_END = 0.3  # share of the range that counts as one end
+AN_END = 0.3  # share of the range that counts as an end
 
 
 def check_grippers(subject: Subject) -> Iterator[Finding]:
@@ -62,11 +62,11 @@ def _direction(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
 class _Gripper(NamedTuple):
     subject: Subject
     feature: str
-    start: float  # where episodes start, as a share of the range
+    start: float  # median position at the start of episodes, as a share of the range
 
 
 def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
-    """Find grippers of one run that start their episodes at opposite ends of their range."""
+    """Find grippers in a recipe that start their episodes at opposite ends of their range."""
     grippers = [
         _Gripper(subject, feature, _course(subject, part.values_ND[:, entry])[0])
         for subject in subjects
@@ -91,7 +91,7 @@ def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
 
 
 def _course(subject: Subject, column_N: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Return where episodes start (median) and where their middle thirds are (mean), in 0 … 1."""
+    """Return a gripper's median start and its mean in the middle thirds, as shares of its range."""
     share_N = (column_N - column_N.min()) / np.ptp(column_N)
     middles = [
         share_N[start + (length // 3) : start + max(1, 2 * length // 3)].mean()

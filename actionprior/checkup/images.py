@@ -1,6 +1,6 @@
 """Check for cameras that are black, frozen, swapped, or unreadable.
 
-Only a few frames of some episodes are read, to stay quick. Axes: E examined episodes, C cameras,
+Only a few frames of some episodes are read, to save time. Axes: E examined episodes, C cameras,
 K frames of an episode, F numbers of a thumbnail.
 """
 
@@ -17,10 +17,11 @@ from actionprior.checkup.subject import Subject
 from actionprior.errors import UserError
 
 EPISODES, FRAMES, THUMBNAIL = 50, 6, 8
-BLACK, PLAIN = 8.0, 2.0  # mean and standard deviation, of 255
+BLACK = 8.0  # mean below which a plain picture counts as black, of 255
+PLAIN = 2.0  # standard deviation below which a picture has one colour, of 255
 SAME = 8.0  # largest difference of equal pictures after video compression, of 255
-MOVED = 0.05  # of a feature's 1-99 % range
-LIKELIER = 0.5  # a swapped camera is this much nearer to the pictures of the other
+MOVED = 0.05  # change that counts as motion, as a share of a feature's 1-99 % range
+LIKELIER = 0.5  # two cameras count as swapped if swapping reduces the distance to this share
 LISTED = 3  # episodes with one flaw that get findings of their own
 
 Image = npt.NDArray[np.uint8]
@@ -46,7 +47,7 @@ class _Glance(NamedTuple):
 
 
 def check_videos(subject: Subject) -> Iterator[Finding]:
-    """Find videos that the metadata name and that are missing; Stage 1 does not need them."""
+    """Find missing videos that the metadata name; Stage 1 does not need them."""
     for camera, episodes in subject.contents.absent_videos.items():
         yield subject.say(
             "note",
@@ -62,7 +63,7 @@ def check_videos(subject: Subject) -> Iterator[Finding]:
 def check_images(
     subject: Subject, cameras: Sequence[Camera], excluded: Collection[int] = ()
 ) -> Iterator[Finding]:
-    """Look at a few frames of each camera.
+    """Find cameras that are black, frozen, swapped, unreadable, or of different sizes.
 
     Args:
         subject: Dataset under examination.
@@ -132,10 +133,11 @@ def _stillness(
     frozen_K = same_K & _moved(subject, frames)
     if frozen_K.any():
         first = int(frozen_K.argmax())
-        whole = bool(same_K.all())
-        until = "throughout the episode" if whole else f"still at frame {glance.rows[first + 1]}"
+        throughout = bool(same_K.all())
+        row = glance.rows[first + 1]
+        until = "throughout the episode" if throughout else f"still at frame {row}"
         yield subject.say(
-            "error" if whole else "warning",
+            "error" if throughout else "warning",
             "frozen",
             camera.name,
             f"shows the same picture {until} while the robot moves",
@@ -144,7 +146,7 @@ def _stillness(
 
 
 def _moved(subject: Subject, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Find out whether any state moves between each two of ``frames``."""
+    """Find the pairs of consecutive ``frames`` between which any state moves."""
     low, high = np.quantile(subject.state_ND, [0.01, 0.99], axis=0)
     travel = np.abs(np.diff(subject.state_ND[frames], axis=0))
     moved: npt.NDArray[np.bool_] = (travel > MOVED * np.maximum(high - low, 1e-6)).any(axis=1)
@@ -154,7 +156,7 @@ def _moved(subject: Subject, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bo
 def _swaps(
     subject: Subject, cameras: list[str], thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]]
 ) -> Iterator[Finding]:
-    """Find episodes in which two cameras look as if they were swapped."""
+    """Find episodes in which two cameras seem to be swapped."""
     for a, b in combinations(cameras, 2):
         episodes = [e for e, name in thumbnails if name == a and (e, b) in thumbnails]
         if len(episodes) < 3:

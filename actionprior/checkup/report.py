@@ -1,4 +1,4 @@
-"""Doctor's report: a table in the terminal, an HTML page, and pictures of the recordings."""
+"""Report of `lightning doctor`: a table, an HTML page, and pictures of the recordings."""
 
 import base64
 import html
@@ -13,7 +13,7 @@ from actionprior.embodiment import Embodiment
 from actionprior.files.atomic import write_text
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-DRAWN = 3  # episodes
+DRAWN = 3  # number of episodes in a picture
 COLUMNS = ("level", "robot", "where", "check", "what")
 CSS = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; color: #222; }
@@ -27,7 +27,7 @@ img { max-width: 100%; margin: 1.5rem 0; display: block; }
 
 
 def print_table(findings: Sequence[Finding]) -> None:
-    """Print one row per finding, errors first in each recording, and a line that counts them."""
+    """Print a row per finding, in their order, and a line with the number of each level."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -36,7 +36,7 @@ def print_table(findings: Sequence[Finding]) -> None:
     for name in COLUMNS:
         table.add_column(name, overflow="fold")
     for f in findings:
-        # Names out of the data are not markup.
+        # `Text` keeps rich from reading names in the data as markup.
         table.add_row(*(Text(cell) for cell in _cells(f)), style=STYLES[f.level])
     console = Console(width=140)
     console.print(table)
@@ -71,8 +71,8 @@ def _cells(f: Finding) -> tuple[str, ...]:
     place = [Path(f.dataset).name] if f.dataset else []
     place += [f"episode {f.episode}"] if f.episode >= 0 else []
     place += [f"frame {f.frame}"] if f.frame >= 0 else []
-    said = f"{f.feature}: {f.message}" if f.feature else f.message
-    return f.level, f.robot, ", ".join(place), f.check, said
+    message = f"{f.feature}: {f.message}" if f.feature else f.message
+    return f.level, f.robot, ", ".join(place), f.check, message
 
 
 def _counts(findings: Sequence[Finding]) -> str:

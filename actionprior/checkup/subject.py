@@ -17,13 +17,13 @@ from actionprior.embodiment.representations.base import ActionRepresentation, Re
 
 
 class GroupValues(NamedTuple):
-    """The values of one group of features.
+    """Values of one group of features.
 
     Attributes:
         kind: ``action`` or ``state``.
-        group: The group.
-        representation: What its values mean.
-        values_ND: float32 (N, D), the values as recorded.
+        group: Description of the group.
+        representation: Meaning of the group's values.
+        values_ND: Values as recorded, float32 (N, D).
     """
 
     kind: str
@@ -33,14 +33,14 @@ class GroupValues(NamedTuple):
 
 
 class ActionWithState(NamedTuple):
-    """An action group and the state group of the same joints.
+    """Action group and the state group of the same joints.
 
     Attributes:
-        action: The action group.
-        representation: What its values mean.
-        action_ND: float32 (N, D), the actions as recorded.
-        state: The state group.
-        state_ND: float32 (N, D), the states as recorded.
+        action: Description of the action group.
+        representation: Meaning of the actions.
+        action_ND: Actions as recorded, float32 (N, D).
+        state: Description of the state group.
+        state_ND: States as recorded, float32 (N, D).
     """
 
     action: ActionGroup
@@ -57,7 +57,7 @@ class Subject:
         robot: Robot that the dataset was recorded on.
         dataset: Name of the dataset in the findings.
         contents: Recordings, timestamps and instructions of the dataset.
-        chunk_length: Steps H of a chunk, to compare the lengths of episodes with.
+        chunk_length: Steps H of a chunk at the recorded rate.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Subject:
 
     @cached_property
     def pairs(self) -> list[ActionWithState]:
-        """Targets with their state: ``relative_to``, or the group of the same features."""
+        """Pairs of each target group and its state: ``relative_to``, or the same features."""
         states = split_groups(self.state_ND, self.robot.state)
         groups = split_groups(self.action_ND, self.robot.action)
         known = self.robot.action_representations
@@ -117,10 +117,10 @@ class Subject:
         Args:
             level: Level of the finding.
             check: Name of the check.
-            feature: Name of the feature, group or camera; empty: all.
+            feature: Name of the feature, group or camera; empty for all.
             message: What was found and what to do.
-            at: Row of the frame in the dataset; -1: no single frame.
-            episode: Number of the episode; -1: all, or that of frame ``at``.
+            at: Row of the frame in the dataset; -1 if the finding is not about one frame.
+            episode: Number of the episode; -1 for all. Ignored if ``at`` names a frame.
         """
         row = -1
         if at >= 0:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
 
-WRONG = 0.05  # relative error of the rate from which training refuses the data
-DRIFT = 0.01  # relative error of the rate that is reported
-GAP = 1.5  # periods between two frames from which one is lost
-UNEVEN = 0.1  # standard deviation of the periods, as a share of one
+WRONG = 0.05  # relative error of the rate above which training refuses the data
+DRIFT = 0.01  # relative error of the rate above which it is reported
+GAP = 1.5  # periods between two frames above which a frame is lost
+UNEVEN = 0.1  # standard deviation of the time between frames, as a share of a period
 GRID = 1e-3  # largest distance from the grid of computed timestamps, as a share of a period
 
 

@@ -19,8 +19,8 @@ OTHER = {"rad": "degrees", "m": "millimetres"}
 FACTORS = {180 / np.pi: "degrees and radians", 1000.0: "millimetres and metres"}
 LIKE = 0.15  # relative distance from a factor within which a ratio counts as that factor
 TICKS = 4096  # ticks per turn of the common bus servos
-FEW_TICKS = 200  # whole numbers up to this may be anything
-ODD_SCALE = 5.0  # ratio of action and state ranges that is reported
+FEW_TICKS = 200  # whole numbers up to this value need not be ticks
+ODD_SCALE = 5.0  # ratio of action and state ranges above which it is reported
 
 
 def check_units(subject: Subject) -> Iterator[Finding]:
@@ -72,8 +72,9 @@ def _size(subject: Subject, part: GroupValues) -> Iterator[Finding]:
 
 
 def _ticks(values_ND: FloatArray) -> bool:
-    whole = bool((values_ND == np.round(values_ND)).all())
-    return whole and values_ND.min() >= 0 and FEW_TICKS < values_ND.max() <= TICKS
+    """Check whether values look like servo ticks."""
+    integer = bool((values_ND == np.round(values_ND)).all())
+    return integer and values_ND.min() >= 0 and FEW_TICKS < values_ND.max() <= TICKS
 
 
 def _speed(subject: Subject, part: GroupValues) -> npt.NDArray[np.float64]:

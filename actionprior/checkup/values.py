@@ -26,11 +26,11 @@ def check_values(subject: Subject) -> Iterator[Finding]:
 def _spread(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     values_ND = part.representation.around_their_centre(part.values_ND)
     low, high = np.quantile(values_ND, [0.01, 0.99], axis=0)
-    spread, whole = high - low, np.ptp(values_ND, axis=0)
+    spread, span = high - low, np.ptp(values_ND, axis=0)
     for entry, feature in enumerate(part.group.features):
         name, column = f"{part.kind} {feature}", values_ND[:, entry]
         floor = RELATIVE_FLOOR * spread.max()
-        if whole[entry] < CONSTANT:
+        if span[entry] < CONSTANT:
             yield subject.say("warning", "constant", name, f"is {column[0]:g} in every frame")
         elif spread[entry] < floor:
             yield subject.say(

@@ -17,8 +17,9 @@ LIKE_A_TURN = 0.1  # relative distance from a whole turn within which a step cou
 def check_whole_turns(subject: Subject) -> Iterator[Finding]:
     """Find angles that jump by a whole turn although their representation does not wrap."""
     for part in (*subject.actions, *subject.states):
-        rotates = part.representation.is_rotation or part.representation.is_gripper
-        if part.group.unit in PERIODS and part.representation.period is None and not rotates:
+        # Differences of orientations have no whole turns, and a gripper is no turning joint.
+        exempt = part.representation.is_rotation or part.representation.is_gripper
+        if part.group.unit in PERIODS and part.representation.period is None and not exempt:
             yield from _jumps(subject, part)
 
 

@@ -1,4 +1,4 @@
-"""Report of the demo: a table, learning curves, a film and one line of JSON.
+"""Report of the demo: a table, learning curves, a film and a line of JSON.
 
 All numbers come from the runs' TensorBoard events and ``results.json`` files.
 """
@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from actionprior.errors import UserError
 from actionprior.files.atomic import write_json
 from actionprior.rollout import wilson_interval
 from actionprior.study.run_outputs import FIRST, NORMALIZED, LoggedCurve, read_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LABELS = {"prior": "with the prior", "no_prior": "no prior", "shuffled": "time-shuffled prior"}
 COLOURS = {"prior": "#1b6ca8", "no_prior": "#c8553d", "shuffled": "#8a8a8a"}
@@ -33,7 +36,7 @@ class DemoRun(NamedTuple):
 
     @property
     def rollouts(self) -> list[Path]:
-        """Files of results, in the order of steps; empty until the run is finished."""
+        """Files ``results.json`` in the order of steps; empty until the run is finished."""
         return sorted(self.log_dir.glob("rollouts/step_*/results.json"))
 
     @property
@@ -121,7 +124,7 @@ def _row(outcomes: list[RunOutcome], threshold: float) -> ArmOutcome:
 
 
 def _steps_to(curve: LoggedCurve, threshold: float) -> int | None:
-    """Return the first step with an error at or below ``threshold``; None if there is no such."""
+    """Return the first step whose error is at most ``threshold``, or None if no error is."""
     pairs = zip(curve.steps, curve.values, strict=True)
     return next((step for step, value in pairs if value <= threshold), None)
 
@@ -201,39 +204,48 @@ def _draw(
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10, 4), width_ratios=(3, 2), layout="constrained"
     )
-    for arm in rows:
-        for k, outcome in enumerate(o for o in outcomes if o.run.arm == arm):
-            label = LABELS[arm] if k == 0 else None
-            left.plot(
-                outcome.mae.steps,
-                outcome.mae.values,
-                color=COLOURS[arm],
-                label=label,
-                marker=".",
-                linewidth=1.8,
-            )
-    left.set(
-        xlabel="Stage-2 steps",
-        ylabel="held-out action error (normalized per slot)",
-        ylim=(0, None),
-    )
-    left.legend(frameon=False)
-    for x, (arm, row) in enumerate(rows.items()):
-        (low, high), rate = row.ci95, row.success
-        right.bar(x, 100 * rate, color=COLOURS[arm], width=0.6)
-        error = [[100 * (rate - low)], [100 * (high - rate)]]
-        right.errorbar(x, 100 * rate, yerr=error, color="black", capsize=5)
-        right.text(x, 100 * high + 2, f"{100 * rate:.1f} %", ha="center")
-    right.set_xticks(range(len(rows)), [LABELS[arm] for arm in rows])
-    right.set(ylabel="success over four tasks [%]", ylim=(0, 110))
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
+    _draw_curves(left, outcomes)
+    _draw_successes(right, rows)
     seeds = len({o.run.seed for o in outcomes})
     figure.suptitle(
         f"{demonstrations} demonstrations per task, {steps} steps, {seeds} seed(s); bars: 95 %"
     )
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _draw_curves(axis: "Axes", outcomes: list[RunOutcome]) -> None:
+    """Plot the action error of every run over its steps, with one legend entry per arm."""
+    for arm in dict.fromkeys(o.run.arm for o in outcomes):
+        for k, outcome in enumerate(o for o in outcomes if o.run.arm == arm):
+            axis.plot(
+                outcome.mae.steps,
+                outcome.mae.values,
+                color=COLOURS[arm],
+                label=LABELS[arm] if k == 0 else None,
+                marker=".",
+                linewidth=1.8,
+            )
+    axis.set(
+        xlabel="Stage-2 steps",
+        ylabel="held-out action error (normalized per slot)",
+        ylim=(0, None),
+    )
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_successes(axis: "Axes", rows: dict[str, ArmOutcome]) -> None:
+    """Draw a bar per arm with its success rate and confidence interval."""
+    for x, (arm, row) in enumerate(rows.items()):
+        (low, high), rate = row.ci95, row.success
+        axis.bar(x, 100 * rate, color=COLOURS[arm], width=0.6)
+        error = [[100 * (rate - low)], [100 * (high - rate)]]
+        axis.errorbar(x, 100 * rate, yerr=error, color="black", capsize=5)
+        axis.text(x, 100 * high + 2, f"{100 * rate:.1f} %", ha="center")
+    axis.set_xticks(range(len(rows)), [LABELS[arm] for arm in rows])
+    axis.set(ylabel="success over four tasks [%]", ylim=(0, 110))
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _copy_film(runs: Sequence[DemoRun], path: Path) -> None:

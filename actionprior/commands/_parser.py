@@ -1,7 +1,7 @@
-"""The one command-line parser of all verbs: a function with a documented signature becomes options.
+"""Command-line parser of all verbs: make options from a function's arguments and docstring.
 
-Options go by name (``--option value``). A switch is on when it is given (``--overwrite``), and
-``--overwrite false`` turns it off. Options may stand in a YAML file (``--config``). Verbs that read
+Options have names (``--option value``). A switch is on when it is given (``--overwrite``), and
+``--overwrite false`` turns it off. A YAML file may hold options (``--config``). Verbs that read
 a recipe's data have an argument ``data``; for them ``--config`` is the recipe. An argument
 ``model`` is the recipe's ``model`` section as plain data.
 """
@@ -22,7 +22,7 @@ RECIPE_KEYS = {"model": dict, "trainer": dict, "seed_everything": int}
 
 
 class OneSentenceErrors(ArgumentParser):
-    """Parser that raises one sentence for a wrong command line, with the nearest option."""
+    """Parser that reports a wrong command line in one sentence, with the most similar option."""
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -31,7 +31,7 @@ class OneSentenceErrors(ArgumentParser):
             if isinstance(cause, UserError):  # the user's value was refused by our own check
                 raise cause
             cause = cause.__cause__ or cause.__context__
-        if not self.exit_on_error:  # jsonargparse tries another type then
+        if not self.exit_on_error:  # jsonargparse catches this error and tries another type
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         if unknown := re.search(r"unrecognized arguments: (-\S*?)(?:[=\s]|$)", message):
@@ -70,7 +70,7 @@ def make_parser(
     """Make the parser of a function's arguments, with the texts of its docstring.
 
     Args:
-        function: Function to call; each argument is an option.
+        function: Function whose arguments become options.
         prog: Command that a user types.
         as_positional: Take required arguments by position instead of by name.
     """
@@ -100,13 +100,14 @@ def call[T](
     """Call a function with the options of a command line.
 
     Args:
-        function: Function to call; each argument is an option, and ``data`` is a recipe's.
+        function: Function to call; each argument is an option, and ``data`` comes from a recipe.
         args: Words of the command line; None reads ``sys.argv``.
         prog: Command that a user types.
         as_positional: Take required arguments by position instead of by name.
 
     Raises:
-        UserError: An option is unknown or wrong, or the recipe's data are of another class.
+        UserError: An option is unknown or wrong, or the recipe's data are not of the expected
+            class.
     """
     parser = make_parser(function, prog, as_positional=as_positional)
     values = parser.instantiate(parser.parse_args(args))
@@ -117,15 +118,15 @@ def call[T](
 
 
 def require_data(data: object, kind: Any, prog: str) -> None:  # noqa: ANN401  a class or a union
-    """Check that a recipe's data are of a class.
+    """Check that a recipe's data module is of the expected class.
 
     Args:
         data: Data module of the recipe, or None without a recipe.
-        kind: Class of the data, or its union with None.
+        kind: Expected class, or its union with None.
         prog: Command that a user types.
 
     Raises:
-        UserError: The data are of another class, or there is no recipe.
+        UserError: The data module is of another class, or no recipe is given.
     """
     if not isinstance(data, kind):
         name = (get_args(kind) or (kind,))[0].__name__

@@ -1,4 +1,4 @@
-"""Faults around a run as one sentence each: disks, loader processes, other ranks."""
+"""Turn faults of disks, loader processes and other ranks into one-sentence user errors."""
 
 import errno
 import re
@@ -30,17 +30,17 @@ _RULES = {
         "with --ckpt_path last"
     ),
 }
-"""Patterns of torch's messages with their meaning; torch raises all as ``RuntimeError``."""
+"""Sentence for each pattern of torch's messages; torch raises all of them as ``RuntimeError``."""
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Return a fault of disk, loader or network as a user error.
+    """Convert a fault of disk, loader or network to a user error.
 
     Args:
         error: Error that ended the run.
 
     Returns:
-        None for any other fault, and for one that is a user error already.
+        The user error, or None for any other fault and for a fault that already is a user error.
     """
     chain: list[BaseException] = []
     reason: BaseException | None = error
@@ -64,6 +64,6 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 
 def _in_loader(error: BaseException) -> bool:
-    """Check that the error comes from reading a batch, so from a process that has just ended."""
+    """Check that the error comes from waiting for a batch, so that a loader process has ended."""
     frames = traceback.extract_tb(error.__traceback__)
     return any(Path(f.filename).parts[-4:] == _DATALOADER for f in frames)

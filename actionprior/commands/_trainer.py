@@ -37,7 +37,7 @@ DESCRIPTIONS = {
 
 
 class TrainerParser(OneSentenceErrors, LightningArgumentParser):
-    """LightningCLI's parser, with one sentence for a wrong command line."""
+    """LightningCLI's parser, which reports a wrong command line in one sentence."""
 
 
 class TrainerCLI(LightningCLI):
@@ -63,8 +63,8 @@ class TrainerCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        # Lightning's own lets a checkpoint's hyper-parameters beat explicit flags, and imports
-        # the class that the checkpoint names.
+        # Lightning's method lets a checkpoint's hyper-parameters override explicit flags, and
+        # imports the class that the checkpoint names.
         pass
 
     @override
@@ -86,12 +86,12 @@ class TrainerCLI(LightningCLI):
         )
         trunk = settings["trunk"]
         if arguments := trunk.get("init_args"):
-            found = _named(trunk.class_path)  # a class, or a function that returns a trunk
+            found = _import_named(trunk.class_path)  # a class, or a function that returns a trunk
             kind = found if isinstance(found, type) and issubclass(found, Trunk) else Trunk
             _assign(arguments, kind.args_for_checkpoint(arguments.as_dict(), recorded))
 
     def _last(self, config: Namespace) -> str | None:
-        model = _named(config.model.class_path)
+        model = _import_named(config.model.class_path)
         stage = 2 if issubclass(model, VLAModule) else int(issubclass(model, MotionPriorModule))
         path = resume.newest(resume.folders(config.trainer), stage)
         if path is None and self.subcommand != "fit":
@@ -114,14 +114,14 @@ class TrainerCLI(LightningCLI):
         return trainer
 
 
-def _named(class_path: str) -> Any:  # noqa: ANN401  whatever the user's recipe names
-    """What a recipe's class path names; parsing has imported it."""
+def _import_named(class_path: str) -> Any:  # noqa: ANN401  whatever the user's recipe names
+    """Return the object that a recipe's class path names; parsing has already imported it."""
     module, _, name = class_path.rpartition(".")
     return getattr(import_module(module), name)
 
 
 def _assign(arguments: Namespace, values: Mapping[str, Any]) -> None:
-    """Set the arguments whose values differ; nested arguments keep their type."""
+    """Set those arguments whose values differ; nested arguments keep their type."""
     for name, value in values.items():
         inner = arguments.get(name)
         if isinstance(inner, Namespace) and isinstance(value, Mapping):
@@ -131,10 +131,10 @@ def _assign(arguments: Namespace, values: Mapping[str, Any]) -> None:
 
 
 def plain_embodiments(data: LightningDataModule) -> list[dict[str, Any]]:
-    """Return the DataModule's robots as plain data, which a model's hyper-parameters hold.
+    """Return the DataModule's robots as plain data, for the model's hyper-parameters.
 
     Raises:
-        EmbodimentError: The DataModule has no robots.
+        EmbodimentError: The DataModule has no embodiments.
     """
     embodiments: list[Embodiment] | None = getattr(data, "embodiments", None)
     if not embodiments:

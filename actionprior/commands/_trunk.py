@@ -1,4 +1,4 @@
-"""``--trunk CLASS_PATH``: the class of a policy's trunk, if it is none of actionprior's.
+"""``--trunk CLASS_PATH``: the class of a policy's trunk, if it is not part of actionprior.
 
 Only a class that the command line or the user's own recipe names is imported, never one that a
 checkpoint or an exported folder names.
@@ -24,7 +24,8 @@ def trunk_class(class_path: str) -> type[Trunk]:
     module, _, name = class_path.rpartition(".")
     if not module:
         raise UserError(
-            f"trunk {class_path!r} is no class path; expected one as my.module.MyTrunk (--trunk)"
+            f"trunk {class_path!r} is no class path; expected one such as my.module.MyTrunk "
+            "(--trunk)"
         )
     try:
         found = getattr(import_module(module), name)
@@ -51,16 +52,16 @@ def chosen_trunk(
     """Choose the class of a checkpoint's trunk from ``--trunk`` or a recipe.
 
     Args:
-        class_path: The value of ``--trunk``; None or empty: not given.
-        model: The ``model`` section of the recipe, if there is a recipe. Its trunk counts only
+        class_path: Value of ``--trunk``; None or empty if the option is not given.
+        model: Section ``model`` of the recipe, or None without a recipe. Its trunk counts only
             if the checkpoint was trained with a trunk of that name.
-        ckpt_path: The checkpoint.
+        ckpt_path: Checkpoint of the policy.
 
     Returns:
-        None if the trunk is one of actionprior's, or unknown.
+        The class, or None if the trunk is part of actionprior or unknown.
 
     Raises:
-        UserError: As ``trunk_class``.
+        UserError: The class cannot be used, see ``trunk_class``.
         CheckpointError: The checkpoint is missing or damaged.
     """
     if class_path:
@@ -80,6 +81,7 @@ def _named_in(model: Mapping[str, Any]) -> str:
 
 
 def _recorded_name(ckpt_path: str) -> str | None:
+    """Return the class name of the trunk that a checkpoint was trained with."""
     from actionprior.checkpoints import keys
     from actionprior.checkpoints.sharded import read_file_or_folder
 

@@ -9,7 +9,8 @@ def consolidate(folder: Path, file: Path) -> None:
     """Merge a sharded checkpoint into one file.
 
     DDP, Stage 2, robots and `lightning export` read such a file. The file is written completely or
-    not at all, and replaces an older one. The merge needs memory for all weights and moments.
+    not at all, and replaces an older one. The merge needs memory for all weights and the
+    optimiser's moments.
 
     Args:
         folder: Folder that `ShardedStrategy(sharded_checkpoints=True)` wrote.

@@ -30,7 +30,7 @@ ARMS: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Budget of a demo, fixed before the training and the same for all arms.
+    """Budget of a demo, the same for all arms.
 
     Attributes:
         arms: Keys of ``ARMS``.
@@ -59,7 +59,7 @@ PRESETS = {
     "quick": Preset(),
     "paired": Preset(arms=("prior", "no_prior", "shuffled"), seeds=(0, 1, 2)),
     "full": Preset(steps=3000, demonstrations=100),
-    # For a test that everything runs; its success says nothing.
+    # Checks only that everything runs; its success rates mean nothing.
     "smoke": Preset(
         steps=10,
         demonstrations=2,
@@ -97,7 +97,7 @@ def demo(
 
     for recipe in (PRETRAIN, FINETUNE):
         if not Path(recipe).is_file():
-            raise UserError(f"{recipe} is not here; run the demo in the project's folder")
+            raise UserError(f"{recipe} is missing here; run the demo in the project's folder")
     start, chosen, folder = time.monotonic(), PRESETS[preset], out / preset
     folder.mkdir(parents=True, exist_ok=True)
     with Jobs(folder / "logs") as jobs:
@@ -111,7 +111,7 @@ def _prepare(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> None:
     """Record the data of both stages, and train the priors and the trunk."""
     priors = _priors(chosen, folder)
     if not (reuse and all(path.is_file() for path in priors.values())):
-        for robot in _recipe_robots():  # in parallel, rather than in the pretraining
+        for robot in _recipe_robots():  # here in parallel; the pretraining would do it in turn
             words = [f"--config={PRETRAIN}", f"--data.robots=[{robot}]"]
             words += [f"--data.episodes_per_task={chosen.pretrain_demonstrations}"]
             jobs.start(f"record-{robot}", ["prepare", *words])
@@ -138,7 +138,7 @@ def _finetune(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> "list[
             runs.append(run)
             if reuse and run.finished:
                 continue
-            shutil.rmtree(run.folder, ignore_errors=True)  # of an earlier demo
+            shutil.rmtree(run.folder, ignore_errors=True)  # left by an earlier demo
             jobs.start(
                 f"{folder.name}-{arm}-{seed}",
                 [
@@ -151,7 +151,7 @@ def _finetune(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> "list[
                     f"--trainer.max_steps={chosen.steps}",
                     f"--trainer.val_check_interval={max(1, chosen.steps // 10)}",
                     "--trainer.log_every_n_steps=1",
-                    # jsonargparse: an option of the list's last callback, the rollouts.
+                    # Without an index, jsonargparse sets the last callback of the list: rollouts.
                     f"--trainer.callbacks.episodes={chosen.rollouts}",
                     *ARMS[arm],
                 ],
@@ -161,7 +161,7 @@ def _finetune(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> "list[
 
 
 def _priors(chosen: Preset, folder: Path) -> dict[str, Path]:
-    """Checkpoint of each arm that starts from a prior."""
+    """Return the prior's checkpoint of each arm that starts from a prior."""
     return {arm: folder / f"{arm}.ckpt" for arm in chosen.arms if arm != "no_prior"}
 
 
@@ -179,7 +179,7 @@ def _recipe_robots() -> list[str]:
 def _pretrain(jobs: "Jobs", arm: str, path: Path, chosen: Preset) -> None:
     """Train a prior. Its file appears at the end of the training, which ``reuse`` relies on."""
     log = path.parent / "pretrain" / arm
-    shutil.rmtree(log, ignore_errors=True)  # of an earlier demo
+    shutil.rmtree(log, ignore_errors=True)  # left by an earlier demo
     words = [
         *_words(PRETRAIN, log),
         f"--data.episodes_per_task={chosen.pretrain_demonstrations}",

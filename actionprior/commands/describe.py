@@ -40,11 +40,11 @@ def describe(dataset: str, name: str | None = None, out: Path | None = None) -> 
 
     Args:
         dataset: Folder, URL, or user/name on the hub.
-        name: Name of the robot; by default the dataset's.
+        name: Name of the robot; by default the name in the dataset.
         out: YAML file to write; by default the recipe is printed.
 
     Raises:
-        UserError: The dataset cannot be read, or ``out`` exists.
+        UserError: The dataset cannot be read, or ``out`` exists already.
     """
     from data_modules.lerobot.description import describe as describe_robot
 

@@ -23,9 +23,9 @@ from actionprior.files.atomic import write_json
 def doctor(data: EmbodiedDataModule, out: Path = Path("outputs/doctor")) -> list[Finding]:
     """Read a recipe's data as training would, check every dataset, and report.
 
-    Prints a table, and writes `doctor.json`, `report.html` and a picture of each dataset. Data that
-    training would refuse become findings, so one refusal does not hide the others. Ends with exit
-    code 1 if a finding is an error.
+    Prints a table, and writes `doctor.json`, `report.html` and a picture of each dataset. An error
+    that training would raise becomes a finding, so it does not hide other findings. The exit code
+    is 1 if a finding is an error.
 
     Args:
         data: Data module of the recipe.
@@ -76,7 +76,7 @@ def _sources(data: EmbodiedDataModule) -> tuple[list[Finding], Sequence[Source]]
 def _check_together(
     data: EmbodiedDataModule, subjects: Sequence[Subject], findings: Sequence[Finding]
 ) -> Iterator[Finding]:
-    """Check what only shows once all datasets are read together, such as images."""
+    """Check what needs all datasets to be read together, such as images."""
     if any(finding.check == "refused" for finding in findings):
         return
     try:

@@ -52,12 +52,13 @@ def export(
         ckpt_path: Stage-2 checkpoint.
         out: Folder to write.
         embodiment: Name of the robot, needed only for a policy of several robots.
-        execute_steps: Actions executed per chunk; 0 is 8, or fewer if the chunk is shorter.
+        execute_steps: Actions executed per chunk; 0 selects 8, or fewer if the chunk is shorter.
         delay_steps: Actions that the robot executes while the next chunk is computed.
         task: Instruction of the ONNX graphs, and of LeRobot's tools if they have none.
-        dataset: Folder of a LeRobot dataset of the robot, which gives the order of the vectors in
-            LeRobot's tools; by default the order in the robot's description.
-        evaluation: File results.json for the model card; by default those of the checkpoint's run.
+        dataset: Folder of a LeRobot dataset of the robot. LeRobot's tools then use the order of
+            its state and action vectors; by default the order in the robot's description.
+        evaluation: File results.json for the model card; by default the files of the checkpoint's
+            run.
         license: License in the model card, such as apache-2.0.
         push_to_hub: Repository OWNER/NAME on the Hugging Face hub to upload the folder to.
         private: Make the repository on the hub private.
@@ -151,7 +152,7 @@ def push(folder: Path, repo_id: str, private: bool) -> str:
         private: Make the repository private.
 
     Raises:
-        UserError: The hub refused or was not reached; the folder stays.
+        UserError: The hub refused the upload or cannot be reached; the folder stays.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -175,7 +176,7 @@ def push(folder: Path, repo_id: str, private: bool) -> str:
 
 
 def _check_target(out: Path, checkpoint: Path, overwrite: bool) -> None:
-    """Refuse to replace a folder that is no export, or that is still needed."""
+    """Check that ``out`` may be replaced: it is an export, and nothing in it is still needed."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -183,7 +184,7 @@ def _check_target(out: Path, checkpoint: Path, overwrite: bool) -> None:
     names = {path.name for path in out.iterdir()}
     needed = [checkpoint.resolve(), Path.cwd()]
     if any(path.is_relative_to(out.resolve()) for path in needed):
-        raise UserError(f"{out} holds the checkpoint or is where you are; choose another --out")
+        raise UserError(f"{out} holds the checkpoint or the current folder; choose another --out")
     if overwrite or not names:
         return
     if not names <= FILES | GRAPHS or not _is_export(out):

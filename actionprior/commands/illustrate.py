@@ -45,7 +45,8 @@ def map_latents(data: EmbodiedDataModule, prior: str, chunks: int = 1500) -> Lat
     Args:
         data: Data module of Stage 1 with the simulated suite's robots.
         prior: Checkpoint of either stage.
-        chunks: Approximate number of chunks, evenly spaced over those within their episode.
+        chunks: Approximate number of chunks, evenly spaced over those that end within their
+            episode.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, or has other robots.
@@ -110,7 +111,7 @@ def play_scenes(
         scenes: Number of scenes.
         seed: Seed of the first scene, by default that of evaluations.
         execute_steps: Actions executed per chunk.
-        trunks: Class of each policy's trunk, if it is none of actionprior's.
+        trunks: Class of each policy's trunk, or None if the trunk is part of actionprior.
 
     Raises:
         CheckpointError: A checkpoint is missing, damaged, or not of Stage 2.
@@ -122,7 +123,7 @@ def play_scenes(
         raise UserError(f"scenes is {scenes}, expected at least 1")
     loaded = {arm: VLAModule.load(path, (trunks or {}).get(arm)) for arm, path in policies.items()}
     env = gymnasium.make(env_id, images=False).unwrapped
-    assert isinstance(env, TabletopEnv)  # the suite's ids are
+    assert isinstance(env, TabletopEnv)  # every id of the suite makes one
     try:
         paths = {
             arm: _policy_paths(policy, env, env_id, scenes, seed, execute_steps)
@@ -131,7 +132,7 @@ def play_scenes(
         played = []
         for k in range(scenes):
             expert = expert_path(env, seed + k)
-            assert env.scene is not None  # after a reset
+            assert env.scene is not None  # expert_path has reset the environment
             mine = {arm: of_scene[k] for arm, of_scene in paths.items()}
             played.append(PlayedScene(seed + k, env.scene, expert, mine))
         return played
@@ -207,12 +208,12 @@ def illustrate(
         assert data is not None
         latents = map_latents(data, prior, chunks)
         draw_z_map(latents, out)
-        result["z_map"] = _measured(latents)
+        result["z_map"] = _map_results(latents)
     if policies:
         trunks = {arm: chosen_trunk(trunk, model, path) for arm, path in policies.items()}
         played = play_scenes(policies, env_id, scenes, seed, execute_steps, trunks)
         draw_trajectories(env_id, played, out)
-        result["trajectories"] = _outcomes(played, env_id)
+        result["trajectories"] = _scene_results(played, env_id)
     print("RESULT " + json.dumps(result), flush=True)
 
 
@@ -221,7 +222,7 @@ def main(args: list[str]) -> None:
     call(illustrate, args, "lightning illustrate")
 
 
-def _measured(found: LatentMap) -> dict[str, Any]:
+def _map_results(found: LatentMap) -> dict[str, Any]:
     counts = np.bincount(found.motion_N, minlength=len(MOTIONS)).tolist()
     return {
         "chunks": dict(zip(MOTIONS, counts, strict=True)),
@@ -232,11 +233,11 @@ def _measured(found: LatentMap) -> dict[str, Any]:
     }
 
 
-def _outcomes(played: list[PlayedScene], env_id: str) -> dict[str, Any]:
-    successes = {arm: [one.paths[arm].success for one in played] for arm in played[0].paths}
+def _scene_results(played: list[PlayedScene], env_id: str) -> dict[str, Any]:
+    successes = {arm: [scene.paths[arm].success for scene in played] for arm in played[0].paths}
     return {
         "env_id": env_id,
-        "seeds": [one.seed for one in played],
-        "expert": [one.expert.success for one in played],
+        "seeds": [scene.seed for scene in played],
+        "expert": [scene.expert.success for scene in played],
         **successes,
     }

@@ -17,7 +17,12 @@ from actionprior.recording.lerobot_writer import (
 )
 from actionprior.recording.scripted import ScriptedTask, environment_robot
 from actionprior.rollout import ObservationMap
-from actionprior.rollout.robot_env import find_spec, make_env
+from actionprior.rollout.robot_env import (
+    OWN_ENVIRONMENTS,
+    find_spec,
+    make_env,
+    register_environments,
+)
 
 
 def record(
@@ -48,10 +53,10 @@ def record(
     Args:
         env: Gymnasium id, or a list of ids.
         out: Folder of the dataset; it is written completely or not at all.
-        expert: Dotted name of a class or function, which may lie in your own folder. It is called
+        expert: Dotted name of a class or function, which may be in your own folder. It is called
             with the environment and returns an expert. The expert is called with the environment's
-            own observation and returns an action; its `reset(seed)`, if it has one, is called after
-            each reset.
+            own observation and returns an action. If it has a `reset(seed)`, that is called after
+            each reset of the environment.
         observation_map: Keys of state, cameras and instruction in the environment's observation, as
             in `callbacks.RolloutEvaluation`.
         episodes: Successful episodes to record in each environment.
@@ -83,8 +88,7 @@ def record(
         if not 0 <= value < float("inf"):
             raise UserError(f"{name} is {value}; it must be 0 or more")
     check_recording(root, episodes, seed, overwrite)
-    _register(["actionprior.envs", "actionprior.benchmarks"])
-    _register(import_modules or [])
+    register_environments([*OWN_ENVIRONMENTS, *(import_modules or [])])
     make_expert = _find(expert)
     with ExitStack() as stack:
         tasks: list[ScriptedTask] = []
@@ -115,14 +119,6 @@ def record(
         )
 
 
-def _register(modules: list[str]) -> None:
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise UserError(f"import_modules names {name!r}: {error}") from error
-
-
 def _find(name: str) -> Callable[[Any], Any]:
     """Import the class or function with a dotted name."""
     module, _, attribute = name.rpartition(".")
@@ -136,6 +132,7 @@ def _find(name: str) -> Callable[[Any], Any]:
 
 
 def _check_agreement(ids: list[str], tasks: list[ScriptedTask]) -> None:
+    """Check that all environments have the features of the first."""
     first = tasks[0].features
     for env_id, task in zip(ids, tasks, strict=True):
         for key, mine, other in zip(first._fields, first, task.features, strict=True):

@@ -47,9 +47,9 @@ def serve(
         device: Device of the networks, such as cpu or cuda.
         precision: Floating-point type of the networks.
         compile: Run the networks through `torch.compile`.
-        integration_steps: Integration steps of the flow; 0 is the number of the training.
-        integrator: Integrator of the flow; by default that of the training.
-        threads: CPU threads of torch; 0 is torch's default.
+        integration_steps: Integration steps of the flow; 0 selects the number used in training.
+        integrator: Integrator of the flow; by default the one used in training.
+        threads: CPU threads of torch; 0 keeps torch's default.
         max_sessions: Maximum number of clients; further ones get HTTP status 503.
         max_batch: Maximum number of requests in one forward pass.
         max_message_mb: Size limit of a message [MiB].

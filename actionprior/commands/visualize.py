@@ -24,9 +24,9 @@ class DrawnEpisode(NamedTuple):
 
     robot: int
     dataset: str
-    number: int  # among the robot's
-    start: int  # frames of the store
-    stop: int
+    number: int  # counts the robot's episodes from 0
+    start: int  # first frame in the store
+    stop: int  # frame after the last one in the store
     held_out: bool
 
 
@@ -99,6 +99,7 @@ def _write(drawing: Drawing, path: Path, rerun: bool) -> list[Path]:
 
 
 def _episodes(data: EmbodiedDataModule, robot: int) -> Iterator[DrawnEpisode]:
+    """Yield the episodes of a robot, given its index."""
     store, first = data.frames.store, 0
     number = 0
     for index, recording in zip(store.robot_R, store.recordings, strict=True):
@@ -112,8 +113,9 @@ def _episodes(data: EmbodiedDataModule, robot: int) -> Iterator[DrawnEpisode]:
 
 
 def _choose(episodes: list[DrawnEpisode], name: str, episode: int | None) -> DrawnEpisode:
+    """Return the episode with a number, by default the first held-out one."""
     if episode is None:
-        return next((s for s in episodes if s.held_out), episodes[0])
+        return next((e for e in episodes if e.held_out), episodes[0])
     if not 0 <= episode < len(episodes):
         raise UserError(
             f"episode is {episode}, but robot {name!r} has {len(episodes)} (0 to "
@@ -124,8 +126,8 @@ def _choose(episodes: list[DrawnEpisode], name: str, episode: int | None) -> Dra
 
 def _drawing(data: EmbodiedDataModule, shown: DrawnEpisode, predictor: Predictor | None) -> Drawing:
     robot, windows = data.embodiments[shown.robot], data.windows(training=False)
-    one = windows.__getitems__([shown.start])
-    filmed = isinstance(one, VLABatch)
+    first = windows.__getitems__([shown.start])
+    filmed = isinstance(first, VLABatch)
     starts = list(range(shown.start, shown.stop, data.chunk_length))
     chunks = [] if predictor is None else predictor(robot, windows.__getitems__(starts))
     label = "held out" if shown.held_out else "not held out"
@@ -133,10 +135,10 @@ def _drawing(data: EmbodiedDataModule, shown: DrawnEpisode, predictor: Predictor
     return Drawing(
         robot=robot,
         title=f"{robot.name}, episode {shown.number}{place} ({label})",
-        task=one.observation.task[0] if filmed else "",
+        task=first.observation.task[0] if filmed else "",
         action_Ta=_actions(data, shown),
         chunks=[chunk[: shown.stop - start] for chunk, start in zip(chunks, starts, strict=False)],
-        cameras=int(one.observation.camera_mask_BC.sum()) if filmed else 0,
+        cameras=int(first.observation.camera_mask_BC.sum()) if filmed else 0,
         film=partial(_film, data, shown),
     )
 

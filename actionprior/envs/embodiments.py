@@ -27,7 +27,7 @@ def suite_embodiment(
 
     Args:
         robot: The robot or station, or its name.
-        control_mode: What actions command. None uses the robot's default. Another mode is
+        control_mode: Control mode of the actions. None uses the robot's default. Another mode is
             appended to the embodiment's name, because its actions need separate statistics.
 
     Raises:
@@ -63,9 +63,9 @@ def _actions(
         return [f"{side}{f.name}" for f in arm.action_features(mode) if f.kind in kinds]
 
     if mode == "ee_delta":
-        way, turn = names("ee_delta_position"), names("ee_delta_rotation")
+        shift, turn = names("ee_delta_position"), names("ee_delta_rotation")
         motion = [
-            ActionGroup(f"{side}translation", slot, way, "end_effector_delta", "m"),
+            ActionGroup(f"{side}translation", slot, shift, "end_effector_delta", "m"),
             ActionGroup(f"{side}rotation", slot, turn, "end_effector_delta", "rad", 3),
         ]
     else:

@@ -56,7 +56,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         robot: A robot or station, or the name of one in the suite.
         task: A task, or the name of one in the suite.
         image_size: Edge of the observed image [pixels].
-        images: Whether to observe ``image``. False renders nothing.
+        images: True if observations contain ``image``. False renders nothing.
         control_mode: ``joint_delta``, ``joint_position`` or ``ee_delta``. None uses the robot's
             default.
         render_mode: None or ``rgb_array``.
@@ -73,7 +73,7 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
             between two plans, because the policy uses no other images.
 
     Raises:
-        UserError: An argument is not one of those named above, the task needs another number of
+        UserError: An argument has an unknown or too small value, the task needs another number of
             arms, or PyBullet is not installed.
     """
 
@@ -201,8 +201,8 @@ class TabletopEnv(gym.Env[Observation, NDArray[Any]]):
         """Advance by one control step.
 
         Raises:
-            UserError: The action has the wrong shape or is not finite.
-            UserError: The environment was not reset.
+            UserError: The action has the wrong shape or is not finite, or the environment was not
+                reset.
         """
         if self.scene is None:
             raise UserError("call reset() before step()")

@@ -65,9 +65,9 @@ def record_demonstrations(
         root: Folder of the dataset, which this call creates.
         episodes_per_task: Number of episodes recorded per environment.
         seed: Number of the block of a million reset seeds to use, 0 to 899.
-        images: Whether to record images. False renders nothing, which is much faster.
+        images: True to record images. False renders nothing, which is much faster.
         image_size: Edge of the images [pixels].
-        control_mode: What actions command. None uses the robot's default.
+        control_mode: Control mode of the actions. None uses the robot's default.
         use_videos: Store video instead of images. Small videos are slower to write and read.
         overwrite: Replace an existing dataset at ``root``.
         progress: Show a progress bar.
@@ -77,8 +77,7 @@ def record_demonstrations(
 
     Raises:
         UserError: ``root`` exists and ``overwrite`` is False, the environments differ in robot or
-            control mode, or a number is out of range.
-        UserError: The expert fails more often than it succeeds.
+            control mode, a number is out of range, or the expert keeps failing.
     """
     root = Path(root).expanduser().absolute()
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
@@ -153,7 +152,8 @@ def _check_agreement(envs: list[TabletopEnv]) -> None:
     found = {(env.robot_name, env.control_mode) for env in envs}
     if len(found) > 1:
         raise UserError(
-            f"one dataset holds one robot in one control mode, but these are {sorted(found)}"
+            "one dataset holds one robot in one control mode, but these environments have "
+            f"{sorted(found)}"
         )
 
 

@@ -15,7 +15,7 @@ TAGS = ["robotics", "lerobot", "actionprior", "vision-language-action"]
 
 
 class CardFacts(NamedTuple):
-    """Facts of a model card that are not the network's own.
+    """Facts of a model card that the network does not contain.
 
     Attributes:
         robot: Robot that the policy acts for.
@@ -39,7 +39,7 @@ class CardFacts(NamedTuple):
 
 
 def model_card(network: PolicyNetwork, facts: CardFacts) -> str:
-    """Write the card in Markdown with a front matter."""
+    """Write the card in Markdown, with YAML front matter."""
     from huggingface_hub import ModelCardData
 
     robot = facts.robot
@@ -149,7 +149,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def find_evaluations(checkpoint: Path, step: int) -> list[dict[str, Any]]:
-    """Find the evaluations of a checkpoint's run at exactly this step."""
+    """Find the evaluations that a checkpoint's run wrote at exactly this step."""
     # The run's folder is the checkpoint's own, or that of its folder `checkpoints`.
     runs = checkpoint.absolute().parents[:2]
     paths = [path for run in runs for path in sorted(run.glob("rollouts/**/results.json"))]

@@ -23,7 +23,7 @@ class OnnxError(UserError):
 
 
 class SeeGraph(nn.Module):
-    """Computes z′ (1, Z) from images, state and past of one robot under one instruction."""
+    """Compute z′ (1, Z) from images, state and past of one robot under one instruction."""
 
     def __init__(self, network: PolicyNetwork, robot: int, task: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class SeeGraph(nn.Module):
 
 
 class ActGraph(nn.Module):
-    """Computes actions (1, H, A) in robot units; the integration steps are unrolled."""
+    """Compute actions (1, H, A) in robot units, with unrolled integration steps."""
 
     def __init__(self, network: PolicyNetwork, robot: int) -> None:
         super().__init__()
@@ -96,22 +96,22 @@ def export_onnx(
     except ModuleNotFoundError as error:
         raise OnnxError(missing_extra(error.name or "onnxscript", "onnx")) from error
     network = network.eval().cpu()
-    # Fills the cache of text features, so that the tokeniser is no part of the graph.
+    # Fill the cache of text features, so that the graph does not contain the tokeniser.
     network.trunk(*_views(network, robot, image_size), [task])
-    rows = network.prior.architecture
+    sizes = network.prior.architecture
     observed = (
         _views(network, robot, image_size)[0],
         torch.zeros(1, STATE_WIDTH),
-        torch.zeros(1, rows.history_length, ACTION_WIDTH),
-        torch.zeros(1, rows.history_length, STATE_WIDTH),
+        torch.zeros(1, sizes.history_length, ACTION_WIDTH),
+        torch.zeros(1, sizes.history_length, STATE_WIDTH),
         torch.zeros(1, ACTION_WIDTH),
-        torch.ones(1, rows.history_length, dtype=torch.bool),
+        torch.ones(1, sizes.history_length, dtype=torch.bool),
     )
     decoded = (
-        torch.zeros(1, rows.latent_width),
+        torch.zeros(1, sizes.latent_width),
         torch.zeros(1, STATE_WIDTH),
         torch.zeros(1, ACTION_WIDTH),
-        torch.randn(1, rows.chunk_length, ACTION_WIDTH),
+        torch.randn(1, sizes.chunk_length, ACTION_WIDTH),
     )
     folder.mkdir(parents=True, exist_ok=True)
     _write(SeeGraph(network, robot, task), observed, "latent", folder / SEE)
@@ -127,7 +127,7 @@ def _views(
 
 
 def _write(graph: nn.Module, inputs: tuple[Tensor, ...], output: str, path: Path) -> None:
-    # The inputs are named as the arguments, without the axes at the end of our names.
+    # Name the inputs as the arguments, without the axes at the end (state_1S becomes state).
     arguments = [name for name in graph.forward.__annotations__ if name != "return"]
     names = [name.rpartition("_")[0] for name in arguments]
     with torch.no_grad():

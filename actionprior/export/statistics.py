@@ -20,7 +20,7 @@ def readable_statistics(network: PolicyNetwork) -> dict[str, Any]:
     n = network.prior.normalizer
     readable: dict[str, Any] = {}
     for row, robot in zip(network.rows.tolist(), network.embodiments, strict=True):
-        of_robot = {
+        statistics = {
             what: {
                 key: getattr(n, f"{kind}_{statistic}")[row].movedim(-1, 0)
                 for statistic, key in STATISTICS.items()
@@ -29,12 +29,12 @@ def readable_statistics(network: PolicyNetwork) -> dict[str, Any]:
         }
         readable[robot.name] = {
             "state": {
-                group.name: _group(group, known, robot.state_slots(group), of_robot["state"])
+                group.name: _group(group, known, robot.state_slots(group), statistics["state"])
                 for group, known in zip(robot.state, robot.state_representations, strict=True)
             },
             "relative_action": {
                 group.name: _group(
-                    group, known, robot.action_slots(group), of_robot["relative_action"]
+                    group, known, robot.action_slots(group), statistics["relative_action"]
                 )
                 for group, known in zip(robot.action, robot.action_representations, strict=True)
             },

@@ -28,17 +28,19 @@ from actionprior.errors import UserError
 from actionprior.grounding.scene_stages import SceneStage, draw_stage, move
 
 _HELD = 0.25
-"""Share of samples in which the gripper holds an object."""
+"""Share of samples in which the gripper holds an object, if the stage allows it."""
 _MOVED = 0.35
-"""Share of samples in which the target is moved away from its drawn place."""
+"""Share of samples in which the target is moved away from its drawn place, if it is loose."""
 _NEAR = 0.4
 """Share of samples with the tip close to an object."""
 _MARGIN = (0.05, 0.06)
+"""Distance beyond the workspace that the tip may be drawn at, along x and y [m]."""
 _LOW, _HIGH = 0.012, 0.32
+"""Smallest and largest height of the tip [m]."""
 
 
 class GroundingSamples(NamedTuple):
-    """Samples, N of them.
+    """N grounding samples.
 
     Attributes:
         images: (N, size, size, 3) uint8.
@@ -46,8 +48,8 @@ class GroundingSamples(NamedTuple):
         target_xyz: (N, 3) float32, centre of the object to handle next, or of the tab to pull,
             in the robot's base frame [m]. For an object held in the air, it is the place on the
             table behind it, as seen from the camera: a small image hardly shows the difference.
-        goal_xyz: (N, 3) float32, where the object should go, in the robot's base frame [m]: the
-            centre of its pad, of the cube below, and so on (see
+        goal_xyz: (N, 3) float32, place that the object should go to, in the robot's base frame
+            [m]: the centre of its pad, of the cube below, and so on (see
             :func:`~actionprior.grounding.scene_stages.draw_stage`). It equals ``target_xyz`` if
             the task has no goal, and is NaN if the image does not show the goal.
     """
@@ -102,7 +104,9 @@ def grounding_samples(
     check_wordings(wordings)
     env_ids = [env_ids] if isinstance(env_ids, str) else list(env_ids)
     if not env_ids or count < 1:
-        raise UserError(f"need an environment and a count of 1 or more; got {env_ids}, {count}")
+        raise UserError(
+            f"expected an environment and a count of 1 or more; got {env_ids} and {count}"
+        )
     samples = GroundingSamples(
         images=np.empty((count, image_size, image_size, 3), np.uint8),
         instructions=[""] * count,

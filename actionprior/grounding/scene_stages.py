@@ -25,9 +25,9 @@ UNKNOWN: Triple = (math.nan, math.nan, math.nan)
 """Goal that the image does not show."""
 
 _ASIDE = 0.005
-"""Largest error with which an object was placed, along x and along y [m]."""
+"""Largest error of an object's place along x and along y, as of an expert [m]."""
 _LIT = 1 / 3
-"""Share of scenes in which the lamp shows its colour."""
+"""Share of scenes of ``recall`` in which the lamp shows its colour."""
 
 
 class SceneStage(NamedTuple):
@@ -35,11 +35,12 @@ class SceneStage(NamedTuple):
 
     Attributes:
         scene: The scene with each object at its current place. Its target is handled next.
-        goals: Where each object that may be next should go [m, table], by object index. None if
-            the task has no goal. Of several objects, the one nearest to the tip is next.
+        goals: Map from the index of each object that may be handled next to its goal [m, table],
+            or to None if the task has no goal. Of several objects, the one nearest to the tip is
+            next.
         holds: Indices of the objects that the arm may hold.
-        loose: Whether the target may be moved elsewhere.
-        carried: Index of the object below, by index of each stacked object.
+        loose: True if the target may be moved elsewhere.
+        carried: Map from the index of each stacked object to the index of the object below it.
         opening: Opening of the drawer [m].
         tab: Middle of the tab to pull before any object is handled [m, table], or None.
         light: Colour that the lamp shows, or None.
@@ -83,7 +84,7 @@ def draw_stage(task: Task, rng: np.random.Generator) -> SceneStage:
     - other tasks: the target goes to the goal pad, if any.
 
     Args:
-        task: The task.
+        task: Task of the scene.
         rng: The only source of randomness.
     """
     scene = task.draw(rng)

@@ -69,7 +69,7 @@ class GroundingResult(NamedTuple):
     """Weights and held-out errors of a warm-up.
 
     Attributes:
-        weights: The safetensors file, for ``SmallTrunk(weights=...)``.
+        weights: Safetensors file, for ``SmallTrunk(weights=...)``.
         target: Errors of the place of the object to handle next.
         goal: Errors of the place where it should go.
         seconds: Wall time, including the data.
@@ -108,11 +108,11 @@ def ground(
 
     Args:
         robots: Names of the one-arm robots whose scenes the trunk learns.
-        out: The safetensors file to write. It is written completely or not at all.
+        out: Safetensors file to write. It is written completely or not at all.
         steps: Number of training steps.
-        samples: Number of training images. As many more, up to 2,000, are held out.
+        samples: Number of training images. The same number again, at most 2,000, is held out.
         batch_size: Number of images per step.
-        seed: Seed of the data, the initial weights and the order.
+        seed: Seed of the data, the initial weights and the order of samples.
         threads: CPU threads of the training. More threads than idle cores slow it down.
         processes: Number of processes that draw the data.
         image_size: Edge of the images [pixels], a multiple of 8.
@@ -159,8 +159,8 @@ def ground(
 
 def _env_ids(robots: Sequence[str], tasks: Sequence[str]) -> list[str]:
     if not robots or not tasks:
-        what = "tasks names no task" if robots else "robots names no robot"
-        raise UserError(f"ground: the list of {what}")
+        name = "tasks" if robots else "robots"
+        raise UserError(f"ground: {name} is empty, expected at least one name")
     for task in tasks:
         if task not in TASKS:
             raise UserError(f"ground: task {task!r} is not known; choose from {sorted(TASKS)}")
@@ -246,7 +246,7 @@ def _train(trunk: SmallTrunk, data: _GroundingData, steps: int, batch_size: int,
     known_MR3 = data.place_MR3[data.place_MR3.isfinite().all(dim=(1, 2))]
     trunk.vision.workspace_mean_R3.copy_(known_MR3.mean(dim=0))
     trunk.vision.workspace_scale_R3.copy_(known_MR3.std(dim=0).clamp(min=0.01))
-    modules = (trunk.text, trunk.vision)  # the other modules do not locate objects
+    modules = (trunk.text, trunk.vision)  # only these locate objects
     parameters = [p for module in modules for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, _LEARNING_RATE, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -306,7 +306,7 @@ def _distance_cm(found: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _evaluate(trunk: SmallTrunk, data: _GroundingData) -> tuple[Tensor, Tensor]:
-    """Compute the error of each place [m], NaN if unknown, and whether it is elsewhere."""
+    """Compute the error of each place [m], NaN if unknown, and a mask of those elsewhere."""
     distance, elsewhere = [], []
     for first in range(0, len(data.instructions), 250):
         rows = slice(first, first + 250)
@@ -334,7 +334,7 @@ def _place_errors(distance_M: Tensor, elsewhere_M: Tensor) -> PlaceErrors:
 def _task_errors(tasks: list[str], distance_MR: Tensor) -> dict[str, TaskErrors]:
     errors = {}
     for task in dict.fromkeys(tasks):
-        mine = distance_MR[[i for i, other in enumerate(tasks) if other == task]]
-        target, goal = (100 * mine.nanmedian(dim=0).values).tolist()
+        of_task_NR = distance_MR[[i for i, other in enumerate(tasks) if other == task]]
+        target, goal = (100 * of_task_NR.nanmedian(dim=0).values).tolist()
         errors[task] = TaskErrors(target, None if math.isnan(goal) else goal)
     return errors

@@ -24,10 +24,11 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
         actionprior: Description of the network (``checkpoints/folder.py``). If empty, a new policy
             is created for the dataset that it is trained on.
         chunk_size: Steps H of a chunk. Fixed for an exported policy.
-        n_action_steps: Actions executed of each chunk. 0 selects the exported value, or else 8.
+        n_action_steps: Actions executed of each chunk. 0 selects the exported value, or else 8, or
+            fewer if the chunk is shorter.
         seed: Seed of the first episode's flow noise. The k-th episode uses ``seed + k``. None
             selects torch's seed, such as lerobot-eval's ``--seed``.
-        default_task: Instruction if LeRobot gives none.
+        default_task: Instruction to use if LeRobot gives none.
         state_feature_names: Names of the entries of LeRobot's state vectors, in order.
         action_feature_names: Names of the entries of LeRobot's action vectors, in order.
         compile_model: Run trunk, fusion and decoder through ``torch.compile``. lerobot-rollout
@@ -55,7 +56,7 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
 
     @property
     def observation_delta_indices(self) -> None:
-        """None, only the current observation: LeRobot would also read all images of a past."""
+        """None: only the current observation. For a past, LeRobot would also read its images."""
 
     @property
     def action_delta_indices(self) -> list[int]:

@@ -127,7 +127,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         """Load weights, always strictly: a policy with missing weights must not move a robot."""
         load_weights_into(model.network, load_weights(Path(model_file)), model_file)
         if model._trains:
-            # LeRobot's batches hold no past. A policy trained without a past must act without it.
+            # LeRobot's batches hold no past, and a policy trained without a past must act without.
             model.network.history, model.network.history_mlp = "off", None
         else:
             model.network.trunk.merge()
@@ -142,7 +142,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self._queue = deque()
 
     def supports_rtc(self) -> bool:
-        """Return True: the next chunk keeps actions that are already being executed."""
+        """Return True: the next chunk begins with the actions that are already being executed."""
         return True
 
     @torch.no_grad()
@@ -200,7 +200,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             self._memories = [Memory(first + k, length) for k in range(count)]
         elif len(self._memories) != count:
             raise PolicyError(
-                f"the batch is of {count} episodes, expected {len(self._memories)} until reset()"
+                f"the batch has {count} episodes, expected {len(self._memories)} until reset()"
             )
 
     def _plan(self, checked: "_CheckedBatch", under_way: FloatArray | None) -> FloatArray:
@@ -221,7 +221,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         left = left_over.detach().float().cpu().numpy()[..., self._actions]
         left_BTa = np.broadcast_to(left, (len(self._memories), *left.shape[-2:]))
         steps = min(delay, left_BTa.shape[1], self.network.chunk_length - 1)
-        # LeRobot fills up with zeros, which no robot must be held to.
+        # LeRobot pads the rest with zeros, which are not planned actions.
         while steps > 0 and not left_BTa[:, steps - 1].any():
             steps -= 1
         return left_BTa[:, :steps] if steps > 0 else None

@@ -22,8 +22,10 @@ from actionprior.errors import UserError
 from actionprior.files.folders import atomic_folder
 
 SEEDS_PER_RECORDING = 1_000_000
+"""Size of a block of reset seeds."""
 BLOCKS = 900
-"""Blocks of reset seeds. Evaluation uses later seeds (``actionprior.rollout.DEFAULT_SEED``)."""
+"""Number of blocks of reset seeds. Evaluation uses the seeds after them
+(``actionprior.rollout.DEFAULT_SEED``)."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class DatasetFeatures(NamedTuple):
 
     Attributes:
         robot: Name of the robot.
-        fps: Frames per second, an integer since lerobot supports no other.
+        fps: Frames per second; lerobot supports only integers.
         state: Names of the entries of ``observation.state``.
         action: Names of the entries of ``action``.
         images: Shape (Y, X, 3) of each camera key.
@@ -136,12 +138,12 @@ def write_demonstrations(
         root: Folder of the dataset.
         episodes_per_task: Number of successful episodes of each task.
         seed: Block of a million reset seeds to use, 0 to 899.
-        use_videos: Store video instead of images. It is slower to write and to read at small
-            sizes.
+        use_videos: Store video instead of images. Small videos are slower to write and read.
         progress: Show a progress bar.
 
     Raises:
-        UserError: An expert fails more often than it succeeds.
+        UserError: A number is out of range, an expert keeps failing, or the block has no more
+            seeds.
     """
     check_recording(root, episodes_per_task, seed, overwrite=True)
     with atomic_folder(root) as building, _quiet_datasets():
@@ -170,7 +172,7 @@ def write_demonstrations(
 
 
 class _Demonstrations:
-    """Draws successful demonstrations of alternating tasks from one block of reset seeds."""
+    """Draw successful demonstrations of alternating tasks from one block of reset seeds."""
 
     def __init__(self, tasks: Sequence[TaskToRecord], first_seed: int) -> None:
         self._tasks = tasks
@@ -236,7 +238,7 @@ def restored_scheduling() -> Iterator[None]:
     """Context manager: restore the thread's scheduling policy on exit.
 
     lerobot's AV1 encoder (SVT-AV1) gives a thread of root real-time priority (``SCHED_FIFO``, 99).
-    As long as such a thread computes, no other process gets its core.
+    While such a thread computes, no other process can use its core.
     """
     if not hasattr(os, "sched_getscheduler"):  # not Linux
         yield

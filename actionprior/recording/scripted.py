@@ -20,7 +20,7 @@ Environment = gymnasium.Env[Any, Any]
 
 
 class RecordedRobot(NamedTuple):
-    """Robot whose features a recording holds, a ``RobotInterface``."""
+    """Robot whose features are recorded; it implements ``RobotInterface``."""
 
     name: str
     control_hz: float
@@ -50,7 +50,7 @@ def environment_robot(
             are named ``action_0``, ``action_1``, …
 
     Raises:
-        UserError: The rate is unknown or no whole number, or the action is no vector.
+        UserError: The rate is unknown or not a whole number, or the action is not a vector.
     """
     bare = env.unwrapped
     rate = control_hz or getattr(bare, "control_hz", bare.metadata.get("render_fps"))
@@ -83,7 +83,7 @@ class ScriptedTask:
     """Episodes of a scripted expert in an environment.
 
     Args:
-        env: Environment, which ``close`` closes.
+        env: Environment to record; ``close`` closes it.
         env_id: Name of the environment in messages.
         make_expert: Function from the environment to an expert. The expert is called with the
             environment's own observation and returns an action. If it has a ``reset(seed)``, that
@@ -178,7 +178,7 @@ class ScriptedTask:
         action = np.asarray(self._expert(self._raw_env.observation), dtype=np.float32)
         if action.shape != space.shape or not np.isfinite(action).all():
             raise UserError(
-                f"the expert of {self._id!r} answered {action.tolist()} at step {step} of the "
+                f"the expert of {self._id!r} returned {action.tolist()} at step {step} of the "
                 f"episode with seed {seed}, expected {space.shape[0]} finite numbers"
             )
         return np.clip(action, space.low, space.high)

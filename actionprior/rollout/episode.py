@@ -15,7 +15,7 @@ class RunningEpisode(Memory):
     """An episode that is still running.
 
     Attributes:
-        success: What the environment's info said at the last step, None if it said nothing.
+        success: Success that the environment's info reported at the last step, or None.
         total_reward: Sum of rewards so far.
         clipped: Number of action entries that were outside of the action space's bounds.
         queue: Planned actions (n_a,) that are not executed yet.

@@ -74,7 +74,7 @@ class EpisodeResult:
     Attributes:
         seed: Reset seed of the environment.
         instruction: Task in words.
-        success: Whether the environment's info reported success at the last step.
+        success: True if the environment's info reported success at the last step.
         episode_return: Sum of rewards.
         length: Number of steps.
         jerk: Roughness of the motion (see ``jerk``), NaN for episodes of fewer than four steps.

@@ -1,5 +1,7 @@
-"""Wrap any Gymnasium environment as one robot's: typed observations, actions in its order."""
+"""Wrap any Gymnasium environment for one robot: typed observations, actions in its order."""
 
+import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium
@@ -19,6 +21,9 @@ from actionprior.rollout.compatibility import (
     render,
 )
 from actionprior.rollout.results import Frame
+
+OWN_ENVIRONMENTS = ("actionprior.envs", "actionprior.benchmarks")
+"""Modules of this project that register environments."""
 
 RobotObservation = dict[str, npt.NDArray[Any]]
 
@@ -43,7 +48,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         success_key: Key of ``info`` that reports success. None selects ``is_success``, or else
             ``success``.
         filmed: Seeds of the episodes to film.
-        look_every: Steps between two images of a policy that plans every so many steps.
+        look_every: Steps between two plans of the policy, which needs no images in between.
             ``render()`` is called after a reset and then at this interval. In between, the last
             image is repeated. If the unwrapped environment has an attribute ``look_every``, it is
             set to this value.
@@ -101,7 +106,7 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         for key, space in self._spaces.items():
             if self._last[key].shape != space.shape:
                 raise RolloutError(
-                    f"environment {self._id!r} shows {key} of shape {self._last[key].shape}, but "
+                    f"environment {self._id!r} returns {key} of shape {self._last[key].shape}, but "
                     f"its observation space says {space.shape}"
                 )
         return self._last, self._robot_info(info)
@@ -159,6 +164,19 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._filming:
             robot_info["frame"] = render(self.env, self._id)
         return robot_info
+
+
+def register_environments(modules: Iterable[str]) -> None:
+    """Import the modules that register environments.
+
+    Raises:
+        RolloutError: A module is not found.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise RolloutError(f"import_modules names {name!r}: {error}") from error
 
 
 def find_spec(env_id: str) -> EnvSpec:

@@ -66,8 +66,8 @@ def rollout(
         seed: Seed of the first episode.
         num_envs: Number of environments that run side by side.
         execute_steps: Actions executed of each chunk, at least 1.
-        delay_steps: Steps that planning takes, at most ``execute_steps``. The sum of both must not
-            exceed ``policy.chunk_length``.
+        delay_steps: Steps that planning takes, at most ``execute_steps``. The sum of the two must
+            not exceed ``policy.chunk_length``.
         env_kwargs: Arguments of ``gymnasium.make``.
         vectorization: ``sync`` runs all environments in this process, ``async`` one process per
             environment.
@@ -81,7 +81,7 @@ def rollout(
         RolloutError: The environment or embodiment is unknown, its spaces, cameras or info keys do
             not fit, or the policy's chunk has a wrong shape or is not finite.
     """
-    planner = _Planner(policy, embodiment, execute_steps, delay_steps, env_id, device)
+    planner = _EpisodePlanner(policy, embodiment, execute_steps, delay_steps, env_id, device)
     if episodes < 1 or num_envs < 1:
         raise RolloutError(
             f"found episodes={episodes} and num_envs={num_envs}, expected both at least 1"
@@ -103,8 +103,8 @@ def rollout(
     return RolloutResult(env_id, [finished[s].result(robot) for s in sorted(finished)])
 
 
-class _Planner(Planner):
-    """Plans for several episodes with one batched call of the policy."""
+class _EpisodePlanner(Planner):
+    """Plan for several episodes with one batched call of the policy."""
 
     def __init__(
         self,
@@ -143,7 +143,9 @@ class _Planner(Planner):
             episode.latencies_s.append(latency)
 
 
-def _run(envs: Environments, planner: _Planner, seeds: list[int]) -> dict[int, RunningEpisode]:
+def _run(
+    envs: Environments, planner: _EpisodePlanner, seeds: list[int]
+) -> dict[int, RunningEpisode]:
     """Run the episodes of all seeds. Park environments when no episode is left."""
     space = envs.single_action_space
     assert isinstance(space, gymnasium.spaces.Box)

@@ -36,7 +36,8 @@ class _PendingRequest(NamedTuple):
     def fits(self, other: "_PendingRequest") -> bool:
         """Check whether both may share a batch without changing each other's answers.
 
-        The number of committed steps decides how a whole batch keeps them, so it must be equal.
+        The policy handles committed steps in one way for the whole batch, so all of its requests
+        must have the same number of them.
         """
         return self._shape() == other._shape()
 
@@ -49,7 +50,7 @@ class _PendingRequest(NamedTuple):
 
 
 class Batcher:
-    """Answers the requests of several sessions; each session has one request at a time.
+    """Answer the requests of several sessions; each session has one request at a time.
 
     Args:
         planner: Planner of the policy. Only the batcher's thread uses it.
@@ -141,7 +142,7 @@ class Batcher:
         states = np.stack([waiting.sensed.state for waiting in batch])
         images = [w.sensed.images for w in batch if w.sensed.images is not None]
         committed = [w.committed for w in batch if w.committed is not None]
-        question = self._planner.request(
+        request = self._planner.request(
             memories, states, np.stack(images) if images else None, committed or None
         )
-        return self._planner.predict(question)
+        return self._planner.predict(request)

@@ -7,12 +7,12 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 
-_SPARE_FRAMES = 100
+_SPARE_FRAMES = 100  # small frames that a client may send at once
 _SMALL = 1024  # bytes; the size limit of messages also limits the number of larger frames
 
 
 class TokenBucket:
-    """Limits a rate per second, with bursts."""
+    """Limit a rate per second, but allow bursts."""
 
     def __init__(self, per_second: float, burst: float) -> None:
         self._per_second = per_second
@@ -32,8 +32,8 @@ class TokenBucket:
 class BoundedConnection(ServerConnection):
     """Connection that is aborted if too many are open, or if its client floods it with frames.
 
-    Pings and fragments of messages cost time however small they are. Each server uses a subclass
-    of its own, see :meth:`within`.
+    Even small pings and fragments of messages cost time. Each server uses a subclass of its own,
+    see :meth:`within`.
 
     Attributes:
         most: Maximum number of open connections, including those in their handshake.
@@ -48,7 +48,7 @@ class BoundedConnection(ServerConnection):
 
     @classmethod
     def within(cls, most: int, frames_per_second: float) -> "type[BoundedConnection]":
-        """Make the class of one server's connections."""
+        """Return a subclass with limits and a count of its own, for one server."""
         bounds = {"most": most, "frames_per_second": frames_per_second, "count": 0}
         return type("Connection", (cls,), bounds)
 

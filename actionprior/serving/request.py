@@ -22,7 +22,7 @@ class Request(NamedTuple):
         sensed: Checked observation.
         seed: Seed of the episode that starts with this message; None continues the episode.
         executed: Steps executed since the last message, oldest first.
-        committed: Actions (d, n_a) that the robot executes next in any case; None without any.
+        committed: Actions (d, n_a) that the robot executes next in any case, or None.
     """
 
     sensed: CheckedObservation
@@ -55,7 +55,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
             f"{list(OPTIONAL)} are optional"
         )
     if "task" in message and "prompt" in message:
-        raise PolicyError("'task' and 'prompt' are one thing; expected one of them")
+        raise PolicyError("'task' and 'prompt' mean the same; expected only one of them")
     observation = {key: _array(message[key]) for key in message if key in observed}
     if "prompt" in message:
         observation["task"] = message["prompt"]
@@ -99,7 +99,8 @@ def _executed(message: Mapping[str, Any], robot: Embodiment) -> list[ExecutedSte
     states = _rows(message, "states", len(robot.state_features))
     if len(actions) != len(states):
         raise PolicyError(
-            f"'executed' has {len(actions)} steps and 'states' {len(states)}; expected as many"
+            f"'executed' has {len(actions)} steps and 'states' {len(states)}; expected the same "
+            "number"
         )
     return [ExecutedStep(state, action) for state, action in zip(states, actions, strict=True)]
 

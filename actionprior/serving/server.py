@@ -36,13 +36,13 @@ _INTERNAL = "the policy failed on this observation; the server's log says why"
 
 
 class PolicyServer:
-    """Serves a policy to several clients, each with an episode of its own.
+    """Serve a policy to several clients, each with an episode of its own.
 
     ``async with PolicyServer(policy) as server`` listens until the block ends. Pending requests
     are then answered, and the sessions are closed.
 
     Args:
-        policy: Policy to serve. The server's thread uses it, and nothing else may use it.
+        policy: Policy to serve. Nothing but the server may use it.
         host: Address to listen on, by default only for this machine. There is no authentication.
         port: Port to listen on; 0 chooses a free one, see the attribute ``port``.
         max_sessions: Maximum number of clients; further ones get HTTP status 503.
@@ -100,7 +100,7 @@ class PolicyServer:
         self._sessions = 0
         self._stopping = False
 
-    # ---- life -----------------------------------------------------------------------------
+    # ---- start and stop -------------------------------------------------------------------
 
     async def __aenter__(self) -> "PolicyServer":
         """Start to listen.
@@ -138,10 +138,10 @@ class PolicyServer:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Answer what is asked already, send all away, and stop."""
+        """Answer pending requests, close all sessions, and stop."""
         self._stopping = True
         self._server.close(close_connections=False)
-        closing = [asyncio.create_task(_send_away(connection)) for connection in self._idle]
+        closing = [asyncio.create_task(_close_session(connection)) for connection in self._idle]
         try:
             async with asyncio.timeout(self._grace):
                 await asyncio.gather(*closing)
@@ -179,7 +179,7 @@ class PolicyServer:
 
     async def _serve(self, connection: ServerConnection) -> None:
         """Serve one client until it leaves."""
-        if self._sessions >= self._max_sessions:  # two clients passed the first check at once
+        if self._sessions >= self._max_sessions:  # two clients passed `_respond` at once
             self.metrics.errors.labels("full").inc()
             await connection.close(CloseCode.TRY_AGAIN_LATER, "all sessions are taken")
             return
@@ -211,7 +211,7 @@ class PolicyServer:
                 return
             took = time.perf_counter() - start
             self.metrics.seconds.observe(took)
-        await _send_away(connection)
+        await _close_session(connection)
 
     async def _answer(
         self, memory: Memory, message: str | bytes, took: float | None
@@ -230,7 +230,7 @@ class PolicyServer:
             logger.exception("an answer failed")
             kind, reason = "internal", _INTERNAL
         self.metrics.errors.labels(kind).inc()
-        return before, reason  # a refused message changes nothing
+        return before, reason  # a refused message must not change the memory
 
     def _read(self, message: str | bytes) -> Request:
         if isinstance(message, str):
@@ -293,7 +293,7 @@ class PolicyServer:
         except TimeoutError:
             self.metrics.errors.labels("slow" if parts else "idle").inc()
             seconds = self._message_timeout if parts else self._idle_timeout
-            what = "the message was not whole" if parts else "there was no message"
+            what = "the message was incomplete" if parts else "no message arrived"
             await connection.close(CloseCode.POLICY_VIOLATION, f"{what} within {seconds:g} s")
             return None
         finally:
@@ -323,5 +323,5 @@ class PolicyServer:
             self.metrics.errors.labels("slow").inc()
 
 
-async def _send_away(connection: ServerConnection) -> None:
+async def _close_session(connection: ServerConnection) -> None:
     await connection.close(CloseCode.GOING_AWAY, "the server stops")

@@ -1,4 +1,4 @@
-"""The wire format of openpi's clients: msgpack with NumPy arrays, decoded within bounds.
+"""Wire format of openpi's clients: msgpack with NumPy arrays, decoded within bounds.
 
 An array is a map of ``b"__ndarray__"``, ``b"data"``, ``b"dtype"`` and ``b"shape"``, a NumPy scalar
 one of ``b"__npgeneric__"``, ``b"data"`` and ``b"dtype"``. Source of the format:
@@ -23,7 +23,7 @@ LONGEST_AXIS = 65536
 LONGEST_TEXT = 4096  # bytes
 LONGEST_LIST = 512
 MOST_CONTAINERS = 64
-"""Lists, maps and arrays in a message. Each may be a byte that takes 64 bytes in memory."""
+"""Lists, maps and arrays in a message. Each takes as little as one byte, but 64 bytes in memory."""
 
 _ARRAY = {b"__ndarray__", b"data", b"dtype", b"shape"}
 _SCALAR = {b"__npgeneric__", b"data", b"dtype"}
@@ -62,7 +62,7 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 class _Decoder:
-    """Decodes one message and counts its containers."""
+    """Decode one message and count its containers."""
 
     def __init__(self) -> None:
         self._containers = 0

@@ -25,9 +25,10 @@ class Drawing(NamedTuple):
     Attributes:
         robot: Robot of the episode.
         title: Episode, dataset, and whether the episode is held out.
-        task: Instruction; empty without one.
-        action_Ta: Recorded actions.
-        chunks: Predicted chunks, (≤ H, n_a) each, one after the other; empty without predictions.
+        task: Instruction, or an empty string.
+        action_Ta: Recorded actions (T, n_a).
+        chunks: Consecutive predicted chunks, each of at most H steps (…, n_a); empty without
+            predictions.
         cameras: Number of cameras.
         film: Function that yields the cameras' images of each frame.
     """

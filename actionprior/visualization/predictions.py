@@ -1,4 +1,4 @@
-"""Chunks of an episode that a checkpoint of either stage predicts.
+"""Predict the chunks of an episode with a checkpoint of either stage.
 
 Axes: B chunks, H steps, A = 37 action slots, n_a the robot's own actions.
 """
@@ -33,8 +33,9 @@ def load_predictor(path: str, data: EmbodiedDataModule, trunk: TrunkChoice = Non
 
     Args:
         path: Checkpoint of either stage.
-        data: The data module whose windows are predicted.
-        trunk: Class of the policy's trunk, or a built one; needed if it is none of actionprior's.
+        data: Data module whose windows are predicted.
+        trunk: Class of the policy's trunk, or an instance; needed if the class is not part of
+            actionprior.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, of neither stage, or of other robots.
@@ -56,7 +57,7 @@ def _predict(policy: VLAModule, path: str, robot: Embodiment, batch: Windows) ->
         raise UserError(f"{path} is a policy, which sees images; give the recipe of Stage 2")
     names = [e.name for e in policy.embodiments]
     if robot.name not in names:
-        raise UserError(f"{path} is a policy of {names} and does not steer {robot.name!r}")
+        raise UserError(f"{path} is a policy of {names} and does not control {robot.name!r}")
     rows_B = torch.full_like(batch.observation.embodiment_B, names.index(robot.name))
     observation = batch.observation._replace(
         embodiment_B=rows_B, history=batch.observation.history._replace(embodiment_B=rows_B)

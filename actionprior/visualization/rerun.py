@@ -13,7 +13,7 @@ def require_rerun() -> None:
     """Check that the Rerun SDK is installed.
 
     Raises:
-        UserError: It is missing; the message says how to install it.
+        UserError: The SDK is missing.
     """
     if importlib.util.find_spec("rerun") is None:
         raise UserError(f"--rerun needs the Rerun SDK; {missing_extra('rerun', 'rerun')}")

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float64]
-CLOTH_HZ = 20
-HELD_SPAN = 3
+CLOTH_HZ = 20  # rate onto which so101_bimanual_cloth is interpolated
+HELD_SPAN = 3  # range of an entry, of 200, below which it counts as held still
 
 
 class RecordingError(ValueError):
@@ -205,7 +205,7 @@ def check(name: str, recording: Recording) -> None:
 
 
 def _v3(root: Path, robot_type: str, unit: str = "") -> Recording:
-    """Read a LeRobot v3.0 dataset that lerobot does not open, since its videos are missing."""
+    """Read a LeRobot v3.0 dataset that lerobot cannot open, because its videos are missing."""
     import pandas as pd
 
     info = _json(root / "meta" / "info.json")

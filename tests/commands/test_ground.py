@@ -81,9 +81,9 @@ def test_tasks_of_any_length_may_be_mixed_and_are_reported_separately(tmp_path: 
     ("arguments", "message"),
     [
         ({"robots": ["pand"]}, "robot 'pand' is not known"),
-        ({"robots": []}, "names no robot"),
+        ({"robots": []}, "robots is empty"),
         ({"robots": ["duo"], "tasks": ["handover"]}, "robot 'duo' has two arms"),
-        ({"tasks": []}, "names no task"),
+        ({"tasks": []}, "tasks is empty"),
         ({"tasks": ["juggle"]}, "task 'juggle' is not known; choose from"),
         ({"robots": ["panda", "ur5e"], "tasks": ["drawer"]}, "'ur5e' can do none of the tasks"),
         ({"wordings": "odd"}, "wordings 'odd' is not known"),

@@ -338,7 +338,7 @@ def test_bad_configurations_are_rejected_in_one_sentence(dataset: Path) -> None:
     with pytest.raises(PolicyError, match=r"lacks \['observation.state'\] of robot 'panda'"):
         policy.select_action({k: v for k, v in batch.items() if k != "observation.state"})
     policy.select_action(batch)
-    with pytest.raises(PolicyError, match="is of 2 episodes, expected 1 until reset"):
+    with pytest.raises(PolicyError, match="has 2 episodes, expected 1 until reset"):
         policy.select_action(lerobot_batch([observation(delta_arm())] * 2))
     with pytest.raises(UserError, match=r"give --policy\.path, or train on a dataset"):
         ActionPriorPolicy(ActionPriorConfig(device="cpu"))

@@ -60,7 +60,7 @@ def test_a_reset_begins_an_episode_with_the_past_that_comes_with_it(reset: Any, 
     [
         ({"observation/image": 1, "wrist": 2}, "unknown keys 'observation/image', 'wrist'; robot"),
         ({str(k): k for k in range(50)}, "and 42 more; robot"),
-        ({"prompt": "reach"}, "'task' and 'prompt' are one thing"),
+        ({"prompt": "reach"}, "'task' and 'prompt' mean the same"),
         ({"task": None}, "'task' is a NoneType"),
         ({"observation.state": {"a": 1}}, "'observation.state' is object"),
         ({"observation.state": [1.0, 2.0]}, r"of shape \(2,\), expected 8 numbers"),

@@ -42,7 +42,7 @@ class ControlledArm:
         chain: Kinematics in the base frame.
         home: (n,) joint angles at which the tool points down [rad].
         upright: (3, 3) rotation of the tool at ``home``, in the base frame.
-        control: Converts actions to joint targets, and holds these targets.
+        control: Conversion of actions to joint targets; it stores the targets.
         base: (3,) position of the base in table coordinates [m].
         base_rotation: (3, 3) rotation from the base frame to table coordinates.
 

@@ -67,7 +67,7 @@ class Control(ABC):
 
     @property
     def free_yaw(self) -> bool:
-        """Whether the inverse kinematics may choose the rotation about the tool's axis."""
+        """True if the inverse kinematics may choose the rotation about the tool's axis."""
         return True
 
 

@@ -13,7 +13,7 @@ from actionprior.envs.arms.robots import Triple
 from actionprior.envs.scene.bullet import Bullet
 
 _FORCE = 60.0
-"""Largest force of a hold [N]."""
+"""Largest force of the constraint that holds an object [N]."""
 
 
 class Gripper(ABC):
@@ -52,7 +52,7 @@ class Gripper(ABC):
     @property
     @abstractmethod
     def on(self) -> bool:
-        """Whether the gripper is commanded to hold."""
+        """True if the gripper is commanded to hold."""
 
     def _attach(self, index: int) -> None:
         body, part = self._holdable[index]

@@ -81,7 +81,7 @@ class Jaws(Gripper):
 
     @property
     def on(self) -> bool:
-        """Whether the jaws are commanded more closed than open."""
+        """True if the jaws are commanded more closed than open."""
         return self._on
 
     def _opening(self) -> float:
@@ -107,5 +107,5 @@ class Jaws(Gripper):
             self._arm, self._holdable[index][0], _TOUCH, linkIndexA=finger
         )
         # Only the inner face counts: the part of the finger nearest to the middle of the jaws.
-        way = (1.0, -1.0)[side]
-        return any(way * self._in_tool_frame(point[5])[1] < inner + _TOUCH for point in points)
+        sign = (1.0, -1.0)[side]
+        return any(sign * self._in_tool_frame(point[5])[1] < inner + _TOUCH for point in points)

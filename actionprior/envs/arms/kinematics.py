@@ -18,6 +18,7 @@ TOOL_DOWN: Array = np.diag([1.0, -1.0, -1.0])
 """Rotation of a tool whose z axis points straight down, without yaw."""
 
 _MAX_STEP = 0.3
+"""Largest change of a joint angle in one step of the inverse kinematics [rad]."""
 _DAMPING = 0.01
 _ROTATION_WEIGHT = 0.25
 """Metres that one radian of orientation error counts as."""

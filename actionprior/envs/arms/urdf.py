@@ -26,6 +26,7 @@ TOOL_RADIUS = 0.022
 JAW_OPENING = 0.08
 """Largest distance between the inner faces of the jaws' fingers [m]."""
 FINGER_LENGTH = 0.07
+"""Length of the jaws' fingers along the tool [m]."""
 _FINGER = (0.024, 0.012)
 """Width (across the opening) and thickness (along it) of a finger [m]."""
 PRISM_FILE = "prism.obj"
@@ -169,7 +170,7 @@ def _finger(number: int, side: float) -> list[str]:
 
 
 def _box(xyz: tuple[float, ...], size: tuple[float, ...], color: str) -> str:
-    """Write a box that is drawn and collides."""
+    """Write a box that is both drawn and able to collide."""
     shape = f"<origin xyz='{_format(xyz)}'/><geometry><box size='{_format(size)}'/></geometry>"
     return (
         f"<visual>{shape}<material name='c{color.replace(' ', '_')}'><color rgba='{color}'/>"

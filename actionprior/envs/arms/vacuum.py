@@ -61,7 +61,7 @@ class Vacuum(Gripper):
 
     @property
     def on(self) -> bool:
-        """Whether the suction is on."""
+        """True if the suction is on."""
         return self._on
 
     def _constrain(self, body: int, part: int) -> int:

@@ -15,6 +15,7 @@ from actionprior.errors import UserError
 OPEN = 0.105
 """Opening at which the drawer is open enough [m]."""
 _CLEAR = 0.05
+"""Height above the released tab at which the tip is clear of it [m]."""
 
 
 class DrawerPlan(Plan):

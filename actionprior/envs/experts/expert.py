@@ -51,7 +51,9 @@ class TabletopExpert:
     def __init__(self, env: gym.Env[Any, Any], seed: int = 0, human: float = 0.0) -> None:
         unwrapped = env.unwrapped
         if not isinstance(unwrapped, TabletopEnv) or unwrapped.task_name not in _PLANS:
-            raise UserError(f"there is no expert for {unwrapped!r}; tasks: {sorted(_PLANS)}")
+            raise UserError(
+                f"there is no expert for {unwrapped!r}; tasks with one are {sorted(_PLANS)}"
+            )
         self._env = unwrapped
         self._human = check_human(human)
         self.reset(seed)
@@ -80,7 +82,7 @@ class TabletopExpert:
         """
         env = self._env
         if env.scene is None:
-            raise UserError("reset the environment before asking its expert")
+            raise UserError("reset the environment before calling its expert")
         aims = self._plan.aims(env.scene, env.snapshot())
         actions = [mover(aim) for mover, aim in zip(self._movers, aims, strict=True)]
         action = np.concatenate(actions).astype(np.float32)

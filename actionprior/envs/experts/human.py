@@ -15,7 +15,7 @@ from actionprior.envs.experts.plan import Aim
 from actionprior.errors import UserError
 
 _PACE = (-0.05, 0.30)
-"""Range of the logarithm of an episode's pace."""
+"""Range of the logarithm of an episode's pace, a factor on the speed."""
 _SPEED_SPREAD = 0.2
 """Standard deviation of the logarithm of the speed within an episode."""
 _SPEED_SECONDS = 1.0
@@ -23,6 +23,7 @@ _SPEED_SECONDS = 1.0
 _TREMOR = (0.004, 0.10)
 """Standard deviation of the tremor's velocity: a constant [m/s] and a share of the speed."""
 _TREMOR_SECONDS = 0.15
+"""Correlation time of the tremor [s]."""
 _PAUSE_SECONDS = (0.3, 0.6)
 """Shortest and longest pause before a grasp [s]. A pause has the probability ``level``."""
 _HESITATION_RATE = 0.08
@@ -36,7 +37,7 @@ def check_human(human: float) -> float:
         UserError: ``human`` is not between 0 and 1.
     """
     if not 0.0 <= human <= 1.0:
-        raise UserError(f"human is {human}; it must be 0 (no flaws) to 1 (all of a person's)")
+        raise UserError(f"human is {human}; it must be 0 (no flaws) to 1 (all flaws of a person)")
     return human
 
 
@@ -55,7 +56,7 @@ class HumanFlaws:
         self._log_speed: Array = rng.normal(size=1)
         self._tremor: Array = np.zeros(3)
         self._suction = False
-        self._pause_drawn = False  # whether the pause before this grasp was drawn
+        self._pause_drawn = False  # True once the pause before the next grasp was drawn
         self._pause_left = 0.0
         self._pause_tip: Array = np.zeros(3)
 

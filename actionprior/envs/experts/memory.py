@@ -14,7 +14,9 @@ from actionprior.envs.tasks.memory import return_spot, touched
 _AT_SPOT = 0.012
 """Distance from the spot at which the expert has returned [m]."""
 _DWELL_SECONDS = 0.3
+"""Time to wait at the spot [s]."""
 _RISE = 0.03
+"""Height above a touched object that the tip must reach before it moves sideways [m]."""
 
 
 class OnceEachPlan(Plan):

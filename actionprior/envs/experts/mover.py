@@ -27,7 +27,7 @@ class Mover:
     Args:
         arm: The arm to move.
         speed: Top speed [m per step of 0.1 s].
-        opens: Whether jaws are open while they hold nothing.
+        opens: True if jaws are open while they hold nothing.
         flaws: Human-like flaws to add, or None.
     """
 
@@ -74,14 +74,14 @@ class Mover:
             return float(hold)
         return float(self._opens and not hold)
 
-    def _advance(self, way: Array, top_speed: float) -> None:
-        """Steer the velocity towards the displacement ``way`` (3,) [m] within the limits."""
-        distance = float(np.sqrt(way @ way))
+    def _advance(self, displacement: Array, top_speed: float) -> None:
+        """Change the velocity towards a remaining ``displacement`` (3,) [m] within the limits."""
+        distance = float(np.sqrt(displacement @ displacement))
         # v² = 2 a d brakes in time. Near the aim, covering a fixed share of the remaining distance
         # per step (60 % at 10 Hz) lands softly.
         brake = math.sqrt(2 * 0.6 * self._acceleration * distance)
         speed = min(top_speed, brake, self._landing * distance)
-        change = way * (speed / max(distance, 1e-9)) - self._velocity
+        change = displacement * (speed / max(distance, 1e-9)) - self._velocity
         size = float(np.sqrt(change @ change))
         self._velocity = self._velocity + change * min(1.0, self._acceleration / max(size, 1e-9))
 

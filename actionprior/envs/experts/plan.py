@@ -27,11 +27,11 @@ _CLEAR = 0.05
 
 
 class Aim(NamedTuple):
-    """Where one tool should go next.
+    """Next goal of one tool.
 
     Attributes:
         tip: (3,) wanted position of the tip [m, table].
-        suction: Whether the tool should hold: vacuum on, or jaws closed.
+        suction: True if the tool should hold: vacuum on, or jaws closed.
         speed: Speed limit as a share of the expert's top speed.
         direction: (3,) unit vector along which the tool should point. None means straight down.
     """
@@ -46,7 +46,7 @@ class Plan(ABC):
     """Base class: decide on the next aim. The state of a plan lasts one episode.
 
     Attributes:
-        opens: Whether jaws are open while they hold nothing. Plans that push keep them closed.
+        opens: True if jaws are open while they hold nothing. Plans that push keep them closed.
     """
 
     opens: ClassVar[bool] = True
@@ -71,7 +71,7 @@ class PickAndPlace:
             way.
 
     Attributes:
-        released: Whether the object was released at its place and the tip retreats.
+        released: True once the object was released at its place and the tip retreats.
     """
 
     def __init__(

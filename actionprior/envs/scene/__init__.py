@@ -1,1 +1,1 @@
-"""What stands on the table: the simulated world, its objects and the drawer."""
+"""Simulated world: the table, the objects on it and the drawer."""

@@ -37,7 +37,7 @@ _PAD_GAP = 0.142
 _SCATTER_GAP = 0.018
 """Smallest gap between the squares that :func:`scatter` places [m]."""
 _SCATTER_FREE = 0.05
-"""Half-edge up to which a square may be centred anywhere in the workspace [m]."""
+"""Largest half-edge of a square whose centre may be anywhere in the workspace [m]."""
 
 
 class Shape(NamedTuple):
@@ -127,7 +127,7 @@ class Scene(NamedTuple):
             UserError: The scene has no pads.
         """
         if self.goal is None:
-            raise UserError("this scene has no pads; ask for the target instead")
+            raise UserError("this scene has no pads; use the target instead")
         return self.pads[self.goal]
 
 

@@ -35,6 +35,7 @@ from actionprior.envs.scene.scene import COLORS, Scene
 CAMERA_EYE = (0.50, 0.0, 0.64)
 """Position of the camera, opposite the robot, so that the arm rarely hides an object [m]."""
 CAMERA_TARGET = (-0.065, 0.0, 0.03)
+"""Point that the camera looks at [m]."""
 CAMERA_FOV = 42.0
 """Horizontal and vertical field of view [degrees]."""
 

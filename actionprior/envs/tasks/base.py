@@ -34,9 +34,9 @@ class Hand(NamedTuple):
         tip: (3,) tip of the tool in table coordinates [m].
         direction: (3,) unit vector along the tool.
         held: Index of the object that the tool holds, or None.
-        on: Whether the tool is commanded to hold.
-        jaws: Whether the tool has jaws, which grasp an object from its sides, instead of a cup,
-            which touches its top.
+        on: True if the tool is commanded to hold.
+        jaws: True if the tool has jaws, which grasp an object from its sides; False if it has a
+            cup, which touches its top.
     """
 
     tip: Array
@@ -53,9 +53,9 @@ class Snapshot(NamedTuple):
         tip: (3,) tip of the first arm's tool [m].
         positions: (objects, 3) centres of the objects [m].
         speeds: (objects,) speeds of the objects [m/s].
-        held: Index of the object that the first arm holds, or None. The number of objects means
-            the drawer.
-        suction: Whether the first arm's tool is commanded to hold.
+        held: Index of the object that the first arm holds, or None. The drawer's index is the
+            number of objects.
+        suction: True if the first arm's tool is commanded to hold.
         hands: Tools of all arms, including the first.
         time: Time since reset [s].
         opening: Opening of the drawer [m], or 0 without a drawer.
@@ -78,7 +78,7 @@ class Task(ABC):
         name: Short name.
         pads: Number of pads in the scene.
         arms: Number of arms that the task needs.
-        cup: Whether the task needs a suction cup, because objects stand too close for jaws or
+        cup: True if the task needs a suction cup, because objects stand too close for jaws or
             a part has to be pulled.
         seconds: Time limit of an episode [s].
         wordings: Templates of the instruction, filled with :meth:`words`. The first one is the

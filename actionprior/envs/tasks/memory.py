@@ -16,10 +16,12 @@ CUE_SECONDS = 1.0
 RETURN_HEIGHT = 0.22
 """Height of the spot to which ``once_each`` returns [m]."""
 RETURN_TOLERANCE = 0.03
+"""Largest distance of the tip from that spot [m]."""
 
 _LAMP = Lamp(0.205, 0.0)
 _LAMP_CLEARANCE = 0.10
 _TOUCH_ASIDE, _TOUCH_ABOVE = 0.02, 0.008
+"""Largest horizontal and vertical distance of the tip from the top of a touched object [m]."""
 _TWIN_DISTANCE = (0.12, 0.30)
 """Smallest and largest distance between the two identical objects [m]."""
 

@@ -10,13 +10,17 @@ from actionprior.envs.tasks.base import Snapshot, Task, on_goal_pad, rests
 REACH_HEIGHT = 0.03
 """Height above the target's top to which ``reach`` brings the tip [m]."""
 REACH_TOLERANCE = 0.025
+"""Largest distance of the tip from that place [m]."""
 LIFT_HEIGHT = 0.10
+"""Height of the object's bottom at which ``lift`` succeeds [m]."""
 
 _PUSH_DISTANCE = (0.107, 0.18)
 """Smallest and largest distance of a push [m]. The longer a push, the more often an object that is
 pushed at one point slips off sideways."""
 _PUSH_CLEARANCE = 0.08
+"""Smallest distance of other objects from the line of a push [m]."""
 _PUSH_RUN_UP = 0.07
+"""Distance behind the object at which that line starts [m]."""
 _PUSH_NEAREST = -0.16
 """Smallest x at which a push may start [m]. The longer arms cannot fold to reach closer places."""
 
