@@ -251,7 +251,7 @@ def test_paths_are_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("class_path", "sentence"),
     [
-        ("MyTrunk", "is no class path; expected one as my.module.MyTrunk"),
+        ("MyTrunk", "is no class path; expected one such as my.module.MyTrunk"),
         ("my.nowhere.MyTrunk", "cannot be imported (No module named 'my.nowhere')"),
         ("my.module.Nothing", "has no attribute 'Nothing'"),
         ("my.module.TrunkTokens", "is not a subclass of"),

@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_rejected(tmp_path: Path) -> None:
         trainer_of(tmp_path, evaluation(import_modules=["no.such.module"])).fit(PointModule())
     with pytest.raises(RolloutError, match=r"environment 'test/Piont-v0' cannot be found"):
         trainer_of(tmp_path, evaluation(env_ids=["test/Piont-v0"])).fit(PointModule())
-    with pytest.raises(RolloutError, match=r"is for embodiment 'panda', and the policy knows \['"):
+    with pytest.raises(RolloutError, match=r"needs embodiment 'panda', but the policy knows \['"):
         trainer_of(tmp_path, evaluation(embodiment="panda")).fit(PointModule())
     with pytest.raises(RolloutError, match=r"env_ids=\[\]"):
         evaluation(env_ids=[])

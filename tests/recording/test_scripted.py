@@ -108,7 +108,7 @@ def test_names_come_from_the_environment_the_map_or_numbers() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"expert": experts.answers_three}, r"answered \[0.0, 0.0, 0.0\] at step 0 .* expected 2"),
+        ({"expert": experts.answers_three}, r"returned \[0.0, 0.0, 0.0\] at step 0 .* expected 2"),
         ({"expert": experts.gets_lost}, "at step 0 of the episode with seed 4, expected 2 finite"),
         ({"expert": experts.no_expert}, "the expert of 'test/Point-v0' is 0.1, expected something"),
         ({"make": {"info_key": "done"}}, "does not report success.*pass success_key"),
