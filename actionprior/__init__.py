@@ -1,4 +1,4 @@
-"""Learn to move from trajectories alone, then learn to see and act on top of it.
+"""Learn to move from trajectories, then learn to see and act on top of it.
 
 The names below load on first use, so that ``import actionprior`` costs nothing.
 """
