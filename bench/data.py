@@ -138,7 +138,7 @@ def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> di
     )
     few = 64
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=few, shuffle=True)
-    lerobot, ours, gathered, bare = median_seconds(
+    lerobot, windows, gathered, bare = median_seconds(
         repeats,
         lambda: next(iter(loader)),
         partial(_batch, store, order, batch_size),
@@ -146,8 +146,8 @@ def _stage_one(data: SimulatedTrajectories, repeats: int, batch_size: int) -> di
         limit,
     )
     return {
-        "stage1_windows_per_s": round(batch_size / ours),
-        "stage1_vs_lerobot": round(batch_size / ours / (few / lerobot), 1),
+        "stage1_windows_per_s": round(batch_size / windows),
+        "stage1_vs_lerobot": round(batch_size / windows / (few / lerobot), 1),
         "stage1_vs_gather_limit": round(bare / gathered, 3),
     }
 

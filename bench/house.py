@@ -19,6 +19,7 @@ CODE = (*PACKAGES, "bench", "examples", "tests")
 TEXT_SUFFIXES = {".py", ".md", ".yaml", ".toml"}
 # This file lists the words; the changelog and the old fixtures stay as they were written.
 EXEMPT = ("bench/house.py", "CHANGELOG.md", "tests/made_before/")
+EXEMPT_LINES = ('_PRIOR_COST = "told"',)  # the name of a file of version 0.1.0
 BANNED = {
     "tell, told": r"(?<![a-z])(tells?|told|telling)(?![a-z])",
     "go on": r"\b(go|goes|going|went|gone) on\b",
@@ -110,6 +111,8 @@ def banned_words() -> list[tuple[str, str]]:
         if path.suffix not in TEXT_SUFFIXES or str(path).startswith(EXEMPT):
             continue
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if line.startswith(EXEMPT_LINES):
+                continue
             for kind, pattern in BANNED.items():
                 for _ in re.finditer(pattern, line, re.IGNORECASE):
                     found.append((kind, f"{path}:{number}: {line.strip()}"))

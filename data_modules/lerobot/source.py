@@ -46,7 +46,10 @@ def read_info(root: Path) -> dict[str, Any]:
             "lerobot's scripts"
         )
     if not isinstance(features, dict) or not fps > 0:
-        raise DataError(f"{root}: meta/info.json has fps {fps} and {len(features)} features")
+        raise DataError(
+            f"{root}: meta/info.json has fps {fps} and features of type "
+            f"{type(features).__name__}; expected an fps above 0 and a mapping of features"
+        )
     if not info.get("total_episodes") or not info.get("total_frames"):
         raise DataError(f"{root}: the dataset is empty (meta/info.json counts no episode or frame)")
     return info

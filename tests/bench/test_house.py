@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.house import counts
+from bench.house import banned_words, counts
 
 PROJECT = Path(__file__).parents[2]
 
@@ -27,7 +27,10 @@ def test_counts_stay_below_their_limits(found: dict[str, object], name: str, mos
     assert count <= most
 
 
-@pytest.mark.parametrize("name", ["files_over_400_lines", "public_symbols_without_docstring"])
+@pytest.mark.parametrize(
+    "name",
+    ["files_over_400_lines", "public_symbols_without_docstring", "repeated_class_names"],
+)
 def test_lists_are_empty(found: dict[str, object], name: str) -> None:
     assert not found[name]
 
@@ -36,3 +39,13 @@ def test_constructors_have_at_most_16_arguments(found: dict[str, object]) -> Non
     longest = found["longest_constructor"]
     assert isinstance(longest, dict)
     assert longest["arguments"] <= 16, longest["place"]
+
+
+def test_no_text_uses_a_word_that_the_style_guide_advises_against() -> None:
+    before = Path.cwd()
+    os.chdir(PROJECT)
+    try:
+        found = banned_words()
+    finally:
+        os.chdir(before)
+    assert not found, "\n".join(f"{kind}: {place}" for kind, place in found)

@@ -198,7 +198,7 @@ def test_several_environments_may_have_several_robots(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(RolloutError, match="ShardedStrategy shards them; take it out"):
+    with pytest.raises(RolloutError, match="ShardedStrategy shards them; remove the callback"):
         evaluation().setup(SimpleNamespace(strategy=ShardedStrategy()), PointModule(), "fit")
     with pytest.raises(RolloutError, match=r"import_modules names 'no\.such\.module'"):
         trainer_of(tmp_path, evaluation(import_modules=["no.such.module"])).fit(PointModule())

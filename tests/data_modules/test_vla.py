@@ -132,7 +132,7 @@ def test_each_episode_is_decoded_once_and_only_if_used(
     assert calls == [0, 1, 2, 0, 1, 2]
 
 
-def test_a_changed_dataset_is_decoded_anew(
+def test_a_changed_dataset_is_decoded_again(
     seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = Path(shutil.copytree(seen, tmp_path / "copy"))

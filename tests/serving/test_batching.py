@@ -61,7 +61,7 @@ def answer_of(policy: Policy, seed: int, seen: dict[str, Any]) -> np.ndarray:
     return policy.predict_chunk(seen)
 
 
-def test_who_waits_shares_a_batch_and_gets_what_it_gets_alone() -> None:
+def test_requests_in_one_batch_get_the_chunks_of_single_requests() -> None:
     policy = Policy(tiny_network())
     seen = [observation(ARM, k) for k in range(7)]
     expected = [answer_of(policy, k, seen[k]) for k in range(7)]
@@ -108,7 +108,7 @@ def test_large_images_do_not_pile_up() -> None:
     assert held.sizes == [1, 2, 2, 1]
 
 
-def test_one_that_fails_fails_alone() -> None:
+def test_a_failing_request_does_not_fail_the_others() -> None:
     policy = Policy(tiny_network())
     expected = [answer_of(policy, k, observation(ARM, k)) for k in range(4)]
     held = Held(policy)

@@ -6,7 +6,7 @@ from tests.serving.fuzz import passed, run
 
 
 @pytest.mark.slow
-def test_hostile_messages_hurt_nobody() -> None:
+def test_hostile_messages_harm_no_other_client() -> None:
     result = run(messages=3000)
     assert passed(result), result
     assert result["messages"] == 3000 == result["refused"] + result["answered"]

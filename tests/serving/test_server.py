@@ -141,7 +141,7 @@ def test_what_was_executed_is_seen_and_a_reset_forgets_it(
     assert not np.allclose(other, expected[0], atol=1e-3)
 
 
-def test_a_chunk_goes_on_from_what_is_under_way(server: PolicyServer, policy: Policy) -> None:
+def test_a_chunk_continues_the_actions_under_way(server: PolicyServer, policy: Policy) -> None:
     client = join(server)
     under_way = np.linspace(-0.2, 0.2, 24, dtype=np.float32).reshape(3, 8)
     policy.reset()
@@ -152,7 +152,9 @@ def test_a_chunk_goes_on_from_what_is_under_way(server: PolicyServer, policy: Po
     np.testing.assert_allclose(answered[:3], under_way, atol=1e-5)
 
 
-def test_clients_at_once_get_what_each_gets_alone(server: PolicyServer, policy: Policy) -> None:
+def test_concurrent_clients_get_the_chunks_of_single_clients(
+    server: PolicyServer, policy: Policy
+) -> None:
     steps = 5
     expected = {}
     for seed in range(12):

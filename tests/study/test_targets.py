@@ -83,7 +83,7 @@ def test_parts_of_a_study_count_as_one_run(tmp_path: Path) -> None:
     assert tables[0] == tables[1]
 
 
-def test_parts_weigh_alike_whatever_the_number_of_their_tasks(tmp_path: Path) -> None:
+def test_parts_have_equal_weight_whatever_their_number_of_tasks(tmp_path: Path) -> None:
     study = replace(made_up.plan(tmp_path), parts={"first": {}, "second": {}})
     rows = [
         row._replace(part=part, initial_loss=loss)
@@ -178,7 +178,7 @@ def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "x.csv")
 
 
-def test_figures_and_page_come_from_the_table_alone(tmp_path: Path) -> None:
+def test_figures_and_page_need_only_the_table(tmp_path: Path) -> None:
     study, rows = made_up.plan(tmp_path), made_up.table()
     results = Results(study, rows)
     figures = draw_all(results, tmp_path / "page")
