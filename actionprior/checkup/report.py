@@ -1,4 +1,4 @@
-"""Report of `lightning doctor`: a table, an HTML page, and pictures of the recordings."""
+"""Report of findings: a table in the terminal, an HTML page, and pictures of the recordings."""
 
 import base64
 import html
@@ -43,8 +43,22 @@ def print_table(findings: Sequence[Finding]) -> None:
     console.print(_counts(findings))
 
 
-def write_html(findings: Sequence[Finding], pictures: Sequence[Path], path: Path) -> None:
-    """Write a page that needs no other file: counts, table and pictures."""
+def write_html(
+    findings: Sequence[Finding],
+    pictures: Sequence[Path],
+    path: Path,
+    title: str = "lightning doctor",
+    more: str = "",
+) -> None:
+    """Write a page that needs no other file: counts, table and pictures.
+
+    Args:
+        findings: Findings of the table.
+        pictures: Images below the table.
+        path: File to write.
+        title: Title of the page.
+        more: HTML between table and pictures.
+    """
     rows = [
         f'<tr class="{f.level}">' + "".join(f"<td>{html.escape(c)}</td>" for c in _cells(f))
         for f in sorted(findings, key=lambda f: LEVELS.index(f.level))
@@ -56,11 +70,12 @@ def write_html(findings: Sequence[Finding], pictures: Sequence[Path], path: Path
     ]
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     page = [
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>lightning doctor</title>',
-        f"<style>{CSS}</style><h1>lightning doctor</h1><p>{_counts(findings)}</p>",
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>' + f"{title}</title>",
+        f"<style>{CSS}</style><h1>{title}</h1><p>{_counts(findings)}</p>",
         f"<table><thead><tr>{head}</thead><tbody>",
         *rows,
         "</tbody></table>",
+        more,
         *drawn,
         "</html>",
     ]

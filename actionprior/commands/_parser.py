@@ -2,8 +2,8 @@
 
 Options have names (``--option value``). A switch is on when it is given (``--overwrite``), and
 ``--overwrite false`` turns it off. A YAML file may hold options (``--config``). Verbs that read
-a recipe's data have an argument ``data``; for them ``--config`` is the recipe. An argument
-``model`` is the recipe's ``model`` section as plain data.
+a recipe's data have an argument ``data``; for them ``--config`` is the recipe. Arguments
+``model`` and ``trainer`` are these sections of the recipe as plain data.
 """
 
 import inspect
@@ -83,7 +83,7 @@ def make_parser(
         _add_recipe(parser)
     elif "config" not in parameters:
         parser.add_argument("--config", action="config", help="YAML file of these options.")
-    skip: set[str | int] = {name for name in parameters if name in ("data", "model")}
+    skip: set[str | int] = {name for name in parameters if name in ("data", *RECIPE_KEYS)}
     parser.add_function_arguments(function, as_group=False, as_positional=as_positional, skip=skip)
     hints = get_type_hints(function)
     for action in parser._actions:
