@@ -123,6 +123,10 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         image: NDArray[np.uint8] = self._renderer.render()
         return np.ascontiguousarray(image[::-1, ::-1]) if "corner" in self._camera else image
 
+    def places(self) -> dict[str, NDArray[np.float64]]:
+        """Return where the first object and the goal are (3,) [m], for diagnoses."""
+        return {"object": self.full_observation[4:7], "goal": self.full_observation[36:39]}
+
     def close(self) -> None:
         """Free the renderer."""
         if self._renderer is not None:

@@ -1,8 +1,9 @@
 """Whether a policy listens, and whether its data ask it to.
 
-Axes: N held-out windows, E held-out episodes, M training windows or episodes, T tasks, F features.
+Axes: N held-out windows, E held-out episodes, M training windows or episodes, T tasks.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,12 +19,14 @@ from actionprior.diagnosis.inputs import Effect, effect, measure_effects
 from actionprior.diagnosis.measurement import Measurement, Results, finding
 from actionprior.diagnosis.windows import Windows
 from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.rollout import wilson_interval
 
 READABLE = 0.9  # accuracy of the task read from the scene, above which language is not needed
 EXPLAINS = 0.05  # smallest share of the motion that instructions explain
 DIFFERENT = 0.5  # distance of two chunks that count as different, share of the constant's error
 ENOUGH = 8  # scenes for a score
-OBEYS = 0.6  # share of scenes, of which one half is chance
+OBEYS = 0.75  # share of scenes, of which one half is chance
+FREQUENT = 5  # training episodes of an instruction that other scenes may be given
 
 
 class Scenes(NamedTuple):
@@ -115,15 +118,14 @@ def diagnose_instructions(
     ]  # fmt: skip
     found = _findings(name, scenes, swapped)
     if not scenes.accuracy >= READABLE:
-        scores = obedience(network, windows, training, starts, scenes.tasks)
-        for what, share in scores.items():
-            rows.append(Measurement(name, "instructions", what, "", share, ""))
-        if scores and not swapped.useless and min(scores.values()) < OBEYS:
-            listed = ", and ".join(f"{what} in {share:.0%}" for what, share in scores.items())
+        scores = obedience(network, windows, training, starts)
+        rows += [Measurement(name, "instructions", s.what, "", s.share, "") for s in scores]
+        if scores and not swapped.useless and min(s.at_most for s in scores) < OBEYS:
+            listed = ", and ".join(f"{s.what} in {s.share:.0%}" for s in scores)
             message = (
-                f"changes the chunk, yet from the start of an episode the policy {listed} of cases "
-                "(50% is chance): it confuses tasks; add demonstrations of different tasks in the "
-                "same scenes"
+                f"changes the chunk, yet from the start of an episode the policy {listed} of "
+                f"{scores[0].cases} cases (50% is chance): it confuses tasks; add demonstrations "
+                "of different tasks in the same scenes"
             )
             found.append(finding("warning", "confused", name, "instruction", message))
     return Results(rows, found)
@@ -135,20 +137,39 @@ def exchange(given: list[str], tasks: list[str], seed: int = 0) -> list[str]:
     return [str(rng.choice([task for task in tasks if task != own])) for own in given]
 
 
+class Score(NamedTuple):
+    """Number of cases in which something holds, and of all cases."""
+
+    what: str
+    hits: int
+    cases: int
+
+    @property
+    def share(self) -> float:
+        """Share of the cases."""
+        return self.hits / self.cases
+
+    @property
+    def at_most(self) -> float:
+        """High end of the share's 95 % interval."""
+        return wilson_interval(self.hits, self.cases).high
+
+
 def obedience(
-    network: PolicyNetwork,
-    windows: Windows,
-    training: Windows,
-    starts: Sequence[Windows],
-    tasks: list[str],
-) -> dict[str, float]:
+    network: PolicyNetwork, windows: Windows, training: Windows, starts: Sequence[Windows]
+) -> list[Score]:
     """Score how often another instruction leads to its goal, and away from the first one's.
 
     The policy starts in held-out scenes. The other task's chunk is that of the most similar start
     of a training episode. Scenes count in which it differs from the recorded chunk. Empty if there
-    are too few of them.
+    are too few of them, or if no two instructions are frequent: then they name things that other
+    scenes do not have.
     """
     here, known = starts
+    counts = Counter(known.observation.task)
+    tasks = [task for task, count in sorted(counts.items()) if count >= FREQUENT]
+    if len(tasks) < 2:
+        return []
     other = exchange(here.observation.task, tasks)
     same_EM = torch.tensor([[task == o for task in known.observation.task] for o in other])
     apart_EM = _scene_distance(network, here, known)
@@ -162,15 +183,16 @@ def obedience(
     def far(first: Tensor, second: Tensor) -> Tensor:
         return recorded.shares(recorded.distance(first, second))
 
-    used_E = same_EM.any(1) & (far(goal_EHA, recorded.chunk_NHA) > DIFFERENT)
-    if int(used_E.sum()) < ENOUGH:
-        return {}
+    used_E = far(goal_EHA, recorded.chunk_NHA) > DIFFERENT
+    cases = int(used_E.sum())
+    if cases < ENOUGH:
+        return []
     nearer_E = far(swapped_EHA, goal_EHA) < far(plain_EHA, goal_EHA)
     away_E = far(swapped_EHA, recorded.chunk_NHA) > far(plain_EHA, recorded.chunk_NHA)
-    return {
-        "goes where the instruction says": float(nearer_E[used_E].float().mean()),
-        "avoids the other task's goal": float(away_E[used_E].float().mean()),
-    }
+    return [
+        Score("goes where the instruction says", int(nearer_E[used_E].sum()), cases),
+        Score("avoids the other task's goal", int(away_E[used_E].sum()), cases),
+    ]
 
 
 def _scene_distance(network: PolicyNetwork, here: Windows, known: Windows) -> Tensor:

@@ -1,51 +1,64 @@
-"""Whether a trunk knows where the objects of an instruction are, for the simulated suite.
+"""Whether a trunk knows where the objects of a scene are, if the simulator can say it.
 
 Axes: N samples, C cameras.
 """
 
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.diagnosis.measurement import Measurement, Results, finding
 from actionprior.diagnosis.readout import ridge, trunk_features
 from actionprior.diagnosis.simulator import SUITE, Simulator
 from actionprior.diagnosis.windows import Windows
+from actionprior.embodiment import FloatArray
 from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.rollout.results import Frame
 
 SAMPLES = 400
-HELD_OUT = 100
+HELD_OUT = 0.25
+FIRST = 1000  # seeds after the evaluation's first
+TWO_ARMS = "Duo"  # grounding samples are of one-arm robots
 KNOWN = 0.8  # error over a constant's, above which places are not known
+
+
+class PlacedScenes(NamedTuple):
+    """Scenes whose places are known, N of them.
+
+    Attributes:
+        images_NCKYX: Images of the cameras.
+        tasks: Instructions.
+        places: Places (N, 3) by name [m]; NaN where a scene has none.
+    """
+
+    images_NCKYX: Tensor
+    tasks: list[str]
+    places: dict[str, Tensor]
 
 
 def diagnose_places(
     network: PolicyNetwork, windows: Windows, simulator: Simulator, samples: int = SAMPLES
 ) -> Results:
-    """Read the places of the object to handle and of its goal from the trunk's tokens."""
-    env_ids = [e for e in simulator.of_robot(windows.robot.name) if e.startswith(SUITE)]
-    if not env_ids or len(windows.robot.cameras) != 1 or "Duo" in env_ids[0]:
-        return Results([], [])
-    from actionprior.grounding.samples import grounding_samples
+    """Read places from the trunk's tokens, and compare with a constant.
 
-    size = windows.observation.images_BCKYX.shape[-1]
-    drawn = grounding_samples(env_ids, samples, seed=1, image_size=size)
-    images = torch.from_numpy(drawn.images).movedim(-1, 1)[:, None].contiguous()
-    features_NF = trunk_features(network, _observation(windows, images, drawn.instructions))
-    rng, name = np.random.default_rng(0), windows.robot.name
-    order = torch.from_numpy(rng.permutation(samples))
-    rows, shares = [], []
-    for what, place in (("object", drawn.target_xyz), ("goal", drawn.goal_xyz)):
-        known = order[torch.from_numpy(np.isfinite(place).all(1))[order]]
-        place_N3 = torch.from_numpy(place)
-        held, fitted = known[:HELD_OUT], known[HELD_OUT:]
-        if len(fitted) < HELD_OUT:
+    Places are known in the simulated suite, and in environments with a method ``places()`` that
+    returns them by name after a reset.
+    """
+    scenes = placed_scenes(windows, simulator, samples)
+    if scenes is None:
+        return Results([], [])
+    features_NF = trunk_features(network, _observation(windows, scenes))
+    name, rows, shares = windows.robot.name, [], []
+    for what, place_N3 in scenes.places.items():
+        errors = _errors(features_NF, place_N3)
+        if errors is None:
             continue
-        found_N3 = ridge(features_NF[fitted], place_N3[fitted], features_NF[held])
-        mean_3 = place_N3[fitted].mean(0)
-        errors = [
-            100 * float((place_N3[held] - guess).norm(dim=1).mean()) for guess in (found_N3, mean_3)
-        ]
-        shares.append(errors[0] / errors[1])
+        shares.append(errors[0] / max(errors[1], 1e-6))
         for source, error in zip(("the trunk", "a constant"), errors, strict=True):
             title = f"place of the {what} read from {source}"
             rows.append(Measurement(name, "places", title, "", error, "cm"))
@@ -59,15 +72,85 @@ def diagnose_places(
     return Results(rows, [finding("warning", "places", name, "", message)])
 
 
-def _observation(windows: Windows, images: torch.Tensor, tasks: list[str]) -> Observation:
+def placed_scenes(windows: Windows, simulator: Simulator, samples: int) -> PlacedScenes | None:
+    """Draw scenes whose places are known; None if the environments cannot say them."""
+    robot = windows.robot
+    env_ids = simulator.of_robot(robot.name)
+    suite = [e for e in env_ids if e.startswith(SUITE) and TWO_ARMS not in e]
+    if suite and len(robot.cameras) == 1:
+        return _of_suite(suite, windows.observation.images_BCKYX.shape[-1], samples)
+    drawn = [
+        scene
+        for env_id in env_ids
+        for scene in _resets(simulator, windows, env_id, samples // len(env_ids))
+    ]
+    if not drawn:
+        return None
+    names = sorted({name for _, _, places in drawn for name in places})
+    nowhere = np.full(3, np.nan)
+    return PlacedScenes(
+        torch.from_numpy(np.stack([images for images, _, _ in drawn])).movedim(-1, 2).contiguous(),
+        [task for _, task, _ in drawn],
+        {
+            name: torch.tensor(np.stack([p.get(name, nowhere) for _, _, p in drawn])).float()
+            for name in names
+        },
+    )
+
+
+def _of_suite(env_ids: list[str], size: int, samples: int) -> PlacedScenes:
+    from actionprior.grounding.samples import grounding_samples
+
+    drawn = grounding_samples(env_ids, samples, seed=1, image_size=size)
+    return PlacedScenes(
+        torch.from_numpy(drawn.images).movedim(-1, 1)[:, None].contiguous(),
+        drawn.instructions,
+        {
+            "object": torch.from_numpy(drawn.target_xyz),
+            "goal": torch.from_numpy(drawn.goal_xyz),
+        },
+    )
+
+
+Reset = tuple[Frame, str, dict[str, FloatArray]]
+
+
+def _resets(simulator: Simulator, windows: Windows, env_id: str, count: int) -> Iterator[Reset]:
+    """Yield images, instruction and places of scenes after a reset."""
+    with closing(simulator.make(env_id, windows.robot)) as env:
+        places = getattr(env.unwrapped, "places", None)
+        if places is None:
+            return
+        first = simulator.seed + FIRST
+        for seed in range(first, first + count):
+            observation, info = env.reset(seed=seed)
+            yield observation["images"].copy(), info["instruction"], dict(places())
+
+
+def _errors(features_NF: Tensor, place_N3: Tensor) -> tuple[float, float] | None:
+    """Mean error on held-out scenes of a read-out and of a constant [cm]; None: too few scenes."""
+    order_N = torch.randperm(len(place_N3), generator=torch.Generator().manual_seed(0))
+    order_N = order_N[place_N3.isfinite().all(1)[order_N]]
+    cut = int(HELD_OUT * len(order_N))
+    if cut < 1:
+        return None
+    held, fitted = order_N[:cut], order_N[cut:]
+    found_M3 = ridge(features_NF[fitted], place_N3[fitted], features_NF[held])
+    mean_3 = place_N3[fitted].mean(0)
+    read, constant = (
+        100 * float((place_N3[held] - guess).norm(dim=1).mean()) for guess in (found_M3, mean_3)
+    )
+    return read, constant
+
+
+def _observation(windows: Windows, scenes: PlacedScenes) -> Observation:
     """Observations of which the trunk reads images and instruction."""
-    rows = torch.arange(len(tasks)) % len(windows)
-    mask_BC = windows.observation.camera_mask_BC[rows][:, :1]
-    seen = windows.observation
+    rows = torch.arange(len(scenes.tasks)) % len(windows)
+    seen, cameras = windows.observation, scenes.images_NCKYX.shape[1]
     return Observation(
-        images,
-        mask_BC,
-        tasks,
+        scenes.images_NCKYX,
+        seen.camera_mask_BC[rows][:, :cameras],
+        scenes.tasks,
         seen.state_BS[rows],
         seen.reference_BA[rows],
         TrajectoryBatch(*(part[rows] for part in seen.history)),

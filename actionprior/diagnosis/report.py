@@ -12,6 +12,7 @@ from actionprior.diagnosis.measurement import Measurement, Results
 from actionprior.files.atomic import write_json
 
 COLUMNS = ("robot", "subject", "measured", "value")
+_ZERO = 1e-9
 HEALTHY = "no cause of error was found"
 
 
@@ -40,14 +41,16 @@ def measured_lines(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]
     """Join the numbers of one quantity to a line: robot, subject, quantity, values."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for m in measurements:
-        words = (m.group, _number(m.value), m.unit)
+        words = (m.group, _number(m.value), "" if m.unit == "1" else m.unit)
         values = lines.setdefault((m.robot, m.subject, m.what), [])
         values.append(" ".join(word for word in words if word))
     return [(*key, ", ".join(values)) for key, values in lines.items()]
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "unknown"
+    if not math.isfinite(value):
+        return "unknown"
+    return "0" if abs(value) < _ZERO else f"{value:.3g}"
 
 
 def _finite(value: float) -> float | None:

@@ -14,7 +14,7 @@ from tests.helpers.command_line import refused
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = ["--config=recipes/finetune.yaml", "--data.tasks=[lift]", "--data.episodes_per_task=6",
         "--data.batch_size=8", "--data.val_fraction=0.5"]  # fmt: skip
-RUN = [*DATA, "--ckpt_path=policy.ckpt", "--windows=24"]
+RUN = [*DATA, "--ckpt_path=policy.ckpt", "--windows=16"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def test_a_policy_is_diagnosed_on_held_out_episodes(capsys: pytest.CaptureFixtur
     assert "error of the policy on training windows" in page
 
 
+@pytest.mark.slow
 def test_an_untrained_policy_is_diagnosed_in_the_simulator() -> None:
     main(["diagnose", *RUN, "--env_ids=[actionprior/PandaLift-v0]", "--episodes=1", "--out=closed"])
     found = json.loads(Path("closed/diagnosis.json").read_text())
@@ -71,7 +72,7 @@ def test_an_untrained_policy_is_diagnosed_in_the_simulator() -> None:
     ("words", "message"),
     [
         ([*DATA, "--ckpt_path=none.ckpt"], "none.ckpt does not exist"),
-        (RUN[1:], "needs a recipe"),
+        (["--ckpt_path=policy.ckpt"], "diagnose needs a recipe"),
         ([*RUN, "--data.chunk_length=7"], "the data's chunk_length is 7 but the model's is 15"),
         ([*RUN, "--windows=2"], "windows is 2"),
         ([*RUN, "--env_ids=[actionprior/None-v0]"], "cannot be found"),

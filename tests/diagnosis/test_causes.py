@@ -5,7 +5,7 @@ import torch
 
 from actionprior.diagnosis.run import diagnose_policy
 from actionprior.errors import UserError
-from tests.diagnosis.conftest import Diagnose, Fitted, accused, value
+from tests.diagnosis.conftest import Diagnose, Fitted, accused, in_simulator, value
 from tests.helpers.linear_policy import fitted_policy
 from tests.helpers.signal_task import SignalData
 
@@ -18,6 +18,8 @@ def test_a_healthy_policy_is_not_accused(diagnose: Diagnose) -> None:
     assert {f.check for f in results.findings} == {"error"}
     assert value(results, "error of the policy") < 0.2
     assert value(results, "success", "test/Signals-v0") == 1
+    assert value(results, "place of the object read from the trunk", "") < 5
+    assert value(results, "place of the object read from a constant", "") > 50
     assert value(results, "goes where the instruction says", "") > 0.7
     assert value(results, "avoids the other task's goal", "") > 0.9
 
@@ -79,6 +81,14 @@ def test_a_policy_whose_latent_is_wrong_is_named(fitted: Fitted) -> None:
     assert {"latent", "blind", "unused_instruction"} <= accused(results)
     assert "decoder" not in accused(results)
     assert value(results, "error with the encoder's z of the true chunk") < 0.05
+
+
+def test_a_trunk_that_sees_nothing_is_named(fitted: Fitted) -> None:
+    data = SignalData()
+    network = fitted_policy(data)
+    torch.nn.init.zeros_(network.trunk.see.weight)
+    found = accused(diagnose_policy(network, data, 96, in_simulator()))
+    assert {"places", "blind"} <= found
 
 
 def test_a_gripper_that_switches_at_another_time_than_recorded(diagnose: Diagnose) -> None:

@@ -193,6 +193,9 @@ class SignalEnv(gymnasium.Env[Any, Any]):
         info = self._info()
         return self._observe(), 0.0, bool(info["success"]), False, info
 
+    def places(self) -> dict[str, np.ndarray]:
+        return {"object": np.append(self.shown, 0.0)}
+
     def _observe(self) -> Any:
         shown = dict(zip(CAMERAS, self.shown, strict=True))
         images = {camera: picture(camera, shown[camera]) for camera in CAMERAS}
