@@ -7,7 +7,7 @@ from actionprior.commands._parser import call
 from actionprior.commands._simulator import choose_simulator
 from actionprior.commands._trunk import chosen_trunk
 from actionprior.data import EmbodiedDataModule
-from actionprior.diagnosis.measurement import Results
+from actionprior.diagnosis.measurement import Diagnosis
 
 
 def diagnose(
@@ -22,7 +22,7 @@ def diagnose(
     recording_seed: int | None = None,
     open_loop: bool = False,
     trunk: str | None = None,
-) -> Results:
+) -> Diagnosis:
     """Split a policy's error on held-out episodes and in the simulator, and name its causes.
 
     Prints a table of measurements and one of findings with advice, and writes `diagnosis.json` and

@@ -14,7 +14,7 @@ from actionprior.data import Contents, EmbodiedDataModule
 from actionprior.data.store import Recording
 from actionprior.diagnosis import chunks
 from actionprior.diagnosis.chunks import Recorded
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 
 EPISODES = 200  # that are read of each dataset
 STILL = 0.3  # predicted travel over recorded travel
@@ -24,7 +24,7 @@ NEAR = 0.01  # of the feature's range
 
 def diagnose_actions(
     data: EmbodiedDataModule, robot: int, recorded: Recorded, plain_NHA: Tensor
-) -> Results:
+) -> Diagnosis:
     """Check the recorded actions, and compare how far predicted and recorded chunks travel."""
     found = [f for subject in _subjects(data, robot) for f in _check(subject)]
     name, body = recorded.robot.name, recorded.robot
@@ -39,7 +39,7 @@ def diagnose_actions(
         mine, true = (float(end[:, body.action_slots(group)].abs().mean()) for end in ends)
         if true < chunks.NOTHING:
             continue
-        rows.append(Measurement(name, "actions", "predicted over recorded travel", group.name,
+        rows.append(MeasuredValue(name, "actions", "predicted over recorded travel", group.name,
                                 mine / true, ""))  # fmt: skip
         if mine < STILL * true:
             message = (
@@ -47,7 +47,7 @@ def diagnose_actions(
                 "at the latent's error above, and leave idle windows out (skip_idle)"
             )
             found.append(finding("warning", "stands_still", name, group.name, message))
-    return Results(rows, found)
+    return Diagnosis(rows, found)
 
 
 def _subjects(data: EmbodiedDataModule, robot: int) -> Iterator[Subject]:

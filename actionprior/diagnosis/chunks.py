@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
-from actionprior.diagnosis.measurement import Measurement
+from actionprior.diagnosis.measurement import MeasuredValue
 from actionprior.diagnosis.windows import Windows, select
 from actionprior.embodiment import ACTION_WIDTH, Embodiment
 from actionprior.networks.policy_network import PolicyNetwork
@@ -57,15 +57,15 @@ class Recorded(NamedTuple):
         """Mean of ``shares``."""
         return float(self.shares(error_NG).mean())
 
-    def measure(self, subject: str, what: str, error_NG: Tensor) -> list[Measurement]:
+    def measure(self, subject: str, what: str, error_NG: Tensor) -> list[MeasuredValue]:
         """Report a distance per group in the robot's units, and as a share."""
         name, groups = self.robot.name, self.robot.action
         return [
             *(
-                Measurement(name, subject, what, group.name, float(error), group.unit)
+                MeasuredValue(name, subject, what, group.name, float(error), group.unit)
                 for group, error in zip(groups, error_NG.mean(0), strict=True)
             ),
-            Measurement(name, subject, what, "share of the constant chunk's error",
+            MeasuredValue(name, subject, what, "share of the constant chunk's error",
                         self.share(error_NG), ""),
         ]  # fmt: skip
 

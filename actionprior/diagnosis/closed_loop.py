@@ -10,7 +10,7 @@ import torch
 
 from actionprior.data import EmbodiedDataModule
 from actionprior.data.frame_ranges import IntArray
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.simulator import Simulator
 from actionprior.diagnosis.windows import evenly, robot_spans
 from actionprior.embodiment import FloatArray
@@ -95,9 +95,9 @@ def diagnose_closed_loop(
     robot: int,
     simulator: Simulator,
     episodes: int,
-) -> Results:
+) -> Diagnosis:
     """Roll the policy out; report success, and when failed episodes leave the demonstrations."""
-    name, results = data.embodiments[robot].name, Results([], [])
+    name, results = data.embodiments[robot].name, Diagnosis([], [])
     known = demonstrated(data, robot)
     for env_id in simulator.of_robot(name):
         played = rollout(
@@ -121,7 +121,7 @@ def diagnose_closed_loop(
 
 def describe_drift(
     robot: str, played: RolloutResult, known: Demonstrated, execute_steps: int
-) -> Results:
+) -> Diagnosis:
     """Report success and drift of the episodes of one environment."""
     env_id, rows = played.env_id, []
     interval = played.success_interval
@@ -130,7 +130,7 @@ def describe_drift(
         ("success, low end of the 95 % interval", interval.low),
         ("success, high end of the 95 % interval", interval.high),
     ):
-        rows.append(Measurement(robot, "closed loop", what, env_id, share, ""))
+        rows.append(MeasuredValue(robot, "closed loop", what, env_id, share, ""))
     failed = [e for e in played.episodes if not e.success]
     courses = [distances(e, known, execute_steps) for e in failed or played.episodes]
     whose = "failed episodes" if failed else "episodes"
@@ -138,14 +138,14 @@ def describe_drift(
         reached = [course[count] for course in courses if len(course) > count]
         if reached:
             what = f"distance of {whose} from the demonstrations after {count} chunks"
-            rows.append(Measurement(robot, "closed loop", what, env_id, float(np.median(reached)),
+            rows.append(MeasuredValue(robot, "closed loop", what, env_id, float(np.median(reached)),
                                     "of held-out 95 %"))  # fmt: skip
     left = [chunk for chunk in map(leaves, courses) if chunk]
     if played.success_rate > WORKS or len(left) <= len(courses) / 2:
-        return Results(rows, [])
+        return Diagnosis(rows, [])
     message = (
         f"{len(left)} of {len(courses)} failed episodes leave the demonstrations, typically after "
         f"{int(np.median(left))} chunks of {execute_steps} steps, and end where training has no "
         "data; record recoveries (lightning record --noise), or execute fewer steps per chunk"
     )
-    return Results(rows, [finding("warning", "drift", robot, env_id, message)])
+    return Diagnosis(rows, [finding("warning", "drift", robot, env_id, message)])

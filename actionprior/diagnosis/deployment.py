@@ -16,7 +16,7 @@ from actionprior.checkup import Finding
 from actionprior.data import EmbodiedDataModule
 from actionprior.data.frame_ranges import IntArray
 from actionprior.diagnosis import windows
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.readout import THUMBNAIL
 from actionprior.diagnosis.replay import recorded_episodes
 from actionprior.diagnosis.simulator import Simulator
@@ -86,9 +86,9 @@ def seen_in_simulator(simulator: Simulator, robot: Embodiment, env_id: str) -> S
     return Seen(shrink(torch.from_numpy(np.stack(images)).movedim(-1, 2)), np.stack(states))
 
 
-def diagnose_deployment(data: EmbodiedDataModule, robot: int, simulator: Simulator) -> Results:
+def diagnose_deployment(data: EmbodiedDataModule, robot: int, simulator: Simulator) -> Diagnosis:
     """Compare first images and states in the simulator with those of training."""
-    body, results = data.embodiments[robot], Results([], [])
+    body, results = data.embodiments[robot], Diagnosis([], [])
     trained = seen_in_training(data, robot)
     for env_id in simulator.of_robot(body.name):
         deployed = seen_in_simulator(simulator, body, env_id)
@@ -116,15 +116,15 @@ def _own(small_NKYX: Tensor) -> float:
     )
 
 
-def _rows(robot: Embodiment, env_id: str, trained: Seen, deployed: Seen) -> Iterator[Measurement]:
+def _rows(robot: Embodiment, env_id: str, trained: Seen, deployed: Seen) -> Iterator[MeasuredValue]:
     for camera, name in enumerate(robot.cameras):
-        mine, theirs = deployed.small_NCKYX[:, camera], trained.small_NCKYX[:, camera]
+        shown, known = deployed.small_NCKYX[:, camera], trained.small_NCKYX[:, camera]
         for what, value in (
-            ("distance to training pictures", _apart(mine, theirs)),
-            ("distance among training pictures", _own(theirs)),
-            ("brightness over training's", float(mine.mean() / theirs.mean().clamp(min=1e-3))),
+            ("distance to training pictures", _apart(shown, known)),
+            ("distance among training pictures", _own(known)),
+            ("brightness over training's", float(shown.mean() / known.mean().clamp(min=1e-3))),
         ):
-            yield Measurement(robot.name, "deployment", what, f"{env_id} {name}", value, "")
+            yield MeasuredValue(robot.name, "deployment", what, f"{env_id} {name}", value, "")
 
 
 def compare_cameras(
@@ -132,12 +132,12 @@ def compare_cameras(
 ) -> Iterator[Finding]:
     """Find exchanged cameras or colours, turned pictures, and pictures unlike training."""
     names = robot.cameras
-    mine = [deployed.small_NCKYX[:, c] for c in range(len(names))]
-    theirs = [trained.small_NCKYX[:, c] for c in range(len(names))]
+    shown = [deployed.small_NCKYX[:, c] for c in range(len(names))]
+    known = [trained.small_NCKYX[:, c] for c in range(len(names))]
     exchanged: set[int] = set()
     for a, b in combinations(range(len(names)), 2):
-        straight = _apart(mine[a], theirs[a]) + _apart(mine[b], theirs[b])
-        crossed = _apart(mine[a], theirs[b]) + _apart(mine[b], theirs[a])
+        straight = _apart(shown[a], known[a]) + _apart(shown[b], known[b])
+        crossed = _apart(shown[a], known[b]) + _apart(shown[b], known[a])
         if crossed < LIKELIER * straight:
             exchanged |= {a, b}
             message = (
@@ -148,9 +148,9 @@ def compare_cameras(
     for camera, name in enumerate(names):
         if camera in exchanged:
             continue
-        plain = _apart(mine[camera], theirs[camera])
-        usual = max(_own(theirs[camera]), 1.0)
-        changed = {how: _apart(change(mine[camera]), theirs[camera])
+        plain = _apart(shown[camera], known[camera])
+        usual = max(_own(known[camera]), 1.0)
+        changed = {how: _apart(change(shown[camera]), known[camera])
                    for how, change in CHANGES.items()}  # fmt: skip
         how = min(changed, key=changed.__getitem__)
         if plain > usual and changed[how] < LIKELIER * plain:

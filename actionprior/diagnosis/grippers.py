@@ -14,7 +14,7 @@ from actionprior.checkup import Finding
 from actionprior.data import EmbodiedDataModule
 from actionprior.data.frame_ranges import BoolArray, IntArray
 from actionprior.diagnosis import chunks, windows
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.embodiment import Embodiment
 from actionprior.embodiment.normalization import CONSTANT
 from actionprior.networks.policy_network import PolicyNetwork
@@ -69,7 +69,7 @@ def best_shift(first_NH: BoolArray, second_NH: BoolArray, longest: int) -> int:
 
 def diagnose_grippers(
     network: PolicyNetwork, data: EmbodiedDataModule, robot: int, index: int, count: int
-) -> Results:
+) -> Diagnosis:
     """Compare predicted and recorded switching, and the recorded command with its state.
 
     Args:
@@ -83,7 +83,7 @@ def diagnose_grippers(
     spans = windows.robot_spans(data, robot, data.frames.val)
     frame_N = windows.evenly(spans, 20000)
     ahead = data.frames.store.future(torch.from_numpy(frame_N), data.chunk_length)
-    rows: list[Measurement] = []
+    rows: list[MeasuredValue] = []
     found: list[Finding] = []
     action_Na = body.action_from_unified(ahead.action_BHA[:, 0].numpy())
     for entry in gripper_entries(body, action_Na):
@@ -98,7 +98,7 @@ def diagnose_grippers(
         part = _predicted(network, data, index, body, entry, frame_N[chosen], high_NH[chosen])
         rows += part.measurements
         found += part.findings
-    return Results(rows, [*found, *late_labels(data, robot)])
+    return Diagnosis(rows, [*found, *late_labels(data, robot)])
 
 
 def _predicted(
@@ -109,14 +109,14 @@ def _predicted(
     entry: GripperEntry,
     frame_N: IntArray,
     recorded_NH: BoolArray,
-) -> Results:
+) -> Diagnosis:
     some = windows.gather(data, index, frame_N)
     chunk_NHA = chunks.predict(network, some.observation)
     predicted_NH = chunk_NHA[..., entry.slot].numpy() > entry.middle
     shift = best_shift(predicted_NH, recorded_NH, LONGEST)
     name = robot.name
     rows = [
-        Measurement(name, "grippers", "predicted after recorded", entry.feature, shift, "steps")
+        MeasuredValue(name, "grippers", "predicted after recorded", entry.feature, shift, "steps")
     ]
     found = []
     if abs(shift) >= LATE:
@@ -134,14 +134,14 @@ def _predicted(
         reached_N = (predicted_NH == rises)[of_way].any(1)
         missed = 1 - float(reached_N.mean())
         what = f"missed switches from {way}"
-        rows.append(Measurement(name, "grippers", what, entry.feature, missed, ""))
+        rows.append(MeasuredValue(name, "grippers", what, entry.feature, missed, ""))
         if missed > MISSED:
             message = (
                 f"misses {missed:.0%} of the switches from {way}: a gripper that hardly switches "
                 "there; check its label, show more such moments, or train longer"
             )
             found.append(finding("error", "gripper_missed", name, entry.feature, message))
-    return Results(rows, found)
+    return Diagnosis(rows, found)
 
 
 def late_labels(data: EmbodiedDataModule, robot: int) -> Iterator[Finding]:

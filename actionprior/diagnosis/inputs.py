@@ -13,7 +13,7 @@ from actionprior.batch import Observation
 from actionprior.checkup import Finding
 from actionprior.diagnosis import chunks
 from actionprior.diagnosis.chunks import Recorded
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.windows import Windows, other_episodes
 from actionprior.networks.policy_network import PolicyNetwork
 
@@ -100,23 +100,23 @@ def diagnose_inputs(
     first: Observation,
     recorded: Recorded,
     plain_NHA: Tensor,
-) -> Results:
+) -> Diagnosis:
     """Change cameras, state and history in turn, and name those without an effect."""
     order_N, name = other_episodes(windows.episode_N), windows.robot.name
     if order_N is None:
         message = "there is one held-out episode, so that images cannot be exchanged; hold out more"
-        return Results([], [finding("note", "inputs", name, "", message)])
+        return Diagnosis([], [finding("note", "inputs", name, "", message)])
     effects = {
         what: effect(network, recorded, plain_NHA, what, changed)
         for what, changed in changed_inputs(windows, training, first, order_N)
     }
-    return Results(measure_effects(name, list(effects.values())), list(_unused(windows, effects)))
+    return Diagnosis(measure_effects(name, list(effects.values())), list(_unused(windows, effects)))
 
 
-def measure_effects(robot: str, effects: list[Effect]) -> list[Measurement]:
+def measure_effects(robot: str, effects: list[Effect]) -> list[MeasuredValue]:
     """Report the change and the error of each effect, as shares of the constant chunk's error."""
     return [
-        Measurement(robot, "inputs", f"{one.name}: {what}", "", value, "")
+        MeasuredValue(robot, "inputs", f"{one.name}: {what}", "", value, "")
         for one in effects
         for what, value in (("change of the chunk", one.change), ("error", one.error))
     ]

@@ -16,7 +16,7 @@ from actionprior.checkup import Finding
 from actionprior.diagnosis import chunks, readout
 from actionprior.diagnosis.chunks import Recorded
 from actionprior.diagnosis.inputs import Effect, effect, measure_effects
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.windows import Windows
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.rollout import wilson_interval
@@ -98,12 +98,12 @@ def diagnose_instructions(
     starts: Sequence[Windows],
     recorded: Recorded,
     plain_NHA: Tensor,
-) -> Results:
+) -> Diagnosis:
     """Exchange instructions, and say whether the policy or the data are the cause."""
     scenes, name = read_scenes(network, windows, training, starts), windows.robot.name
     if len(scenes.tasks) < 2:
         message = f"is {scenes.tasks[0]!r} throughout: the policy cannot learn to listen"
-        return Results([], [finding("note", "one_task", name, "instruction", message)])
+        return Diagnosis([], [finding("note", "one_task", name, "instruction", message)])
     other = exchange(windows.observation.task, scenes.tasks)
     swapped = effect(
         network, recorded, plain_NHA, "instruction of another task",
@@ -111,15 +111,15 @@ def diagnose_instructions(
     )  # fmt: skip
     rows = [
         *measure_effects(name, [swapped]),
-        Measurement(name, "instructions", "read from the start", "", scenes.accuracy, ""),
-        Measurement(name, "instructions", "read by chance", "", scenes.chance, ""),
-        Measurement(name, "instructions", "share of the motion explained", "", scenes.explained,
+        MeasuredValue(name, "instructions", "read from the start", "", scenes.accuracy, ""),
+        MeasuredValue(name, "instructions", "read by chance", "", scenes.chance, ""),
+        MeasuredValue(name, "instructions", "share of the motion explained", "", scenes.explained,
                     ""),
     ]  # fmt: skip
     found = _findings(name, scenes, swapped)
     if not scenes.accuracy >= READABLE:
         scores = obedience(network, windows, training, starts)
-        rows += [Measurement(name, "instructions", s.what, "", s.share, "") for s in scores]
+        rows += [MeasuredValue(name, "instructions", s.what, "", s.share, "") for s in scores]
         if scores and not swapped.useless and min(s.at_most for s in scores) < OBEYS:
             listed = ", and ".join(f"{s.what} in {s.share:.0%}" for s in scores)
             message = (
@@ -128,7 +128,7 @@ def diagnose_instructions(
                 "of different tasks in the same scenes"
             )
             found.append(finding("warning", "confused", name, "instruction", message))
-    return Results(rows, found)
+    return Diagnosis(rows, found)
 
 
 def exchange(given: list[str], tasks: list[str], seed: int = 0) -> list[str]:
@@ -158,7 +158,7 @@ class Score(NamedTuple):
 def obedience(
     network: PolicyNetwork, windows: Windows, training: Windows, starts: Sequence[Windows]
 ) -> list[Score]:
-    """Score how often another instruction leads to its goal, and away from the first one's.
+    """Score how often another instruction leads to its goal, and away from the first goal.
 
     The policy starts in held-out scenes. The other task's chunk is that of the most similar start
     of a training episode. Scenes count in which it differs from the recorded chunk. Empty if there

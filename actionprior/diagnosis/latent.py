@@ -13,7 +13,7 @@ from actionprior.batch import TrajectoryBatch
 from actionprior.checkup import Finding
 from actionprior.diagnosis import chunks
 from actionprior.diagnosis.chunks import Recorded
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.windows import Windows, select, select_steps
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.training.stage import EVALUATION_KEY, FlowNoise
@@ -49,7 +49,7 @@ class LatentErrors(NamedTuple):
 
 def diagnose_latent(
     network: PolicyNetwork, windows: Windows, training: Windows, recorded: Recorded
-) -> Results:
+) -> Diagnosis:
     """Measure decoder, encoder and policy, and name the part that makes most of the error."""
     errors = measure_latents(network, windows, training, recorded)
     name, scale = windows.robot.name, recorded
@@ -59,10 +59,10 @@ def diagnose_latent(
         *scale.measure("latent", "error with the encoder's z of the true chunk", errors.encoder_NG),
         *scale.measure("latent", "error with the best z found (the decoder's limit)",
                        errors.limit_MG),
-        Measurement(name, "latent", "cosine of z′ and z", "", errors.cosine, ""),
-        Measurement(name, "latent", "retrieval of z by z′", "", errors.retrieval, ""),
+        MeasuredValue(name, "latent", "cosine of z′ and z", "", errors.cosine, ""),
+        MeasuredValue(name, "latent", "retrieval of z by z′", "", errors.retrieval, ""),
     ]  # fmt: skip
-    return Results(rows, _findings(network, errors, recorded))
+    return Diagnosis(rows, _findings(network, errors, recorded))
 
 
 def measure_latents(
@@ -130,6 +130,13 @@ def _findings(network: PolicyNetwork, errors: LatentErrors, recorded: Recorded) 
     limit, policy = recorded.share(errors.limit_MG), recorded.share(errors.policy_NG)
     training, name = recorded.share(errors.training_NG), recorded.robot.name
     found, width = [_split(name, limit, training, policy)], network.prior.architecture.latent_width
+    encoder = recorded.share(errors.encoder_NG)
+    if encoder > max(policy, 2 * limit) and encoder > BAD_LATENT:
+        found.append(finding("note", "encoder", name, "", (
+            f"with the encoder's latent of the true chunk the error is {encoder:.0%}, more than "
+            "the policy's: the encoder was not trained with this decoder (no prior, or "
+            "decay_fraction 0), so read the decoder's limit from the best latent"
+        )))  # fmt: skip
     if limit > BAD_DECODER:
         said = f"even the best latent leaves {limit:.0%} of the constant chunk's error"
         if errors.linear_rest > NARROW:

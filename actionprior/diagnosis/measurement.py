@@ -6,7 +6,7 @@ from typing import NamedTuple
 from actionprior.checkup import Finding, Level
 
 
-class Measurement(NamedTuple):
+class MeasuredValue(NamedTuple):
     """One number of a diagnosis.
 
     Attributes:
@@ -26,16 +26,16 @@ class Measurement(NamedTuple):
     unit: str
 
 
-class Results(NamedTuple):
-    """Measurements and findings of one subject."""
+class Diagnosis(NamedTuple):
+    """Measured values and findings, of one subject or of all."""
 
-    measurements: list[Measurement]
+    measurements: list[MeasuredValue]
     findings: list[Finding]
 
 
-def join(parts: Iterable[Results]) -> Results:
+def join(parts: Iterable[Diagnosis]) -> Diagnosis:
     """Join the results of several subjects."""
-    joined = Results([], [])
+    joined = Diagnosis([], [])
     for part in parts:
         joined.measurements.extend(part.measurements)
         joined.findings.extend(part.findings)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actionprior.batch import Observation, TrajectoryBatch
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.readout import ridge, trunk_features
 from actionprior.diagnosis.simulator import SUITE, Simulator
 from actionprior.diagnosis.windows import Windows
@@ -43,7 +43,7 @@ class PlacedScenes(NamedTuple):
 
 def diagnose_places(
     network: PolicyNetwork, windows: Windows, simulator: Simulator, samples: int = SAMPLES
-) -> Results:
+) -> Diagnosis:
     """Read places from the trunk's tokens, and compare with a constant.
 
     Places are known in the simulated suite, and in environments with a method ``places()`` that
@@ -51,7 +51,7 @@ def diagnose_places(
     """
     scenes = placed_scenes(windows, simulator, samples)
     if scenes is None:
-        return Results([], [])
+        return Diagnosis([], [])
     features_NF = trunk_features(network, _observation(windows, scenes))
     name, rows, shares = windows.robot.name, [], []
     for what, place_N3 in scenes.places.items():
@@ -61,15 +61,15 @@ def diagnose_places(
         shares.append(errors[0] / max(errors[1], 1e-6))
         for source, error in zip(("the trunk", "a constant"), errors, strict=True):
             title = f"place of the {what} read from {source}"
-            rows.append(Measurement(name, "places", title, "", error, "cm"))
+            rows.append(MeasuredValue(name, "places", title, "", error, "cm"))
     if not shares or min(shares) < KNOWN:
-        return Results(rows, [])
+        return Diagnosis(rows, [])
     message = (
         f"where objects are cannot be read from the trunk's tokens: a linear read-out has "
         f"{min(shares):.0%} of a constant's error; warm the trunk up (lightning ground), use a "
         "pretrained one, or larger images"
     )
-    return Results(rows, [finding("warning", "places", name, "", message)])
+    return Diagnosis(rows, [finding("warning", "places", name, "", message)])
 
 
 def placed_scenes(windows: Windows, simulator: Simulator, samples: int) -> PlacedScenes | None:

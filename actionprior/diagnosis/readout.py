@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, pad
 
 from actionprior.batch import Observation
 from actionprior.diagnosis import chunks
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.windows import Windows, select
 from actionprior.networks.policy_network import PolicyNetwork
 
@@ -115,26 +115,26 @@ def measure_ends(network: PolicyNetwork, windows: Windows, training: Windows) ->
     return EndErrors(*errors)
 
 
-def diagnose_readout(network: PolicyNetwork, windows: Windows, training: Windows) -> Results:
+def diagnose_readout(network: PolicyNetwork, windows: Windows, training: Windows) -> Diagnosis:
     """Report whether the trunk's tokens say more about the chunk's end than the state does."""
     errors, robot = measure_ends(network, windows, training), windows.robot
     names = ("a constant", "the state", "the trunk and the state")
     rows = [
-        Measurement(robot.name, "readout", f"error of the chunk's end from {name}", group.name,
+        MeasuredValue(robot.name, "readout", f"error of the chunk's end from {name}", group.name,
                     float(value), group.unit)
         for name, error_G in zip(names, errors, strict=True)
         for group, value in zip(robot.action, error_G, strict=True)
     ]  # fmt: skip
     moving_G = errors.constant_G > chunks.NOTHING
     if not bool(moving_G.any()):
-        return Results(rows, [])
+        return Diagnosis(rows, [])
     state = float((errors.state_G / errors.constant_G)[moving_G].mean())
     trunk = float((errors.trunk_G / errors.constant_G)[moving_G].mean())
     if state < STATE_SUFFICES or trunk < HELPS * state:
-        return Results(rows, [])
+        return Diagnosis(rows, [])
     message = (
         f"where chunks end cannot be read from the trunk's tokens: a linear read-out leaves "
         f"{trunk:.0%} of a constant's error, and {state:.0%} without the trunk; warm the trunk up "
         "(lightning ground), use a pretrained one, let it train, or use larger images"
     )
-    return Results(rows, [finding("warning", "trunk", robot.name, "", message)])
+    return Diagnosis(rows, [finding("warning", "trunk", robot.name, "", message)])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actionprior.data import EmbodiedDataModule
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.simulator import Simulator
 from actionprior.embodiment import FloatArray
 from actionprior.recording.lerobot_writer import SEEDS_PER_RECORDING
@@ -49,7 +49,7 @@ def recorded_episodes(data: EmbodiedDataModule, robot: int) -> Iterator[Recorded
 
 def diagnose_replay(
     data: EmbodiedDataModule, robot: int, simulator: Simulator, block: int, count: int
-) -> Results:
+) -> Diagnosis:
     """Execute recorded actions from the scenes in which they were recorded.
 
     The scene of an episode is that of the reset seed that leads to the recorded first state and
@@ -62,10 +62,10 @@ def diagnose_replay(
         block: Block of reset seeds that the demonstrations were recorded with.
         count: Largest number of episodes that are replayed in each environment.
     """
-    body, results = data.embodiments[robot], Results([], [])
+    body, results = data.embodiments[robot], Diagnosis([], [])
     if not body.state:
         message = "a robot without a state has no first state by which to find recorded scenes"
-        return Results([], [finding("note", "replay", body.name, "", message)])
+        return Diagnosis([], [finding("note", "replay", body.name, "", message)])
     episodes = list(recorded_episodes(data, robot))
     firsts = np.stack([episode.state_s for episode in episodes])
     seeds = range(block * SEEDS_PER_RECORDING, block * SEEDS_PER_RECORDING + TRIED * len(episodes))
@@ -103,21 +103,21 @@ def replay(env: RobotEnv, action_Ta: FloatArray) -> bool:
     return False
 
 
-def _describe(robot: str, env_id: str, outcomes: list[bool]) -> Results:
+def _describe(robot: str, env_id: str, outcomes: list[bool]) -> Diagnosis:
     if not outcomes:
         message = (
             "no reset seed leads to a recorded first state and instruction: nothing was replayed; "
             "give the block of seeds that they were recorded with (--recording_seed)"
         )
-        return Results([], [finding("note", "replay", robot, env_id, message)])
+        return Diagnosis([], [finding("note", "replay", robot, env_id, message)])
     share = sum(outcomes) / len(outcomes)
     what = f"success of {len(outcomes)} replayed demonstrations"
-    rows = [Measurement(robot, "replay", what, env_id, share, "")]
+    rows = [MeasuredValue(robot, "replay", what, env_id, share, "")]
     if share >= WORKS:
-        return Results(rows, [])
+        return Diagnosis(rows, [])
     message = (
         f"the demonstrations' own actions succeed in {sum(outcomes)} of {len(outcomes)} replays: "
         "no policy that imitates them can do better without correcting; check the actions' units, "
         "frame and order, the control rate, and whether the simulator is the recorded one"
     )
-    return Results(rows, [finding("error", "replay", robot, env_id, message)])
+    return Diagnosis(rows, [finding("error", "replay", robot, env_id, message)])

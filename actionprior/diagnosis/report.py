@@ -8,7 +8,7 @@ from typing import Any
 
 from actionprior.checkup import LEVELS, Finding
 from actionprior.checkup.report import print_table, write_html
-from actionprior.diagnosis.measurement import Measurement, Results
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue
 from actionprior.files.atomic import write_json
 
 COLUMNS = ("robot", "subject", "measured", "value")
@@ -16,7 +16,7 @@ _ZERO = 1e-9
 HEALTHY = "no cause of error was found"
 
 
-def write_report(results: Results, out: Path) -> None:
+def write_report(results: Diagnosis, out: Path) -> None:
     """Print both tables, and write ``diagnosis.json`` and ``report.html``."""
     out.mkdir(parents=True, exist_ok=True)
     lines = measured_lines(results.measurements)
@@ -31,13 +31,13 @@ def write_report(results: Results, out: Path) -> None:
     print(f"report: {out / 'report.html'}, {out / 'diagnosis.json'}")
 
 
-def as_plain(results: Results) -> dict[str, Any]:
+def as_plain(results: Diagnosis) -> dict[str, Any]:
     """Convert to plain data for JSON; NaN becomes null."""
     rows = [m._asdict() | {"value": _finite(m.value)} for m in results.measurements]
     return {"measurements": rows, "findings": [_plain(f) for f in results.findings]}
 
 
-def measured_lines(measurements: Sequence[Measurement]) -> list[tuple[str, ...]]:
+def measured_lines(measurements: Sequence[MeasuredValue]) -> list[tuple[str, ...]]:
     """Join the numbers of one quantity to a line: robot, subject, quantity, values."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for m in measurements:

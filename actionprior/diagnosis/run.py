@@ -15,7 +15,7 @@ from actionprior.diagnosis.grippers import diagnose_grippers
 from actionprior.diagnosis.inputs import diagnose_inputs
 from actionprior.diagnosis.instructions import diagnose_instructions
 from actionprior.diagnosis.latent import diagnose_latent
-from actionprior.diagnosis.measurement import Results, join
+from actionprior.diagnosis.measurement import Diagnosis, join
 from actionprior.diagnosis.places import diagnose_places
 from actionprior.diagnosis.readout import diagnose_readout
 from actionprior.diagnosis.replay import diagnose_replay
@@ -35,7 +35,7 @@ def diagnose_policy(
     simulator: Simulator | None = None,
     episodes: int = 5,
     recording_seed: int = 0,
-) -> Results:
+) -> Diagnosis:
     """Measure every subject, and say where the error comes from.
 
     Args:
@@ -76,7 +76,7 @@ def _subjects(
     simulator: Simulator | None,
     episodes: int,
     recording_seed: int,
-) -> Iterator[Results]:
+) -> Iterator[Diagnosis]:
     body = data.embodiments[robot]
     index = [e.name for e in network.embodiments].index(body.name)
     held_out, training = _windows(data, robot, index, count)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from actionprior.diagnosis import chunks
 from actionprior.diagnosis.chunks import Recorded
-from actionprior.diagnosis.measurement import Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, finding
 from actionprior.diagnosis.windows import Windows
 from actionprior.networks.policy_network import PolicyNetwork
 
@@ -17,7 +17,7 @@ NOISY = 0.7  # error of the mean chunk over that of one chunk
 MATTERS = 0.15  # smallest share of the constant chunk's error that is worth a finding
 
 
-def diagnose_spread(network: PolicyNetwork, windows: Windows, recorded: Recorded) -> Results:
+def diagnose_spread(network: PolicyNetwork, windows: Windows, recorded: Recorded) -> Diagnosis:
     """Draw several chunks per window; report their spread and the error of their mean."""
     z_NZ = chunks.latents(network, windows.observation)
     drawn = [chunks.decode(network, z_NZ, windows.observation, draw) for draw in range(DRAWS)]
@@ -33,10 +33,10 @@ def diagnose_spread(network: PolicyNetwork, windows: Windows, recorded: Recorded
     ]
     single, mean = recorded.share(single_NG), recorded.share(mean_NG)
     if single < MATTERS or mean > NOISY * single:
-        return Results(rows, [])
+        return Diagnosis(rows, [])
     message = (
         f"the mean of {DRAWS} draws has {mean / single:.0%} of one draw's error: much of the error "
         "is noise of the flow; train longer or with more flow.noise_repeats, use temporal "
         "ensembling, or look for demonstrations that solve one scene in several ways"
     )
-    return Results(rows, [finding("warning", "noise", recorded.robot.name, "", message)])
+    return Diagnosis(rows, [finding("warning", "noise", recorded.robot.name, "", message)])

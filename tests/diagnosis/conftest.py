@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from actionprior.diagnosis.measurement import Results
+from actionprior.diagnosis.measurement import Diagnosis
 from actionprior.diagnosis.run import diagnose_policy
 from actionprior.diagnosis.simulator import Simulator
 from actionprior.networks.policy_network import PolicyNetwork
@@ -14,7 +14,7 @@ from tests.helpers.linear_policy import fitted_policy
 from tests.helpers.signal_task import CAMERAS, SignalData
 
 Fitted = Callable[..., tuple[PolicyNetwork, SignalData]]
-Diagnose = Callable[..., Results]
+Diagnose = Callable[..., Diagnosis]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def diagnose(fitted: Fitted) -> Diagnose:
     @cache
     def run(
         fault: str = "", latent_width: int = 24, simulator: str | None = None, on: str | None = None
-    ) -> Results:
+    ) -> Diagnosis:
         network, data = fitted(fault, latent_width)
         if on is not None:
             data = SignalData(fault=on)
@@ -45,6 +45,9 @@ def diagnose(fitted: Fitted) -> Diagnose:
         return diagnose_policy(network, data, 128, rollouts, episodes=4)
 
     return run
+
+
+SHARE = "share of the constant chunk's error"
 
 
 def in_simulator(fault: str = "") -> Simulator:
@@ -58,11 +61,13 @@ def in_simulator(fault: str = "") -> Simulator:
     )
 
 
-def accused(results: Results) -> set[str]:
+def accused(results: Diagnosis) -> set[str]:
     """Checks of the findings that are more than notes."""
     return {f.check for f in results.findings if f.level != "note"}
 
 
-def value(results: Results, what: str, group: str = "share of the constant chunk's error") -> float:
+def value(
+    results: Diagnosis, what: str, group: str = "share of the constant chunk's error"
+) -> float:
     [found] = [m.value for m in results.measurements if (m.what, m.group) == (what, group)]
     return found

@@ -11,7 +11,7 @@ from actionprior.diagnosis.closed_loop import leaves, nearest
 from actionprior.diagnosis.deployment import Seen, compare_cameras, compare_states
 from actionprior.diagnosis.grippers import best_shift
 from actionprior.diagnosis.instructions import exchange
-from actionprior.diagnosis.measurement import Measurement, Results, finding
+from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.readout import ridge
 from actionprior.diagnosis.report import measured_lines, write_report
 from actionprior.diagnosis.windows import other_episodes
@@ -96,21 +96,21 @@ def test_the_report_joins_numbers_of_one_quantity(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [
-        Measurement("arm", "latent", "error", "joints", 0.01234, "rad"),
-        Measurement("arm", "latent", "cosine", "", 1e-17, ""),
-        Measurement("arm", "latent", "error", "gripper", float("nan"), "1"),
+        MeasuredValue("arm", "latent", "error", "joints", 0.01234, "rad"),
+        MeasuredValue("arm", "latent", "cosine", "", 1e-17, ""),
+        MeasuredValue("arm", "latent", "error", "gripper", float("nan"), "1"),
     ]
     assert measured_lines(rows) == [
         ("arm", "latent", "error", "joints 0.0123 rad, gripper unknown"),
         ("arm", "latent", "cosine", "0"),
     ]
     write_report(
-        Results(rows, [finding("error", "blind", "arm", "<top>", "sees nothing")]), tmp_path
+        Diagnosis(rows, [finding("error", "blind", "arm", "<top>", "sees nothing")]), tmp_path
     )
     assert "1 error, 0 warnings, 0 notes" in capsys.readouterr().out
     assert "&lt;top&gt;: sees nothing" in (tmp_path / "report.html").read_text()
     plain = json.loads((tmp_path / "diagnosis.json").read_text())
     assert plain["measurements"][2]["value"] is None
     assert plain["findings"][0]["check"] == "blind"
-    write_report(Results(rows, []), tmp_path)
+    write_report(Diagnosis(rows, []), tmp_path)
     assert "no cause of error was found" in capsys.readouterr().out
