@@ -23,6 +23,7 @@ from actionprior.rollout.results import Frame
 SAMPLES = 400
 HELD_OUT = 0.25
 FIRST = 1000  # seeds after the evaluation's first
+_SUITE_SEED = 900_000_001  # `lightning ground` draws its own samples with small seeds
 TWO_ARMS = "Duo"  # grounding samples are of one-arm robots
 KNOWN = 0.8  # error over a constant's, above which places are not known
 
@@ -101,7 +102,7 @@ def placed_scenes(windows: Windows, simulator: Simulator, samples: int) -> Place
 def _of_suite(env_ids: list[str], size: int, samples: int) -> PlacedScenes:
     from actionprior.grounding.samples import grounding_samples
 
-    drawn = grounding_samples(env_ids, samples, seed=1, image_size=size)
+    drawn = grounding_samples(env_ids, samples, seed=_SUITE_SEED, image_size=size)
     return PlacedScenes(
         torch.from_numpy(drawn.images).movedim(-1, 1)[:, None].contiguous(),
         drawn.instructions,

@@ -75,7 +75,7 @@ def trunk_features(network: PolicyNetwork, observation: Observation) -> Tensor:
 
 def state_features(network: PolicyNetwork, observation: Observation) -> Tensor:
     """Normalised states (N, S)."""
-    rows_B = network.robot_of_prior(observation.embodiment_B)
+    rows_B = network.prior_rows(observation.embodiment_B)
     normalizer = network.prior.normalizer
     state_N1S: Tensor = normalizer.normalize_state(observation.state_BS[:, None], rows_B)
     return state_N1S[:, 0]
