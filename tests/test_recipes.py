@@ -17,6 +17,7 @@ from actionprior.checkpoints.prior import load_prior
 from actionprior.cli import main
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.networks.trunks import open_clip as open_clip_trunk
+from actionprior.networks.trunks.packaged_weights import AUTO
 from actionprior.networks.trunks.towers import ClipParts, clip_parts
 from actionprior.vla import VLAModule
 from tests.helpers.clip_models import TIMM_TOWER, known, save_clip
@@ -26,7 +27,7 @@ from tests.helpers.recordings import RECORDINGS
 
 PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
-TRUNKS = {"siglip2", "mobileclip2", "dfn", "dinov2"}
+TRUNKS = {"compact", "siglip2", "mobileclip2", "dfn", "dinov2"}
 STAGES = ("pretrain", "finetune")
 SMALL = ["--data.episodes_per_task=2", "--data.batch_size=8", "--data.data_dir=data"]
 
@@ -216,7 +217,7 @@ def test_pretrained_trunks_of_random_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch, trunk: str
 ) -> None:
     blank = ["--model.trunk.init_args.pretrained="]
-    if trunk == "dinov2":
+    if trunk in {"compact", "dinov2"}:
         blank.append("--model.trunk.init_args.text_pretrained=")
     dry = ["--trainer.fast_dev_run=1", "--trainer.callbacks=null"]
     lightning(folder, "fit", *stacked(trunk), *blank, *dry, monkeypatch=monkeypatch)
@@ -257,6 +258,9 @@ def test_pretrained_trunks_of_local_weights(
 def test_pretrained_trunks_are_known_by_these_names() -> None:
     for file in (RECIPES / "trunks").glob("*.yaml"):
         args = yaml.safe_load(file.read_text())["model"]["init_args"]["trunk"]["init_args"]
+        if args["pretrained"] == AUTO:
+            assert f"{args['model']}.in1k" in timm.list_pretrained()
+            continue
         text = (
             args.get("text_model", args["model"]),
             args.get("text_pretrained", args["pretrained"]),

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 
 from actionprior.lazy import lazy_exports
 
-__all__ = ["OpenClipTrunk", "SmallTrunk", "TimmTrunk"]
+__all__ = ["CompactTrunk", "OpenClipTrunk", "SmallTrunk", "TimmTrunk"]
 
 if TYPE_CHECKING:
+    from actionprior.networks.trunks.compact import CompactTrunk
     from actionprior.networks.trunks.open_clip import OpenClipTrunk
     from actionprior.networks.trunks.small import SmallTrunk
     from actionprior.networks.trunks.timm import TimmTrunk
 else:
     __getattr__ = lazy_exports(
-        __name__, {"OpenClipTrunk": "open_clip", "SmallTrunk": "small", "TimmTrunk": "timm"}
+        __name__,
+        {
+            "CompactTrunk": "compact",
+            "OpenClipTrunk": "open_clip",
+            "SmallTrunk": "small",
+            "TimmTrunk": "timm",
+        },
     )

@@ -52,7 +52,7 @@ class TimmTrunk(TwoTowerTrunk):
             UserError: Name or tag is unknown, a file does not fit, a download failed, or the
                 model does not take images of this size.
         """
-        visual = cast(Any, _image_model(model, pretrained, pixels.image_size))
+        visual = cast(Any, image_model(model, pretrained, pixels.image_size))
         parts = clip_parts(text_model, text_pretrained, quick_gelu)
         config = visual.pretrained_cfg
         edge = pixels.image_size
@@ -77,7 +77,17 @@ class TimmTrunk(TwoTowerTrunk):
         self.blind = self.image.frozen and not pretrained
 
 
-def _image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
+def image_model(model: str, pretrained: str, image_size: int) -> nn.Module:
+    """Build a timm model without its classifier.
+
+    Args:
+        model: timm's name of the model.
+        pretrained: Source of its weights, see :class:`TimmTrunk`; empty gives random weights.
+        image_size: Edge of the images [pixels]; 0 keeps the model's own.
+
+    Raises:
+        UserError: Name or tag is unknown, a file does not fit, or a download failed.
+    """
     import timm
 
     if is_hub_source(model):

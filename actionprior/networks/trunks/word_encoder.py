@@ -18,6 +18,11 @@ MAX_WORDS = 31
 _PAD, _START, _FIRST = 0, 1, 2
 
 
+def split_words(task: str) -> list[str]:
+    """Split an instruction into lower-cased words and punctuation marks."""
+    return re.findall(r"\w+|[^\w\s]", task.lower())
+
+
 def tokenize(tasks: list[str], buckets: int) -> Tensor:
     """Hash lower-cased words and punctuation marks to ids (B, L); 0 is padding, 1 the start.
 
@@ -26,7 +31,7 @@ def tokenize(tasks: list[str], buckets: int) -> Tensor:
     """
     rows = []
     for task in tasks:
-        words = re.findall(r"\w+|[^\w\s]", task.lower())[:MAX_WORDS]
+        words = split_words(task)[:MAX_WORDS]
         ids = [_FIRST + zlib.crc32(word.encode()) % (buckets - _FIRST) for word in words]
         rows.append([_START, *ids])
     longest = max(len(row) for row in rows)
@@ -56,9 +61,13 @@ class TextEncoder(nn.Module):
 
     def forward(self, tasks: list[str]) -> TextFeatures:
         """Encode B instructions; position 0 summarises each, and padding changes no token."""
-        ids_BL = to_device(tokenize(tasks, self.buckets), self.position.device)
-        mask_BL = ids_BL != _PAD
-        x_BLW = self.embedding(ids_BL) + self.position[: ids_BL.shape[1]]
+        x_BLW, mask_BL = self.embed(tasks)
+        x_BLW = x_BLW + self.position[: x_BLW.shape[1]]
         for block in self.blocks:
             x_BLW = block(x_BLW, mask_BL)
         return TextFeatures(self.norm(x_BLW), mask_BL)
+
+    def embed(self, tasks: list[str]) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of B instructions (B, L, W) and the mask of their words (B, L)."""
+        ids_BL = to_device(tokenize(tasks, self.buckets), self.position.device)
+        return self.embedding(ids_BL), ids_BL != _PAD

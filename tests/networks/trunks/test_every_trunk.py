@@ -14,12 +14,16 @@ from tests.helpers.clip_models import TASKS
 Build = Callable[..., Trunk]
 
 
-@pytest.fixture(params=["small", "open_clip", "timm_vit", "timm_cnn"])
+@pytest.fixture(params=["small", "compact", "open_clip", "timm_vit", "timm_cnn"])
 def build(request: pytest.FixtureRequest, tiny: str) -> Build:
     def make(freeze: bool = True, **kwargs: object) -> Trunk:
         torch.manual_seed(0)
         if request.param == "small":
             return SmallTrunk(freeze=freeze, image_size=32, **kwargs)
+        if request.param == "compact":
+            from actionprior.networks.trunks.compact import CompactTrunk
+
+            return CompactTrunk("test_efficientnet", freeze=freeze, image_size=64, **kwargs)
         both = {"freeze_image": freeze, "freeze_text": freeze, **kwargs}
         if request.param == "open_clip":
             from actionprior.networks.trunks.open_clip import OpenClipTrunk

@@ -1,0 +1,244 @@
+"""A compact trunk: a pretrained convolutional network, pretrained words and soft keypoints.
+
+Axes: B batch, C cameras, I = B · C images, J keypoints, L words, N tokens, W token width.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from actionprior.errors import UserError
+from actionprior.networks.trunks.base import (
+    Trunk,
+    TrunkTokens,
+    check_inputs,
+    join_tokens,
+    place_code,
+)
+from actionprior.networks.trunks.keypoints import (
+    COORDINATE_FEATURES,
+    KeypointReader,
+    Keypoints,
+    coordinate_features,
+)
+from actionprior.networks.trunks.pyramid import FeaturePyramid, load_model
+from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
+from actionprior.networks.trunks.word_encoder import TextEncoder
+from actionprior.networks.trunks.word_table import (
+    PretrainedTextEncoder,
+    TableSize,
+    WordTable,
+    load_word_table,
+)
+
+_GLANCE = 16  # features of each keypoint that the summary tokens get
+
+
+class CompactTrunk(Trunk):
+    """Soft keypoints in the feature maps of a convolutional ImageNet network of timm.
+
+    The instruction decides by FiLM what the keypoints look for. Each camera gives a few summary
+    tokens of all its keypoints, and one token per keypoint with the keypoint's coordinates and
+    features. The words follow after all cameras.
+
+    By default the network is frozen, and under a million parameters train.
+    """
+
+    training_args = Trunk.training_args | {"train_image_blocks"}
+    pretrained_args = Trunk.pretrained_args | {"text_pretrained", "found"}
+
+    def __init__(
+        self,
+        model: str = "tf_efficientnet_lite0",
+        pretrained: str = "",
+        text_pretrained: str = "",
+        width: int = 128,
+        image_size: int = 128,
+        strides: tuple[int, ...] = (8, 16),
+        channels: int = 64,
+        keypoints: int = 32,
+        summaries: int = 4,
+        text_width: int = 64,
+        freeze: bool = True,
+        train_image_blocks: int = 0,
+        lr_scale: float = 0.1,
+        found: dict[str, Any] | None = None,
+    ) -> None:
+        """Create the trunk.
+
+        Args:
+            model: timm's name of a convolutional network.
+            pretrained: Source of the network's weights: a local file, ``auto``, one of timm's
+                tags, ``local-dir:FOLDER`` or ``hf-hub:OWNER/NAME``. ``auto`` takes an installed
+                package of the extra ``pretrained``, or else timm's first tag, which is downloaded.
+                Empty gives random weights.
+            text_pretrained: Source of the words' embeddings: a safetensors file with
+                ``tokenizer.json`` beside it, or ``auto`` for the table of the package
+                ``wordllama`` of the extra ``pretrained``. Empty learns words from scratch.
+            width: Width W of the tokens.
+            image_size: Edge to which images are resized [pixels], a multiple of the largest
+                stride.
+            strides: Strides of the feature maps that are used [pixels], finest first.
+            channels: Number of channels of the combined feature map.
+            keypoints: Number J of keypoints per camera.
+            summaries: Number of tokens per camera that summarise all its keypoints.
+            text_width: Width of the text encoder, a multiple of 4.
+            freeze: Train nothing of the network. Keypoints and text encoder always train.
+            train_image_blocks: Number of last blocks that train in an unfrozen network; 0 trains
+                the whole network.
+            lr_scale: Learning rate of the network, relative to the module's; 0 freezes it, too.
+            found: What an earlier trunk found in its sources. Only checkpoints set it.
+
+        Raises:
+            UserError: A size does not fit, the network is unknown, or weights are missing or of
+                another network.
+        """
+        super().__init__()
+        self.frozen = freeze or lr_scale == 0
+        _check(width, strides, keypoints, summaries, train_image_blocks, self.frozen)
+        self.width, self.lr_scale = width, 0.0 if self.frozen else lr_scale
+        loaded = load_model(model, pretrained, image_size)
+        words = load_word_table(text_pretrained)
+        known = found or {}
+        config = cast(Any, loaded.model).pretrained_cfg
+        pixels = config if pretrained else config | known
+        mean, std = list(pixels["mean"]), list(pixels["std"])
+        self.image = FeaturePyramid(
+            loaded.model,
+            strides,
+            image_size,
+            mean,
+            std,
+            None if self.frozen else train_image_blocks,
+        )
+        table = words.table
+        if table is None and known.get("vocabulary"):
+            table = WordTable(TableSize(*known["vocabulary"]))
+        self.text = PretrainedTextEncoder(text_width, table) if table else TextEncoder(text_width)
+        self.cache = TextCache()
+        self.reader = KeypointReader(
+            [shape[0] for shape in self.image.map_shapes], channels, keypoints, text_width
+        )
+        self.glance = nn.Linear(channels, _GLANCE)
+        self.summarize = nn.Sequential(
+            nn.Linear(keypoints * (COORDINATE_FEATURES + _GLANCE), 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, summaries * width),
+        )
+        self.from_keypoint = nn.Linear(channels, width - COORDINATE_FEATURES)
+        self.from_word = nn.Linear(text_width, width)
+        self.slot_NW = nn.Parameter(torch.randn(summaries + keypoints, width) * 0.1)
+        self._found = {
+            "image_source": loaded.source or known.get("image_source", ""),
+            "text_source": words.source or known.get("text_source", ""),
+            "mean": mean,
+            "std": std,
+            "vocabulary": list(table.size) if table else None,
+        }
+        self.blind = not self._found["image_source"] and any(
+            not p.requires_grad for p in self.image.parameters()
+        )
+        self._args = {
+            "model": model,
+            "pretrained": "",
+            "text_pretrained": "",
+            "width": width,
+            "image_size": image_size,
+            "strides": list(strides),
+            "channels": channels,
+            "keypoints": keypoints,
+            "summaries": summaries,
+            "text_width": text_width,
+            "freeze": freeze,
+            "train_image_blocks": train_image_blocks,
+            "lr_scale": lr_scale,
+        }
+
+    def init_args(self) -> dict[str, Any]:
+        """See :class:`Trunk`; ``found`` says which sources the first weights came from."""
+        return self._args | {"found": dict(self._found)}
+
+    @classmethod
+    def args_for_checkpoint(
+        cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """See :class:`Trunk`; what was found in the weights' sources comes from the checkpoint."""
+        changed = super().args_for_checkpoint(arguments, recorded)
+        return changed | {name: recorded[name] for name in ("found",) if name in recorded}
+
+    def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
+        """Yield the network's parameters at ``lr_scale``, and all others at full rate."""
+        network = list(self.image.parameters())
+        yield [p for p in network if p.requires_grad], self.lr_scale
+        known = {id(p) for p in network}
+        yield [p for p in self.parameters() if id(p) not in known], 1.0
+
+    def read(self, task: list[str]) -> TextFeatures:
+        """Return the features of instructions; position 0 summarises each."""
+        features: TextFeatures = self.cache(task, self.text, False)
+        return features
+
+    def forward(self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> TrunkTokens:
+        """See :class:`Trunk`.
+
+        Raises:
+            ValueError: The shapes of the arguments do not fit together.
+        """
+        check_inputs(images_BCKYX, camera_mask_BC, task)
+        batch, cameras = images_BCKYX.shape[:2]  # 0 cameras for a robot without one
+        text = self.read(task)
+        summary_IW = text.tokens_BLW[:, 0].repeat_interleave(cameras, dim=0)
+        found: Keypoints = self.reader(self.image(images_BCKYX.flatten(0, 1)), summary_IW)
+        image_INW = self._image_tokens(found, batch, cameras)
+        return join_tokens(
+            image_INW.reshape(batch, cameras, *image_INW.shape[1:]),
+            camera_mask_BC,
+            self.from_word(text.tokens_BLW),
+            text.mask_BL,
+        )
+
+    def _image_tokens(self, found: Keypoints, batch: int, cameras: int) -> Tensor:
+        place_IJF = coordinate_features(found.place_IJ2)
+        looks_IJW = self.from_keypoint(found.feature_IJC)
+        looks_IJW = looks_IJW + self._camera_code(looks_IJW, batch, cameras)
+        # Coordinates are not mixed with features, so that they stay readable to a pixel's fraction.
+        points_IJW = torch.cat([place_IJF.to(looks_IJW.dtype), looks_IJW], dim=-1)
+        glance_IJF = self.glance(found.feature_IJC)
+        everything_IF = torch.cat([place_IJF.to(glance_IJF.dtype), glance_IJF], dim=-1).flatten(1)
+        summary_INW = self.summarize(everything_IF).unflatten(1, (-1, self.width))
+        summary_INW = summary_INW + self._camera_code(summary_INW, batch, cameras)
+        return torch.cat([summary_INW, points_IJW], dim=1) + self.slot_NW
+
+    @staticmethod
+    def _camera_code(tokens_INW: Tensor, batch: int, cameras: int) -> Tensor:
+        code_C1W = place_code(cameras, 1, 1, tokens_INW.shape[-1], tokens_INW.device)
+        return code_C1W.repeat(batch, 1, 1)
+
+
+def _check(
+    width: int,
+    strides: tuple[int, ...],
+    keypoints: int,
+    summaries: int,
+    train_image_blocks: int,
+    frozen: bool,
+) -> None:
+    least = COORDINATE_FEATURES + 16
+    if width < least:
+        raise UserError(f"CompactTrunk: width is {width}, expected {least} or more")
+    if not strides or list(strides) != sorted(set(strides)):
+        raise UserError(
+            f"CompactTrunk: strides are {list(strides)}, expected one or more, finest first"
+        )
+    if keypoints < 1 or summaries < 1:
+        raise UserError(
+            f"CompactTrunk: keypoints are {keypoints} and summaries {summaries}, "
+            "expected 1 or more of both"
+        )
+    if train_image_blocks and frozen:
+        raise UserError(
+            f"train_image_blocks is {train_image_blocks}, but the image network is frozen; "
+            "set freeze: false and a lr_scale above 0"
+        )
