@@ -9,6 +9,7 @@ Axes: V vocabulary, E embedding width, B batch, L words, P pieces of a word, W t
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,8 @@ class WordTable(nn.Module):
         mean_BLE: Tensor = sum_BLE / known_BLP1.sum(dim=2).clamp(min=1)
         return mean_BLE
 
-    @torch.compiler.disable  # strings would be compiled again for each instruction
+    # Strings would be compiled again for each instruction.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _padded_rows(self, words: Sequence[Sequence[str]]) -> Tensor:
         """Return the rows of the pieces of words, (B, L, P); -1 is padding."""
         rows_BL = [[self.rows(word) for word in text] for text in words]
@@ -95,7 +97,7 @@ class WordTable(nn.Module):
         pieces = [_WORD_START, *word]
         never = len(self._row_of)
         while len(pieces) > 1:
-            joined = [self._row_of.get(a + b, never) for a, b in zip(pieces, pieces[1:])]  # noqa: B905, RUF007  neighbours
+            joined = [self._row_of.get(a + b, never) for a, b in pairwise(pieces)]
             best = min(joined)
             if best == never:
                 break
