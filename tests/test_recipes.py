@@ -24,6 +24,7 @@ from tests.helpers.clip_models import TIMM_TOWER, known, save_clip
 from tests.helpers.datasets import write_dataset
 from tests.helpers.environments import needs
 from tests.helpers.recordings import RECORDINGS
+from tests.helpers.word_tables import write_word_table
 
 PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
@@ -253,6 +254,31 @@ def test_pretrained_trunks_of_local_weights(
     lightning(tmp_path, "test", *again, monkeypatch=monkeypatch)
     VLAModule.load(tmp_path / "policy.ckpt")
     assert [parts.quick_gelu for parts in built] == [True] * 3, "as the weights want it"
+
+
+@pytest.mark.slow
+def test_the_compact_trunk_resumes_without_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "test_efficientnet"
+    save_file(timm.create_model(model).state_dict(), tmp_path / "eyes.safetensors")
+    table = write_word_table(tmp_path / "words")
+    checkpoint = "{class_path: ModelCheckpoint, init_args: {dirpath: ., filename: policy}}"
+    trunk = "--model.trunk.init_args"
+    words = [*stacked("compact"), f"{trunk}.model={model}", f"{trunk}.text_pretrained={table}"]
+    words += [f"{trunk}.pretrained=eyes.safetensors", f"{trunk}.freeze=false"]
+    words += [f"{trunk}.train_image_blocks=1", f"--trainer.callbacks=[{checkpoint}]"]
+    words += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
+    words += ["--trainer.val_check_interval=1"]
+    lightning(tmp_path, "fit", *words, "--trainer.max_steps=1", monkeypatch=monkeypatch)
+    shutil.rmtree(tmp_path / "words")
+    (tmp_path / "eyes.safetensors").unlink()
+    again = [*words, "--ckpt_path=policy.ckpt"]
+    lightning(tmp_path, "test", *again, monkeypatch=monkeypatch)
+    lightning(tmp_path, "fit", *again, "--trainer.max_steps=2", monkeypatch=monkeypatch)
+    found = VLAModule.load(tmp_path / "policy.ckpt").network.trunk.init_args()["found"]
+    assert found["image_source"] == "file eyes.safetensors"
+    assert found["text_source"] == f"file {table}"
 
 
 def test_pretrained_trunks_are_known_by_these_names() -> None:
