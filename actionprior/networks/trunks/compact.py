@@ -3,26 +3,14 @@
 Axes: B batch, C cameras, I = B · C images, J keypoints, L words, N tokens, W token width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from actionprior.errors import UserError
-from actionprior.networks.trunks.base import (
-    Trunk,
-    TrunkTokens,
-    check_inputs,
-    join_tokens,
-    place_code,
-)
-from actionprior.networks.trunks.keypoints import (
-    COORDINATE_FEATURES,
-    KeypointReader,
-    Keypoints,
-    coordinate_features,
-)
+from actionprior.networks.trunks.base import Trunk, TrunkTokens, check_inputs, join_tokens
+from actionprior.networks.trunks.keypoints import KeypointReader, Keypoints, KeypointTokens
 from actionprior.networks.trunks.pyramid import FeaturePyramid, load_model
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.word_encoder import TextEncoder
@@ -32,8 +20,6 @@ from actionprior.networks.trunks.word_table import (
     WordTable,
     load_word_table,
 )
-
-_GLANCE = 16  # features of each keypoint that the summary tokens get
 
 
 class CompactTrunk(Trunk):
@@ -97,49 +83,29 @@ class CompactTrunk(Trunk):
         """
         super().__init__()
         self.frozen = freeze or lr_scale == 0
-        _check(width, strides, keypoints, summaries, train_image_blocks, self.frozen)
         self.width, self.lr_scale = width, 0.0 if self.frozen else lr_scale
-        loaded = load_model(model, pretrained, image_size)
-        words = load_word_table(text_pretrained)
-        known = found or {}
-        config = cast(Any, loaded.model).pretrained_cfg
-        pixels = config if pretrained else config | known
-        mean, std = list(pixels["mean"]), list(pixels["std"])
-        self.image = FeaturePyramid(
-            loaded.model,
-            strides,
-            image_size,
-            mean,
-            std,
-            None if self.frozen else train_image_blocks,
-        )
-        table = words.table
-        if table is None and known.get("vocabulary"):
-            table = WordTable(TableSize(*known["vocabulary"]))
-        self.text = PretrainedTextEncoder(text_width, table) if table else TextEncoder(text_width)
-        self.cache = TextCache()
-        self.reader = KeypointReader(
-            [shape[0] for shape in self.image.map_shapes], channels, keypoints, text_width
-        )
-        self.glance = nn.Linear(channels, _GLANCE)
-        self.summarize = nn.Sequential(
-            nn.Linear(keypoints * (COORDINATE_FEATURES + _GLANCE), 2 * width),
-            nn.GELU(),
-            nn.Linear(2 * width, summaries * width),
-        )
-        self.from_keypoint = nn.Linear(channels, width - COORDINATE_FEATURES)
-        self.from_word = nn.Linear(text_width, width)
-        self.slot_NW = nn.Parameter(torch.randn(summaries + keypoints, width) * 0.1)
-        self._found = {
-            "image_source": loaded.source or known.get("image_source", ""),
-            "text_source": words.source or known.get("text_source", ""),
-            "mean": mean,
-            "std": std,
-            "vocabulary": list(table.size) if table else None,
+        train_blocks = _blocks_to_train(self.frozen, train_image_blocks)
+        loaded, words = load_model(model, pretrained, image_size), load_word_table(text_pretrained)
+        pixels = cast(Any, loaded.model).pretrained_cfg
+        self._found: dict[str, Any] = {
+            "image_source": loaded.source,
+            "text_source": words.source,
+            "mean": list(pixels["mean"]),
+            "std": list(pixels["std"]),
+            "vocabulary": list(words.table.size) if words.table else None,
         }
-        self.blind = not self._found["image_source"] and any(
-            not p.requires_grad for p in self.image.parameters()
-        )
+        # A recorded trunk names no sources, so that all is as it was found.
+        self._found |= found or {}
+        mean, std = self._found["mean"], self._found["std"]
+        self.image = FeaturePyramid(loaded.model, strides, image_size, mean, std, train_blocks)
+        self.text = _text_encoder(text_width, words.table, self._found["vocabulary"])
+        self.cache = TextCache()
+        map_channels = [shape[0] for shape in self.image.map_shapes]
+        self.reader = KeypointReader(map_channels, channels, keypoints, text_width)
+        self.writer = KeypointTokens(channels, keypoints, summaries, width)
+        self.from_word = nn.Linear(text_width, width)
+        untrained = any(not p.requires_grad for p in self.image.parameters())
+        self.blind = untrained and not self._found["image_source"]
         self._args = {
             "model": model,
             "pretrained": "",
@@ -191,7 +157,7 @@ class CompactTrunk(Trunk):
         text = self.read(task)
         summary_IW = text.tokens_BLW[:, 0].repeat_interleave(cameras, dim=0)
         found: Keypoints = self.reader(self.image(images_BCKYX.flatten(0, 1)), summary_IW)
-        image_INW = self._image_tokens(found, batch, cameras)
+        image_INW = self.writer(found, batch, cameras)
         return join_tokens(
             image_INW.reshape(batch, cameras, *image_INW.shape[1:]),
             camera_mask_BC,
@@ -199,46 +165,21 @@ class CompactTrunk(Trunk):
             text.mask_BL,
         )
 
-    def _image_tokens(self, found: Keypoints, batch: int, cameras: int) -> Tensor:
-        place_IJF = coordinate_features(found.place_IJ2)
-        looks_IJW = self.from_keypoint(found.feature_IJC)
-        looks_IJW = looks_IJW + self._camera_code(looks_IJW, batch, cameras)
-        # Coordinates are not mixed with features, so that they stay readable to a pixel's fraction.
-        points_IJW = torch.cat([place_IJF.to(looks_IJW.dtype), looks_IJW], dim=-1)
-        glance_IJF = self.glance(found.feature_IJC)
-        everything_IF = torch.cat([place_IJF.to(glance_IJF.dtype), glance_IJF], dim=-1).flatten(1)
-        summary_INW = self.summarize(everything_IF).unflatten(1, (-1, self.width))
-        summary_INW = summary_INW + self._camera_code(summary_INW, batch, cameras)
-        return torch.cat([summary_INW, points_IJW], dim=1) + self.slot_NW
 
-    @staticmethod
-    def _camera_code(tokens_INW: Tensor, batch: int, cameras: int) -> Tensor:
-        code_C1W = place_code(cameras, 1, 1, tokens_INW.shape[-1], tokens_INW.device)
-        return code_C1W.repeat(batch, 1, 1)
-
-
-def _check(
-    width: int,
-    strides: tuple[int, ...],
-    keypoints: int,
-    summaries: int,
-    train_image_blocks: int,
-    frozen: bool,
-) -> None:
-    least = COORDINATE_FEATURES + 16
-    if width < least:
-        raise UserError(f"CompactTrunk: width is {width}, expected {least} or more")
-    if not strides or list(strides) != sorted(set(strides)):
-        raise UserError(
-            f"CompactTrunk: strides are {list(strides)}, expected one or more, finest first"
-        )
-    if keypoints < 1 or summaries < 1:
-        raise UserError(
-            f"CompactTrunk: keypoints are {keypoints} and summaries {summaries}, "
-            "expected 1 or more of both"
-        )
+def _blocks_to_train(frozen: bool, train_image_blocks: int) -> int | None:
     if train_image_blocks and frozen:
         raise UserError(
             f"train_image_blocks is {train_image_blocks}, but the image network is frozen; "
             "set freeze: false and a lr_scale above 0"
         )
+    return None if frozen else train_image_blocks
+
+
+def _text_encoder(
+    width: int, table: WordTable | None, vocabulary: Sequence[int] | None
+) -> TextEncoder:
+    if table is None and vocabulary is None:
+        return TextEncoder(width)
+    if table is None:  # a checkpoint fills it
+        table = WordTable(TableSize(*cast(Any, vocabulary)))
+    return PretrainedTextEncoder(width, table)

@@ -111,8 +111,11 @@ def load_in_order(model: nn.Module, state: dict[str, Tensor], file: str) -> None
 class FeaturePyramid(nn.Module):
     """A convolutional timm network that returns its feature maps at several strides.
 
-    It stays in evaluation mode, even while it trains: a policy's few images would spoil the
-    statistics of a pretrained batch normalisation, and each image is independent of its batch.
+    It stays in evaluation mode, even while it trains. A policy's few images would spoil the
+    statistics of a pretrained batch normalisation, and images of a batch must not mix.
+
+    Attributes:
+        map_shapes: Shape (C, Y, X) of each feature map.
     """
 
     mean_K11: Tensor
@@ -155,12 +158,11 @@ class FeaturePyramid(nn.Module):
         """True if nothing of the network trains."""
         return not any(p.requires_grad for p in self.parameters())
 
-    @property
-    def map_shapes(self) -> list[torch.Size]:
-        """Shape (C, Y, X) of each feature map."""
-        return self._shapes
-
     def _choose(self, strides: Sequence[int]) -> None:
+        if not strides or list(strides) != sorted(set(strides)):
+            raise UserError(
+                f"CompactTrunk: strides are {list(strides)}, expected one or more, finest first"
+            )
         try:
             shapes = self._probe()
             by_stride = {self.image_size // s[1]: i for i, s in enumerate(shapes)}
@@ -174,7 +176,7 @@ class FeaturePyramid(nn.Module):
             cast(Any, self.model).prune_intermediate_layers(
                 self._indices, prune_norm=True, prune_head=True
             )
-            self._shapes = self._probe()
+            self.map_shapes = self._probe()
         except UserError:
             raise
         except (AttributeError, AssertionError, RuntimeError, TypeError, ValueError) as error:
@@ -208,7 +210,7 @@ class FeaturePyramid(nn.Module):
     def forward(self, images_IKYX: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps: uint8 (I, 3, any, any) → (I, C, Y, X) of each stride."""
         if not len(images_IKYX):  # transformers cannot reshape an empty batch
-            return tuple(self.mean_K11.new_zeros(0, *shape) for shape in self._shapes)
+            return tuple(self.mean_K11.new_zeros(0, *shape) for shape in self.map_shapes)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x_IKYX = resize(images_IKYX, (self.image_size, self.image_size))
             x_IKYX = (x_IKYX - self.mean_K11) / self.std_K11

@@ -1,8 +1,7 @@
 """Pretrained embeddings of words, and a text encoder on top of them.
 
-Words that training never had get the embedding of a language model's vocabulary, so that their
-neighbours there are their neighbours here. A table and its vocabulary are buffers: a checkpoint
-holds both and needs no other file.
+Words that training never had get an embedding of a language model's vocabulary, not an untrained
+one. A table and its vocabulary are buffers: a checkpoint holds both and needs no other file.
 
 Axes: V vocabulary, E embedding width, B batch, L words, P pieces of a word, W token width.
 """

@@ -89,7 +89,7 @@ def test_a_keypoint_is_the_centre_of_its_weights() -> None:
 def test_coordinates_keep_a_pixels_tenth_under_autocast(images: Tensor) -> None:
     trunk = compact(summaries=1).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        tokens = trunk(images[:, :1], ONE, TASKS).tokens_BNW[:, 1:33] - trunk.slot_NW[1:]
+        tokens = trunk(images[:, :1], ONE, TASKS).tokens_BNW[:, 1:33] - trunk.writer.slot_NW[1:]
         found = trunk.reader(trunk.image(images[:, 0]), trunk.read(TASKS).tokens_BLW[:, 0])
     assert found.place_IJ2.dtype == torch.float32
     coarse, finest = tokens[..., :2], torch.atan2(tokens[..., [4, 7]], tokens[..., [10, 13]])
@@ -109,7 +109,7 @@ def test_the_instruction_decides_what_is_looked_for(images: Tensor) -> None:
 def test_an_own_place_in_each_token(images: Tensor) -> None:
     trunk = compact(summaries=2).eval()
     found = trunk.reader(trunk.image(images[:, 0]), trunk.read(TASKS).tokens_BLW[:, 0])
-    tokens = trunk(images[:, :1], ONE, TASKS).tokens_BNW[:, 2:34] - trunk.slot_NW[2:]
+    tokens = trunk(images[:, :1], ONE, TASKS).tokens_BNW[:, 2:34] - trunk.writer.slot_NW[2:]
     torch.testing.assert_close(tokens[..., :2], found.place_IJ2)
     assert COORDINATE_FEATURES == 14
 
