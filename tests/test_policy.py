@@ -279,7 +279,7 @@ def test_bad_arguments_are_rejected_in_one_sentence() -> None:
         Policy(tiny_network(), execute_steps=8, delay_steps=5)
     with pytest.raises(PolicyError, match="expected 0 to execute_steps 2"):
         Policy(tiny_network(), execute_steps=2, delay_steps=3)
-    with pytest.raises(PolicyError, match="one of them only"):
+    with pytest.raises(PolicyError, match="only one of them"):
         Policy(tiny_network(), delay_steps=2, ensemble=0.1)
     with pytest.raises(PolicyError, match="the observation lacks 'task'"):
         Policy(tiny_network()).select_action(

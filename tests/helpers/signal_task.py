@@ -1,8 +1,8 @@
 """A task whose causes are known: what decides each joint's goal is shown in one input.
 
 A robot of four joints moves a fifth of the way to its goal in each step. The front camera's
-brightness shows the first joint's goal, the wrist camera's the second one's, and the instruction
-names the third one's. The fourth joint is a clock, by which the gripper closes.
+brightness shows the first joint's goal, the wrist camera's that of the second, and the instruction
+names that of the third. The fourth joint is a clock, by which the gripper closes.
 
 The same scenes are an environment, ``test/Signals-v0``.
 """

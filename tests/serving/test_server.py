@@ -360,7 +360,7 @@ def test_a_client_that_says_nothing_is_sent_away() -> None:
     with serving(Policy(tiny_network()), idle_timeout=0.3) as server:
         client = join(server)
         assert client.actions(observation(ARM)).shape == (12, 8)
-        with pytest.raises(ConnectionClosed, match=r"there was no message within 0\.3 s"):
+        with pytest.raises(ConnectionClosed, match=r"no message arrived within 0\.3 s"):
             client.socket.recv(timeout=20)
         assert metric(server, 'actionprior_errors_total{kind="idle"}') == 1
 
