@@ -17,6 +17,8 @@ OTHER_FILES = {
     "commands/test_slurm.py": "training under Slurm",
     "data_modules/images/test_image_faults.py": "the image cache, under faults",
     "data_modules/lerobot/test_streaming.py": "the store and remote datasets, together",
+    "diagnosis/test_causes.py": "planted causes, and a healthy policy",
+    "diagnosis/test_parts.py": "single measurements of the diagnosis",
     "embodiment/test_wrapped_angle.py": "one action representation",
     "lerobot/test_commands.py": "LeRobot's own commands",
     "networks/trunks/test_every_trunk.py": "what holds for every trunk",
