@@ -74,8 +74,24 @@ def definition(name: str) -> str:
     return definition(origin) if origin else name
 
 
+def parts(package: str) -> list[str]:
+    """Names of the modules directly inside a package that have a page or hold one that has."""
+    inside = [m[len(package) + 1 :] for m in public_modules() if m.startswith(f"{package}.")]
+    return sorted({name.partition(".")[0] for name in inside})
+
+
+def api_section(module: str) -> dict[str, Any]:
+    """Navigation of a module: its page, or a package's page and those of its parts."""
+    name = module.rpartition(".")[2]
+    own = api_page(module) if module in public_modules() else None
+    inside = [api_section(f"{module}.{part}") for part in parts(module)]
+    if not inside:
+        return {name: own}
+    return {name: [{"Overview": own}, *inside] if own else inside}
+
+
 def module_text(module: str) -> str:
-    """A module's page: its docstrings, then links to what it re-exports."""
+    """A module's page: its docstrings, then links to what it re-exports and to its parts."""
     lines = [f"# `{module}`", "", f"::: {module}"]
     if reexported := reexports(module):
         # Documented where it is defined; a package's page shows only what is its own.
@@ -88,6 +104,13 @@ def module_text(module: str) -> str:
         for name in sorted(reexported):
             target = definition(f"{module}.{name}")
             lines.append(f'- <autoref identifier="{target}" optional>`{name}`</autoref>')
+    if listed := [part for part in parts(module) if f"{module}.{part}" in public_modules()]:
+        lines += ["", "## Modules", ""]
+        for part in listed:
+            page = f"{module}.{part}"
+            tree = ast.parse(source_file(page).read_text("utf-8"))
+            first = (ast.get_docstring(tree) or "").partition("\n")[0].replace("``", "`")
+            lines.append(f"- [`{part}`]({page}.md): {first}")
     return "\n".join(lines) + "\n"
 
 
@@ -100,10 +123,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     ]
     if others:
         nav.append({"More": others})
-    sections: dict[str, list[dict[str, str]]] = {}
-    for module in public_modules():
-        sections.setdefault(module.partition(".")[0], []).append({module: api_page(module)})
-    nav.append({"API reference": [{name: pages} for name, pages in sections.items()]})
+    nav.append({"API reference": [api_section(package) for package in PACKAGES]})
     config.nav = nav
     return config
 

@@ -54,7 +54,7 @@ def test_the_wheel_has_every_source_file(wheel: zipfile.ZipFile, tracked: list[P
     missing = {str(p.relative_to(ROOT)) for p in sources} - set(wheel.namelist())
     assert not missing
     without_init = {str(p.parent) for p in sources if not (p.parent / "__init__.py").exists()}
-    assert not without_init, "folders of sources without __init__.py escape mypy and the floors"
+    assert not without_init, "folders of sources without __init__.py escape mypy and the layers"
 
 
 def test_the_wheel_has_both_commands(wheel: zipfile.ZipFile) -> None:

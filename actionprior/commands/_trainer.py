@@ -1,11 +1,13 @@
 """``fit``, ``validate``, ``test`` and ``predict``: the project's only LightningCLI."""
 
+import re
+from argparse import Action
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, override
 
-from jsonargparse import Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -36,8 +38,26 @@ DESCRIPTIONS = {
 }
 
 
+MOST_CLASSES = 30
+"""Longest list of known subclasses in a help text. An argument for any ``nn.Module`` has 350."""
+
+
+class TrainerHelp(DefaultHelpFormatter):
+    """Help texts without long lists of known subclasses."""
+
+    @override
+    def _expand_help(self, action: Action) -> str:
+        text = super()._expand_help(action)
+        listed = re.search(r", known subclasses: [^)]*", text)
+        too_long = listed is not None and listed[0].count(",") > MOST_CLASSES
+        return text.replace(listed[0], "") if listed and too_long else text
+
+
 class TrainerParser(OneSentenceErrors, LightningArgumentParser):
     """LightningCLI's parser, which reports a wrong command line in one sentence."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  the parser's own
+        super().__init__(*args, **{"formatter_class": TrainerHelp, **kwargs})
 
 
 class TrainerCLI(LightningCLI):

@@ -62,6 +62,18 @@ def test_the_trainers_verbs_explain_themselves(
     assert "--ckpt_path" in text
 
 
+def test_the_help_of_a_data_module_lists_no_class_of_torch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fit", "--data.help", "data_modules.LeRobotVLA"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--data.image_transforms" in text
+    assert "torch.nn.Linear" not in text
+    assert "CropColourBlur" in text
+
+
 def paint(out: Path, colour: str = "blue", overwrite: bool = False, glossy: bool = True) -> object:
     """Paint a wall.
 
