@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from actionprior.batch import Committed, Observation
+from actionprior.benchmarks import expand_groups
 from actionprior.embodiment import Embodiment
 from actionprior.rollout import (
     DEFAULT_SEED,
@@ -43,7 +44,8 @@ class RolloutEvaluation(pl.Callback):
     environment and writes nothing.
 
     Args:
-        env_ids: Gymnasium ids of the environments.
+        env_ids: Gymnasium ids of the environments. ``metaworld/mt10``, ``metaworld/mt50`` and
+            ``metaworld/easy`` (``medium``, ``hard``, ``very_hard``) stand for their tasks.
         observation_map: Map from the embodiment's features to the environments' observations.
         embodiment: Name of the robot, or a name for each environment id.
         episodes: Number of episodes of each environment.
@@ -84,7 +86,7 @@ class RolloutEvaluation(pl.Callback):
         import_modules: list[str] | None = None,
         tag: str = "rollout",
     ) -> None:
-        self.env_ids = env_ids
+        self.env_ids = expand_groups(env_ids)
         self.observation_map = observation_map
         self.embodiment = embodiment
         self.episodes = episodes
@@ -108,7 +110,7 @@ class RolloutEvaluation(pl.Callback):
                 f"RolloutEvaluation got env_ids={env_ids} and episodes={episodes}; "
                 "expected at least one of each"
             )
-        if isinstance(embodiment, dict) and (missing := set(env_ids) - set(embodiment)):
+        if isinstance(embodiment, dict) and (missing := set(self.env_ids) - set(embodiment)):
             raise RolloutError(
                 f"RolloutEvaluation: embodiment names no robot for environment {min(missing)!r}"
             )

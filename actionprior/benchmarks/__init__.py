@@ -7,10 +7,12 @@ environment is made. Environments that follow Gymnasium's interface need no adap
 (docs/environments.md).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_DIFFICULTY, METAWORLD_MT10
 from actionprior.benchmarks.tasks import ALOHA_TASKS, LIBERO_SUITES, METAWORLD_TASKS
 
 METAWORLD_IDS = tuple(f"metaworld/{task}" for task in METAWORLD_TASKS)
@@ -19,6 +21,27 @@ LIBERO_IDS = tuple(f"{suite}/{i}" for suite, count in LIBERO_SUITES.items() for 
 """Registered ids of LIBERO's tasks."""
 ALOHA_IDS = tuple(f"aloha/{task}" for task in ALOHA_TASKS)
 """Registered ids of gym-aloha's tasks."""
+
+
+def _metaworld(tasks: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"metaworld/{task}" for task in tasks)
+
+
+DIFFICULTY_GROUPS = {
+    f"metaworld/{name}": _metaworld(tasks) for name, tasks in METAWORLD_DIFFICULTY.items()
+}
+"""Groups of tasks whose mean success is published, and the ids of each."""
+ENV_GROUPS = {
+    "metaworld/mt10": _metaworld(METAWORLD_MT10),
+    "metaworld/mt50": METAWORLD_IDS,
+    **DIFFICULTY_GROUPS,
+}
+"""Short names for lists of environment ids, such as ``metaworld/mt50``."""
+
+
+def expand_groups(env_ids: Sequence[str]) -> list[str]:
+    """Replace each name of ``ENV_GROUPS`` by its ids."""
+    return [env_id for name in env_ids for env_id in ENV_GROUPS.get(name, (name,))]
 
 
 def _register(env_id: str, entry_point: str, steps: int, **kwargs: Any) -> None:  # noqa: ANN401  Gymnasium's

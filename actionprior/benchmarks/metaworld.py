@@ -1,27 +1,33 @@
-"""MetaWorld's tasks (Yu et al., CoRL 2019) with observations of a real robot: camera and hand.
+"""MetaWorld's tasks (Yu et al., CoRL 2019) with observations of a real robot: cameras and hand.
 
 The package's own environments reveal where the objects are, read goals from a list of pickles,
 continue after success, and render effects that are slow in software. These environments do not,
-and they give an instruction.
+and they give an instruction. With ``effects="all"``, ``image_size=480`` and
+``instructions="published"`` they show and say what LeRobot's MetaWorld environment does.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import NDArray
+from PIL import Image
 
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
 from actionprior.benchmarks.optional_import import BenchmarkError, import_benchmark
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 
 COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
 """Effects that take most of a frame's time in a software renderer."""
 
+Effects = Literal["none", "sky", "all"]
+Instructions = Literal["short", "published"]
 Observation = dict[str, NDArray[Any]]
+Frame = NDArray[np.uint8]
 
 
 class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
@@ -34,16 +40,29 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
 
     Args:
         task: Name of the task, such as ``reach-v3``.
-        images: True if observations contain an image.
-        image_size: Height and width of the image [pixels].
-        camera: ``corner4`` (the usual ``corner2``, but nearer), ``corner``, ``corner2``,
-            ``corner3``, ``topview``, ``behindGripper`` or ``gripperPOV``. The package's images of
-            the corner cameras are upside down, so they are rotated by 180°.
+        images: True if observations contain images.
+        image_size: Height and width of an image [pixels].
+        camera: Camera, or several. The first one's image is ``image``, another one's is
+            ``image_NAME``. ``corner4`` is where published policies look from, which is LeRobot's
+            ``corner2`` after it has moved it. The others are ``corner``, ``corner2``, ``corner3``,
+            ``topview``, ``behindGripper`` and ``gripperPOV``. The package's images of the corner
+            cameras are upside down, so they are rotated by 180°.
         ends: True ends the episode on success.
         render_mode: ``rgb_array`` or None.
+        draw_size: Height and width at which an image is drawn, before it is shrunk to
+            ``image_size`` by averaging areas. This is antialiasing. 0 draws at ``image_size``,
+            where small things become ragged.
+        effects: ``none`` draws no shadow, reflection, haze or sky, so the background is black.
+            ``sky`` adds the grey background. ``all`` adds shadows and the rest, and the package's
+            multisampling if images are not shrunk.
+        shadow_size: Height and width of the shadow map [pixels] for ``all``. 0 selects the
+            package's 4096, which takes most of the time. 1024 looks almost the same.
+        instructions: ``short`` for the sentences of this project, ``published`` for those of
+            LeRobot's data set and environment, of which two are equal.
 
     Raises:
-        BenchmarkError: MetaWorld is not installed, or has no such task or camera.
+        BenchmarkError: MetaWorld is not installed, or has no such task or camera, or an argument
+            is out of range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012  Gymnasium's
@@ -57,19 +76,37 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         task: str,
         images: bool = True,
         image_size: int = 64,
-        camera: str = "corner4",
+        camera: str | list[str] = "corner4",
         ends: bool = True,
         render_mode: str | None = None,
+        draw_size: int = 0,
+        effects: Effects = "none",
+        shadow_size: int = 0,
+        instructions: Instructions = "short",
     ) -> None:
         self._mujoco = import_benchmark("mujoco", "metaworld")
         known = import_benchmark("metaworld.env_dict", "metaworld").ENV_CLS_MAP
         if task not in known:
             raise BenchmarkError(f"MetaWorld has no task {task!r}; it has {sorted(known)}")
+        for name, value, choices in (
+            ("effects", effects, get_args(Effects)),
+            ("instructions", instructions, get_args(Instructions)),
+        ):
+            if value not in choices:
+                raise BenchmarkError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        if draw_size and draw_size < image_size:
+            raise BenchmarkError(
+                f"draw_size is {draw_size} and image_size {image_size}; images are shrunk, so "
+                "draw_size must be 0 or at least image_size"
+            )
         self.task = task
         self.render_mode = render_mode
-        self.instruction = METAWORLD_TASKS.get(task, task.rpartition("-")[0].replace("-", " "))
-        self._images, self._ends, self._camera = images, ends, camera
-        self._size = image_size
+        given = METAWORLD_DESCRIPTIONS if instructions == "published" else METAWORLD_TASKS
+        self.instruction = given.get(task, task.rpartition("-")[0].replace("-", " "))
+        self._images, self._ends = images, ends
+        self._cameras = [camera] if isinstance(camera, str) else list(camera)
+        self._size, self._draw_size = image_size, draw_size or image_size
+        self._effects, self._shadow_size = effects, shadow_size
         self._renderer: Any = None
         # As the package's `set_task` does, but with a visible goal drawn from the seed.
         sim = known[task]()
@@ -77,16 +114,17 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         sim._freeze_rand_vec, sim.seeded_rand_vec = False, True
         del sim.sawyer_observation_space  # cached with the goal hidden
         self.simulation: Any = sim
-        cameras = [sim.model.camera(i).name for i in range(sim.model.ncam)]
-        if camera not in cameras:
-            raise BenchmarkError(f"MetaWorld has no camera {camera!r}; it has {sorted(cameras)}")
+        if not self._cameras:
+            raise BenchmarkError("camera is an empty list; name at least one camera")
+        for name in self._cameras:
+            self._check_camera(name)
         hand = sim._HAND_SPACE
         low, high = np.append(hand.low, 0), np.append(hand.high, 1)
         spaces: dict[str, Space[Any]] = {
             "state": Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
         }
-        if images:
-            spaces["image"] = Box(0, 255, (image_size, image_size, 3), np.uint8)
+        for key in self._image_keys if images else ():
+            spaces[key] = Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = Dict(spaces)
         self.action_space = Box(-1, 1, (4,), np.float32)
         self.full_observation = np.zeros(39)
@@ -111,17 +149,27 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         info = {**info, "instruction": self.instruction, "success": success}
         return self._observe(), float(reward), success and self._ends, truncated, info
 
-    def render(self) -> NDArray[np.uint8]:
-        """Render the camera's image (Y, X, 3)."""
+    def render(self) -> Frame:
+        """Render the first camera's image (Y, X, 3)."""
+        return self.render_camera(self._cameras[0])
+
+    def render_camera(self, name: str) -> Frame:
+        """Render a camera's image (Y, X, 3).
+
+        Raises:
+            BenchmarkError: MetaWorld has no such camera.
+        """
+        self._check_camera(name)
         if self._renderer is None:
-            model = self.simulation.model
-            model.vis.quality.offsamples = 0
-            self._renderer = self._mujoco.Renderer(model, self._size, self._size)
-            for flag in COSTLY:
-                self._renderer.scene.flags[getattr(self._mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
-        self._renderer.update_scene(self.simulation.data, camera=self._camera)
-        image: NDArray[np.uint8] = self._renderer.render()
-        return np.ascontiguousarray(image[::-1, ::-1]) if "corner" in self._camera else image
+            self._renderer = self._make_renderer()
+        self._renderer.update_scene(self.simulation.data, camera=name)
+        image: Frame = self._renderer.render()
+        if "corner" in name:
+            image = np.ascontiguousarray(image[::-1, ::-1])
+        if self._draw_size == self._size:
+            return image
+        small = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BOX)
+        return np.array(small)
 
     def places(self) -> dict[str, NDArray[np.float64]]:
         """Return where the first object and the goal are (3,) [m], for diagnoses."""
@@ -135,8 +183,34 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         self.simulation.close()
 
     def _observe(self) -> Observation:
-        state: Observation = {"state": self.full_observation[:4].astype(np.float32)}
-        return {**state, "image": self.render()} if self._images else state
+        observed: Observation = {"state": self.full_observation[:4].astype(np.float32)}
+        if self._images:
+            drawn = [self.render_camera(name) for name in self._cameras]
+            observed |= dict(zip(self._image_keys, drawn, strict=True))
+        return observed
+
+    @property
+    def _image_keys(self) -> list[str]:
+        return ["image", *(f"image_{name}" for name in self._cameras[1:])]
+
+    def _check_camera(self, name: str) -> None:
+        model = self.simulation.model
+        known = [model.camera(i).name for i in range(model.ncam)]
+        if name not in known:
+            raise BenchmarkError(f"MetaWorld has no camera {name!r}; it has {sorted(known)}")
+
+    def _make_renderer(self) -> Any:  # noqa: ANN401  MuJoCo is untyped
+        model = self.simulation.model
+        if self._effects != "all" or self._draw_size != self._size:
+            model.vis.quality.offsamples = 0  # slower in software than to draw large and shrink
+        if self._shadow_size:
+            model.vis.quality.shadowsize = self._shadow_size
+        renderer = self._mujoco.Renderer(model, self._draw_size, self._draw_size)
+        drawn = {"none": (), "sky": ("SKYBOX",), "all": COSTLY}[self._effects]
+        for flag in COSTLY:
+            index = getattr(self._mujoco.mjtRndFlag, f"mjRND_{flag}")
+            renderer.scene.flags[index] = int(flag in drawn)
+        return renderer
 
 
 class Expert:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from actionprior.benchmarks import expand_groups
 from actionprior.data import EmbodiedDataModule
 from actionprior.diagnosis.simulator import SUITE, Simulator
 from actionprior.errors import UserError
@@ -53,7 +54,7 @@ def _from_recipe(entry: Any, env_ids: list[str]) -> Simulator:  # noqa: ANN401  
     values = parser.parse_object({"rollouts": dict(entry.get("init_args", {}))})
     callback: RolloutEvaluation = parser.instantiate(values)["rollouts"]
     register_environments(callback.import_modules)
-    chosen, names = env_ids or callback.env_ids, callback.embodiment
+    chosen, names = expand_groups(env_ids) or callback.env_ids, callback.embodiment
     if isinstance(names, dict) and (lacking := sorted(set(chosen) - set(names))):
         raise UserError(
             f"the recipe's RolloutEvaluation names no embodiment for {lacking}; add it there, or "

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from actionprior.benchmarks import expand_groups
 from actionprior.commands._parser import call
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import (
@@ -51,7 +52,8 @@ def record(
     environment. Several environments of one robot become one dataset, one after the other.
 
     Args:
-        env: Gymnasium id, or a list of ids.
+        env: Gymnasium id, or a list of ids. `metaworld/mt10`, `metaworld/mt50` and
+            `metaworld/easy` (`medium`, `hard`, `very_hard`) stand for their tasks.
         out: Folder of the dataset; it is written completely or not at all.
         expert: Dotted name of a class or function, which may be in your own folder. It is called
             with the environment and returns an expert. The expert is called with the environment's
@@ -80,7 +82,7 @@ def record(
         UserError: An environment or expert is not found or does not fit, the environments are of
             several robots, an expert keeps failing, or a number is out of range.
     """
-    ids = [env] if isinstance(env, str) else env
+    ids = expand_groups([env] if isinstance(env, str) else env)
     root = Path(out).expanduser().absolute()
     if not ids:
         raise UserError("env is empty; name at least one environment")

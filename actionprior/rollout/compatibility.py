@@ -13,7 +13,8 @@ from actionprior.errors import UserError
 from actionprior.rollout.results import Frame
 
 RENDER = "__render__"
-"""Value in ``ObservationMap.images`` for images that ``env.render()`` returns."""
+"""Value in ``ObservationMap.images`` for images that ``env.render()`` returns. With ``/NAME`` after
+it, for those of the unwrapped environment's ``render_camera(NAME)``."""
 
 Order = npt.NDArray[np.intp]
 
@@ -56,7 +57,8 @@ class ObservationMap:
         state: Key of the state vector. Several keys are concatenated. Empty if the observation
             itself is the vector.
         images: Key of the (Y, X, 3) uint8 image of each camera of the embodiment. ``__render__``
-            stands for what ``env.render()`` returns.
+            stands for what ``env.render()`` returns, and ``__render__/NAME`` for what the unwrapped
+            environment's ``render_camera("NAME")`` returns.
         instruction: Key of ``info`` that holds the task in words.
         text: Fixed task in words, which replaces ``instruction``.
         state_names: Names of the state's entries, from which the embodiment's features are
@@ -155,9 +157,9 @@ class Compatibility(NamedTuple):
                 f"{self.robot.name!r} is missing in observation_map.images, which maps "
                 f"{sorted(images)}"
             )
-        if images[camera] == RENDER:
+        if is_rendered(images[camera]):
             self.env.reset(seed=0)
-            return render(self.env, self.env_id).shape
+            return render(self.env, self.env_id, images[camera]).shape
         space = find_space(self.env.observation_space, images[camera])
         if not isinstance(space, Box) or not _is_image(np.empty(space.shape, space.dtype)):
             raise RolloutError(
@@ -194,13 +196,30 @@ def find_space(space: Space[Any], key: str) -> Space[Any] | None:
     return None if isinstance(space, Dict) else space
 
 
-def render(env: gymnasium.Env[Any, Any], env_id: str) -> Frame:
+def is_rendered(key: str) -> bool:
+    """Check whether a value of ``ObservationMap.images`` asks to render the environment."""
+    return key.partition("/")[0] == RENDER
+
+
+def render(env: gymnasium.Env[Any, Any], env_id: str, key: str = RENDER) -> Frame:
     """Render an environment and copy the (Y, X, 3) image.
 
+    Args:
+        env: Environment to render.
+        env_id: Name of the environment in messages.
+        key: ``__render__``, or ``__render__/NAME`` for one of several cameras.
+
     Raises:
-        RolloutError: The environment renders anything else.
+        RolloutError: The environment has no named cameras, or renders anything else.
     """
-    frame = env.render()
+    camera = key.partition("/")[2]
+    bare: Any = env.unwrapped
+    if camera and not hasattr(bare, "render_camera"):
+        raise RolloutError(
+            f"environment {env_id!r} has no render_camera(), which observation_map.images asks "
+            f"for with {key!r}; use {RENDER!r}"
+        )
+    frame: object = bare.render_camera(camera) if camera else env.render()
     if not _is_image(frame):
         found = f"{frame.shape} {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame)
         raise RolloutError(

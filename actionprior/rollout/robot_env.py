@@ -18,6 +18,7 @@ from actionprior.rollout.compatibility import (
     RobotInterface,
     RolloutError,
     find_entry,
+    is_rendered,
     render,
 )
 from actionprior.rollout.results import Frame
@@ -140,13 +141,13 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _camera_image(self, camera: int, observation: object) -> Frame:
         key = self._map.images[self._robot.cameras[camera]]
-        if key != RENDER:
+        if not is_rendered(key):
             image: Frame = find_entry(observation, key)
             return image
         if self._steps % self._look_every:
             last: Frame = self._last["images"][camera]
             return last
-        return render(self.env, self._id)
+        return render(self.env, self._id, key)
 
     def _robot_info(self, info: dict[str, Any]) -> dict[str, Any]:
         if not self._map.text:
@@ -207,7 +208,7 @@ def make_env(
         RolloutError: The environment cannot render.
     """
     kwargs = dict(env_kwargs)
-    renders = filmed or RENDER in observation_map.images.values()
+    renders = filmed or any(map(is_rendered, observation_map.images.values()))
     if renders:
         kwargs.setdefault("render_mode", "rgb_array")
     # Gymnasium's passive checker costs time at each step, and RobotEnv checks the same.

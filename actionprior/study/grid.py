@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
+from actionprior.benchmarks import expand_groups
 from actionprior.study.identity import identity
 from actionprior.study.plan import Study
 from actionprior.study.recipe import Recipe, StudyError, member, read_yaml, with_changes
@@ -115,7 +116,7 @@ def _check_groups(study: Study, cells: list[Cell]) -> None:
     played = set()
     for cell in cells:
         tasks = (member(cell.recipe, ROLLOUTS) or {}).get("init_args", {}).get("env_ids", [])
-        played |= {tasks} if isinstance(tasks, str) else set(tasks)
+        played |= set(expand_groups([tasks] if isinstance(tasks, str) else tasks))
     for group, names in study.groups.items():
         if unknown := sorted(set(names) - played):
             raise StudyError(

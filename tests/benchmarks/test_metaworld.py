@@ -11,6 +11,7 @@ import yaml
 
 from actionprior.benchmarks import METAWORLD_IDS
 from actionprior.benchmarks.metaworld import Expert
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_MT10
 from actionprior.benchmarks.optional_import import BenchmarkError
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 from actionprior.embodiment import Embodiment
@@ -125,11 +126,100 @@ def test_the_finetune_recipe_rolls_out(jitter: Callable[..., Any]) -> None:
     assert (seen[0].images_BCKYX != seen[1].images_BCKYX).any()
 
 
+def test_images_equal_lerobots_pixel_by_pixel() -> None:
+    lerobot = pytest.importorskip("lerobot.envs.metaworld")
+    theirs = lerobot.MetaworldEnv("push-v3", obs_type="pixels_agent_pos")
+    theirs.reset(seed=0)
+    expected, _ = theirs.reset(seed=5)
+    sizes = {"image_size": 480, "effects": "all", "instructions": "published"}
+    env = make_env(**sizes)
+    observation, info = env.reset(seed=5)
+    np.testing.assert_allclose(observation["state"], expected["agent_pos"], atol=1e-6)
+    assert info["instruction"] == theirs.task_description == "Push the puck to a goal"
+    different = np.abs(observation["image"].astype(int) - expected["pixels"].astype(int))
+    # Their goal is drawn where the step before put it, some micrometres away.
+    assert different.max() <= 1
+    assert (different > 0).mean() < 1e-4
+    env.close()
+    theirs.close()
+
+
+def test_images_that_are_drawn_large_are_antialiased() -> None:
+    images = {}
+    for draw_size, size in ((0, 120), (480, 120), (0, 480)):
+        env = make_env(image_size=size, draw_size=draw_size, effects="sky")
+        images[draw_size, size] = env.reset(seed=5)[0]["image"].astype(float)
+        env.close()
+    means = images[0, 480].reshape(120, 4, 120, 4, 3).mean((1, 3))
+    assert np.abs(images[480, 120] - means).max() <= 1
+    assert np.abs(images[0, 120] - means).mean() > 1.5
+
+
+def test_effects_add_a_background_and_shadows() -> None:
+    images = {}
+    for effects in ("none", "sky", "all"):
+        env = make_env(effects=effects, shadow_size=512, draw_size=128)
+        images[effects] = env.reset(seed=5)[0]["image"].astype(float)
+        env.close()
+    corner = (slice(0, 8), slice(56, 64))
+    assert images["none"][corner].max() == 0
+    assert images["sky"][corner].min() > 100
+    changed = np.abs(images["all"] - images["sky"]).max(-1) > 8
+    assert 0.1 < changed.mean() < 0.8
+    # What is lit becomes lighter, and what is in the shadow darker.
+    assert images["all"][changed].std() > 1.1 * images["sky"][changed].std()
+
+
+def test_a_second_camera_has_its_own_image() -> None:
+    env = make_env(camera=["corner4", "gripperPOV"], render_mode="rgb_array")
+    observation, _ = env.reset(seed=5)
+    assert observation in env.observation_space
+    assert observation.keys() == {"state", "image", "image_gripperPOV"}
+    assert (observation["image"] != observation["image_gripperPOV"]).any()
+    bare: Any = env.unwrapped
+    np.testing.assert_array_equal(bare.render_camera("gripperPOV"), observation["image_gripperPOV"])
+    np.testing.assert_array_equal(env.render(), observation["image"])
+    env.close()
+
+
+def test_two_cameras_are_rendered_for_a_policy(jitter: Callable[..., Any]) -> None:
+    recipe = yaml.safe_load((RECIPES / "metaworld" / "finetune.yaml").read_text())
+    known = recipe["data"]["init_args"]["embodiments"][0] | {"cameras": ["corner", "gripper"]}
+    robot = Embodiment.from_dict({k: v for k, v in known.items() if k not in _DATA_KEYS})
+    images = {"corner": RENDER, "gripper": f"{RENDER}/gripperPOV"}
+    _, seen = jitter(
+        robot,
+        "metaworld/push-v3",
+        observation_map=ObservationMap(images=images),
+        env_kwargs={"images": False, "image_size": 32},
+    )
+    pictures = seen[0].images_BCKYX
+    assert pictures.shape == (1, 2, 3, 32, 32)
+    assert (pictures[:, 0] != pictures[:, 1]).any()
+
+
+def test_published_lists_equal_the_packages() -> None:
+    from metaworld import env_dict
+
+    assert tuple(env_dict.MT10_V3) == METAWORLD_MT10
+    assert set(METAWORLD_TASKS) == set(env_dict.MT50_V3)
+
+
 def test_unknown_names_are_rejected() -> None:
     with pytest.raises(BenchmarkError, match="no task 'juggle-v3'; it has"):
         make_env(task="juggle-v3")
     with pytest.raises(BenchmarkError, match="no camera 'front'; it has"):
         make_env(camera="front")
+    with pytest.raises(BenchmarkError, match="no camera 'front'; it has"):
+        make_env(camera=["corner4", "front"])
+    with pytest.raises(BenchmarkError, match="camera is an empty list"):
+        make_env(camera=[])
+    with pytest.raises(BenchmarkError, match="effects is 'some'; expected one of none, sky, all"):
+        make_env(effects="some")
+    with pytest.raises(BenchmarkError, match="instructions is 'long'; expected one of"):
+        make_env(instructions="long")
+    with pytest.raises(BenchmarkError, match="draw_size is 32 and image_size 64"):
+        make_env(draw_size=32)
     with pytest.raises(BenchmarkError, match="is no MetaWorld task"):
         Expert(gym.make("CartPole-v1"))
 
