@@ -1,9 +1,9 @@
-"""Batches that a data module gives to a model: one named tuple per stage, no optional fields.
+"""Batches that a data module gives to a model: one named tuple per stage.
 
 Named tuples keep their type in torch's collation and pinning and in Lightning's device transfer.
 
 Axes: B batch, H chunk or history steps, A = 37 action slots, S = 74 state slots,
-C cameras, K = 3 colours, Y rows, X columns.
+C cameras, K = 3 colours, Y rows, X columns, F features.
 """
 
 from typing import NamedTuple
@@ -28,15 +28,19 @@ class TrajectoryBatch(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """Input of a policy at one time step, the same in training and on the robot."""
+    """Input of a policy at one time step, the same in training and on the robot.
 
-    images_BCKYX: Tensor  # uint8 (B, C, 3, Y, X)
+    In training, features that the trunk's frozen part computed earlier may stand for the images.
+    """
+
+    images_BCKYX: Tensor  # uint8 (B, C, 3, Y, X); without rows and columns if there are features
     camera_mask_BC: Tensor  # bool (B, C), False where the embodiment has fewer cameras
     task: list[str]  # B instructions
     state_BS: Tensor  # float32 (B, 74)
     reference_BA: Tensor  # float32 (B, 37), of the chunk to be predicted
     history: TrajectoryBatch  # the past H_h steps, oldest first from position 0, padding last
     embodiment_B: Tensor  # int64 (B,)
+    features_BCF: Tensor | None = None  # float (B, C, F), see networks/trunks/frozen_part.py
 
 
 class Committed(NamedTuple):

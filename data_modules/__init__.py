@@ -10,6 +10,7 @@ from actionprior.lazy import lazy_exports
 
 __all__ = [
     "CropColourBlur",
+    "FeatureSettings",
     "ImageSettings",
     "LeRobotEmbodiment",
     "LeRobotTrajectories",
@@ -22,6 +23,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from data_modules.images.augmentation import CropColourBlur
+    from data_modules.images.features import FeatureSettings
     from data_modules.lerobot.columns import LeRobotEmbodiment
     from data_modules.simulated import SimulatedSuite, SimulatedTrajectories, SimulatedVLA
     from data_modules.trajectories import LeRobotTrajectories, RobotMixture
@@ -31,6 +33,7 @@ else:
         __name__,
         {
             "CropColourBlur": "images.augmentation",
+            "FeatureSettings": "images.features",
             "ImageSettings": "vla",
             "LeRobotEmbodiment": "lerobot.columns",
             "LeRobotTrajectories": "trajectories",

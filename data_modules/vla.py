@@ -1,132 +1,33 @@
 """Data of Stage 2: observations, and the chunk of actions that followed in the demonstration."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import nn
 
-from actionprior.batch import Observation, VLABatch
+from actionprior.batch import VLABatch
 from actionprior.data import DataError, Frames
-from actionprior.data.store import TrajectoryStore
 from data_modules.images.augmentation import augment
-from data_modules.images.cache import ImageArray, ImageCache
+from data_modules.images.cache import ArrayCache
 from data_modules.images.camera_files import CameraFiles, Size
-from data_modules.images.frames import CachedFrameImages, EpisodeToDecode, FrameImages, fill_cache
+from data_modules.images.features import FeatureCache, FeatureSettings, frozen_part_of
+from data_modules.images.frames import (
+    CachedFrameImages,
+    EpisodeToDecode,
+    FrameImages,
+    fill_image_cache,
+)
 from data_modules.images.video import choose_decoder
+from data_modules.images.windows import VLAWindows
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot.remote import hub_snapshot_url, is_url, local_copy_folder, source_url
 from data_modules.lerobot.store import cache_folder
 from data_modules.trajectories import Episode, LeRobotTrajectories, RobotMixture
-
-
-class FramePlace(NamedTuple):
-    """Place of a frame of the run in its dataset.
-
-    Attributes:
-        dataset: Index of the dataset.
-        frame: Number of the frame in the dataset.
-        episode: Number of its episode.
-        row: Row of its image in the recorded episode.
-    """
-
-    dataset: int
-    frame: int
-    episode: int
-    row: int
-
-
-class VLAWindows(Dataset[VLABatch]):
-    """Observations with their future chunks, read one batch at a time.
-
-    Args:
-        store: Store of the frames, with one recording per dataset.
-        datasets: Columns of each dataset.
-        images: Images of each dataset.
-        chunk_length: Steps H of an action chunk.
-        history_length: Past steps H_h.
-    """
-
-    def __init__(
-        self,
-        store: TrajectoryStore,
-        datasets: list[Columns],
-        images: list[FrameImages],
-        chunk_length: int,
-        history_length: int,
-    ) -> None:
-        self.store = store
-        self.datasets = datasets
-        self.images = images
-        self.chunk_length = chunk_length
-        self.history_length = history_length
-        self.cameras = max(len(i.cameras) for i in images)
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, frame: int) -> VLABatch:
-        return self.__getitems__([frame])
-
-    def __getitems__(self, frames: Sequence[int]) -> VLABatch:
-        """Gather the finished batch of the observations at ``frames``."""
-        frames_B = torch.as_tensor(frames, dtype=torch.int64)
-        history, future = self.store.around(frames_B, self.history_length, self.chunk_length)
-        places = [self._place(frame) for frame in frames]
-        images_BCKYX, camera_mask_BC = self._look(places)
-        return VLABatch(
-            observation=Observation(
-                images_BCKYX=images_BCKYX,
-                camera_mask_BC=camera_mask_BC,
-                task=[self.datasets[p.dataset].task_at(p.frame) for p in places],
-                state_BS=future.state_BHS[:, 0].clone(),
-                reference_BA=future.reference_BA.clone(),
-                history=history,
-                embodiment_B=future.embodiment_B.clone(),
-            ),
-            future=future,
-        )
-
-    def film(self, frames: Sequence[int]) -> Iterator[list[ImageArray]]:
-        """Yield the images of each frame, uint8 (3, Y, X) per camera, decoded in one pass.
-
-        Args:
-            frames: Ascending frames of one episode.
-        """
-        places = [self._place(frame) for frame in frames]
-        images, episode = self.images[places[0].dataset], places[0].episode
-        rows, which = np.unique([place.row for place in places], return_inverse=True)
-        streams = [images.each(episode, camera, rows) for camera in images.cameras]
-        shown, current = -1, list[ImageArray]()
-        for index in which.tolist():  # a resampled episode may show an image twice
-            if index != shown:
-                shown, current = index, [next(stream) for stream in streams]
-            yield current
-
-    def _place(self, frame: int) -> FramePlace:
-        dataset = int(np.searchsorted(self.store.stop_R, frame, side="right"))
-        columns = self.datasets[dataset]
-        local = frame - (int(self.store.stop_R[dataset]) - len(columns.action_Na))
-        episode = columns.episode_at(local)[0]
-        return FramePlace(dataset, local, episode, columns.recorded_row(local))
-
-    def _look(self, places: list[FramePlace]) -> tuple[Tensor, Tensor]:
-        """Read the images, and the mask of the cameras that each frame's robot has."""
-        size = self.images[0].size
-        images = np.zeros((len(places), self.cameras, 3, *size), dtype=np.uint8)
-        mask = np.zeros((len(places), self.cameras), dtype=np.bool_)
-        for b, place in enumerate(places):
-            source = self.images[place.dataset]
-            for c, camera in enumerate(source.cameras):
-                images[b, c] = source.read(place.episode, place.row, camera)
-                mask[b, c] = True
-        return torch.from_numpy(images), torch.from_numpy(mask)
 
 
 @dataclass(frozen=True)
@@ -148,6 +49,7 @@ class ImageSettings:
         skip_missing_videos: Exclude episodes whose video is missing; False raises an error.
         stream_videos: Download ``repo_ids`` without their videos, and decode the videos from the
             hub, into the cache or at each access. ``video_urls`` of a robot are always streamed.
+        features: Caching of the features of a frozen trunk.
     """
 
     image_size: int | tuple[int, int] | None = None
@@ -157,6 +59,7 @@ class ImageSettings:
     video_backend: str = "auto"
     skip_missing_videos: bool = False
     stream_videos: bool = False
+    features: FeatureSettings = field(default_factory=FeatureSettings)
 
 
 class LeRobotVLA(LeRobotTrajectories):
@@ -243,10 +146,15 @@ class LeRobotVLA(LeRobotTrajectories):
         self.needs_videos = not images.stream_videos
         self.skip_missing_videos = images.skip_missing_videos
         self.image_transforms = image_transforms or []
+        self.features = images.features
+        self.features.check(self.image_transforms)
+        self.views = images.features.views if images.features.cache else 1
+        self._feature_cache: FeatureCache | None = None
         # One entry per dataset, in the order in which they are read.
         self._files: list[CameraFiles] = []
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
+        self._used: list[list[int]] = []  # episodes
 
     def prepare_data(self) -> None:
         """Download hub datasets and fill the image cache, in one process."""
@@ -254,19 +162,35 @@ class LeRobotVLA(LeRobotTrajectories):
         if self.cache_images:
             self.setup("fit")
 
+    def setup(self, stage: str) -> None:
+        """Read the data, once for all stages. Each fit looks for features of its own trunk."""
+        self._feature_cache = None
+        super().setup(stage)
+
     def windows(self, training: bool) -> VLAWindows:
-        """Build the dataset of observations and chunks."""
+        """Build the dataset of observations and chunks.
+
+        Raises:
+            DataError: Features are to be cached, and no trunk in training has a frozen part.
+        """
+        features = self._open_features(training) if self.features.cache else None
         return VLAWindows(
             self.frames.store,
             self._datasets,
             self._images,
             self.chunk_length,
             self.history_length,
+            None if features is None else features.sets,
+            self.views if training and features is not None else 1,
         )
 
     def on_after_batch_transfer(self, batch: VLABatch, dataloader_idx: int) -> VLABatch:
-        """Apply ``image_transforms`` to training batches."""
+        """Apply ``image_transforms`` to images of training batches, and restore lost features."""
         trainer: Any = self.trainer
+        if batch.observation.features_BCF is not None:
+            return batch
+        if self._feature_cache is not None and self._feature_cache.complete:
+            self._feature_cache.fill()  # a file was damaged, or another run needed its room
         if not self.image_transforms or trainer is None or not trainer.training:
             return batch
         micro_batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -326,25 +250,53 @@ class LeRobotVLA(LeRobotTrajectories):
                     "them"
                 )
         size = self._size([files for d, files in enumerate(self._files) if used[d]])
-        self._datasets = datasets
+        self._datasets, self._used = datasets, [*used.values()]
         if not self.cache_images:
             self._images = [FrameImages(files, size, self.decoder) for files in self._files]
             return
         limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)
-        cache = ImageCache(cache_folder("images", self.cache_dir), limit)
-        cached = [CachedFrameImages(files, size, self.decoder, cache) for files in self._files]
-        fill_cache(
-            cache,
-            [
-                EpisodeToDecode(images, episode, camera)
-                for images, episodes_used in zip(cached, used.values(), strict=True)
-                for episode in episodes_used
-                for camera in images.cameras
-            ],
-        )
-        self._images = [*cached]
+        cache = ArrayCache(cache_folder("images", self.cache_dir), limit)
+        self._images = [
+            CachedFrameImages(files, size, self.decoder, cache) for files in self._files
+        ]
+        if not self.features.cache:
+            self._decode_images()
 
     # ---- parts --------------------------------------------------------------------------------
+
+    def _decode_images(self) -> None:
+        """Fill the cache of images."""
+        to_decode = [
+            EpisodeToDecode(images, episode, camera)
+            for images, used in zip(self._images, self._used, strict=True)
+            if isinstance(images, CachedFrameImages)
+            for episode in used
+            for camera in images.cameras
+        ]
+        if to_decode:
+            fill_image_cache(to_decode[0].images.cache, to_decode)
+
+    def _open_features(self, training: bool) -> FeatureCache | None:
+        """Fill the cache of features while a model is fitted; its weights are loaded by then.
+
+        Other stages see images.
+        """
+        trainer: Any = self.trainer
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        if not training and not fitting:
+            self._decode_images()
+            return None
+        if self._feature_cache is None:
+            self._feature_cache = FeatureCache(
+                cache_folder("features", self.cache_dir),
+                self.features,
+                frozen_part_of(trainer),
+                self.image_transforms,
+                self._images,
+                self._used,
+            )
+            self._feature_cache.fill()
+        return self._feature_cache
 
     def _size(self, sources: list[CameraFiles]) -> Size:
         if isinstance(self.image_size, int):

@@ -152,7 +152,7 @@ def _actions(data: EmbodiedDataModule, shown: DrawnEpisode) -> FloatArray:
 
 def _film(data: EmbodiedDataModule, shown: DrawnEpisode) -> Iterator[list[Frame]]:
     """Yield the cameras' images (Y, X, 3) for each frame of the episode."""
-    from data_modules.vla import VLAWindows
+    from data_modules.images.windows import VLAWindows
 
     windows, frames = data.windows(training=False), range(shown.start, shown.stop)
     if isinstance(windows, VLAWindows):

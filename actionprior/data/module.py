@@ -122,7 +122,13 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         batch_size: Windows per process and step.
         num_workers: Number of loader processes; Stage 1 needs none.
         seed: Seed of the split and of the order.
+
+    Attributes:
+        views: Number of stored views per frame, of which training batches take one at random. With
+            several, ``windows(training=True)`` is indexed by ``views * frame + view``.
     """
+
+    views: int = 1
 
     def __init__(
         self,
@@ -334,7 +340,13 @@ class EmbodiedDataModule(LightningDataModule, ABC):
                 "set trainer.use_distributed_sampler to false"
             )
         batches = ShardedBatches(
-            order, self.batch_size, rank, world_size, whole_batches=training, resume=resume
+            order,
+            self.batch_size,
+            rank,
+            world_size,
+            whole_batches=training,
+            resume=resume,
+            views=self.views if training else 1,
         )
         if training:
             self._training = batches

@@ -14,6 +14,7 @@ from actionprior.data.pseudo_random import IntArray, mix, permute
 from actionprior.errors import UserError
 
 _AT_ONCE = 65536  # positions per vectorised call
+_VIEWS_KEY = 2**63  # keeps the draws of views apart from those of the order
 _BATCHES_AT_ONCE = 64  # batches whose frames are computed together
 
 
@@ -112,6 +113,8 @@ class ShardedBatches(Sampler[list[int]]):
             equally many, nearly equal batches on all ranks.
         resume: Epoch, and number of its frames that are trained on already. The rest follows in
             the same order, whatever the batch size and the number of processes were before.
+        views: Number of stored views of each frame. With several, batches hold numbers
+            ``views * frame + view``, with views drawn from (seed, epoch, position).
 
     Raises:
         UserError: training has fewer frames than one global batch.
@@ -126,6 +129,7 @@ class ShardedBatches(Sampler[list[int]]):
         *,
         whole_batches: bool,
         resume: tuple[int, int] = (0, 0),
+        views: int = 1,
     ) -> None:
         if whole_batches and len(sampler) < batch_size * world_size:
             raise UserError(
@@ -139,6 +143,7 @@ class ShardedBatches(Sampler[list[int]]):
         # Not called drop_last: Lightning rebuilds samplers that have one before it predicts.
         self.whole_batches = whole_batches
         self.resume = resume
+        self.views = views
         # Worker processes fetch ahead before Lightning announces a resumed run's epoch.
         sampler.set_epoch(resume[0])
 
@@ -174,5 +179,13 @@ class ShardedBatches(Sampler[list[int]]):
             stop_K = start_K + size + (part_K < larger)
             position_P = np.concatenate(list(map(np.arange, start_K, stop_K)))
             ends = np.cumsum(stop_K - start_K)[:-1]
-            for frame_B in np.split(self.sampler.frames(position_P), ends):
-                yield frame_B.tolist()
+            for number_B in np.split(self._numbers(position_P), ends):
+                yield number_B.tolist()
+
+    def _numbers(self, position_P: IntArray) -> IntArray:
+        frame_P = self.sampler.frames(position_P)
+        if self.views == 1:
+            return frame_P
+        drawn_P = mix(self.sampler.seed, _VIEWS_KEY, self.sampler.epoch, position_P)
+        view_P = (drawn_P % np.uint64(self.views)).astype(np.int64)
+        return self.views * frame_P + view_P

@@ -122,9 +122,10 @@ class PolicyNetwork(nn.Module):
         return z_BZ
 
     def _fusion_inputs(self, observation: Observation) -> "_FusionInputs":
-        tokens = self.trunk(
-            observation.images_BCKYX, observation.camera_mask_BC, list(observation.task)
-        )
+        given = (observation.images_BCKYX, observation.camera_mask_BC, list(observation.task))
+        # Only trunks with a frozen part take features.
+        known = () if observation.features_BCF is None else (observation.features_BCF,)
+        tokens = self.trunk(*given, *known)
         robots_B = self.prior_rows(observation.embodiment_B)
         dataset_BPW = self.prior.dataset_EPW[robots_B]
         normalize = self.prior.normalizer.normalize_state

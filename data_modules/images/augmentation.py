@@ -55,19 +55,31 @@ class CropColourBlur(nn.Module):
         return changed
 
 
-@torch.no_grad()
 def augment(
     observation: Observation, transforms: Sequence[nn.Module], key: Sequence[int]
 ) -> Observation:
+    """Apply ``transforms`` to the images of observations, see :func:`augment_images`.
+
+    The images are not changed in place, and images of masked cameras stay the same.
+    """
+    images_BCKYX = observation.images_BCKYX.clone()
+    where = observation.camera_mask_BC.nonzero(as_tuple=True)
+    images_BCKYX[where] = augment_images(images_BCKYX[where], transforms, key)
+    return observation._replace(images_BCKYX=images_BCKYX)
+
+
+@torch.no_grad()
+def augment_images(
+    images_NKYX: Tensor, transforms: Sequence[nn.Module], key: Sequence[int]
+) -> Tensor:
     """Apply ``transforms`` with separate random draws for each group of images.
 
     A transform draws once per call, and takes hardly longer for a few small images than for one.
-    So the images of a batch are split into at most ``GROUPS`` groups with one call each. A batch
-    of up to ``GROUPS`` images has separate draws for each image.
+    So the images are split into at most ``GROUPS`` groups with one call each. Up to ``GROUPS``
+    images have separate draws for each image.
 
     Args:
-        observation: Observations. Their images are not changed in place, and images of masked
-            cameras stay the same.
+        images_NKYX: Images, uint8 (N, 3, Y, X). They are not changed in place.
         transforms: Transforms of torchvision.transforms.v2 or compatible ones, applied in order.
             They draw from torch's global generators.
         key: Numbers from which all draws are seeded.
@@ -75,18 +87,16 @@ def augment(
     Raises:
         DataError: A transform changes the size or the type of images.
     """
-    images_BCKYX = observation.images_BCKYX.clone()
+    augmented_NKYX = images_NKYX.clone()
     seed = int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)
-    cuda = images_BCKYX.is_cuda
-    with torch.random.fork_rng(devices=[images_BCKYX.device] if cuda else []):
+    cuda = images_NKYX.is_cuda
+    with torch.random.fork_rng(devices=[images_NKYX.device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             torch.cuda.manual_seed(seed)
-        row_N, camera_N = observation.camera_mask_BC.nonzero(as_tuple=True)
-        for group in range(min(GROUPS, len(row_N))):
-            where = row_N[group::GROUPS], camera_N[group::GROUPS]
-            given_NKYX = images_BCKYX[where]
-            changed_NKYX = given_NKYX
+        for group in range(min(GROUPS, len(images_NKYX))):
+            # A copy, because a transform may work in place.
+            given_NKYX = changed_NKYX = images_NKYX[group::GROUPS].clone()
             for transform in transforms:
                 changed_NKYX = transform(changed_NKYX)
             if (changed_NKYX.dtype, changed_NKYX.shape) != (torch.uint8, given_NKYX.shape):
@@ -94,5 +104,5 @@ def augment(
                     f"image_transforms make {changed_NKYX.dtype} {tuple(changed_NKYX.shape)} of "
                     f"torch.uint8 {tuple(given_NKYX.shape)}, expected the same type and size"
                 )
-            images_BCKYX[where] = changed_NKYX
-    return observation._replace(images_BCKYX=images_BCKYX)
+            augmented_NKYX[group::GROUPS] = changed_NKYX
+    return augmented_NKYX

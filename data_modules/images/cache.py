@@ -1,8 +1,8 @@
-"""Cache decoded images on disk, with a size limit, for several processes at once.
+"""Cache arrays on disk, with a size limit, for several processes at once.
 
-A file holds one episode of one camera, uint8 (N, 3, Y, X), as a ``.npy`` array followed by a
-checksum of each image. Files are written atomically, and an image is checked on its first read.
-When the limit is reached, the least recently used files are deleted.
+A file holds one episode of one camera as a ``.npy`` array with one row per frame, followed by a
+checksum of each row. Files are written atomically, and a row is checked on its first read. When
+the limit is reached, the least recently used files are deleted.
 """
 
 import math
@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from enum import Enum
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,9 @@ from actionprior.data import DataError
 from actionprior.files.atomic import atomic_replace
 
 ImageArray = npt.NDArray[np.uint8]
-Shape = tuple[int, int, int, int]
+Rows = npt.NDArray[Any]
+Shape = tuple[int, ...]
+BYTE = np.dtype(np.uint8)
 WRITE_LOCKS = 64
 """Number of locks that writers share. Files of one lock are written one after the other."""
 UNFINISHED = ".part"
@@ -38,40 +40,57 @@ class WriteOutcome(Enum):
     NO_ROOM = "the limit leaves no room for the file"
 
 
-class ImageCache:
-    """Folder of decoded episodes.
+class ArrayCache:
+    """Folder of arrays of one type, one file per episode and camera.
 
     Args:
         folder: Folder that holds only this cache.
         limit: Largest total size of all files, including unfinished ones [bytes]. None for no
             limit.
+        dtype: Type of the arrays' numbers.
+        contents: What the arrays hold, for messages.
+        limit_name: Setting of the limit, for messages.
     """
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit: int | None = None,
+        dtype: np.dtype[Any] = BYTE,
+        contents: str = "decoded images",
+        limit_name: str = "cache_gb",
+    ) -> None:
         self.folder = folder
         self.limit = limit
+        self.dtype = dtype
+        self.contents = contents
+        self.limit_name = limit_name
+
+    def size(self, shape: Shape) -> int:
+        """Return the size of a complete file [bytes]."""
+        return file_size(shape, self.dtype)
 
     def has(self, path: Path, shape: Shape) -> bool:
         """Return whether a file exists and has the size of a complete one."""
         try:
-            return path.stat().st_size == file_size(shape)
+            return path.stat().st_size == self.size(shape)
         except OSError:
             return False
 
-    def open(self, path: Path, shape: Shape) -> "CachedImages | None":
+    def open(self, path: Path, shape: Shape) -> "CachedRows | None":
         """Memory-map a file. Return None if it is missing or incomplete.
 
         Raises:
             DataError: The file cannot be opened.
         """
         try:
-            found = CachedImages(path, shape) if self.has(path, shape) else None
+            found = CachedRows(path, shape, self.dtype) if self.has(path, shape) else None
         except FileNotFoundError:  # another process deleted it after the check
             return None
         except OSError as error:
             raise DataError(
-                f"{path}: the decoded images cannot be opened ({error}); `ulimit -n` says how many "
-                "files a process may open"
+                f"{path}: the {self.contents} cannot be opened ({error}); `ulimit -n` says how "
+                "many files a process may open"
             ) from error
         if found is not None:
             with suppress(OSError):  # the cache may be another user's and read-only
@@ -105,7 +124,7 @@ class ImageCache:
         self,
         path: Path,
         shape: Shape,
-        images: Callable[[], Iterable[Tensor]],
+        rows: Callable[[], Iterable[Tensor]],
         keep: Collection[Path],
         wait: bool,
     ) -> WriteOutcome:
@@ -113,13 +132,13 @@ class ImageCache:
 
         Args:
             path: File to write.
-            shape: Shape of its images.
-            images: Function that yields its images in chunks (N, 3, Y, X).
+            shape: Shape of its array.
+            rows: Function that yields the array's rows in chunks (N, ...).
             keep: Files that must not be deleted to make room.
             wait: Wait for another process that is writing a file of the same lock.
 
         Raises:
-            DataError: The disk is full or not writable, or ``images`` raises it.
+            DataError: The disk is full or not writable, or ``rows`` raises it.
         """
         part = path.with_name(f".{path.name}{UNFINISHED}")
         try:
@@ -127,10 +146,10 @@ class ImageCache:
                 if self.has(path, shape):
                     return WriteOutcome.PRESENT
                 try:
-                    if not self._reserve(path, part, file_size(shape), keep):
+                    if not self._reserve(path, part, self.size(shape), keep):
                         return WriteOutcome.NO_ROOM
                     with part.open("r+b") as file:
-                        _write(file, shape, images())
+                        _write(file, shape, self.dtype, rows())
                     atomic_replace(part, path)
                 finally:
                     part.unlink(missing_ok=True)
@@ -190,29 +209,30 @@ class ImageCache:
 
     def _not_writable(self, error: OSError) -> DataError:
         return DataError(
-            f"{self.folder}: decoded images cannot be written there ({error}); set cache_dir or "
-            "ACTIONPRIOR_CACHE to a folder with free space, or cache_gb to the space that is free"
+            f"{self.folder}: {self.contents} cannot be written there ({error}); set cache_dir or "
+            f"ACTIONPRIOR_CACHE to a folder with free space, or {self.limit_name} to the space "
+            "that is free"
         )
 
 
-class CachedImages:
-    """Memory-mapped images of one file."""
+class CachedRows:
+    """Memory-mapped array of one file."""
 
-    def __init__(self, path: Path, shape: Shape) -> None:
+    def __init__(self, path: Path, shape: Shape, dtype: np.dtype[Any]) -> None:
         content = np.asarray(np.memmap(path, np.uint8, "r"))
-        first, last = len(_header(shape)), len(content) - 4 * shape[0]
-        self._images_N3YX = content[first:last].reshape(shape)
+        first, last = len(_header(shape, dtype)), len(content) - 4 * shape[0]
+        self._rows: Rows = content[first:last].view(dtype).reshape(shape)
         self._checksums_N = np.frombuffer(content[last:].tobytes(), "<u4")
         self._good_N = np.zeros(shape[0], dtype=np.bool_)
 
-    def image(self, row: int) -> ImageArray | None:
-        """Return one image, uint8 (3, Y, X), or None if its checksum is wrong."""
-        image: ImageArray = self._images_N3YX[row]
-        if not self._good_N[row]:
-            if zlib.crc32(image) != self._checksums_N[row]:
+    def row(self, index: int) -> Rows | None:
+        """Return one row, or None if its checksum is wrong."""
+        row: Rows = self._rows[index]
+        if not self._good_N[index]:
+            if zlib.crc32(row) != self._checksums_N[index]:
                 return None
-            self._good_N[row] = True
-        return image
+            self._good_N[index] = True
+        return row
 
 
 class _CacheFile(NamedTuple):
@@ -225,25 +245,25 @@ class _CacheFile(NamedTuple):
         return self.path.suffix == UNFINISHED
 
 
-def file_size(shape: Shape) -> int:
-    """Return the size of a file [bytes] that holds images of a shape."""
-    return len(_header(shape)) + math.prod(shape) + 4 * shape[0]
+def file_size(shape: Shape, dtype: np.dtype[Any] = BYTE) -> int:
+    """Return the size of a file [bytes] that holds an array."""
+    return len(_header(shape, dtype)) + math.prod(shape) * dtype.itemsize + 4 * shape[0]
 
 
-def _header(shape: Shape) -> bytes:
+def _header(shape: Shape, dtype: np.dtype[Any]) -> bytes:
     buffer = BytesIO()
-    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, about)  # type: ignore[no-untyped-call]  # numpy
     return buffer.getvalue()
 
 
-def _write(file: BinaryIO, shape: Shape, chunks: Iterable[Tensor]) -> None:
-    file.write(_header(shape))
+def _write(file: BinaryIO, shape: Shape, dtype: np.dtype[Any], chunks: Iterable[Tensor]) -> None:
+    file.write(_header(shape, dtype))
     checksums: list[int] = []
-    for images in chunks:
-        for image in np.ascontiguousarray(images.numpy()):
-            checksums.append(zlib.crc32(image))
-            file.write(image)
+    for chunk in chunks:
+        for row in np.ascontiguousarray(chunk.numpy(), dtype):
+            checksums.append(zlib.crc32(row))
+            file.write(row)
     file.write(np.array(checksums, "<u4").tobytes())
     file.flush()
     os.fsync(file.fileno())

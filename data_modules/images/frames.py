@@ -7,10 +7,9 @@ once, at the size that training uses, into one array per camera. Later runs memo
 import io
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-from weakref import WeakSet
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,23 +19,15 @@ from torch import Tensor
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
 from actionprior.errors import shorten
-from data_modules.images.cache import (
-    CachedImages,
-    ImageArray,
-    ImageCache,
-    Shape,
-    WriteOutcome,
-    file_size,
-)
+from data_modules.images.cache import ArrayCache, ImageArray, Shape, WriteOutcome
 from data_modules.images.camera_files import CameraFiles, Size
+from data_modules.images.filling import fill_cache
+from data_modules.images.mapped_files import MappedFiles
 from data_modules.images.video import CHUNK, close_decoders, decode_video
 
 _log = logging.getLogger(__name__)
 
-MAX_MAPPED_FILES = 8192
-"""Most files that a process maps at once. Systems allow some 65,000 maps."""
-_readers: "WeakSet[CachedFrameImages]" = WeakSet()
-"""All readers of this process, since its mapped files share one limit of file descriptors."""
+AT_ONCE = 64  # images of an episode that are read together
 
 
 class FrameImages:
@@ -95,6 +86,24 @@ class FrameImages:
         for images in self.frames(episode, camera, rows):
             yield from images.numpy()
 
+    def episode(self, episode: int, camera: str) -> Iterator[Tensor]:
+        """Yield all images of an episode in chunks, uint8 (N, 3, *size).
+
+        Raises:
+            DataError: The images cannot be decoded.
+        """
+        yield from self.frames(episode, camera, np.arange(self.columns.lengths_E[episode]))
+
+    @cached_property
+    def name(self) -> str:
+        """Name that changes with the images: of the dataset, the size and the decoder."""
+        files, size = self.files, self.size
+        name = f"{files.columns.root.resolve().name}-{size[0]}x{size[1]}-{self.decoder}"
+        if any(map(files.is_video, files.cameras)):  # ``video_times`` selects each frame's image
+            name += "-by_rate" if files.columns.trust_fps else "-2"
+        # Decoders convert a video's colours to RGB differently, so each has its own name.
+        return f"{name}-{files.fingerprint()[:16]}"
+
     def _decode_data_file(
         self, path: str, episode: int, camera: str, rows: IntArray
     ) -> Iterator[Tensor]:
@@ -126,29 +135,34 @@ class CachedFrameImages(FrameImages):
         cache: Cache of decoded episodes.
     """
 
-    def __init__(self, files: CameraFiles, size: Size, decoder: str, cache: ImageCache) -> None:
+    def __init__(self, files: CameraFiles, size: Size, decoder: str, cache: ArrayCache) -> None:
         super().__init__(files, size, decoder)
         self.cache = cache
-        name = f"{files.columns.root.resolve().name}-{size[0]}x{size[1]}-{decoder}"
-        if any(map(files.is_video, files.cameras)):  # ``video_times`` selects each frame's image
-            name += "-by_rate" if files.columns.trust_fps else "-2"
-        # Decoders convert a video's colours to RGB differently, so each has its own folder.
-        self.folder = cache.folder / f"{name}-{files.fingerprint()[:16]}"
-        self._open: dict[tuple[int, str], CachedImages | None] = {}
-        self._max_mapped = max_mapped_files()
-        _readers.add(self)
+        self.folder = cache.folder / self.name
+        self._mapped = MappedFiles(cache, self._locate)
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
         """Read one image, uint8 (3, Y, X), from the cache if it is there and undamaged."""
-        if (cached := self._cached(episode, camera)) is not None:
-            image = cached.image(row)
+        if (cached := self._mapped.get(episode, camera)) is not None:
+            image = cached.row(row)
             if image is not None:
                 return image
-            path = self.path(episode, camera)
+            path = self._mapped.delete(episode, camera)
             _log.warning("%s: image %d is damaged; the episode is decoded again", path, row)
-            path.unlink(missing_ok=True)
-            self._open[episode, camera] = None
         return super().read(episode, row, camera)
+
+    def episode(self, episode: int, camera: str) -> Iterator[Tensor]:
+        """Yield all images of an episode in chunks, from the cache if they are there."""
+        if self._mapped.get(episode, camera) is None:
+            yield from super().episode(episode, camera)
+            return
+        count = int(self.columns.lengths_E[episode])
+        for first in range(0, count, AT_ONCE):
+            rows = range(first, min(first + AT_ONCE, count))
+            yield torch.from_numpy(np.stack([self.read(episode, row, camera) for row in rows]))
+
+    def _locate(self, episode: int, camera: str) -> tuple[Path, Shape]:
+        return self.path(episode, camera), self.shape(episode)
 
     def path(self, episode: int, camera: str) -> Path:
         """Return the cache's file of an episode."""
@@ -159,7 +173,7 @@ class CachedFrameImages(FrameImages):
         return (int(self.columns.lengths_E[episode]), 3, *self.size)
 
     def fill(self, episode: int, camera: str, keep: Collection[Path], wait: bool) -> WriteOutcome:
-        """Decode an episode into the cache, see ``ImageCache.write``."""
+        """Decode an episode into the cache, see ``ArrayCache.write``."""
         rows = np.arange(self.columns.lengths_E[episode])
         return self.cache.write(
             self.path(episode, camera),
@@ -168,44 +182,6 @@ class CachedFrameImages(FrameImages):
             keep,
             wait,
         )
-
-    def _cached(self, episode: int, camera: str) -> CachedImages | None:
-        key = (episode, camera)
-        if key not in self._open:
-            if sum(len(reader._open) for reader in _readers) >= self._max_mapped:
-                fullest = max(_readers, key=lambda reader: len(reader._open))
-                del fullest._open[next(iter(fullest._open))]
-            self._open[key] = self.cache.open(self.path(*key), self.shape(episode))
-        return self._open[key]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled with its content. Workers map the files themselves.
-        return {**self.__dict__, "_open": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        _readers.add(self)
-
-
-def max_mapped_files() -> int:
-    """Raise the limit of open files, and return how many this process may map.
-
-    Half of the limit stays free for other files. On many systems a process may open 1,024 files
-    unless it raises the limit.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return MAX_MAPPED_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = (
-        2 * MAX_MAPPED_FILES if hard == resource.RLIM_INFINITY else min(2 * MAX_MAPPED_FILES, hard)
-    )
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-    return MAX_MAPPED_FILES if soft == resource.RLIM_INFINITY else min(MAX_MAPPED_FILES, soft // 2)
 
 
 class EpisodeToDecode(NamedTuple):
@@ -221,63 +197,28 @@ class EpisodeToDecode(NamedTuple):
         return self.images.path(self.episode, self.camera)
 
     @property
-    def bytes(self) -> int:
-        """Size of the cache file [bytes]."""
-        return file_size(self.images.shape(self.episode))
+    def shape(self) -> Shape:
+        """Shape of the episode's images."""
+        return self.images.shape(self.episode)
+
+    def write(self, keep: Collection[Path], wait: bool) -> WriteOutcome:
+        """Decode the episode into the cache."""
+        return self.images.fill(self.episode, self.camera, keep, wait)
 
 
-def fill_cache(cache: ImageCache, wanted: list[EpisodeToDecode]) -> None:
+def fill_image_cache(cache: ArrayCache, wanted: list[EpisodeToDecode]) -> None:
     """Decode the episodes that the cache lacks. Warn once if its limit is too low for all.
 
     Raises:
         DataError: An episode cannot be decoded or written.
     """
-    by_path = {item.path: item for item in wanted}
-    cache.clean_up(by_path.keys())
-    missing = {
-        path: item
-        for path, item in by_path.items()
-        if not cache.has(path, item.images.shape(item.episode))
-    }
-    room = cache.available_bytes(by_path.keys() - missing.keys())
-    fitting: list[EpisodeToDecode] = []
-    lacking: list[EpisodeToDecode] = []
-    for item in missing.values():
-        if item.bytes <= room:
-            fitting.append(item)
-            room -= item.bytes
-        else:
-            lacking.append(item)
-    lacking += _decode(fitting, by_path.keys())
-    if lacking and cache.limit is not None:
-        needed = sum(item.bytes for item in by_path.values())
+    shortage = fill_cache(cache, wanted, "decoding episodes")
+    if shortage is not None and cache.limit is not None:
         rank_zero_warn(
-            f"the decoded images of this run take {needed / 1e9:.3g} GB and cache_gb is "
-            f"{cache.limit / 1e9:.3g}: {len(lacking)} of its {len(by_path)} episodes (counted per "
-            "camera) are decoded at each access"
+            f"the decoded images of this run take {shortage.bytes / 1e9:.3g} GB and cache_gb is "
+            f"{cache.limit / 1e9:.3g}: {shortage.lacking} of its {shortage.wanted} episodes "
+            "(counted per camera) are decoded at each access"
         )
-
-
-def _decode(items: list[EpisodeToDecode], keep: Collection[Path]) -> list[EpisodeToDecode]:
-    """Fill the cache, and return the items for which other processes left no room."""
-    if not items:
-        return []
-    from tqdm import tqdm  # type: ignore[import-untyped]  # has no types
-
-    lacking = []
-    with tqdm(total=len(items), desc="decoding episodes", unit="episode") as bar:
-        for wait in (False, True):  # first the items that no other process is decoding
-            busy = []
-            for item in items:
-                outcome = item.images.fill(item.episode, item.camera, keep, wait)
-                if outcome is WriteOutcome.BUSY:
-                    busy.append(item)
-                    continue
-                bar.update()
-                if outcome is WriteOutcome.NO_ROOM:
-                    lacking.append(item)
-            items = busy
-    return lacking
 
 
 def resize(images: Tensor, size: Size) -> Tensor:

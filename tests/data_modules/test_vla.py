@@ -15,7 +15,8 @@ from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from data_modules import LeRobotVLA
 from data_modules.images.camera_files import CameraFiles
-from data_modules.images.frames import FrameImages, max_mapped_files
+from data_modules.images.frames import FrameImages
+from data_modules.images.mapped_files import max_mapped_files
 from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
 from data_modules.vla import ImageSettings
 from tests.helpers.datasets import CAMERAS, arm, write_dataset

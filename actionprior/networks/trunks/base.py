@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from actionprior.errors import UserError
 from actionprior.files.weights import load_weights
+from actionprior.networks.trunks.frozen_part import FrozenPart
 
 
 class TrunkTokens(NamedTuple):
@@ -157,6 +158,14 @@ class Trunk(nn.Module, ABC):
         return {**arguments, **{name: recorded[name] for name in known}}
 
     # ---- training and acting --------------------------------------------------------------
+
+    def frozen_part(self) -> FrozenPart | None:
+        """Return the part below everything that trains, whose features Stage 2 may cache.
+
+        By default there is none. A trunk that returns one has a further argument of ``forward``:
+        ``features_BCF``, (B, C, F). If it is given, the images have no rows and columns.
+        """
+        return None
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the trainable parameters in groups, each with its factor on the learning rate.

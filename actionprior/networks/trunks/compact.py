@@ -1,8 +1,10 @@
 """A compact trunk: a pretrained convolutional network, pretrained words and soft keypoints.
 
-Axes: B batch, C cameras, I = B · C images, J keypoints, L words, N tokens, W token width.
+Axes: B batch, C cameras, I = B · C images, J keypoints, L words, N tokens, W token width,
+F features.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from actionprior.errors import UserError
 from actionprior.networks.trunks.base import Trunk, TrunkTokens, check_inputs, join_tokens
+from actionprior.networks.trunks.frozen_part import FrozenPart
 from actionprior.networks.trunks.keypoints import KeypointReader, Keypoints, KeypointTokens
 from actionprior.networks.trunks.pyramid import FeaturePyramid, load_model
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
@@ -146,7 +149,21 @@ class CompactTrunk(Trunk):
         features: TextFeatures = self.cache(task, self.text, False)
         return features
 
-    def forward(self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> TrunkTokens:
+    def frozen_part(self) -> FrozenPart | None:
+        """Return the image network if nothing of it trains."""
+        if not self.image.frozen:
+            return None
+        settings = {name: self._args[name] for name in ("model", "image_size", "strides")}
+        width = sum(math.prod(shape) for shape in self.image.map_shapes)
+        return FrozenPart(self.image, self.image.pack, width, settings)
+
+    def forward(
+        self,
+        images_BCKYX: Tensor,
+        camera_mask_BC: Tensor,
+        task: list[str],
+        features_BCF: Tensor | None = None,
+    ) -> TrunkTokens:
         """See :class:`Trunk`.
 
         Raises:
@@ -156,7 +173,11 @@ class CompactTrunk(Trunk):
         batch, cameras = images_BCKYX.shape[:2]  # 0 cameras for a robot without one
         text = self.read(task)
         summary_IW = text.tokens_BLW[:, 0].repeat_interleave(cameras, dim=0)
-        found: Keypoints = self.reader(self.image(images_BCKYX.flatten(0, 1)), summary_IW)
+        if features_BCF is None:
+            maps: tuple[Tensor, ...] = self.image(images_BCKYX.flatten(0, 1))
+        else:
+            maps = self.image.unpack(features_BCF.flatten(0, 1))
+        found: Keypoints = self.reader(maps, summary_IW)
         image_INW = self.writer(found, batch, cameras)
         return join_tokens(
             image_INW.reshape(batch, cameras, *image_INW.shape[1:]),

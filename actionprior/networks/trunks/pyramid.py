@@ -1,8 +1,9 @@
 """Feature maps of a convolutional timm network at several strides, and its pretrained weights.
 
-Axes: I images, K = 3 colours, C channels, Y rows, X columns.
+Axes: I images, K = 3 colours, C channels, Y rows, X columns, F features.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -216,6 +217,21 @@ class FeaturePyramid(nn.Module):
             x_IKYX = (x_IKYX - self.mean_K11) / self.std_K11
             # Depthwise convolutions are faster in this layout.
             return tuple(self._maps(x_IKYX.contiguous(memory_format=torch.channels_last)))
+
+    def pack(self, images_IKYX: Tensor) -> Tensor:
+        """Compute all feature maps of images as one row per image, (I, F)."""
+        # Channels last, as the network computes them and as the layers above are fastest.
+        return torch.cat([m.movedim(1, -1).flatten(1) for m in self(images_IKYX)], dim=1)
+
+    def unpack(self, features_IF: Tensor) -> tuple[Tensor, ...]:
+        """Return the feature maps that :meth:`pack` joined, in the weights' precision."""
+        parts = torch.split(features_IF, [math.prod(shape) for shape in self.map_shapes], dim=1)
+        return tuple(
+            part.unflatten(1, (rows, columns, channels))
+            .movedim(-1, 1)
+            .to(self.mean_K11.dtype, memory_format=torch.channels_last)
+            for part, (channels, rows, columns) in zip(parts, self.map_shapes, strict=True)
+        )
 
     def _maps(self, x_IKYX: Tensor) -> list[Tensor]:
         maps = cast(Any, self.model).forward_intermediates(

@@ -1,8 +1,10 @@
 """Base class of trunks that have one image tower and one text tower.
 
-Axes: B batch, C cameras, I = B · C images, Y rows, X columns, N tokens, W token width.
+Axes: B batch, C cameras, I = B · C images, Y rows, X columns, N tokens, W token width,
+F features.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,6 +19,7 @@ from actionprior.networks.trunks.base import (
     join_tokens,
     place_code,
 )
+from actionprior.networks.trunks.frozen_part import FrozenPart
 from actionprior.networks.trunks.lora import merge_lora
 from actionprior.networks.trunks.towers import ImageTower, TextTower
 from actionprior.networks.trunks.tuning import Tuning, decayed, tune
@@ -152,7 +155,31 @@ class TwoTowerTrunk(Trunk):
         self.lr_scale = 0.0
         self.train(self.training)
 
-    def forward(self, images_BCKYX: Tensor, camera_mask_BC: Tensor, task: list[str]) -> TrunkTokens:
+    def frozen_part(self) -> FrozenPart | None:
+        """Return the image tower with the norm of its tokens, if nothing of the tower trains."""
+        if not self.image.frozen:
+            return None
+        names = self._source_args.keys() & {"model", "quick_gelu"}
+        settings = {name: self._source_args[name] for name in names}
+        return FrozenPart(
+            self.image,
+            lambda images_IKYX: self._patches(images_IKYX).flatten(1),
+            math.prod(self.image.map_size),
+            settings | {"size": list(self.image.size)},
+        )
+
+    def _patches(self, images_IKYX: Tensor) -> Tensor:
+        """Compute normalised tokens (I, N, width of the image tower)."""
+        map_ICYX: Tensor = self.image(images_IKYX)
+        return _normalized(map_ICYX.flatten(2).mT)
+
+    def forward(
+        self,
+        images_BCKYX: Tensor,
+        camera_mask_BC: Tensor,
+        task: list[str],
+        features_BCF: Tensor | None = None,
+    ) -> TrunkTokens:
         """See :class:`Trunk`.
 
         Raises:
@@ -160,9 +187,13 @@ class TwoTowerTrunk(Trunk):
         """
         check_inputs(images_BCKYX, camera_mask_BC, task)
         batch, cameras = images_BCKYX.shape[:2]  # 0 cameras for a robot without one
-        map_ICYX = self.image(images_BCKYX.flatten(0, 1))
-        rows, columns = map_ICYX.shape[2:]
-        image_INW = self.from_image(_normalized(map_ICYX.flatten(2).mT))
+        rows, columns = self.image.map_size[1:]
+        if features_BCF is None:
+            patch_INW = self._patches(images_BCKYX.flatten(0, 1))
+        else:
+            patch_INW = features_BCF.to(self.image.mean_K11.dtype).flatten(0, 1)
+            patch_INW = patch_INW.reshape(-1, rows * columns, self.image.width)
+        image_INW = self.from_image(patch_INW)
         code_CNW = place_code(cameras, rows, columns, self.width, image_INW.device)
         image_BCNW = image_INW.reshape(batch, cameras, *image_INW.shape[1:]) + code_CNW
         words = self.text(task)

@@ -179,3 +179,23 @@ def test_wrong_inputs_are_refused(build: Build, images: Tensor) -> None:
         trunk(images, mask[:, :1], TASKS)
     with pytest.raises(ValueError, match="1 instructions came with 2"):
         trunk(images, mask, TASKS[:1])
+
+
+def test_features_of_the_frozen_part_stand_for_the_images(build: Build, images: Tensor) -> None:
+    trunk = build().train()
+    part = trunk.frozen_part()
+    if part is None:
+        assert isinstance(trunk, SmallTrunk)
+        return
+    mask = cameras([1, 1], [1, 0])
+    expected = trunk(images, mask, TASKS)
+    features_BCF = part.features(images.flatten(0, 1)).unflatten(0, (2, 2))
+    nothing = images[..., :0, :0]
+    found = trunk(nothing, mask, TASKS, features_BCF)
+    torch.testing.assert_close(found.tokens_BNW, expected.tokens_BNW, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found.mask_BN, expected.mask_BN)
+    half = trunk(nothing, mask, TASKS, features_BCF.half())
+    torch.testing.assert_close(half.tokens_BNW, expected.tokens_BNW, rtol=1e-2, atol=1e-2)
+    none = trunk(nothing[:, :0], cameras([], []), TASKS, features_BCF[:, :0])
+    assert none.tokens_BNW.shape[1] < found.tokens_BNW.shape[1]
+    assert build(freeze=False).frozen_part() is None
