@@ -100,16 +100,17 @@ class CachedFeatures:
         self.folder = cache.folder / f"{images.name}-{part}-{cache.dtype}"
         self.views = views
         self._lengths_E = images.columns.lengths_E
-        self._mapped = MappedFiles(cache, self.locate)
+        self._mapped = MappedFiles(cache)
 
     def read(self, episode: int, row: int, camera: str, view: int) -> Rows | None:
         """Read the features (F,) of one image; None if their file is missing or damaged."""
-        cached = self._mapped.get(episode, camera, view)
+        cached = self._mapped.get(self.locate, episode, camera, view)
         if cached is None:
             return None
         features = cached.row(row)
         if features is None:
-            path = self._mapped.delete(episode, camera, view)
+            path, _ = self.locate(episode, camera, view)
+            self._mapped.delete(path, episode, camera, view)
             _log.warning("%s: row %d is damaged; the episode is computed again", path, row)
         return features
 

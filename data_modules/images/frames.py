@@ -139,21 +139,22 @@ class CachedFrameImages(FrameImages):
         super().__init__(files, size, decoder)
         self.cache = cache
         self.folder = cache.folder / self.name
-        self._mapped = MappedFiles(cache, self._locate)
+        self._mapped = MappedFiles(cache)
 
     def read(self, episode: int, row: int, camera: str) -> ImageArray:
         """Read one image, uint8 (3, Y, X), from the cache if it is there and undamaged."""
-        if (cached := self._mapped.get(episode, camera)) is not None:
+        if (cached := self._mapped.get(self._locate, episode, camera)) is not None:
             image = cached.row(row)
             if image is not None:
                 return image
-            path = self._mapped.delete(episode, camera)
+            path = self.path(episode, camera)
+            self._mapped.delete(path, episode, camera)
             _log.warning("%s: image %d is damaged; the episode is decoded again", path, row)
         return super().read(episode, row, camera)
 
     def episode(self, episode: int, camera: str) -> Iterator[Tensor]:
         """Yield all images of an episode in chunks, from the cache if they are there."""
-        if self._mapped.get(episode, camera) is None:
+        if self._mapped.get(self._locate, episode, camera) is None:
             yield from super().episode(episode, camera)
             return
         count = int(self.columns.lengths_E[episode])

@@ -9,6 +9,7 @@ from weakref import WeakSet
 from data_modules.images.cache import ArrayCache, CachedRows, Shape
 
 Key = tuple[int | str, ...]
+Locate = Callable[..., tuple[Path, Shape]]
 MAX_MAPPED_FILES = 8192
 """Most files that a process maps at once. Systems allow some 65,000 maps."""
 _all_open: "WeakSet[MappedFiles]" = WeakSet()
@@ -20,36 +21,36 @@ class MappedFiles:
 
     Args:
         cache: Cache that holds the files.
-        locate: Function from a file's key to its path and the shape of its array.
     """
 
-    def __init__(self, cache: ArrayCache, locate: Callable[..., tuple[Path, Shape]]) -> None:
+    def __init__(self, cache: ArrayCache) -> None:
         self.cache = cache
-        self._locate = locate
         self._open: dict[Key, CachedRows] = {}
         self._most = max_mapped_files()
         _all_open.add(self)
 
-    def get(self, *key: int | str) -> CachedRows | None:
+    def get(self, locate: Locate, *key: int | str) -> CachedRows | None:
         """Return the array of a file, or None if the cache lacks it.
+
+        Args:
+            locate: Function from the key to the file's path and the shape of its array.
+            key: What identifies the file.
 
         Raises:
             DataError: The file cannot be opened.
         """
         found = self._open.get(key)
-        if found is None and (found := self.cache.open(*self._locate(*key))) is not None:
+        if found is None and (found := self.cache.open(*locate(*key))) is not None:
             if sum(len(files._open) for files in _all_open) >= self._most:
                 fullest = max(_all_open, key=lambda files: len(files._open))
                 del fullest._open[next(iter(fullest._open))]
             self._open[key] = found
         return found
 
-    def delete(self, *key: int | str) -> Path:
-        """Delete a damaged file, and return its path."""
+    def delete(self, path: Path, *key: int | str) -> None:
+        """Delete a damaged file."""
         self._open.pop(key, None)
-        path, _ = self._locate(*key)
         path.unlink(missing_ok=True)
-        return path
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled with its content.

@@ -227,7 +227,7 @@ class FeaturePyramid(nn.Module):
         """Return the feature maps that :meth:`pack` joined, in the weights' precision."""
         parts = torch.split(features_IF, [math.prod(shape) for shape in self.map_shapes], dim=1)
         return tuple(
-            part.unflatten(1, (rows, columns, channels))
+            torch.unflatten(part, 1, (rows, columns, channels))
             .movedim(-1, 1)
             .to(self.mean_K11.dtype, memory_format=torch.channels_last)
             for part, (channels, rows, columns) in zip(parts, self.map_shapes, strict=True)

@@ -1,7 +1,10 @@
 """Test training from cached features: same losses, reproducible views, and the cache's laws."""
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +266,19 @@ def test_features_beyond_half_precision_are_reported(seen: Path, tmp_path: Path)
         buffer.mul_(1e-9)
     with pytest.raises(DataError, match=r"not finite in torch.float16; set .*dtype to float32"):
         fit(seen, tmp_path, HALF, trunk=trunk)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_work_and_train_as_on_images(seen: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.helpers.ranks_features", str(seen), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=200, cwd=Path(__file__).parents[3])
+    off, on = (
+        [json.loads((tmp_path / f"{name}.{rank}.json").read_text()) for rank in range(2)]
+        for name in ("off", "on")
+    )
+    for expected, found in zip(off, on, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert found["weights"] == pytest.approx(expected["weights"], rel=1e-9)
+    assert on[0]["weights"] == on[1]["weights"]
+    computed = on[0]["computed"] + on[1]["computed"]
+    assert len(computed) == len(set(computed)) == len(feature_files(tmp_path)) == 6
