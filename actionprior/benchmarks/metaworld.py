@@ -137,7 +137,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         super().reset(seed=seed)
         if seed is not None:
             self.simulation.seed(seed)
-        self.full_observation, _ = self.simulation.reset()
+        self.simulation.reset()
+        self.full_observation = self._moved_observation()
         return self._observe(), {"instruction": self.instruction, "success": False}
 
     def step(
@@ -181,6 +182,19 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
             self._renderer.close()
             self._renderer = None
         self.simulation.close()
+
+    def _moved_observation(self) -> NDArray[np.float64]:
+        """Move what the package's ``reset`` has placed, and observe it.
+
+        The package moves goals and furniture in the model only, so that they are seen at the
+        previous episode's places until the first step.
+        """
+        sim = self.simulation
+        self._mujoco.mj_forward(sim.model, sim.data)
+        observation: NDArray[np.float64] = sim._get_obs()
+        sim._prev_obs = observation[:18].copy()
+        observation[18:36] = sim._prev_obs
+        return observation
 
     def _observe(self) -> Observation:
         observed: Observation = {"state": self.full_observation[:4].astype(np.float32)}

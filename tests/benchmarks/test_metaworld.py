@@ -126,6 +126,23 @@ def test_the_finetune_recipe_rolls_out(jitter: Callable[..., Any]) -> None:
     assert (seen[0].images_BCKYX != seen[1].images_BCKYX).any()
 
 
+@pytest.mark.parametrize("task", ["reach", "drawer-open", "button-press-topdown", "window-open"])
+def test_a_first_observation_shows_its_own_episode(task: str) -> None:
+    one, other = make_env(f"metaworld/{task}-v3"), make_env(f"metaworld/{task}-v3")
+    other.reset(seed=3)
+    for env in (one, other):
+        env.reset(seed=7)
+    first, second = (e.unwrapped.full_observation for e in (one, other))  # type: ignore[attr-defined]  # MetaWorld's own
+    np.testing.assert_array_equal(first, second)
+    expected = one.unwrapped.render()
+    np.testing.assert_array_equal(expected, other.unwrapped.render())
+    one.step(np.zeros(4, np.float32))  # the hand hardly moves, and nothing else does
+    after = one.unwrapped.render().astype(int)
+    assert (np.abs(after - expected).max(axis=-1) > 30).mean() < 0.002
+    for env in (one, other):
+        env.close()
+
+
 def test_images_equal_lerobots_pixel_by_pixel() -> None:
     lerobot = pytest.importorskip("lerobot.envs.metaworld")
     theirs = lerobot.MetaworldEnv("push-v3", obs_type="pixels_agent_pos")
