@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from actionprior.batch import Committed, Observation
-from actionprior.benchmarks import expand_groups
+from actionprior.benchmarks import DIFFICULTY_GROUPS, expand_groups
 from actionprior.embodiment import Embodiment
 from actionprior.rollout import (
     DEFAULT_SEED,
@@ -22,6 +22,8 @@ from actionprior.rollout import (
     ObservationMap,
     RolloutError,
     RolloutResult,
+    group_rates,
+    mean_of_groups,
     rollout,
 )
 from actionprior.rollout.robot_env import OWN_ENVIRONMENTS, find_spec, register_environments
@@ -35,7 +37,9 @@ class RolloutEvaluation(pl.Callback):
     It logs under ``rollout/<env id>/``: ``success_rate`` with its 95 % Wilson interval
     ``success_low``, ``success_high``, ``return``, ``episode_length``, ``jerk``, ``latency_ms``,
     ``clipped_share`` and videos. ``rollout/success_rate`` is the mean over the environments, and
-    ``ModelCheckpoint`` can monitor it. Videos and ``results.json`` are written to
+    ``ModelCheckpoint`` can monitor it. Benchmarks with difficulty groups add
+    ``rollout/metaworld/easy/success_rate`` and so on, the means over the played tasks of each
+    group, and ``rollout/mean_of_groups``. Videos and ``results.json`` are written to
     ``<log_dir>/rollouts/step_XXXXXXXX/``, or to ``<log_dir>/rollouts/test/`` in ``test``.
 
     With Lightning's weight averaging, the averaged weights are evaluated. Weights, train/eval
@@ -192,6 +196,10 @@ class RolloutEvaluation(pl.Callback):
         }
         rates = [result.success_rate for result in self.results]
         metrics[f"{self.tag}/success_rate"] = sum(rates) / len(rates)
+        if groups := group_rates(self.results, DIFFICULTY_GROUPS):
+            for group in groups:
+                metrics[f"{self.tag}/{group.name}/success_rate"] = group.success_rate
+            metrics[f"{self.tag}/mean_of_groups"] = mean_of_groups(groups)
         if trainer.is_global_zero and not _is_quick(trainer):
             rates_hz = [policy.robot(self._robot(r.env_id)).control_hz for r in self.results]
             step = trainer.global_step

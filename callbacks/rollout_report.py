@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from actionprior.benchmarks import DIFFICULTY_GROUPS
 from actionprior.files.atomic import write_json
-from actionprior.rollout import RolloutResult
+from actionprior.rollout import RolloutResult, group_rates, mean_of_groups
 from actionprior.rollout.video import enlarge, gif_bytes, write_mp4
 
 
@@ -66,21 +68,30 @@ def write_files(
                 name = f"{result.env_id.replace('/', '_')}_{episode.seed}_{outcome}.mp4"
                 write_mp4(episode.frames, target / name, fps)
     rates = [result.success_rate for result in results]
-    data = {
+    data: dict[str, Any] = {
         "step": step,
         "success_rate": sum(rates) / len(rates),
         "environments": [result.to_dict() for result in results],
     }
+    if groups := group_rates(results, DIFFICULTY_GROUPS):
+        data["groups"] = [group._asdict() for group in groups]
+        data["mean_of_groups"] = mean_of_groups(groups)
     write_json(data, target / "results.json")
 
 
 def print_table(results: Sequence[RolloutResult]) -> None:
-    """Print a table with one line per environment, and the mean success rate."""
+    """Print a table with one line per environment, and mean success rates."""
     from rich.console import Console
     from rich.table import Table
 
     mean = sum(result.success_rate for result in results) / len(results)
-    table = Table(title="Rollouts", caption=f"mean success {100 * mean:.1f} %")
+    caption = f"mean success {100 * mean:.1f} %"
+    if groups := group_rates(results, DIFFICULTY_GROUPS):
+        for group in groups:
+            tasks = f"{group.played} of {group.size} tasks"
+            caption += f"\n{group.name} {100 * group.success_rate:.1f} % ({tasks})"
+        caption += f"\nmean of these groups {100 * mean_of_groups(groups):.1f} %"
+    table = Table(title="Rollouts", caption=caption)
     table.add_column("environment")
     columns = ("success", "95 % interval", "episodes", "return", "length", "jerk", "latency")
     for column in columns:

@@ -47,7 +47,8 @@ def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain", "finetune", "stack/cluster", "stack/sharded", "stack/vla"}
     tested |= {f"{place}/{stage}" for place in ("suite", "real", "metaworld") for stage in STAGES}
     tested |= {f"trunks/{name}" for name in TRUNKS}
-    tested |= {"metaworld/record", "metaworld/record_blind"}  # tests/commands/test_record.py
+    recorders = ("record", "record_blind", "record_mt10", "record_mt50", "finetune_mt50")
+    tested |= {f"metaworld/{name}" for name in recorders}
     # tests/study/test_grid.py, commands/test_study.py
     kinds = ["study", "small", "ablation", "search", "wordings", "metaworld", "real", "real_tuning"]
     tested |= {f"study/{kind}" for kind in kinds}
@@ -322,6 +323,35 @@ def test_metaworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
     environments = json.loads(results.read_text())["environments"]
     assert len({environment["env_id"] for environment in environments}) == 6
+
+
+@pytest.mark.slow
+@needs("metaworld", "metaworld")
+def test_metaworld_mt50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    tasks = "[metaworld/reach-v3, metaworld/push-v3]"
+    config = f"--config={RECIPES / 'metaworld' / 'record_mt50'}.yaml"
+    main(["record", config, "--episodes=1", f"--env={tasks}"])
+    lightning(
+        tmp_path,
+        "fit",
+        f"--config={RECIPES / 'metaworld' / 'finetune_mt50'}.yaml",
+        "--trainer.max_steps=1",
+        "--trainer.val_check_interval=1",
+        "--data.batch_size=4",
+        "--model.trunk.init_args.pretrained=",
+        "--model.trunk.init_args.text_pretrained=",
+        "--model.use_prior=false",
+        "--trainer.callbacks.episodes=1",
+        "--trainer.callbacks.max_steps=2",
+        f"--trainer.callbacks.env_ids={tasks}",
+        monkeypatch=monkeypatch,
+    )
+    (file,) = tmp_path.rglob("rollouts/step_00000001/results.json")
+    results = json.loads(file.read_text())
+    assert len(results["environments"]) == 2
+    assert [group["name"] for group in results["groups"]] == ["metaworld/easy", "metaworld/hard"]
 
 
 def test_a_missing_prior_is_reported_in_one_sentence(

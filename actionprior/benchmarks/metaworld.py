@@ -24,8 +24,13 @@ from actionprior.benchmarks.tasks import METAWORLD_TASKS
 COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
 """Effects that take most of a frame's time in a software renderer."""
 
+_PLACES = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat")
+_DRAWN = (*_PLACES, "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
+"""What MuJoCo draws from: places and orientations in the world."""
+
 Effects = Literal["none", "sky", "all"]
 Instructions = Literal["short", "published"]
+SavedScene = dict[str, NDArray[np.float64]]
 Observation = dict[str, NDArray[Any]]
 Frame = NDArray[np.uint8]
 
@@ -50,8 +55,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         ends: True ends the episode on success.
         render_mode: ``rgb_array`` or None.
         draw_size: Height and width at which an image is drawn, before it is shrunk to
-            ``image_size`` by averaging areas. This is antialiasing. 0 draws at ``image_size``,
-            where small things become ragged.
+            ``image_size`` as trunks shrink images that are too large. This is antialiasing. 0
+            draws at ``image_size``, where small things become ragged.
         effects: ``none`` draws no shadow, reflection, haze or sky, so the background is black.
             ``sky`` adds the grey background. ``all`` adds shadows and the rest, and the package's
             multisampling if images are not shrunk.
@@ -169,18 +174,33 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
             image = np.ascontiguousarray(image[::-1, ::-1])
         if self._draw_size == self._size:
             return image
-        small = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BOX)
+        # The filter of the trunks' `resize`, so that a policy may be shown the large image.
+        small = Image.fromarray(image).resize((self._size, self._size), Image.Resampling.BILINEAR)
         return np.array(small)
+
+    def save_scene(self) -> SavedScene:
+        """Return where everything is now, to draw it later with ``show_scene``."""
+        data = self.simulation.data
+        return {name: getattr(data, name).copy() for name in _DRAWN}
+
+    def show_scene(self, scene: SavedScene) -> None:
+        """Draw a saved scene of this episode from now on, until the next step or reset."""
+        for name, values in scene.items():
+            getattr(self.simulation.data, name)[:] = values
+
+    def free_renderer(self) -> None:
+        """Free the renderer's 140 MB. The next image makes a new one, in about 0.4 s."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
     def places(self) -> dict[str, NDArray[np.float64]]:
         """Return where the first object and the goal are (3,) [m], for diagnoses."""
         return {"object": self.full_observation[4:7], "goal": self.full_observation[36:39]}
 
     def close(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Close the renderer and the simulation."""
+        self.free_renderer()
         self.simulation.close()
 
     def _moved_observation(self) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -13,10 +13,29 @@ from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import DatasetFeatures, Demonstration, RecordedFrame
 from actionprior.rollout import ObservationMap
-from actionprior.rollout.compatibility import find_space, missing_success
+from actionprior.rollout.compatibility import find_space, is_rendered, missing_success
 from actionprior.rollout.robot_env import RobotEnv, RobotObservation
 
 Environment = gymnasium.Env[Any, Any]
+_NEVER = 10**9
+"""Interval between two images that no episode reaches."""
+
+
+@runtime_checkable
+class RedrawsScenes(Protocol):
+    """Environment that can draw steps of an episode afterwards.
+
+    If all images are rendered (``__render__``), the recorder then draws only episodes that succeed.
+    """
+
+    def save_scene(self) -> Any:  # noqa: ANN401  an environment's own
+        """Return where everything is now."""
+
+    def show_scene(self, scene: Any) -> None:  # noqa: ANN401  an environment's own
+        """Draw a saved scene from now on, until the next step or reset."""
+
+    def free_renderer(self) -> None:
+        """Free what drawing needs, since other tasks draw next. The next image costs more."""
 
 
 class RecordedRobot(NamedTuple):
@@ -114,7 +133,19 @@ class ScriptedTask:
     ) -> None:
         self._id, self._robot, self._settle = env_id, robot, settle_steps
         self._raw_env = _LastObservation(env)
-        self._env = RobotEnv(self._raw_env, env_id, robot, observation_map, success_key)
+        keys = [observation_map.images.get(camera, "") for camera in robot.cameras]
+        bare: object = env.unwrapped
+        self._redrawn: RedrawsScenes | None = None
+        if keys and all(map(is_rendered, keys)) and isinstance(bare, RedrawsScenes):
+            self._redrawn = bare
+        self._env = RobotEnv(
+            self._raw_env,
+            env_id,
+            robot,
+            observation_map,
+            success_key,
+            look_every=_NEVER if self._redrawn else 1,
+        )
         self._noise = noise * _half_range(self._env, env_id) if noise else None
         self._expert = make_expert(env)
         if not callable(self._expert):
@@ -149,11 +180,14 @@ class ScriptedTask:
         if hasattr(self._expert, "reset"):
             self._expert.reset(seed)
         frames: list[RecordedFrame] = []
+        scenes: list[Any] = []
         left: int | None = None
         over = False
         while not over:
             action = self._expert_action(len(frames), seed)
             frames.append(self._frame(observation, action))
+            if self._redrawn is not None:
+                scenes.append(self._redrawn.save_scene())
             if self._noise is not None:
                 drawn = rng.standard_normal(len(action)).astype(np.float32)
                 action = action + self._noise * drawn
@@ -165,7 +199,9 @@ class ScriptedTask:
             over = terminated or truncated or left == 0
         if "success" not in info:
             raise missing_success(self._id)
-        return None if left is None else Demonstration(info["instruction"], frames)
+        if left is None:
+            return None
+        return Demonstration(info["instruction"], self._with_images(frames, scenes))
 
     def close(self) -> None:
         """Close the environment."""
@@ -186,6 +222,18 @@ class ScriptedTask:
     def _frame(self, observation: RobotObservation, action: FloatArray) -> RecordedFrame:
         images = dict(zip(self._robot.cameras, observation.get("images", ()), strict=True))
         return RecordedFrame(observation["state"], images, action)
+
+    def _with_images(self, frames: list[RecordedFrame], scenes: list[Any]) -> list[RecordedFrame]:
+        """Draw the saved scenes of an episode that succeeded."""
+        if self._redrawn is None:
+            return frames
+        drawn: list[RecordedFrame] = []
+        for frame, scene in zip(frames, scenes, strict=True):
+            self._redrawn.show_scene(scene)
+            images = dict(zip(self._robot.cameras, self._env.draw(), strict=True))
+            drawn.append(frame._replace(images=images))
+        self._redrawn.free_renderer()
+        return drawn
 
 
 class _LastObservation(gymnasium.Wrapper[Any, Any, Any, Any]):

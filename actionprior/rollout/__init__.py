@@ -2,7 +2,15 @@
 
 from actionprior.chunk_planner import ChunkPolicy
 from actionprior.rollout.compatibility import RENDER, ObservationMap, RolloutError
-from actionprior.rollout.results import EpisodeResult, RolloutResult, jerk, wilson_interval
+from actionprior.rollout.results import (
+    EpisodeResult,
+    GroupRate,
+    RolloutResult,
+    group_rates,
+    jerk,
+    mean_of_groups,
+    wilson_interval,
+)
 from actionprior.rollout.run import DEFAULT_SEED, rollout
 
 __all__ = [
@@ -10,10 +18,13 @@ __all__ = [
     "RENDER",
     "ChunkPolicy",
     "EpisodeResult",
+    "GroupRate",
     "ObservationMap",
     "RolloutError",
     "RolloutResult",
+    "group_rates",
     "jerk",
+    "mean_of_groups",
     "rollout",
     "wilson_interval",
 ]

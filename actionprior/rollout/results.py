@@ -1,6 +1,7 @@
 """Results of rollouts: per episode, and per environment with a confidence interval."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -176,6 +177,48 @@ class RolloutResult:
         ]
         summary = {key: _finite(value) for key, value in self.metrics().items()}
         return {"env_id": self.env_id, **summary, "episodes": episodes}
+
+
+class GroupRate(NamedTuple):
+    """Success in a group of environments, such as the tasks of one difficulty.
+
+    Attributes:
+        name: Name of the group.
+        success_rate: Mean of its environments' success rates.
+        played: Number of its environments that were played.
+        size: Number of its environments.
+    """
+
+    name: str
+    success_rate: float
+    played: int
+    size: int
+
+
+def group_rates(
+    results: Sequence[RolloutResult], groups: Mapping[str, Sequence[str]]
+) -> list[GroupRate]:
+    """Compute the success rate of each group of which an environment was played.
+
+    Args:
+        results: Results of the environments.
+        groups: Environment ids of each group.
+    """
+    rates: list[GroupRate] = []
+    for name, env_ids in groups.items():
+        mine = [result.success_rate for result in results if result.env_id in env_ids]
+        if mine:
+            rates.append(GroupRate(name, sum(mine) / len(mine), len(mine), len(env_ids)))
+    return rates
+
+
+def mean_of_groups(rates: Sequence[GroupRate]) -> float:
+    """Return the mean of the groups' success rates, in which a small group counts as a large one.
+
+    Args:
+        rates: At least one group.
+    """
+    return sum(rate.success_rate for rate in rates) / len(rates)
 
 
 def _finite(value: float) -> float | None:

@@ -129,6 +129,11 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._last = self._observe(observation)
         return self._last, float(reward), bool(terminated), bool(truncated), self._robot_info(info)
 
+    def draw(self) -> npt.NDArray[np.uint8]:
+        """Render the images (C, Y, X, 3) of the cameras that ``observation_map`` renders, now."""
+        keys = [self._map.images[camera] for camera in self._robot.cameras]
+        return np.stack([render(self.env, self._id, key) for key in keys if is_rendered(key)])
+
     def _observe(self, observation: object) -> RobotObservation:
         parts = [find_entry(observation, key) for key in self._map.state_keys]
         state = np.concatenate(parts).astype(np.float32)

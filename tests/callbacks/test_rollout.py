@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from actionprior.rollout import RolloutError
 from actionprior.training.sharding import ShardedStrategy
+from callbacks import rollout, rollout_report
 from tests.helpers.point_module import PointModule, evaluation
 
 SCALARS = (
@@ -46,6 +47,24 @@ def trainer_of(folder: Path, *callbacks: pl.Callback, **changes: Any) -> pl.Trai
         "enable_checkpointing": False,
     }
     return pl.Trainer(**(arguments | changes))
+
+
+def test_groups_of_tasks_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = {"toys/easy": ("test/Point-v0", "test/Other-v0"), "toys/hard": ("test/Third-v0",)}
+    for module in (rollout, rollout_report):
+        monkeypatch.setattr(module, "DIFFICULTY_GROUPS", groups)
+    trainer = trainer_of(tmp_path, evaluation(episodes=2, max_steps=30))
+    trainer.test(PointModule())
+    assert trainer.callback_metrics["rollout/toys/easy/success_rate"] in (0.0, 0.5, 1.0)
+    assert "rollout/toys/hard/success_rate" not in trainer.callback_metrics
+    assert "toys/easy" in (printed := capsys.readouterr().out)
+    assert "(1 of 2 tasks)" in printed
+    written = json.loads((tmp_path / "run/rollouts/test/results.json").read_text())
+    [group] = written["groups"]
+    assert (group["name"], group["played"], group["size"]) == ("toys/easy", 1, 2)
+    assert written["mean_of_groups"] == group["success_rate"] == written["success_rate"]
 
 
 def test_fit_logs_metrics_and_videos(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
 from actionprior.cli import main
 from data_modules import LeRobotTrajectories
 from data_modules.lerobot.columns import LeRobotEmbodiment
@@ -56,8 +58,6 @@ def test_a_recording_trains_both_stages(tmp_path: Path, capsys: pytest.CaptureFi
 def test_several_environments_become_one_dataset_in_turn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pyarrow.parquet as pq
-
     settings = {
         "env": ["test/Point-v0", "test/Point-v0"],
         "expert": "tests.helpers.experts.Walker",
@@ -123,18 +123,26 @@ def test_robots_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @needs("metaworld", "metaworld")
-@pytest.mark.parametrize("name", ["record", "record_blind"])
+@pytest.mark.parametrize(
+    "name", ["record", "record_blind", pytest.param("record_mt10", marks=pytest.mark.slow)]
+)
 def test_recipes_record_metaworld(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    from actionprior.benchmarks import METAWORLD_IDS
+    from actionprior.benchmarks import METAWORLD_IDS, expand_groups
 
     recipe: dict[str, Any] = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    assert set(recipe["env"]) <= set(METAWORLD_IDS)
-    few = [f"--env={recipe['env'][:2]}", "--episodes=1", f"--out={tmp_path / 'x'}"]
+    ids = recipe["env"] if isinstance(recipe["env"], list) else expand_groups([recipe["env"]])
+    assert set(ids) <= set(METAWORLD_IDS)
+    two = [env_id for env_id in ids if "reach" in env_id or "push-" in env_id][:2]
+    few = [f"--env={two}", "--episodes=1", f"--out={tmp_path / 'x'}"]
     main(["record", f"--config={RECIPES / name}.yaml", *few])
     assert result(capsys)["kept"] == 2
     info = json.loads((tmp_path / "x/meta/info.json").read_text())
     assert info["fps"] == 80
     assert info["features"]["observation.state"]["names"] == ["x", "y", "z", "opening"]
     assert ("observation.images.corner" in info["features"]) == (name == "record")
+    if name == "record_mt10":
+        assert info["features"]["observation.image"]["shape"] == [128, 128, 3]
+        tasks = pq.read_table(tmp_path / "x/meta/tasks.parquet").to_pandas().index
+        assert set(tasks) <= set(METAWORLD_DESCRIPTIONS.values())
