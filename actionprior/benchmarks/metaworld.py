@@ -132,7 +132,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
             spaces[key] = Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space = Dict(spaces)
         self.action_space = Box(-1, 1, (4,), np.float32)
-        self.full_observation = np.zeros(39)
+        self.full_observation: NDArray[np.float64] = np.zeros(39)
         """The package's observation (39,): hand and objects (now and one step ago), and goal."""
 
     def reset(
