@@ -264,7 +264,8 @@ class VLAModule(StageModule):
         """Compute L = L_pred + λ(k)·(L_align + L_recon)."""
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
         self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
-        latents = self.network.latents(batch.observation)
+        with noise.for_layers(self.network.trunk, self.device):
+            latents = self.network.latents(batch.observation)
         future = self.network.to_prior_rows(batch.future)
         branches = 1 if self.network.history == "off" else 2
         z_BZ = torch.cat(latents[-branches:])

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -11,7 +12,8 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from actionprior.batch import TrajectoryBatch
@@ -59,6 +61,16 @@ class FlowNoise:
     def integers(self, count: int, most: int, like: Tensor) -> Tensor:
         """Draw integers from 0 to ``most`` (count,), uniformly, on the device of ``like``."""
         return to_device(torch.randint(most + 1, (count,), generator=self.generator), like.device)
+
+    @contextmanager
+    def for_layers(self, module: nn.Module, device: torch.device) -> Iterator[None]:
+        """Context manager: dropout layers of ``module`` draw from this noise, too."""
+        if not any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules()):
+            yield
+            return
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=self.generator)))
+            yield
 
     def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
         """Draw stratified flow times (count,) on the device of ``like``."""

@@ -45,6 +45,10 @@ class FeatureSettings:
         views: Number of views of each image. View 0 is the unchanged image, with which the policy
             is validated. The others are drawn once with ``image_transforms``. Each training access
             takes a view at random.
+        shift: Largest distance by which the images of further views are shifted at random, as a
+            share of their width and height. Their features are moved back by as much, so that
+            things stay where they are. A thing then lies differently on the network's grid in each
+            view, and a trunk learns from fewer scenes to read its place.
         dtype: Type of the stored numbers, ``float16`` or ``float32``.
         cache_gb: Largest size of the cached features [GB], for all runs together; None for no
             limit. The least recently used episodes are deleted first.
@@ -52,6 +56,7 @@ class FeatureSettings:
 
     cache: bool = False
     views: int = 1
+    shift: float = 0.0
     dtype: str = "float16"
     cache_gb: float | None = None
 
@@ -72,11 +77,16 @@ class FeatureSettings:
                 f"images.features.cache_gb is {self.cache_gb} with cache {self.cache}, expected "
                 "a limit above 0 with cache true, or no limit"
             )
-        if self.cache and (self.views > 1) != bool(transforms):
+        if not 0 <= self.shift < 0.5 or (self.shift and not self.cache):
             raise DataError(
-                f"images.features.views is {self.views} with {len(transforms)} image_transforms; "
-                "expected several views with transforms, or one view without: cached views are "
-                "drawn with image_transforms"
+                f"images.features.shift is {self.shift} with cache {self.cache}, expected a share "
+                "from 0 to below 0.5, and 0 without a cache"
+            )
+        if self.cache and (self.views > 1) != (bool(transforms) or self.shift > 0):
+            raise DataError(
+                f"images.features.views is {self.views} with {len(transforms)} image_transforms "
+                f"and shift {self.shift}; expected several views with one of both, or one view "
+                "without: cached views are drawn with image_transforms and shift"
             )
 
 
@@ -126,14 +136,20 @@ class FrozenFeatures:
     Args:
         part: Frozen part of the trunk.
         transforms: Transforms that change the images of further views.
+        shift: Largest shift of further views, as a share of the image's size.
         dtype: Type of the results.
     """
 
     def __init__(
-        self, part: FrozenPart, transforms: Sequence[nn.Module], dtype: torch.dtype
+        self,
+        part: FrozenPart,
+        transforms: Sequence[nn.Module],
+        shift: float,
+        dtype: torch.dtype,
     ) -> None:
         self.part = part
         self.transforms = transforms
+        self.shift = shift
         self.dtype = dtype
 
     @torch.inference_mode()
@@ -157,7 +173,9 @@ class FrozenFeatures:
                         for number, few in enumerate(torch.split(seen, GROUPS))
                     ]
                 )
-            found = self.part.features(seen).to(self.dtype)
+                found = self._shifted_features(seen, (*key, row)).to(self.dtype)
+            else:
+                found = self.part.features(seen).to(self.dtype)
             if not bool(found.isfinite().all()):
                 raise DataError(
                     f"features of episode {episode} of {images.columns.root}, camera {camera!r}, "
@@ -166,6 +184,28 @@ class FrozenFeatures:
                 )
             row += len(chunk)
             yield found.cpu()
+
+    def _shifted_features(self, images_NKYX: Tensor, key: Sequence[int]) -> Tensor:
+        """Compute the features of images that are shifted, and move them back."""
+        if not self.shift or self.part.move is None:
+            return self.part.features(images_NKYX)
+        size = images_NKYX.shape[-2:]
+        most = [max(1, round(self.shift * edge)) for edge in size]
+        draw = np.random.default_rng(np.random.SeedSequence([*key, 1]))
+        distance_N2 = draw.integers(
+            [-m for m in most], [m + 1 for m in most], (len(images_NKYX), 2)
+        )
+        moved = [shift_image(i, r, c) for i, (r, c) in zip(images_NKYX, distance_N2, strict=True)]
+        back_N2 = -torch.from_numpy(distance_N2 / size).flip(1).to(images_NKYX.device)
+        return self.part.move(self.part.features(torch.stack(moved)), back_N2.float())
+
+
+def shift_image(image_KYX: Tensor, rows: int, columns: int) -> Tensor:
+    """Shift an image down and to the right; its edges are repeated into the gap."""
+    height, width = image_KYX.shape[-2:]
+    row_Y = (torch.arange(height, device=image_KYX.device) - rows).clamp(0, height - 1)
+    column_X = (torch.arange(width, device=image_KYX.device) - columns).clamp(0, width - 1)
+    return image_KYX[:, row_Y][:, :, column_X]
 
 
 class EpisodeToCompute(NamedTuple):
@@ -228,10 +268,17 @@ class FeatureCache:
         dtype, name = getattr(torch, settings.dtype), "images.features.cache_gb"
         self.cache = ArrayCache(folder, limit, np.dtype(settings.dtype), "features", name)
         drawn = transforms_name(transforms)
+        if settings.shift:
+            if part.move is None:
+                raise DataError(
+                    f"images.features.shift is {settings.shift}, but the features of this trunk "
+                    "cannot be moved back; set it to 0, or choose CompactTrunk"
+                )
+            drawn += f"-shift-{settings.shift:g}"
         views = ["view-0", *(f"view-{view}-{drawn}" for view in range(1, settings.views))]
         identity = part.identity()[:16]
         self.sets = [CachedFeatures(i, self.cache, part.width, identity, views) for i in images]
-        frozen = FrozenFeatures(part, transforms, dtype)
+        frozen = FrozenFeatures(part, transforms, settings.shift, dtype)
         self._wanted = [
             EpisodeToCompute(source, features, frozen, episode, camera, view)
             for source, features, used in zip(images, self.sets, episodes, strict=True)

@@ -35,7 +35,7 @@ class CompactTrunk(Trunk):
     By default the network is frozen, and under a million parameters train.
     """
 
-    training_args = Trunk.training_args | {"train_image_blocks"}
+    training_args = Trunk.training_args | {"train_image_blocks", "map_dropout"}
     pretrained_args = Trunk.pretrained_args | {"text_pretrained", "found"}
 
     def __init__(
@@ -53,6 +53,7 @@ class CompactTrunk(Trunk):
         freeze: bool = True,
         train_image_blocks: int = 0,
         lr_scale: float = 0.1,
+        map_dropout: float = 0.0,
         found: dict[str, Any] | None = None,
     ) -> None:
         """Create the trunk.
@@ -78,6 +79,8 @@ class CompactTrunk(Trunk):
             train_image_blocks: Number of last blocks that train in an unfrozen network; 0 trains
                 the whole network.
             lr_scale: Learning rate of the network, relative to the module's; 0 freezes it, too.
+            map_dropout: Share of the feature maps' channels that each training step hides at
+                random. With few scenes, it keeps the trunk from memorising them.
             found: What an earlier trunk found in its sources. Only checkpoints set it.
 
         Raises:
@@ -104,6 +107,9 @@ class CompactTrunk(Trunk):
         self.text = _text_encoder(text_width, words.table, self._found["vocabulary"])
         self.cache = TextCache()
         map_channels = [shape[0] for shape in self.image.map_shapes]
+        if not 0 <= map_dropout < 1:
+            raise UserError(f"map_dropout is {map_dropout}; expected a share from 0 to below 1")
+        self.hide_maps = nn.Dropout2d(map_dropout)
         self.reader = KeypointReader(map_channels, channels, keypoints, text_width)
         self.writer = KeypointTokens(channels, keypoints, summaries, width)
         self.from_word = nn.Linear(text_width, width)
@@ -123,6 +129,7 @@ class CompactTrunk(Trunk):
             "freeze": freeze,
             "train_image_blocks": train_image_blocks,
             "lr_scale": lr_scale,
+            "map_dropout": map_dropout,
         }
 
     def init_args(self) -> dict[str, Any]:
@@ -155,7 +162,7 @@ class CompactTrunk(Trunk):
             return None
         settings = {name: self._args[name] for name in ("model", "image_size", "strides")}
         width = sum(math.prod(shape) for shape in self.image.map_shapes)
-        return FrozenPart(self.image, self.image.pack, width, settings)
+        return FrozenPart(self.image, self.image.pack, width, settings, self.image.move)
 
     def forward(
         self,
@@ -177,7 +184,7 @@ class CompactTrunk(Trunk):
             maps: tuple[Tensor, ...] = self.image(images_BCKYX.flatten(0, 1))
         else:
             maps = self.image.unpack(features_BCF.flatten(0, 1))
-        found: Keypoints = self.reader(maps, summary_IW)
+        found: Keypoints = self.reader([self.hide_maps(m) for m in maps], summary_IW)
         image_INW = self.writer(found, batch, cameras)
         return join_tokens(
             image_INW.reshape(batch, cameras, *image_INW.shape[1:]),

@@ -24,12 +24,16 @@ class FrozenPart(NamedTuple):
         features: Function from images, uint8 (I, 3, any, any), to features (I, F).
         width: Number F of features per image.
         settings: Plain data that changes the features, apart from weights and buffers.
+        move: Function that moves what the features describe: from features (I, F) and distances
+            (I, 2), columns and rows as shares of the image's width and height, to features (I, F).
+            None if features cannot be moved.
     """
 
     module: nn.Module
     features: Callable[[Tensor], Tensor]
     width: int
     settings: dict[str, Any]
+    move: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def identity(self) -> str:
         """Return a hash that changes with the features: of the weights and the settings."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from actionprior.errors import UserError, missing_extra, shorten
 from actionprior.networks.trunks.base import resize
@@ -232,6 +233,23 @@ class FeaturePyramid(nn.Module):
             .to(self.mean_K11.dtype, memory_format=torch.channels_last)
             for part, (channels, rows, columns) in zip(parts, self.map_shapes, strict=True)
         )
+
+    def move(self, features_IF: Tensor, distance_I2: Tensor) -> Tensor:
+        """Move what features describe, by resampling each map (I, F) → (I, F).
+
+        Args:
+            features_IF: Features as :meth:`pack` gives them.
+            distance_I2: Distances in columns and rows, as shares of the image's size.
+        """
+        # A cell takes what lies at its place less the distance; the image spans from -1 to 1.
+        theta_I23 = torch.eye(2, 3, device=features_IF.device).repeat(len(features_IF), 1, 1)
+        theta_I23[:, :, 2] = -2 * distance_I2
+        moved = []
+        for map_ICYX in self.unpack(features_IF):
+            grid = F.affine_grid(theta_I23, list(map_ICYX.shape), align_corners=False)
+            found = F.grid_sample(map_ICYX, grid, padding_mode="border", align_corners=False)
+            moved.append(found.movedim(1, -1).flatten(1))
+        return torch.cat(moved, dim=1).to(features_IF.dtype)
 
     def _maps(self, x_IKYX: Tensor) -> list[Tensor]:
         maps = cast(Any, self.model).forward_intermediates(

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from actionprior.batch import VLABatch
 from actionprior.data import DataError
 from actionprior.networks.trunks import SmallTrunk
+from actionprior.networks.trunks.frozen_part import FrozenPart
 from data_modules import CropColourBlur, FeatureSettings
-from data_modules.images.features import FrozenFeatures, transforms_name
+from data_modules.images.features import FrozenFeatures, shift_image, transforms_name
 from data_modules.images.frames import FrameImages
 from tests.helpers.feature_runs import Darken, data_module, fit, frozen_trunk, policy
 from tests.helpers.stage1_runs import Stop, trainer
@@ -155,14 +157,14 @@ def test_views_differ_and_are_chosen_by_seed_epoch_and_place(seen: Path, tmp_pat
 def test_a_resumed_run_sees_what_it_would_have_seen(seen: Path, tmp_path: Path) -> None:
     options = {"image_transforms": [Darken()]}
     whole, first, second = Batches(), Batches(), Batches()
-    log = fit(seen, tmp_path, VIEWS, whole, **options)
+    log = fit(seen, tmp_path, VIEWS, whole, trunk=frozen_trunk(map_dropout=0.5), **options)
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
-        fit(seen, tmp_path, VIEWS, first, Stop(7), **options)
+        fit(seen, tmp_path, VIEWS, first, Stop(7), trunk=frozen_trunk(map_dropout=0.5), **options)
     # The weights of the frozen part come from the checkpoint, before features are looked for.
     files = feature_files(tmp_path)
     resumed = fit(
         seen, tmp_path, VIEWS, second,
-        ckpt=tmp_path / "stopped.ckpt", trunk=frozen_trunk(seed=5), **options,
+        ckpt=tmp_path / "stopped.ckpt", trunk=frozen_trunk(seed=5, map_dropout=0.5), **options,
     )  # fmt: skip
     assert feature_files(tmp_path) == files
     assert torch.equal(features_of(whole.trained[7:]), features_of(second.trained))
@@ -184,6 +186,59 @@ def test_other_weights_and_other_transforms_are_computed_apart(
     assert transforms_name([crop]) == transforms_name([CropColourBlur()])
     assert transforms_name([crop]) != transforms_name([CropColourBlur(crop=0.7)])
     assert transforms_name([crop]) != transforms_name([CropColourBlur(blur=0.1)])
+
+
+def test_shifted_views_show_things_where_they_are(seen: Path, tmp_path: Path) -> None:
+    shifted = FeatureSettings(cache=True, views=3, shift=0.2, dtype="float32")
+    data, trunk = data_module(seen, tmp_path, shifted), frozen_trunk()
+    trainer(tmp_path, 1, limit_val_batches=0).fit(policy(data, trunk), data)
+    windows = data.windows(training=True)
+    plain, first, second = (
+        features_of([windows.__getitems__([3 * frame + view for frame in range(8)])])
+        for view in range(3)
+    )
+    assert not torch.equal(first, plain)
+    assert not torch.equal(first, second)
+    again = data_module(seen, tmp_path, FeatureSettings(cache=True, views=2, shift=0.1))
+    files = feature_files(tmp_path)
+    trainer(tmp_path, 1, limit_val_batches=0).fit(policy(again, trunk), again)
+    assert len(feature_files(tmp_path)) > len(files), "another shift has files of its own"
+
+
+def test_features_are_moved_back_by_the_shift() -> None:
+    """With features that are a square's place, every view has the same ones."""
+    images = torch.zeros(6, 3, 20, 40, dtype=torch.uint8)
+    for number, image in enumerate(images):
+        image[:, 8:12, 10 + number : 14 + number] = 255
+
+    def places(seen: Tensor) -> Tensor:
+        weight = seen[:, 0].double()
+        total = weight.sum(dim=(1, 2))
+        column = (weight.sum(dim=1) * torch.arange(40)).sum(dim=1) / total / 40
+        row = (weight.sum(dim=2) * torch.arange(20)).sum(dim=1) / total / 20
+        return torch.stack([column, row], dim=1)
+
+    class Shown:
+        def episode(self, number: int, camera: str) -> Iterator[Tensor]:
+            yield images
+
+    moves: list[Tensor] = []
+
+    def move(features: Tensor, distance: Tensor) -> Tensor:
+        moves.append(distance)
+        return features + distance
+
+    part = FrozenPart(nn.Linear(1, 1), places, 2, {}, move)
+    frozen = FrozenFeatures(part, [], 0.2, torch.float32)
+    (found,) = frozen.compute(Shown(), 0, "front", 1)  # type: ignore[arg-type]  # only its images
+    torch.testing.assert_close(found, places(images).float())
+    assert len(moves[0].unique(dim=0)) > 3, "each image has a shift of its own"
+
+
+def test_an_image_is_shifted_down_and_to_the_right() -> None:
+    image = torch.arange(12).reshape(1, 3, 4)
+    assert shift_image(image, 1, 2).tolist() == [[[0, 0, 0, 1], [0, 0, 0, 1], [4, 4, 4, 5]]]
+    assert shift_image(image, 0, -1).tolist() == [[[1, 2, 3, 3], [5, 6, 7, 7], [9, 10, 11, 11]]]
 
 
 def test_a_damaged_file_is_computed_again_with_a_warning(
@@ -247,7 +302,9 @@ def test_what_cannot_work_is_reported(seen: Path, tmp_path: Path) -> None:
     settings("views is 0, expected 1 or more", views=0)
     settings("dtype is 'int8', expected 'float16' or", dtype="int8")
     settings(r"cache_gb is 1 with cache False, expected", cache_gb=1)
-    settings("views is 3 with 0 image_transforms; expected several", cache=True, views=3)
+    settings("views is 3 with 0 image_transforms and shift 0.0; expected", cache=True, views=3)
+    settings("shift is 0.5 with cache True, expected a share", cache=True, views=2, shift=0.5)
+    settings("shift is 0.1 with cache False, expected a share", shift=0.1)
     settings("views is 1 with 1 image_trans", cache=True, image_transforms=[Darken()])
 
     data = data_module(seen, tmp_path, HALF)

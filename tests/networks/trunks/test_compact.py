@@ -142,6 +142,18 @@ def test_the_last_blocks_train() -> None:
     assert others > 0
 
 
+def test_dropout_hides_channels_in_training_only(images: Tensor) -> None:
+    trunk = compact(map_dropout=0.5)
+    plain = compact()
+    plain.load_state_dict(trunk.state_dict())
+    mask, task = torch.ones(images.shape[:2], dtype=torch.bool), ["go"] * len(images)
+    expected = plain.eval()(images, mask, task).tokens_BNW
+    assert torch.equal(trunk.eval()(images, mask, task).tokens_BNW, expected)
+    assert not torch.equal(trunk.train()(images, mask, task).tokens_BNW, expected)
+    with pytest.raises(UserError, match="map_dropout is 1; expected a share from 0 to below 1"):
+        compact(map_dropout=1)
+
+
 def test_layers_after_the_last_feature_map_are_removed() -> None:
     def count(*strides: int) -> int:
         return sum(p.numel() for p in compact(strides=strides).image.parameters())

@@ -45,3 +45,28 @@ def test_features_are_the_same_in_training_and_in_evaluation_mode() -> None:
     assert torch.equal(found.features(images), expected)
     torch.testing.assert_close(found.features(images[1:2]), expected[1:2])
     assert not any(module.training for module in found.module.model.modules())  # type: ignore[union-attr]  # batch norm
+
+
+def test_features_are_moved_by_the_distance() -> None:
+    found = part()
+    assert found.move is not None
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    # By two cells of the coarsest map, so that the network sees the same on its grid.
+    shifted = torch.zeros_like(image)
+    shifted[:, :, 32:] = image[:, :, :-32]
+    seen = trunk_maps(found, shifted)
+    moved = trunk_maps(found, shifted, torch.tensor([[-0.5, 0.0]]))
+    for after, back in zip(seen, moved, strict=True):
+        cells = after.shape[-1] // 2
+        torch.testing.assert_close(back[..., :cells], after[..., cells:], rtol=1e-4, atol=1e-4)
+
+
+def trunk_maps(
+    found: FrozenPart, image: torch.Tensor, distance: torch.Tensor | None = None
+) -> tuple[torch.Tensor, ...]:
+    features = found.features(image[None])
+    if distance is not None and found.move is not None:
+        features = found.move(features, distance)
+    maps: tuple[torch.Tensor, ...] = found.module.unpack(features)  # type: ignore[operator]  # CompactTrunk's
+    return maps
