@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-experts bench-policy bench-scaling bench-serve bench-train house suite-page rollout-film faults clean
+.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-experts bench-features bench-policy bench-scaling bench-serve bench-train house suite-page rollout-film faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench-data: install  ## measure how fast data reach the models, at small and at 
 
 bench-experts: install  ## measure how often the scripted experts succeed
 	$(BIN)/python -m bench.experts
+
+bench-features: install  ## measure Stage 2 from cached features of frozen trunks
+	$(BIN)/python -m bench.features
 
 bench-policy: install  ## measure chunk latency against LeRobot's policies, and the control rate
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'

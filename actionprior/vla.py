@@ -199,6 +199,10 @@ class VLAModule(StageModule):
             self.prior.normalizer,
             lambda: self.network.to_prior_rows(data.statistics_sample()),
         )
+        # DDP sends every buffer in each step, also 17 MB of embeddings of words. It reads the
+        # names of those that it need not send here.
+        constant = self.network.trunk.constant_buffers()
+        self._ddp_params_and_buffers_to_ignore = [f"network.trunk.{n}" for n in sorted(constant)]
         super().configure_model()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -167,6 +167,15 @@ class Trunk(nn.Module, ABC):
         """
         return None
 
+    def constant_buffers(self) -> set[str]:
+        """Return the names of buffers that no training step changes, the same on every rank.
+
+        Data-parallel training does not send them. By default they are the frozen part's.
+        """
+        part = self.frozen_part()
+        constant = set() if part is None else {id(buffer) for buffer in part.module.buffers()}
+        return {name for name, buffer in self.named_buffers() if id(buffer) in constant}
+
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the trainable parameters in groups, each with its factor on the learning rate.
 

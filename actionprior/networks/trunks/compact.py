@@ -164,6 +164,10 @@ class CompactTrunk(Trunk):
         width = sum(math.prod(shape) for shape in self.image.map_shapes)
         return FrozenPart(self.image, self.image.pack, width, settings, self.image.move)
 
+    def constant_buffers(self) -> set[str]:
+        """Return all buffers: the word table, and the statistics of a network in eval mode."""
+        return {name for name, _ in self.named_buffers()}
+
     def forward(
         self,
         images_BCKYX: Tensor,

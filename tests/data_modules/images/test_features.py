@@ -337,5 +337,7 @@ def test_ranks_share_the_work_and_train_as_on_images(seen: Path, tmp_path: Path)
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert found["weights"] == pytest.approx(expected["weights"], rel=1e-9)
     assert on[0]["weights"] == on[1]["weights"]
+    assert on[0]["sent"]
+    assert not [name for name in on[0]["sent"] if name.startswith("network.trunk.")]
     computed = on[0]["computed"] + on[1]["computed"]
     assert len(computed) == len(set(computed)) == len(feature_files(tmp_path)) == 6

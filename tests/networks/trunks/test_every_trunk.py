@@ -199,3 +199,13 @@ def test_features_of_the_frozen_part_stand_for_the_images(build: Build, images: 
     none = trunk(nothing[:, :0], cameras([], []), TASKS, features_BCF[:, :0])
     assert none.tokens_BNW.shape[1] < found.tokens_BNW.shape[1]
     assert build(freeze=False).frozen_part() is None
+
+
+def test_constant_buffers_stay_the_same_in_training(build: Build, images: Tensor) -> None:
+    for trunk in (build().train(), build(freeze=False).train()):
+        buffers = dict(trunk.named_buffers())
+        constant = {name: buffers[name].clone() for name in trunk.constant_buffers()}
+        trunk(images, cameras([1, 1], [1, 0]), TASKS)
+        assert all(torch.equal(buffers[name], value) for name, value in constant.items())
+        if (part := trunk.frozen_part()) is not None:
+            assert len(constant) >= len(list(part.module.buffers()))
