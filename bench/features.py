@@ -84,11 +84,13 @@ def bench_features(
     A step reads the batch, runs `VLAModule.training_step`, the backward pass, clipping and AdamW
     under Lightning, with the sizes of `recipes/stack/vla.yaml`. All weights are random, and the
     losses of the prior count in every step. Time is the process's own, so that other work on the
-    machine does not count. The last line is `RESULT` and JSON, with observations
-    per second: `images` without the cache, `features` from it. `small_64` is `SmallTrunk` at 64
-    pixels, which trains from images. `free_trunk` has tokens without computing them: no cache can be
-    faster. Slow networks get small batches without the cache, because
-    their time per image hardly depends on the batch. `reading` is the loader on its own.
+    machine does not count. Slow networks get small batches without the cache, because their time
+    per image hardly depends on the batch.
+
+    The last line is `RESULT` and JSON, with observations per second: `images` without the cache,
+    `features` from it, and `reading` for the loader without training. `small_64` is `SmallTrunk`
+    at 64 pixels, which trains from images. `free_trunk` has tokens without computing them, and no
+    cache is faster.
 
     Args:
         batch_size: Observations per step.

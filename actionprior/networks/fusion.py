@@ -61,15 +61,18 @@ class Fusion(nn.Module):
     ) -> Tensor:
         """Fuse the tokens to unit vectors z′ (B, Z).
 
+        Several passes over the same rows share the projections of the tokens.
+
         Args:
             trunk_BNW: Image and text tokens.
             trunk_mask_BN: True for tokens that exist.
             dataset_BPW: Soft tokens of the robot, of the prior's width.
             state_BS: Normalised current state.
             history_BZ: History token z_hist.
-            history_mask_B: True for rows whose z_hist is attended to.
+            history_mask_B: True for rows whose z_hist is attended to. With a multiple of B
+                entries, all rows are fused once with each of the masks, in sequence.
         """
-        batch = len(trunk_BNW)
+        batch, passes = len(trunk_BNW), len(history_mask_B) // max(1, len(trunk_BNW))
         dataset, state, history, trunk = self.kind_KW
         tokens = [
             self.query.expand(batch, 1, -1),
@@ -78,9 +81,10 @@ class Fusion(nn.Module):
             self.from_history(history_BZ * self.latent_gain)[:, None] + history,
             self.from_trunk(trunk_BNW) + trunk,
         ]
-        always = history_mask_B.new_ones(batch, 2 + dataset_BPW.shape[1])
-        mask_BN = torch.cat([always, history_mask_B[:, None], trunk_mask_BN], dim=1)
-        x_BNW = torch.cat(tokens, dim=1)
+        always = history_mask_B.new_ones(passes * batch, 2 + dataset_BPW.shape[1])
+        known = trunk_mask_BN.repeat(passes, 1)
+        mask_BN = torch.cat([always, history_mask_B[:, None], known], dim=1)
+        x_BNW = torch.cat(tokens, dim=1).repeat(passes, 1, 1)
         x_BNW = read_first(self.blocks, x_BNW, mask_BN)
         return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)
 

@@ -111,9 +111,8 @@ class PolicyNetwork(nn.Module):
         if self.history == "off":
             without_BZ = self.fusion(*inputs)
             return Latents(without_BZ, without_BZ)
-        twice = [torch.cat([t, t]) for t in inputs[:-1]]
         known_B = torch.cat([inputs.history_mask_B, torch.zeros_like(inputs.history_mask_B)])
-        with_BZ, without_BZ = self.fusion(*twice, known_B).chunk(2)
+        with_BZ, without_BZ = self.fusion(*inputs[:-1], known_B).chunk(2)
         return Latents(with_BZ, without_BZ)
 
     def latent(self, observation: Observation) -> Tensor:

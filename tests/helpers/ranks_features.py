@@ -26,7 +26,7 @@ class Report(Log):
             "loss": [row["train/loss"] for row in self.rows],
             "weights": float(sum(weights)),
             "computed": computed,
-            "sent": [name for _, name in trainer.strategy.model.named_module_buffers],
+            "sent": list(trainer.strategy.model.named_module_buffers),
         }
         path = self.path.with_suffix(f".{trainer.global_rank}.json")
         path.write_text(json.dumps(report))
