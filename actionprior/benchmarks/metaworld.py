@@ -61,7 +61,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
             ``sky`` adds the grey background. ``all`` adds shadows and the rest, and the package's
             multisampling if images are not shrunk.
         shadow_size: Height and width of the shadow map [pixels] for ``all``. 0 selects the
-            package's 4096, which takes most of the time. 1024 looks almost the same.
+            package's 4096, which takes most of the time. 512 looks almost the same.
         instructions: ``short`` for the sentences of this project, ``published`` for those of
             LeRobot's data set and environment, of which two are equal.
 

@@ -1,5 +1,9 @@
 """Test that LeRobot's MetaWorld and ours show a policy the same, and that it acts the same."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +16,19 @@ from lerobot.envs.utils import preprocess_observation
 from lerobot.policies import make_pre_post_processors
 
 import actionprior.benchmarks  # noqa: F401  registers MetaWorld
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
 from actionprior.commands.export import export
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
 from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
+from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
+from actionprior.rollout import ObservationMap, rollout
 from tests.helpers.environments import needs
 from tests.helpers.policies import tiny_network, write_checkpoint
 
 pytestmark = needs("metaworld", "metaworld")
 
+ROOT = Path(__file__).parents[2]
 STEPS = 12
 PUBLISHED = {"image_size": 480, "effects": "all", "instructions": "published"}
 
@@ -111,3 +119,63 @@ def test_a_large_image_gives_the_action_of_a_shrunk_one(folder: Path) -> None:
         )
         env.close()
     np.testing.assert_allclose(chunks[480], chunks[32], atol=5e-3)
+
+
+@pytest.mark.slow
+def test_lerobot_eval_and_our_rollouts_agree(folder: Path, tmp_path: Path) -> None:
+    """The same episodes in LeRobot's environment: its own command, and our rollouts."""
+    steps, seed, task = 20, 1000, "push-v3"
+    # Their episodes always have 500 steps, which their renderer takes minutes for.
+    code = (
+        "import lerobot.envs.metaworld as m, lerobot.scripts.lerobot_eval as e; "
+        "make = m.MetaworldEnv.__init__; "
+        "m.MetaworldEnv.__init__ = lambda s, *a, **k: "
+        f"(make(s, *a, **k), setattr(s, '_max_episode_steps', {steps}))[0]; e.main()"
+    )
+    words = [
+        f"--policy.path={folder}",
+        "--policy.device=cpu",
+        "--env.type=metaworld",
+        f"--env.task={task}",
+        "--eval.n_episodes=2",
+        "--eval.batch_size=2",
+        "--eval.use_async_envs=false",
+        f"--seed={seed}",
+        f"--output_dir={tmp_path}/output",
+        "--discover_packages_path=actionprior.lerobot",
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    [theirs] = json.loads((tmp_path / "output/eval_info.json").read_text())["per_task"]
+    gym.register(
+        "test/LeRobotMetaWorld",
+        "lerobot.envs.metaworld:MetaworldEnv",
+        max_episode_steps=steps,
+        kwargs={"task": task, "obs_type": "pixels_agent_pos"},
+    )
+    images = {"observation.image": "pixels"}
+    result = rollout(
+        network_from(folder),
+        "test/LeRobotMetaWorld",
+        episodes=2,
+        observation_map=ObservationMap("agent_pos", images, text=METAWORLD_DESCRIPTIONS[task]),
+        embodiment="sawyer",
+        seed=seed,
+        num_envs=2,
+        execute_steps=5,
+    )
+    returns = [episode.episode_return for episode in result.episodes]
+    assert abs(returns[0] / returns[1] - 1) > 0.02
+    # Actions that were clipped are remembered as planned by LeRobot, and as executed by rollouts.
+    np.testing.assert_allclose(theirs["metrics"]["sum_rewards"], returns, rtol=1e-3)
+
+
+def network_from(folder: Path) -> PolicyNetwork:
+    return Policy.load(folder).network
