@@ -10,6 +10,7 @@ OTHER_FOLDERS = {"examples", "helpers", "made_before"}
 # Test files of no one module, and what they test instead.
 OTHER_FILES = {
     "benchmarks/test_environment_docs.py": "docs/environments.md",
+    "lerobot/test_metaworld.py": "lerobot/modeling_actionprior.py in LeRobot's MetaWorld",
     "benchmarks/test_registered.py": "the environment ids of all benchmarks",
     "checkup/test_checkup.py": "the whole check of a dataset",
     "commands/test_help.py": "the help of every verb",
