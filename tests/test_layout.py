@@ -10,7 +10,6 @@ OTHER_FOLDERS = {"examples", "helpers", "made_before"}
 # Test files of no one module, and what they test instead.
 OTHER_FILES = {
     "benchmarks/test_environment_docs.py": "docs/environments.md",
-    "lerobot/test_metaworld.py": "lerobot/modeling_actionprior.py in LeRobot's MetaWorld",
     "benchmarks/test_registered.py": "the environment ids of all benchmarks",
     "checkup/test_checkup.py": "the whole check of a dataset",
     "commands/test_help.py": "the help of every verb",
@@ -22,6 +21,7 @@ OTHER_FILES = {
     "diagnosis/test_parts.py": "single measurements of the diagnosis",
     "embodiment/test_wrapped_angle.py": "one action representation",
     "lerobot/test_commands.py": "LeRobot's own commands",
+    "lerobot/test_metaworld.py": "an exported policy in LeRobot's MetaWorld",
     "networks/trunks/test_every_trunk.py": "what holds for every trunk",
     "test_cuda.py": "training and export on a GPU",
     "test_docs.py": "docs/",
