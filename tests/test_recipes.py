@@ -47,10 +47,11 @@ def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain", "finetune", "stack/cluster", "stack/sharded", "stack/vla"}
     tested |= {f"{place}/{stage}" for place in ("suite", "real", "metaworld") for stage in STAGES}
     tested |= {f"trunks/{name}" for name in TRUNKS}
-    recorders = ("record", "record_blind", "record_mt10", "record_mt50", "finetune_mt50")
-    tested |= {f"metaworld/{name}" for name in recorders}
+    recorders = ("record", "record_blind", "record_six", "record_mt10", "record_mt50")
+    tested |= {f"metaworld/{name}" for name in (*recorders, "compact", "finetune_mt50")}
     # tests/study/test_grid.py, commands/test_study.py
-    kinds = ["study", "small", "ablation", "search", "wordings", "metaworld", "real", "real_tuning"]
+    kinds = ["study", "small", "ablation", "search", "wordings", "real", "real_tuning"]
+    kinds += ["metaworld", "metaworld_compact"]
     tested |= {f"study/{kind}" for kind in kinds}
     found = {p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml")}
     assert found == tested
@@ -297,15 +298,24 @@ def test_pretrained_trunks_are_known_by_these_names() -> None:
             assert f"{args['model']}.{args['pretrained']}" in timm.list_pretrained()
 
 
+NO_WEIGHTS = ["--model.trunk.init_args.pretrained=", "--model.trunk.init_args.text_pretrained="]
+
+
 @pytest.mark.slow
 @needs("metaworld", "metaworld")
-def test_metaworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("record", "train", "options"),
+    [("record", "finetune", []), ("record_six", "compact", NO_WEIGHTS)],
+)
+def test_metaworld(
+    record: str, train: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     few = ["--episodes=1", "--env=[metaworld/reach-v3, metaworld/push-v3]"]
-    for name in ("record", "record_blind"):
+    for name in (record, "record_blind"):
         main(["record", f"--config={RECIPES / 'metaworld' / name}.yaml", *few])
-    pretrain, finetune = (f"--config={RECIPES / 'metaworld' / n}.yaml" for n in STAGES)
+    pretrain, finetune = (f"--config={RECIPES / 'metaworld' / n}.yaml" for n in ("pretrain", train))
     short = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.batch_size=4"]
     lightning(
         tmp_path, "fit", pretrain, *short, "--trainer.callbacks.dirpath=.", monkeypatch=monkeypatch
@@ -315,6 +325,7 @@ def test_metaworld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "fit",
         finetune,
         *short,
+        *options,
         "--model.prior_checkpoint=prior.ckpt",
         "--trainer.callbacks.episodes=1",
         "--trainer.callbacks.max_steps=2",
@@ -340,8 +351,7 @@ def test_metaworld_mt50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "--trainer.max_steps=1",
         "--trainer.val_check_interval=1",
         "--data.batch_size=4",
-        "--model.trunk.init_args.pretrained=",
-        "--model.trunk.init_args.text_pretrained=",
+        *NO_WEIGHTS,
         "--model.use_prior=false",
         "--trainer.callbacks.episodes=1",
         "--trainer.callbacks.max_steps=2",

@@ -144,20 +144,20 @@ def test_a_first_observation_shows_its_own_episode(task: str) -> None:
 
 def test_images_equal_lerobots_pixel_by_pixel() -> None:
     lerobot = pytest.importorskip("lerobot.envs.metaworld")
-    theirs = lerobot.MetaworldEnv("push-v3", obs_type="pixels_agent_pos")
-    theirs.reset(seed=5)
+    lerobot_env = lerobot.MetaworldEnv("push-v3", obs_type="pixels_agent_pos")
+    lerobot_env.reset(seed=5)
     env = make_env(image_size=480, effects="all", instructions="published")
     _, info = env.reset(seed=5)
-    assert info["instruction"] == theirs.task_description == "Push the puck to a goal"
+    assert info["instruction"] == lerobot_env.task_description == "Push the puck to a goal"
     # Their first image shows the goal of an earlier episode.
     observation, *_ = env.step(np.zeros(4, np.float32))
-    expected, *_ = theirs.step(np.zeros(4, np.float32))
+    expected, *_ = lerobot_env.step(np.zeros(4, np.float32))
     np.testing.assert_allclose(observation["state"], expected["agent_pos"], atol=1e-6)
     different = np.abs(observation["image"].astype(int) - expected["pixels"].astype(int))
     assert different.max() <= 1
     assert (different > 0).mean() < 1e-4
     env.close()
-    theirs.close()
+    lerobot_env.close()
 
 
 def test_images_that_are_drawn_large_are_antialiased() -> None:

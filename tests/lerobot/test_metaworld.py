@@ -81,19 +81,19 @@ def test_lerobots_loop_and_ours_act_the_same(task: str, folder: Path) -> None:
     seen, info = env.reset(seed=7)
     for policy in (same, own):
         policy.reset(seed=7)
-    for step, (theirs, expected) in enumerate(zip(observations, actions, strict=True)):
+    for step, (shown, expected) in enumerate(zip(observations, actions, strict=True)):
         # The same observation gives the same action.
         given = {
-            "observation.state": theirs["agent_pos"].astype(np.float32),
-            "observation.image": theirs["pixels"],
+            "observation.state": shown["agent_pos"].astype(np.float32),
+            "observation.image": shown["pixels"],
             "task": info["instruction"],
         }
         np.testing.assert_allclose(same.select_action(given), expected, atol=1e-4)
         # Our environment shows the same, but for the last digit of a few pixels, and for their
         # first image, which shows goal and furniture of an earlier episode.
-        np.testing.assert_allclose(seen["state"], theirs["agent_pos"], atol=1e-4)
+        np.testing.assert_allclose(seen["state"], shown["agent_pos"], atol=1e-4)
         if step:
-            apart = np.abs(seen["image"].astype(int) - theirs["pixels"].astype(int))
+            apart = np.abs(seen["image"].astype(int) - shown["pixels"].astype(int))
             assert (apart > 1).mean() < 1e-4
             given |= {"observation.state": seen["state"], "observation.image": seen["image"]}
         np.testing.assert_allclose(own.select_action(given), expected, atol=2e-3)
@@ -153,7 +153,7 @@ def test_lerobot_eval_and_our_rollouts_agree(folder: Path, tmp_path: Path) -> No
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    [theirs] = json.loads((tmp_path / "output/eval_info.json").read_text())["per_task"]
+    [result] = json.loads((tmp_path / "output/eval_info.json").read_text())["per_task"]
     gym.register(
         "test/LeRobotMetaWorld",
         "lerobot.envs.metaworld:MetaworldEnv",
@@ -174,7 +174,7 @@ def test_lerobot_eval_and_our_rollouts_agree(folder: Path, tmp_path: Path) -> No
     returns = [episode.episode_return for episode in result.episodes]
     assert abs(returns[0] / returns[1] - 1) > 0.02
     # Actions that were clipped are remembered as planned by LeRobot, and as executed by rollouts.
-    np.testing.assert_allclose(theirs["metrics"]["sum_rewards"], returns, rtol=1e-3)
+    np.testing.assert_allclose(result["metrics"]["sum_rewards"], returns, rtol=1e-3)
 
 
 def network_from(folder: Path) -> PolicyNetwork:

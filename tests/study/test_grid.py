@@ -177,7 +177,9 @@ def _held_out(recipe: Recipe) -> list[int]:
     return episodes
 
 
-@pytest.mark.parametrize("name", ["study", "small", "ablation", "real", "metaworld"])
+@pytest.mark.parametrize(
+    "name", ["study", "small", "ablation", "real", "metaworld", "metaworld_compact"]
+)
 def test_the_committed_studies_say_what_they_promise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
