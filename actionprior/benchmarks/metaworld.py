@@ -49,9 +49,9 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         image_size: Height and width of an image [pixels].
         camera: Camera, or several. The first camera's image is ``image``, and the images of the
             others are ``image_NAME``. ``corner4`` is where published policies look from, which is
-            LeRobot's ``corner2`` after it has moved it. There are also ``corner``, ``corner2``, ``corner3``,
-            ``topview``, ``behindGripper`` and ``gripperPOV``. The package's images of the corner
-            cameras are upside down, so they are rotated by 180°.
+            LeRobot's ``corner2`` after it has moved it. There are also ``corner``, ``corner2``,
+            ``corner3``, ``topview``, ``behindGripper`` and ``gripperPOV``. The package's images
+            of the corner cameras are upside down, so they are rotated by 180°.
         ends: True ends the episode on success.
         render_mode: ``rgb_array`` or None.
         draw_size: Height and width at which an image is drawn, before it is shrunk to

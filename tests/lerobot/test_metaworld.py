@@ -1,4 +1,4 @@
-"""Test that LeRobot's MetaWorld and ours show a policy the same, and that it acts the same."""
+"""Test that a policy sees and does the same in LeRobot's MetaWorld as in this project's."""
 
 import json
 import os
