@@ -38,6 +38,7 @@ def record(
     max_steps: int | None = None,
     settle_steps: int = 0,
     noise: float = 0.0,
+    push: dict[str, float] | None = None,
     seed: int = 0,
     robot: str = "",
     control_hz: float | None = None,
@@ -69,6 +70,10 @@ def record(
         settle_steps: Steps to record after the first success, if the environment continues.
         noise: Standard deviation of white noise on the executed action, in units of half its range.
             The recorded action has no noise.
+        push: Size of random pushes on the executed action, by the name of its element, in units of
+            half its range: `{dx: 1, dy: 1, dz: 1}`. A push lasts 10 steps, and one begins every 40
+            steps on average. The recorded action is the expert's, which finds back. Noise alone
+            leads only a few millimetres away.
         seed: Block of a million reset seeds, 0 to 899; the other blocks belong to evaluation.
         robot: Name of the robot in the dataset; by default the environment's `robot_name`.
         control_hz: Control rate [Hz]; by default the environment's `control_hz`, else its
@@ -86,7 +91,8 @@ def record(
     root = Path(out).expanduser().absolute()
     if not ids:
         raise UserError("env is empty; name at least one environment")
-    for name, value in (("noise", noise), ("settle_steps", settle_steps)):
+    sizes = [(f"push.{name}", size) for name, size in (push or {}).items()]
+    for name, value in [("noise", noise), ("settle_steps", settle_steps), *sizes]:
         if not 0 <= value < float("inf"):
             raise UserError(f"{name} is {value}; it must be 0 or more")
     check_recording(root, episodes, seed, overwrite)
@@ -108,6 +114,7 @@ def record(
                     success_key,
                     settle_steps,
                     noise,
+                    push,
                 )
             )
         _check_agreement(ids, tasks)

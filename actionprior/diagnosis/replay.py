@@ -118,6 +118,7 @@ def _describe(robot: str, env_id: str, outcomes: list[bool]) -> Diagnosis:
     message = (
         f"the demonstrations' own actions succeed in {sum(outcomes)} of {len(outcomes)} replays: "
         "no policy that imitates them can do better without correcting; check the actions' units, "
-        "frame and order, the control rate, and whether the simulator is the recorded one"
+        "frame and order, the control rate, and whether the simulator is the recorded one. "
+        "Demonstrations that were recorded with --noise or --push may fail so without a fault"
     )
     return Diagnosis(rows, [finding("error", "replay", robot, env_id, message)])

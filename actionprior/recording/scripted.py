@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
@@ -19,6 +19,10 @@ from actionprior.rollout.robot_env import RobotEnv, RobotObservation
 Environment = gymnasium.Env[Any, Any]
 _NEVER = 10**9
 """Interval between two images that no episode reaches."""
+PUSH_STEPS = 10
+"""Steps for which a push lasts."""
+PUSH_EVERY = 40
+"""Mean number of steps from the begin of one push to that of the next."""
 
 
 @runtime_checkable
@@ -115,9 +119,14 @@ class ScriptedTask:
         noise: Standard deviation of white noise on the executed action, in units of half its
             range. The recording holds the action that the expert chose, as in DART (arXiv
             1703.09327), so that demonstrations show how to recover.
+        push: Size of pushes by the name of an action's element, in units of half its range. Every
+            ``PUSH_EVERY`` steps on average, a random push of at most this size is added to the
+            executed action for ``PUSH_STEPS`` steps. The recording holds what the expert chose.
+            An expert undoes white noise at once, so that only pushes lead away from its path.
 
     Raises:
-        UserError: The environment does not fit the robot, or the expert is not callable.
+        UserError: The environment does not fit the robot, the expert is not callable, or ``push``
+            names an element that the action does not have.
     """
 
     def __init__(
@@ -130,6 +139,7 @@ class ScriptedTask:
         success_key: str | None = None,
         settle_steps: int = 0,
         noise: float = 0.0,
+        push: Mapping[str, float] | None = None,
     ) -> None:
         self._id, self._robot, self._settle = env_id, robot, settle_steps
         self._raw_env = _LastObservation(env)
@@ -147,6 +157,7 @@ class ScriptedTask:
             look_every=_NEVER if self._redrawn else 1,
         )
         self._noise = noise * _half_range(self._env, env_id) if noise else None
+        self._push = self._push_sizes(push) * _half_range(self._env, env_id) if push else None
         self._expert = make_expert(env)
         if not callable(self._expert):
             raise UserError(
@@ -177,6 +188,7 @@ class ScriptedTask:
         """
         observation, info = self._env.reset(seed=seed)
         rng = np.random.default_rng(seed)
+        pushes = _Pushes(self._push, seed)
         if hasattr(self._expert, "reset"):
             self._expert.reset(seed)
         frames: list[RecordedFrame] = []
@@ -191,6 +203,7 @@ class ScriptedTask:
             if self._noise is not None:
                 drawn = rng.standard_normal(len(action)).astype(np.float32)
                 action = action + self._noise * drawn
+            action = pushes.add_to(action)
             observation, _, terminated, truncated, info = self._env.step(action)
             if left is not None:
                 left -= 1
@@ -206,6 +219,14 @@ class ScriptedTask:
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
+
+    def _push_sizes(self, push: Mapping[str, float]) -> FloatArray:
+        names = self._robot.action_features
+        if unknown := [name for name in push if name not in names]:
+            raise UserError(
+                f"push names {unknown[0]!r}, but the action of {self._id!r} has {list(names)}"
+            )
+        return np.array([push.get(name, 0.0) for name in names], np.float32)
 
     def _expert_action(self, step: int, seed: int) -> FloatArray:
         """Return the expert's action (n_a,), clipped to the bounds."""
@@ -234,6 +255,29 @@ class ScriptedTask:
             drawn.append(frame._replace(images=images))
         self._redrawn.free_renderer()
         return drawn
+
+
+class _Pushes:
+    """Pushes of one episode, drawn from its seed."""
+
+    def __init__(self, size: FloatArray | None, seed: int) -> None:
+        self._size, self._left = size, 0
+        # A stream of its own, so that pushes do not change what noise draws.
+        self._rng = np.random.default_rng([seed, 1])
+
+    def add_to(self, action: FloatArray) -> FloatArray:
+        """Add the push of this step, if there is one."""
+        if self._size is None:
+            return action
+        if self._left == 0:
+            if self._rng.random() >= 1 / (PUSH_EVERY - PUSH_STEPS):
+                return action
+            self._left = PUSH_STEPS
+            drawn = self._rng.uniform(-1, 1, len(action)).astype(np.float32)
+            self._current = self._size * drawn
+        self._left -= 1
+        pushed: FloatArray = action + self._current
+        return pushed
 
 
 class _LastObservation(gymnasium.Wrapper[Any, Any, Any, Any]):

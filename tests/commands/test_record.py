@@ -89,6 +89,7 @@ def test_several_environments_become_one_dataset_in_turn(
         (["--env=[]"], "env is empty"),
         (["--env=[test/PointCamera-v0, CartPole-v1]"], "'CartPole-v1' has the action space"),
         (["--noise=-1"], "noise is -1.0; it must be 0 or more"),
+        (["--push.dx=-1"], "push.dx is -1.0; it must be 0 or more"),
         (["--seed=900"], "seed is 900; it must be 0 to 899"),
         (["--episodes=0"], "episodes_per_task is 0"),
         (["--import_modules=[no_such]"], "import_modules names 'no_such'"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -88,6 +89,30 @@ def test_noise_moves_the_point_but_not_the_recorded_action() -> None:
             frame.action, np.clip(state[2:] - state[:2], -STEP, STEP), atol=1e-6
         )
     assert [f.state.tolist() for f in again.frames] == [f.state.tolist() for f in noisy.frames]
+
+
+def test_pushes_lead_away_from_the_path_but_are_not_recorded() -> None:
+    def found(seed: int, **changes: Any) -> Any:
+        with scripted(**changes) as task:
+            return task.demonstrate(seed).frames
+
+    pushed = [found(seed, push={"action_0": 3.0}) for seed in range(20)]
+    again = [found(seed, push={"action_0": 3.0}) for seed in range(20)]
+    plain = [found(seed) for seed in range(20)]
+    longer = [len(a) > len(b) for a, b in zip(pushed, plain, strict=True)]
+    assert any(longer)
+    assert not all(longer), "not every episode is pushed"
+    for frames in pushed:
+        for frame, after in pairwise(frames):
+            state, moved = frame.state, after.state[:2] - frame.state[:2]
+            wanted = np.clip(state[2:] - state[:2], -STEP, STEP)
+            np.testing.assert_allclose(frame.action, wanted, atol=1e-6)
+            assert moved[1] == pytest.approx(wanted[1], abs=1e-3), "only the named element"
+    assert [[f.state.tolist() for f in frames] for frames in again] == [
+        [f.state.tolist() for f in frames] for frames in pushed
+    ]
+    with pytest.raises(UserError, match=r"push names 'up', but the action of .* has"):
+        found(0, push={"up": 1.0})
 
 
 def test_names_come_from_the_environment_the_map_or_numbers() -> None:
