@@ -72,8 +72,8 @@ def record(
             The recorded action has no noise.
         push: Size of random pushes on the executed action, by the name of its element, in units of
             half its range: `{dx: 1, dy: 1, dz: 1}`. A push lasts 10 steps, and one begins every 40
-            steps on average. The recorded action is the expert's, which finds back. Noise alone
-            leads only a few millimetres away.
+            steps on average. The recorded action is the expert's, which finds back. Noise
+            without pushes leads only a few millimetres away.
         seed: Block of a million reset seeds, 0 to 899; the other blocks belong to evaluation.
         robot: Name of the robot in the dataset; by default the environment's `robot_name`.
         control_hz: Control rate [Hz]; by default the environment's `control_hz`, else its

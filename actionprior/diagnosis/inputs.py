@@ -18,6 +18,7 @@ from actionprior.diagnosis.windows import Windows, other_episodes
 from actionprior.networks.policy_network import PolicyNetwork
 
 IGNORED = 0.02  # rise of the error, as a share of the constant chunk's, that counts as none
+LITTLE = 0.5  # rise of the error with other images, relative to the error itself, that is little
 SAME = 1.0  # largest difference of pictures that count as equal, of 255
 
 
@@ -42,6 +43,11 @@ class Effect(NamedTuple):
     def useless(self) -> bool:
         """Whether the input could be changed without a loss."""
         return self.rise < IGNORED
+
+    @property
+    def before(self) -> float:
+        """Error of the unchanged chunk, as a share of the constant chunk's."""
+        return self.error - self.rise
 
     @property
     def summary(self) -> str:
@@ -129,6 +135,15 @@ def _unused(windows: Windows, effects: dict[str, Effect]) -> Iterator[Finding]:
         yield finding("error", "blind", robot.name, "images", (
             f"{images_of_others.summary}: the policy does not look; check "
             "that the trunk trains or has weights, and that the images show what decides the motion"
+        ))  # fmt: skip
+    elif robot.cameras and images_of_others.rise < LITTLE * images_of_others.before:
+        yield finding("warning", "hardly_looks", robot.name, "images", (
+            "with images of another episode the error rises only from "
+            f"{images_of_others.before:.0%} to {images_of_others.error:.0%}: the policy acts "
+            "almost without looking, from state and instruction. In demonstrations the arm is on its way "
+            "already, so that its state says where it goes; on the robot it does not. Record "
+            "demonstrations that are disturbed (lightning record --push), and read `places` for "
+            "what the trunk sees"
         ))  # fmt: skip
     for camera, name in enumerate(robot.cameras):
         ways = [effects[f"camera {name} {way}"] for way in ("of another episode", "covered")]

@@ -43,6 +43,23 @@ def test_a_cause_in_the_data_is_named(
     assert check not in accused(diagnose())
 
 
+def test_a_policy_that_hardly_looks_is_named(fitted: Fitted) -> None:
+    data = SignalData()
+    network = fitted_policy(data)
+    tokens = network.trunk(*_one_look(data)).tokens_BNW.flatten(1).shape[1]
+    network.fusion.weight_FK[:tokens] *= 0.1
+    results = diagnose_policy(network, data, 96)
+    [found] = [f for f in results.findings if f.check == "hardly_looks"]
+    assert found.level == "warning"
+    assert "acts almost without looking" in found.message
+    assert "--push" in found.message
+
+
+def _one_look(data: SignalData) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    seen = next(iter(data.train_dataloader())).observation
+    return seen.images_BCKYX[:1], seen.camera_mask_BC[:1], list(seen.task)[:1]
+
+
 def test_a_live_camera_beside_a_frozen_one_is_not_accused(diagnose: Diagnose) -> None:
     assert [f.feature for f in diagnose("frozen").findings if f.check == "unused_camera"] == [
         "front"
