@@ -103,6 +103,7 @@ def integrate(
         raise ValueError(f"integrator {method!r} is unknown; expected one of {INTEGRATORS}")
     x = noise
     dr = 1.0 / steps
+    # ``integration_times`` lists the times of these calls.
     for step in range(steps):
         r_B = noise.new_full(noise.shape[:1], step * dr)
         first = velocity(x, r_B)
@@ -117,6 +118,23 @@ def integrate(
         fourth = velocity(x + dr * third, r_B + dr)
         x = x + dr / 6 * (first + 2 * second + 2 * third + fourth)
     return x
+
+
+def integration_times(steps: int, method: Integrator, like: Tensor) -> Tensor:
+    """List the flow times (K,) at which ``integrate`` calls the field, in the order of the calls.
+
+    Args:
+        steps: Number of equal steps.
+        method: Integration method.
+        like: Tensor whose device and type the times get.
+    """
+    dr = 1.0 / steps
+    first = like.new_tensor([step * dr for step in range(steps)])
+    if method == "euler":
+        return first
+    middle = first + 0.5 * dr
+    of_step = [first, middle] if method == "midpoint" else [first, middle, middle, first + dr]
+    return torch.stack(of_step, dim=1).flatten()
 
 
 def time_features(

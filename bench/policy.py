@@ -28,8 +28,9 @@ def bench_policy(
     """Time a policy's chunk and its parts, LeRobot's policies, control at 30 Hz, and the server.
 
     All policies see the same 224-pixel image and predict chunks of 16 steps, at their default sizes
-    and with random weights. LeRobot's policies need the extra `bench`; a policy whose packages are
-    missing is skipped with a message. Compiling needs a C++ compiler.
+    and with random weights. `compact` has the sizes of recipes/finetune.yaml with
+    recipes/trunks/compact.yaml, and sees 128 pixels. LeRobot's policies need the extra `bench`; a
+    policy whose packages are missing is skipped with a message. Compiling needs a C++ compiler.
 
     Args:
         repeats: Number of measurements, of which the median is reported.
@@ -41,6 +42,8 @@ def bench_policy(
     torch.manual_seed(0)
     result: dict[str, Any] = {"threads": threads, "device": device}
     image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
+    result["compact"] = _compact(repeats, device)
+    print("compact", result["compact"], flush=True)
     trunks = {"small": _small_trunk(), "siglip": _siglip_trunk()}
     for name, trunk in trunks.items():
         network = _network(trunk, "encoder")
@@ -54,6 +57,8 @@ def bench_policy(
     result["control"] = _control(image, control_seconds, device)
     result["server"] = measure_serving(repeats=20 * repeats, clients=20, threads=1)
     result["met"] = {
+        "compact_mean_below_20_ms": result["compact"]["mean_ms"] < 20,
+        "compact_p99_below_33_ms": result["compact"]["p99_ms"] < 33,
         "decoder_below_15_percent": result["siglip"]["decoder_share"] < 0.15,
         "history_at_most_2_percent": result["siglip"]["history_share"] <= 0.02,
         "control_30_hz": result["control"]["p99_ms"] < 1000 / 30,
@@ -99,6 +104,51 @@ def _siglip_trunk() -> "Trunk":
     from actionprior.networks.trunks import TimmTrunk
 
     return TimmTrunk("vit_base_patch16_siglip_224", text_model="ViT-B-16")
+
+
+def _compact(repeats: int, device: str) -> dict[str, float]:
+    """Time whole chunks of the compact policy, and what sampling gains over ``forward``."""
+    from actionprior.flow_matching import integrate
+    from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+    from actionprior.networks.policy_network import PolicyNetwork
+    from actionprior.networks.trunks import CompactTrunk
+    from actionprior.policy import Policy
+
+    sizes = PriorArchitecture(width=96, latent_width=64, decoder_sees_state=True)
+    prior = MotionPrior([_robot()], sizes)
+    prior.normalizer.fitted_E.fill_(True)
+    network = PolicyNetwork([_robot()], CompactTrunk(), prior, width=96)
+    policy = Policy(network, execute_steps=1, device=device)
+    image = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    for _ in range(network.history_length):
+        policy.select_action(_observation(image))
+    taken = []
+    for _ in range(30 * repeats):
+        start = time.perf_counter()
+        policy.predict_chunk(_observation(image))
+        taken.append(1000 * (time.perf_counter() - start))
+    seen, noise_BHA, _ = policy._request(policy.check_observation(_observation(image)))
+    with torch.no_grad():
+        z_BZ = network.latent(seen)
+        sampled, by_forward, latent = median_seconds(
+            3 * repeats,
+            lambda: network.decode(z_BZ, seen, noise_BHA).cpu(),
+            lambda: integrate(
+                lambda x_BHA, r_B: prior.decoder(x_BHA, r_B[:, None], z_BZ, seen.state_BS),
+                noise_BHA,
+                network.integration_steps,
+            ).cpu(),
+            lambda: network.latent(seen).cpu(),
+        )
+    return {
+        "mean_ms": round(statistics.mean(taken), 2),
+        "p50_ms": round(statistics.median(taken), 2),
+        "p99_ms": round(statistics.quantiles(taken, n=100)[98], 2),
+        "least_ms": round(min(taken), 2),
+        "decoder_ms": round(1000 * sampled, 2),
+        "latent_ms": round(1000 * latent, 2),
+        "decoder_by_forward_over_sampled": round(by_forward / sampled, 2),
+    }
 
 
 def _network(trunk: "Trunk", history: Any, prefix_steps: int = 0) -> "PolicyNetwork":  # noqa: ANN401  a literal

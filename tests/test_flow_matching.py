@@ -7,7 +7,9 @@ import torch
 
 from actionprior.flow_matching import (
     INTEGRATORS,
+    Integrator,
     integrate,
+    integration_times,
     path_sample,
     sample_time,
     time_features,
@@ -66,6 +68,15 @@ def test_the_field_is_evaluated_at_times_from_noise_to_data() -> None:
     seen = []
     integrate(lambda x, r: seen.append(float(r[0])) or torch.zeros_like(x), torch.ones(1, 1), 4)
     assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("method", INTEGRATORS)
+def test_the_times_of_all_calls_are_known_before(method: Integrator) -> None:
+    seen: list[torch.Tensor] = []
+    start = torch.ones(2, 1)
+    integrate(lambda x, r: seen.append(r) or torch.zeros_like(x), start, 7, method)
+    times = integration_times(7, method, start)
+    assert torch.equal(torch.stack(seen), times[:, None].expand(-1, 2))
 
 
 def test_times_are_stratified_and_follow_their_law() -> None:

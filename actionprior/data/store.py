@@ -22,11 +22,13 @@ from actionprior.data.column_store import Column, consecutive
 from actionprior.data.control_noise import ChunkNoise
 from actionprior.data.frame_ranges import Stops
 from actionprior.data.pseudo_random import IntArray, mix
-from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
+from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray, SlotCopy
 from actionprior.embodiment.relative_actions import RelativeActions
 
 NOISE_SAMPLE = 4096
 """Number of evenly spaced windows per robot from which control noise gets its scale."""
+IN_CACHE = 256
+"""Windows that are filled at a time; of 15 steps they take 1.7 MB."""
 HELD = 0.02
 """Smallest scale of a group's motion, as a share of the largest scale of the robot's groups."""
 
@@ -118,11 +120,14 @@ class TrajectoryStore:
     def around(self, frames_B: Tensor, past: int, length: int) -> "Around":
         """Read ``history`` of ``past`` steps and ``future`` of ``length`` ≥ 1 at once."""
         now_B = frames_B.numpy()
-        before, after = _zeros(len(now_B), past, length)
+        before, after = _empty(len(now_B), past, length)
         episode_B, recording_B = self._episodes.find(now_B), self._recordings.find(now_B)
         seen_B = np.minimum(now_B - self.start_E[episode_B], past)
         left_B = np.minimum(self.stop_E[episode_B] - now_B, length)
         present = np.flatnonzero(np.bincount(recording_B)).tolist()
+        if len(present) > 1:
+            _fill(before, [])
+            _fill(after, [])
         for r in present:
             rows = slice(None) if len(present) == 1 else np.nonzero(recording_B == r)[0]
             recording, robot = self.recordings[r], self.embodiments[self.robot_R[r]]
@@ -131,8 +136,13 @@ class TrajectoryStore:
                 recording, here_B, seen_B[rows], left_B[rows], past, length
             )
             for arrays, part in ((before, slice(0, past)), (after, slice(past, None))):
-                robot.fill_actions(action_BHa[:, part], arrays.action_BHA, rows)
-                robot.fill_states(state_BHs[:, part], arrays.state_BHS, rows)
+                copies = robot.action_copies(action_BHa[:, part], arrays.action_BHA)
+                copies += robot.state_copies(state_BHs[:, part], arrays.state_BHS)
+                if len(present) == 1:
+                    _fill(arrays, copies)
+                else:
+                    for target, source in copies:
+                        target[rows] = source
                 if arrays.state_BHS.shape[1]:
                     arrays.reference_BA[rows] = robot.reference(state_BHs[:, part][:, 0])
         embodiment_B = torch.from_numpy(self.robot_R[recording_B])
@@ -229,8 +239,8 @@ def _batch(arrays: "_Arrays", count_B: IntArray, embodiment_B: Tensor) -> Trajec
     )
 
 
-def _zeros(count: int, *lengths: int) -> list[_Arrays]:
-    """Allocate zeros for ``count`` windows of each of these lengths, cut from one buffer.
+def _empty(count: int, *lengths: int) -> list[_Arrays]:
+    """Allocate arrays for ``count`` windows of each of these lengths, cut from one buffer.
 
     The process keeps one large buffer for the next batch. Separate arrays would be returned to
     the system and faulted in again, page by page, at each batch.
@@ -242,9 +252,24 @@ def _zeros(count: int, *lengths: int) -> list[_Arrays]:
     ]
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     buffer = np.empty(ends[-1], dtype=np.float32)
-    buffer.view(np.uint8).fill(0)  # one memset: twice as fast as filling floats
     parts = [part.reshape(s) for part, s in zip(np.split(buffer, ends[:-1]), shapes, strict=True)]
     return [_Arrays(*parts[first : first + 3]) for first in range(0, len(parts), 3)]
+
+
+def _fill(arrays: _Arrays, copies: list[SlotCopy]) -> None:
+    """Set the arrays to zero, and copy into them, a few windows at a time.
+
+    Each part is still in the processor's cache when the robot's slots are written.
+    """
+    arrays.reference_BA[:] = 0
+    # As bytes, zeros are written by one memset: twice as fast as filling floats.
+    blank = [array.view(np.uint8) for array in (arrays.action_BHA, arrays.state_BHS)]
+    for first in range(0, len(arrays.action_BHA), IN_CACHE):
+        rows = slice(first, first + IN_CACHE)
+        for array in blank:
+            array[rows].fill(0)
+        for target, source in copies:
+            target[rows] = source[rows]
 
 
 class TrajectoryWindows(Dataset[TrajectoryBatch]):

@@ -15,6 +15,7 @@ __all__ = [
     "Embodiment",
     "EmbodimentError",
     "FloatArray",
+    "SlotCopy",
     "StateGroup",
 ]
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Embodiment,
         EmbodimentError,
         FloatArray,
+        SlotCopy,
         StateGroup,
     )
 else:

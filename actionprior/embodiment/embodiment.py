@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from actionprior.embodiment.arrays import BoolArray, FloatArray, Rows
+from actionprior.embodiment.arrays import BoolArray, FloatArray, SlotCopy
 from actionprior.embodiment.errors import EmbodimentError
 from actionprior.embodiment.feature_groups import (
     ACTION_SLOTS,
@@ -40,6 +41,7 @@ __all__ = [
     "Embodiment",
     "EmbodimentError",
     "FloatArray",
+    "SlotCopy",
     "StateGroup",
 ]
 
@@ -162,15 +164,16 @@ class Embodiment:
     def action_to_unified(self, action: FloatArray) -> FloatArray:
         """Map the robot's action vector (..., n_a) to the unified space (..., 37)."""
         unified = np.zeros((*action.shape[:-1], ACTION_WIDTH), dtype=np.float32)
-        self.fill_actions(action, unified, ...)
+        for target, source in self.action_copies(action, unified):
+            target[...] = source
         return unified
 
-    def fill_actions(self, action: FloatArray, unified: FloatArray, rows: Rows) -> None:
-        """Write (..., n_a) into the robot's slots of ``rows`` of (..., 37), and no others."""
+    def action_copies(self, action: FloatArray, unified: FloatArray) -> list[SlotCopy]:
+        """List the copies that write (..., n_a) into the robot's slots of (..., 37)."""
         self._check_width("action", action.shape[-1], len(self.action_features))
         if any(ACTION_REPRESENTATIONS[g.representation].encodes for g in self.action):
             action = _encode(action, self.action, self.action_representations)
-        _put(action, unified, [self.action_slots(group) for group in self.action], rows)
+        return _copies(action, unified, [self.action_slots(group) for group in self.action])
 
     def action_from_unified(self, unified: FloatArray) -> FloatArray:
         """Map unified actions (..., 37) back to the robot's action vector (..., n_a)."""
@@ -182,15 +185,16 @@ class Embodiment:
     def state_to_unified(self, state: FloatArray) -> FloatArray:
         """Map the robot's state vector (..., n_s) to the unified space (..., 74)."""
         unified = np.zeros((*state.shape[:-1], STATE_WIDTH), dtype=np.float32)
-        self.fill_states(state, unified, ...)
+        for target, source in self.state_copies(state, unified):
+            target[...] = source
         return unified
 
-    def fill_states(self, state: FloatArray, unified: FloatArray, rows: Rows) -> None:
-        """Write (..., n_s) into the robot's slots of ``rows`` of (..., 74), and no others."""
+    def state_copies(self, state: FloatArray, unified: FloatArray) -> list[SlotCopy]:
+        """List the copies that write (..., n_s) into the robot's slots of (..., 74)."""
         self._check_width("state", state.shape[-1], len(self.state_features))
         if any(STATE_REPRESENTATIONS[g.representation].encodes for g in self.state):
             state = _encode(state, self.state, self.state_representations)
-        _put(state, unified, [self.state_slots(group) for group in self.state], rows)
+        return _copies(state, unified, [self.state_slots(group) for group in self.state])
 
     def reference(self, state: FloatArray) -> FloatArray:
         """Compute the reference (..., 37) of a chunk's actions from its first state (..., n_s).
@@ -348,8 +352,8 @@ def _encode[G: (ActionGroup, StateGroup)](
     return np.concatenate([r.encode(values) for r, (_, values) in pairs], axis=-1)
 
 
-def _put(values: FloatArray, unified: FloatArray, slots: list[slice], rows: Rows) -> None:
-    """Write the columns of ``values`` in turn into ``slots`` of ``rows`` of ``unified``."""
+def _copies(values: FloatArray, unified: FloatArray, slots: list[slice]) -> list[SlotCopy]:
+    """List the copies of the columns of ``values``, in turn, into ``slots`` of ``unified``."""
     joined: list[tuple[slice, slice]] = []
     column = 0
     for into in slots:
@@ -358,11 +362,13 @@ def _put(values: FloatArray, unified: FloatArray, slots: list[slice], rows: Rows
             into, start = slice(joined[-1][0].start, into.stop), joined.pop()[1].start
         joined.append((into, slice(start, stop)))
         column = stop
+    copies = []
     for into, columns in joined:
-        target, source = unified[..., into], values[..., columns]
+        target: npt.NDArray[Any] = unified[..., into]
+        source: npt.NDArray[Any] = values[..., columns]
         if source.dtype == np.float32 and source.strides[-1] == source.itemsize:
             # A row as one item: several times faster than NumPy's copy of many short rows.
             item = np.dtype((np.void, source.itemsize * source.shape[-1]))
-            target.view(item)[..., 0][rows] = source.view(item)[..., 0]
-        else:
-            target[rows] = source
+            target, source = target.view(item)[..., 0], source.view(item)[..., 0]
+        copies.append(SlotCopy(target, source))
+    return copies

@@ -67,15 +67,20 @@ class ActionDecoder(nn.Module):
             step_mask_BH: False for steps beyond the episode's end; None if there are no such
                 steps, as when a chunk is sampled.
         """
-        time_BTW = time_features(r_BT, self.position_HW.shape[1]).to(x_BHA.dtype)
-        condition_BTW = self.embed_time(time_BTW)
-        condition_BTW = condition_BTW + self.embed_latent(z_BZ * self.latent_gain)[:, None]
-        if self.embed_state is not None:
-            condition_BTW = condition_BTW + self.embed_state(state_BS)[:, None]
-        condition_BTW = self.mix(condition_BTW)
+        condition_BTW = self.condition(r_BT, z_BZ, state_BS)
         h_BHW = self.embed_action(x_BHA) + self.position_HW
         for block in self.blocks:
             h_BHW = block(h_BHW, step_mask_BH, condition_BTW)
         h_BHW, _ = self.norm(h_BHW, condition_BTW)
         velocity_BHA: Tensor = self.to_velocity(h_BHW)
         return velocity_BHA
+
+    def condition(self, r: Tensor, z_BZ: Tensor, state_BS: Tensor) -> Tensor:
+        """Compute the condition (..., B, T, W) for flow times (..., B, T)."""
+        position_HW = self.position_HW
+        condition = self.embed_time(time_features(r, position_HW.shape[1]).to(position_HW.dtype))
+        condition = condition + self.embed_latent(z_BZ * self.latent_gain)[:, None]
+        if self.embed_state is not None:
+            condition = condition + self.embed_state(state_BS)[:, None]
+        mixed: Tensor = self.mix(condition)
+        return mixed

@@ -16,8 +16,9 @@ from actionprior.batch import Committed, TrajectoryBatch
 from actionprior.embodiment import STATE_WIDTH, Embodiment
 from actionprior.embodiment.normalization import Law, Normalizer
 from actionprior.errors import UserError
-from actionprior.flow_matching import Integrator, integrate, path_sample
+from actionprior.flow_matching import Integrator, integrate, integration_times, path_sample
 from actionprior.networks.action_decoder import ActionDecoder
+from actionprior.networks.decoder_sampling import velocity_fields
 from actionprior.networks.trajectory_encoder import Inputs, TrajectoryEncoder
 
 
@@ -209,22 +210,25 @@ class MotionPrior(nn.Module):
         slots_B1A = n.action_mask_EA[embodiment_B][:, None, :]
         start_BHA = torch.where(slots_B1A, noise_BHA, 0.0)
 
-        def with_known(x_BHA: Tensor, r_BT: Tensor) -> tuple[Tensor, Tensor]:
+        r_KBT = integration_times(steps, method, start_BHA)[:, None, None]
+        r_KBT = r_KBT.expand(-1, len(start_BHA), 1)
+        if known is not None and trained_on_known:
+            r_KBT = torch.where(known.mask_BH, 1.0, r_KBT)
+        fields = velocity_fields(self.decoder, r_KBT, z_BZ, state_BS)
+
+        def with_known(x_BHA: Tensor, r_B: Tensor) -> Tensor:
             if known is None:
-                return x_BHA, r_BT
-            r_BH = torch.where(known.mask_BH, 1.0 if trained_on_known else r_BT, r_BT)
-            r_BH1 = r_BH[..., None]
-            on_path_BHA = r_BH1 * known.action_BHA + (1 - r_BH1) * start_BHA
-            x_BHA = torch.where(known.mask_BH[..., None], on_path_BHA, x_BHA)
-            return x_BHA, r_BH if trained_on_known else r_BT
+                return x_BHA
+            r_B11 = 1.0 if trained_on_known else r_B[:, None, None]
+            on_path_BHA = r_B11 * known.action_BHA + (1 - r_B11) * start_BHA
+            return torch.where(known.mask_BH[..., None], on_path_BHA, x_BHA)
 
         def velocity(x_BHA: Tensor, r_B: Tensor) -> Tensor:
-            x_BHA, r_BT = with_known(x_BHA, r_B[:, None])
-            v_BHA = self.decoder(x_BHA, r_BT, z_BZ, state_BS)
+            v_BHA = next(fields)(with_known(x_BHA, r_B))
             return torch.where(slots_B1A, v_BHA, 0.0)
 
-        end_BHA, _ = with_known(
-            integrate(velocity, start_BHA, steps, method), noise_BHA.new_ones(len(noise_BHA), 1)
+        end_BHA = with_known(
+            integrate(velocity, start_BHA, steps, method), start_BHA.new_ones(len(start_BHA))
         )
         return n.unnormalize_action(end_BHA, embodiment_B)
 

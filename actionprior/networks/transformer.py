@@ -38,15 +38,18 @@ class Attention(nn.Module):
             (B, N, W), or (B, first, W).
         """
         batch, tokens, width = x_BNW.shape
-        shape = (batch, -1, self.heads, width // self.heads)
+        each = width // self.heads
         if first is None:
             first = tokens
-            parts = self.qkv(x_BNW).chunk(3, dim=-1)
+            parts = self.qkv(x_BNW).view(batch, tokens, 3, self.heads, each)
+            q, k, v = parts.permute(2, 0, 3, 1, 4).unbind()
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
             query = F.linear(x_BNW[:, :first], weight[:width], bias[:width])
-            parts = (query, *F.linear(x_BNW, weight[width:], bias[width:]).chunk(2, dim=-1))
-        q, k, v = (part.reshape(shape).transpose(1, 2) for part in parts)
+            q = query.view(batch, first, self.heads, each).transpose(1, 2)
+            parts = F.linear(x_BNW, weight[width:], bias[width:])
+            parts = parts.view(batch, tokens, 2, self.heads, each)
+            k, v = parts.permute(2, 0, 3, 1, 4).unbind()
         mask = None if mask_BN is None else mask_BN[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(batch, first, width))

@@ -25,6 +25,7 @@ from actionprior.errors import UserError
 from actionprior.flow_matching import TimeLaw, sample_time
 from actionprior.networks.device import to_device
 from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.training.averaging import update_averages_together
 from actionprior.training.bad_steps import BadSteps
 from actionprior.training.settings import OptimizerSettings
 from actionprior.training.sharding import (
@@ -263,6 +264,10 @@ class StageModule(LightningModule):
             shares = (self._seen_E / self._seen_E.sum()).tolist()
             for name, share in zip(names, shares, strict=True):
                 self.log(f"train/share/{name}", share)
+
+    def on_train_start(self) -> None:
+        """Let averages of the weights be updated with one call per step."""
+        update_averages_together(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ANN401  Lightning's own
         """Refuse batches of the other stage.
