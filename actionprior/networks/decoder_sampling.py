@@ -73,7 +73,7 @@ def velocity_fields(
     """
     if _needs_forward(decoder):
         for r_BT in r_KBT:
-            yield partial(decoder, r_BT=r_BT, z_BZ=z_BZ, state_BS=state_BS)
+            yield partial(_call, decoder, r_BT, z_BZ, state_BS)
         return
     velocity = _velocity if decoder._compiled_call_impl is None else _compiled_velocity()
     weights = _weights(decoder)
@@ -87,8 +87,17 @@ def velocity_fields(
             yield partial(velocity, modulations=modulations, weights=weights)
 
 
+def _call(
+    decoder: ActionDecoder, r_BT: Tensor, z_BZ: Tensor, state_BS: Tensor, x_BHA: Tensor
+) -> Tensor:
+    velocity_BHA: Tensor = decoder(x_BHA, r_BT, z_BZ, state_BS)
+    return velocity_BHA
+
+
 def _needs_forward(decoder: ActionDecoder) -> bool:
     """Check if ``forward`` does more than compute, such as to gather shards of the weights."""
+    if type(decoder) is not ActionDecoder:  # another class may compute something else
+        return True
     blocks = _blocks(decoder)
     return (
         torch.is_grad_enabled()
