@@ -262,12 +262,10 @@ def _fill(arrays: _Arrays, copies: list[SlotCopy]) -> None:
     Each part is still in the processor's cache when the robot's slots are written.
     """
     arrays.reference_BA[:] = 0
-    # As bytes, zeros are written by one memset: twice as fast as filling floats.
-    blank = [array.view(np.uint8) for array in (arrays.action_BHA, arrays.state_BHS)]
     for first in range(0, len(arrays.action_BHA), IN_CACHE):
         rows = slice(first, first + IN_CACHE)
-        for array in blank:
-            array[rows].fill(0)
+        arrays.action_BHA[rows].fill(0)  # in small parts faster than a memset of bytes
+        arrays.state_BHS[rows].fill(0)
         for target, source in copies:
             target[rows] = source[rows]
 
