@@ -53,4 +53,4 @@ def update_together(averaged: AveragedModel, model: nn.Module) -> None:
             average.copy_(buffer)
         averaged.n_averaged += 1
 
-    averaged.update_parameters = update  # type: ignore[method-assign, assignment]
+    averaged.update_parameters = update  # type: ignore[method-assign, assignment]  # this one only
