@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-experts bench-features bench-policy bench-scaling bench-serve bench-train house suite-page rollout-film faults clean
+.PHONY: help install demo demo-full demo-paired study test check lint types docs bench bench-data bench-doctor bench-experts bench-features bench-peers bench-policy bench-scaling bench-serve bench-train house suite-page rollout-film faults clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,11 +51,20 @@ bench: install  ## measure how long a re-plan takes
 bench-data: install  ## measure how fast data reach the models, at small and at large size
 	$(BIN)/python -m bench.data
 
+bench-doctor: install  ## plant faults into recordings, and update docs/doctor.md with what the doctor finds
+	$(BIN)/python -m bench.doctor --page docs/doctor.md
+
 bench-experts: install  ## measure how often the scripted experts succeed
 	$(BIN)/python -m bench.experts
 
 bench-features: install  ## measure Stage 2 from cached features of frozen trunks
 	$(BIN)/python -m bench.features
+
+bench-peers: install  ## train LeRobot's policies and ours for equal CPU time; takes many hours
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench,metaworld,pretrained]'
+	test -d outputs/data/metaworld_six || $(BIN)/lightning record --config recipes/metaworld/record_six.yaml
+	$(BIN)/python -m bench.peers --minutes '[10, 20, 40, 80]' --policies '[actionprior, act, diffusion, multi_task_dit, act_default, diffusion_default]'
+	$(BIN)/python -m bench.peers.page
 
 bench-policy: install  ## measure chunk latency against LeRobot's policies, and the control rate
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,bench]'

@@ -5,7 +5,10 @@ The names below load on first use, so that ``import actionprior`` costs nothing.
 
 from typing import TYPE_CHECKING
 
+from actionprior.files import user_modules
 from actionprior.lazy import lazy_exports
+
+user_modules.restore()  # in processes that a command starts
 
 __version__ = "0.1.0"
 

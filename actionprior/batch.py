@@ -59,6 +59,7 @@ class VLABatch(NamedTuple):
 
     observation: Observation
     future: TrajectoryBatch  # starts at the observation's step; only the teacher may see it
+    keyframe_BS: Tensor | None = None  # float32 (B, 74), state at the next keyframe of the episode
 
 
 def batch_size(batch: TrajectoryBatch | VLABatch) -> int:

@@ -12,21 +12,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment, FloatArray
-from actionprior.errors import UserError
+from actionprior.embodiment.arrays import Images
+from actionprior.embodiment.guard import Guard, GuardMode
+from actionprior.embodiment.image_shape import ImageShape
+from actionprior.embodiment.recorded_ranges import RecordedRanges
+from actionprior.errors import PolicyError
 
-Images = npt.NDArray[np.uint8]
 # Without cameras the batch holds no pixels, but convolutions need rows and columns to accept it.
 _NO_CAMERA = (0, 64, 64, 3)
-
-
-class PolicyError(UserError):
-    """Input that a policy cannot act on. The message names the key or the robot."""
 
 
 class ChunkPolicy(Protocol):
@@ -84,6 +82,11 @@ class Memory:
         """Return the last H_h pairs, oldest first. There are fewer at the episode's start."""
         return self.pairs[max(0, len(self.pairs) - self.history_length) :]
 
+    @property
+    def last_action(self) -> FloatArray | None:
+        """Return the action that was executed last; None at the episode's start."""
+        return self.pairs[-1].action if self.pairs else None
+
     def flow_noise(self, chunk_length: int) -> Tensor:
         """Draw standard normal noise (H, 37) from the seed and the number of the plan."""
         words = np.random.SeedSequence([self.seed, self.plans]).generate_state(1, np.uint64)
@@ -107,6 +110,12 @@ class Planner:
         embodiment: Name of the robot. May be empty if the policy knows only one.
         device: Device on which the policy expects its input.
 
+    Attributes:
+        image_shape: The policy's attribute ``image_shape``: the size to which callers bring images
+            (see ``PolicyNetwork``). None if the policy has none.
+        ranges: What the training data held of the robot, from the policy's attribute
+            ``recorded_ranges``. None if it is not known.
+
     Raises:
         PolicyError: The policy does not know the robot, or knows several and none is named.
     """
@@ -123,6 +132,13 @@ class Planner:
         self.index = names.index(embodiment) if embodiment else 0
         self.robot = policy.embodiments[self.index]
         self.device = device
+        self.image_shape: ImageShape | None = getattr(policy, "image_shape", None)
+        known: dict[str, RecordedRanges] = getattr(policy, "recorded_ranges", {})
+        self.ranges = known.get(self.robot.name)
+
+    def guard(self, mode: GuardMode, margin: float) -> Guard:
+        """Return the guard of the robot's states and actions, see ``Guard`` for its errors."""
+        return Guard(self.robot, self.ranges, mode, margin)
 
     def request(
         self,

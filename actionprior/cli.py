@@ -6,16 +6,20 @@ verb is an underscore in the file's name.
 """
 
 import ast
+import io
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Buffer, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
 
 from actionprior import __version__
-from actionprior.errors import UserError
+from actionprior.errors import UserError, printable
+from actionprior.files import user_modules
 
 TRAINER_VERBS = {
     "fit": "Train a model, as a recipe says.",
@@ -30,6 +34,7 @@ predict need the value. `--config FILE` reads options from a YAML file, and opti
 
 `lightning VERB --help` lists the options of a verb, `lightning --version` prints the version, and
 ACTIONPRIOR_DEBUG=1 shows the traceback of an error."""
+_OWN_NAMES = ("lightning", "actionprior", "-c")  # a script that calls `main` has another name
 COMMANDS = Path(__file__).parent / "commands"
 
 
@@ -40,9 +45,11 @@ def main(args: list[str] | None = None) -> None:
         args: Words after the command's name; None reads ``sys.argv``.
 
     Raises:
-        SystemExit: With code 2 and one sentence on stderr, for bad input (``UserError``). The
-            environment variable ``ACTIONPRIOR_DEBUG`` shows the traceback.
+        SystemExit: With code 2 and one sentence on stderr, for bad input (``UserError``), and with
+            code 130 after Ctrl-C. The environment variable ``ACTIONPRIOR_DEBUG`` shows the
+            traceback.
     """
+    drop_output_of_closed_pipes()
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in ("-h", "--help"):
         print(_help())
@@ -50,8 +57,19 @@ def main(args: list[str] | None = None) -> None:
     if words[0] == "--version":
         print(f"actionprior {__version__}")
         return
-    with exit_on_user_error():
-        _dispatch(words, args)
+    if Path(sys.argv[0]).name in _OWN_NAMES:
+        # Processes that Python starts with `-c` would search the working folder first.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
+    try:
+        with exit_on_user_error():
+            _dispatch(words, args)
+    except KeyboardInterrupt:
+        if os.environ.get("ACTIONPRIOR_DEBUG"):
+            raise
+        # A run that has begun says itself what it leaves behind.
+        lost = "nothing was trained, so nothing was saved" if words[0] == "fit" else "stopped"
+        print(f"Ctrl-C: {lost}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 @contextmanager
@@ -68,8 +86,43 @@ def exit_on_user_error() -> Iterator[None]:
         user_error = _user_error(error)
         if user_error is None or os.environ.get("ACTIONPRIOR_DEBUG"):
             raise
-        print(f"error: {user_error}", file=sys.stderr)
+        print(f"error: {printable(str(user_error))}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+class _OutputFile(io.FileIO):
+    """File of the process's output that ignores what is written after its reader has closed it."""
+
+    def write(self, data: Buffer, /) -> int | None:  # type: ignore[override]  # as FileIO itself
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def drop_output_of_closed_pipes() -> None:
+    """Let a command continue when nobody reads its output any more, as in ``… | head -1``.
+
+    A server must not leave its robots, and a run must not lose its training, because a terminal or
+    a pager was closed. So the work continues, and what is printed is dropped. Other errors of the
+    output, such as a full disk, stay errors.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # A terminal raises no such error, and tests replace the streams by their own.
+        if stream is not getattr(sys, f"__{name}__") or stream is None or stream.isatty():
+            continue
+        stream.flush()
+        raw = _OutputFile(stream.fileno(), "w", closefd=False)
+        wrapped = io.TextIOWrapper(
+            # Without a buffer under PYTHONUNBUFFERED, as Python's own stream.
+            cast(Any, raw if stream.write_through else io.BufferedWriter(raw)),
+            stream.encoding,
+            stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, wrapped)
 
 
 def _dispatch(words: list[str], args: list[str] | None) -> None:
@@ -81,11 +134,11 @@ def _dispatch(words: list[str], args: list[str] | None) -> None:
         raise UserError(
             f"unknown verb {verb!r}{hint}; expected one of {', '.join(TRAINER_VERBS | own)}"
         )
-    # The project's packages are imported before the user's folder is on the path, so that
-    # `class_path: mylab.franka.FrankaDataModule` works and no file there can replace one of them.
+    # `class_path: mylab.franka.FrankaDataModule` is found in the user's folder. No file there can
+    # replace one of the project's packages, even if the folder is on the path for another reason.
     for name in ("callbacks", "data_modules"):
         import_module(name)
-    sys.path.append(str(Path.cwd()))
+    user_modules.allow(words[1:], Path.cwd())
     if verb in own:
         import_module(f"actionprior.commands.{verb.replace('-', '_')}").main(words[1:])
     else:

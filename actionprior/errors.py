@@ -9,10 +9,36 @@ class UserError(ValueError):
     The command line prints the message and exits with code 2, without a traceback.
     """
 
+    def __init__(self, *args: object) -> None:
+        # torch raises an error of a loader process again with its traceback as the message.
+        if args and isinstance(args[0], str) and args[0].startswith("Caught "):
+            kind = f"{type(self).__module__}.{type(self).__qualname__}: "
+            args = (args[0].rpartition(kind)[2].strip(), *args[1:])
+        super().__init__(*args)
+
+
+class PolicyError(UserError):
+    """Input that a policy cannot act on. The message names the key or the robot."""
+
 
 def shorten(error: BaseException, length: int = 200) -> str:
     """Put an error's message on one line and cut it; an empty message becomes the class's name."""
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def shown(value: object, length: int = 200) -> str:
+    """Return a value of a file as Python writes it, without control characters and shortened."""
+    text = repr(value[: length + 1] if isinstance(value, str | bytes | list | tuple) else value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with control characters as escapes.
+
+    Names in files may hold sequences that change a terminal's colours, title or contents, or the
+    direction of the text.
+    """
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def near_matches(name: str, known: list[str]) -> str:

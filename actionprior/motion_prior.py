@@ -3,31 +3,34 @@
 Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.checkpoints import keys
-from actionprior.checkpoints.match import require_same_prior
-from actionprior.checkpoints.prior import describe_into
+from actionprior.checkpoints.match import require_same_architecture, require_same_prior
+from actionprior.checkpoints.prior import describe_into, load_prior, load_starting_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
-from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
-from actionprior.training.metrics import ChunkError
-from actionprior.training.settings import FlowSettings, OptimizerSettings
-from actionprior.training.stage import (
-    EVALUATION_KEY,
-    FlowNoise,
-    StageModule,
-    check_lengths,
-    embodied_data_module,
-    fit_statistics,
+from actionprior.embodiment.normalization import Normalizer
+from actionprior.networks.device import to_device
+from actionprior.networks.language_start import new_prior
+from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.training.embodied_data import data_of_run, fit_statistics
+from actionprior.training.flow_noise import EVALUATION_KEY, FlowNoise
+from actionprior.training.metrics import (
+    BASELINES,
+    COPY_LAST,
+    UNTRAINED,
+    HeldOutErrors,
+    copied_first_action,
 )
-
-BASELINES = ("copy_last", "untrained")
+from actionprior.training.settings import FlowSettings, OptimizerSettings
+from actionprior.training.stage import StageModule
 
 
 class MotionPriorModule(StageModule):
@@ -46,33 +49,59 @@ class MotionPriorModule(StageModule):
     - ``val/<robot>/error_over_copy_last`` and ``…/error_over_untrained``: unit-free ratios.
     """
 
-    batch_type = TrajectoryBatch
+    batch_type, stage = TrajectoryBatch, 1
 
     def __init__(
         self,
         embodiments: list[dict[str, Any]],
         architecture: PriorArchitecture | None = None,
+        prior_checkpoint: str = "",
         learning_rate: float = 1e-3,
         optimizer: OptimizerSettings = OptimizerSettings(),
         flow: FlowSettings = FlowSettings(),
     ) -> None:
-        """Create the module.
+        """Create the module, and read the prior that it continues.
 
         Args:
             embodiments: Robots as plain data (``Embodiment.to_dict``); the command line takes them
                 from the data.
-            architecture: Sizes and switches of the prior.
+            architecture: Sizes and switches of the prior; by default those of
+                ``prior_checkpoint``.
+            prior_checkpoint: Checkpoint of either stage, from whose prior training starts. Its
+                robots keep their dataset tokens and statistics, and new robots join.
             learning_rate: Peak learning rate of AdamW (paper: 1e-4 with 0.6 B parameters).
             optimizer: Schedule, weight decay and skipped steps.
             flow: Training and integration of the flow.
+
+        Raises:
+            CheckpointError: ``prior_checkpoint`` cannot be used, has another architecture, or
+                knows another robot of the same name.
         """
         super().__init__(learning_rate, optimizer)
-        self.prior = MotionPrior(
-            [Embodiment.from_dict(e) for e in embodiments], architecture or PriorArchitecture()
-        )
+        robots = [Embodiment.from_dict(e) for e in embodiments]
+        self.prior_checkpoint = prior_checkpoint
+        if prior_checkpoint:
+            self.prior = load_starting_prior(prior_checkpoint, robots, may_join=True)
+            if architecture is not None:
+                saved = self.prior.architecture
+                require_same_architecture(architecture, asdict(saved), prior_checkpoint)
+        else:
+            self.prior = new_prior(robots, architecture)
+        self.embodiments = robots
+        # Not a buffer: weight averaging would average the indices.
+        self.rows = torch.tensor([self.prior.index_of(robot.name) for robot in robots])
         self.flow = flow
-        names = ("error", *BASELINES)
-        self.errors = torch.nn.ModuleDict({n: ChunkError(self.prior.embodiments) for n in names})
+        self.errors = HeldOutErrors(self.prior.embodiments, BASELINES)
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Statistics of the robots."""
+        return self.prior.normalizer
+
+    def decays(self, parameter: torch.nn.Parameter) -> bool:
+        """See :class:`StageModule`: tokens of robots without data do not change."""
+        absent = len(self.embodiments) < len(self.prior.embodiments)
+        return super().decays(parameter) and not (absent and parameter is self.prior.dataset_EPW)
 
     # ---- life cycle -----------------------------------------------------------------------
 
@@ -81,10 +110,25 @@ class MotionPriorModule(StageModule):
 
         This is not in ``setup``, because weight averaging copies the module before ``setup``.
         """
-        data = embodied_data_module(self)
-        check_lengths(self.prior.architecture, data)
-        fit_statistics(self, self.prior.normalizer, data.statistics_sample)
+        data = data_of_run(self, self.prior.architecture, self.prior_checkpoint)
+        fit_statistics(
+            self,
+            self.prior.normalizer,
+            lambda: self._to_prior_rows(data.statistics_sample()),
+        )
         super().configure_model()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Load a prior from a checkpoint of either stage, in evaluation mode.
+
+        Raises:
+            CheckpointError: The file is missing or damaged, or holds no prior.
+        """
+        prior = load_prior(path)
+        module = cls([e.to_dict() for e in prior.embodiments], prior.architecture)
+        module.prior, module.prior_checkpoint = prior, str(path)
+        return module.eval()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Describe the prior in the checkpoint, so that recipes of Stage 2 need not repeat it."""
@@ -107,46 +151,24 @@ class MotionPriorModule(StageModule):
 
     def training_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
         """Compute the reconstruction loss."""
-        self.log_shares([e.name for e in self.prior.embodiments], batch.embodiment_B)
+        self.log_shares([e.name for e in self.embodiments], batch.embodiment_B)
+        batch = self._to_prior_rows(batch)
         loss = self._reconstruction_loss(
             batch, self.noise(batch_idx), self.flow.latent_noise, self.flow.noise_repeats
         )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.embodiment_B))
         return self.guarded_loss(loss, batch_idx)
 
-    def on_validation_epoch_start(self) -> None:
-        """Refuse to report errors of robots without statistics."""
-        self.prior.normalizer.require_fitted()
-
-    on_test_epoch_start = on_validation_epoch_start
-    on_predict_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
-        """Accumulate reconstruction errors on held-out windows."""
-        self._evaluate(batch, batch_idx, "val")
-
-    def test_step(self, batch: TrajectoryBatch, batch_idx: int) -> None:
-        """Accumulate reconstruction errors on held-out windows."""
-        self._evaluate(batch, batch_idx, "test")
-
     def predict_step(self, batch: TrajectoryBatch, batch_idx: int) -> Tensor:
         """Return latents z (B, Z) of windows."""
-        return self.prior.encode(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log errors per robot and group."""
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log errors per robot and group."""
-        self._report("test")
-
-    def on_fit_end(self) -> None:
-        """Print the last held-out errors, one line per robot and group."""
-        if self.trainer.is_global_zero:
-            print(held_out_table(self.trainer.callback_metrics))
+        return self.prior.encode(self._to_prior_rows(batch))
 
     # ---- parts ----------------------------------------------------------------------------
+
+    def _to_prior_rows(self, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """Replace the data's robot indices by the prior's rows."""
+        row_E = to_device(self.rows, batch.embodiment_B.device)
+        return batch._replace(embodiment_B=row_E[batch.embodiment_B])
 
     def _reconstruction_loss(
         self, batch: TrajectoryBatch, noise: FlowNoise, sigma: float, repeats: int
@@ -158,8 +180,9 @@ class MotionPriorModule(StageModule):
         start_BHA = noise.normal(count, *batch.action_BHA.shape[1:], like=z_BZ)
         return self.prior.flow_loss(z_BZ, batch, start_BHA, r_B, over_ranks=self.mean_over_ranks)
 
-    def _evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
-        size = len(batch.embodiment_B)
+    def evaluate(self, batch: TrajectoryBatch, batch_idx: int, split: str) -> None:
+        """See :class:`StageModule`: reconstruction errors, and those of two baselines."""
+        size, batch = len(batch.embodiment_B), self._to_prior_rows(batch)
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
         loss = self._reconstruction_loss(batch, noise, 0.0, 1)
         self.log(f"{split}/loss", loss, batch_size=size, sync_dist=True)
@@ -173,45 +196,14 @@ class MotionPriorModule(StageModule):
             self.flow.integration_steps,
             self.flow.integrator,
         )
-        copied = batch._replace(action_BHA=batch.action_BHA[:, :1].expand_as(batch.action_BHA))
-        candidates = {
-            "error": rebuilt_BHA,
-            "copy_last": n.relative_action(copied),
-            "untrained": n.unnormalize_action(start_BHA, batch.embodiment_B),
+        baselines = {
+            COPY_LAST: copied_first_action(batch, n),
+            UNTRAINED: n.unnormalize_action(start_BHA, batch.embodiment_B),
         }
-        target_BHA, mask_BHA = n.relative_action(batch), n.action_mask(batch)
-        for name, predicted_BHA in candidates.items():
-            metric: ChunkError = self.errors[name]  # type: ignore[assignment]  # ModuleDict forgets
-            metric.update(predicted_BHA, target_BHA, mask_BHA, batch.embodiment_B)
+        self.errors.update(rebuilt_BHA, baselines, batch, n)
 
-    def _report(self, split: str) -> None:
-        scale_EA = self.prior.normalizer.action_range_EA
-        ratio: dict[str, dict[str, Tensor]] = {}
-        for name in self.errors:
-            metric: ChunkError = self.errors[name]  # type: ignore[assignment]  # ModuleDict forgets
-            prefix = "" if name == "error" else f"{name}_"
-            for key, value in metric.compute().items():
-                self.log(f"{split}/" + key.replace("/mae_", f"/{prefix}mae_"), value)
-            ratio[name] = metric.normalized(scale_EA)
-            metric.reset()
-        for robot, value in ratio["error"].items():
-            self.log(f"{split}/{robot}/error_over_copy_last", value / ratio["copy_last"][robot])
-            self.log(f"{split}/{robot}/error_over_untrained", value / ratio["untrained"][robot])
-        if ratio["error"]:
-            self.log(f"{split}/mae_normalized", torch.stack(list(ratio["error"].values())).mean())
-
-
-def held_out_table(metrics: Mapping[str, Tensor]) -> str:
-    """Format held-out errors and both baselines as a table; empty if there was no validation."""
-    lines = []
-    for key, value in metrics.items():
-        split, _, rest = key.partition("/")
-        robot, _, name = rest.partition("/")
-        if split == "val" and name.startswith("mae_"):
-            baselines = [float(metrics[f"val/{robot}/{b}_{name}"]) for b in BASELINES]
-            figures = "".join(f"{f:>14.4f}" for f in (float(value), *baselines))
-            lines.append(f"{robot + ' ' + name:<44}{figures}")
-    head = f"{'held-out mean absolute error':<44}" + "".join(
-        f"{title:>14}" for title in ("prior", *BASELINES)
-    )
-    return "\n".join([head, *lines]) if lines else ""
+    def report(self, split: str) -> None:
+        """See :class:`StageModule`."""
+        for key, value in self.errors.compute(self.prior.normalizer.action_range_EA).items():
+            self.log(f"{split}/{key}", value)
+        self.errors.reset()

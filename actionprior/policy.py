@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,28 +19,21 @@ from actionprior.checkpoints.folder import load_policy_network
 from actionprior.chunk_planner import (
     ChunkRequest,
     ExecutedStep,
-    Images,
     Memory,
     Planner,
-    PolicyError,
     check_execution,
     require_finite,
 )
 from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.embodiment.guard import GuardMode
+from actionprior.embodiment.policy_input import CheckedObservation, as_array, check_observation
 from actionprior.embodiment.representations.relative_forms import DIFFERENCE
+from actionprior.errors import PolicyError, shorten
 from actionprior.flow_matching import Integrator
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import TrunkChoice
 
 _DEFAULT_EXECUTE_STEPS = 8
-
-
-class CheckedObservation(NamedTuple):
-    """An observation that passed ``check_observation``."""
-
-    state: FloatArray  # (n_s,)
-    images: Images | None  # (C, Y, X, 3)
-    task: str
 
 
 class Policy:
@@ -50,7 +43,7 @@ class Policy:
 
     - ``state_key`` (by default ``observation.state``): a vector (n_s,) in the robot's units and
       order;
-    - each of the robot's ``cameras``: an image, uint8 (Y, X, 3);
+    - each of the robot's ``cameras``: an image, uint8 (Y, X, 3), of any size;
     - ``task``: the instruction.
 
     Actions (n_a,) are in the robot's units and order, as in its dataset. The policy remembers the
@@ -83,6 +76,8 @@ class Policy:
         precision: torch.dtype = torch.float32,
         compile: bool = False,
         device: torch.device | str = "cpu",
+        guard: GuardMode = "warn",
+        guard_margin: float = 0.1,
     ) -> None:
         """Create a policy from a network.
 
@@ -98,10 +93,16 @@ class Policy:
             precision: Precision of the networks: float32, or bfloat16 or float16 by autocast.
             compile: Run trunk, fusion and decoder through ``torch.compile``.
             device: Device of the networks.
+            guard: What happens to actions beyond the recorded limits, and to steps larger than any
+                recorded: ``warn``, ``clip``, or ``off``. States far outside the training range are
+                warned of. ``policy.guard.counts`` counts all of them.
+            guard_margin: Share of the recorded range by which limits and steps may be exceeded.
 
         Raises:
-            PolicyError: The robot is unknown, the steps do not fit the chunk, or ensembling is
-                combined with a delay.
+            PolicyError: The robot is unknown, the steps do not fit the chunk, ensembling is
+                combined with a delay, or the device or the precision cannot be used.
+            UserError: The integrator or the guard is unknown, a number is out of range, or limits
+                are not known and actions are to be clipped to them.
             MissingStatisticsError: The network has no statistics of one of its robots.
         """
         length = network.chunk_length
@@ -113,15 +114,18 @@ class Policy:
                 f"ensemble is {ensemble} and delay_steps is {delay_steps}; expected only one of "
                 "them"
             )
+        check_arithmetic(ensemble, precision, device)
         network.prior.normalizer.require_fitted()
         self.network = network.eval().requires_grad_(False).to(device)
-        network.integration_steps = integration_steps or network.integration_steps
-        network.integrator = integrator or network.integrator
+        network.set_integration(
+            integration_steps or network.integration_steps, integrator or network.integrator
+        )
         if compile:
             compile_network(network)
         policy = _AutocastPolicy(network, precision, torch.device(device))
         self.planner = Planner(policy, embodiment, device)
         self.robot: Embodiment = self.planner.robot
+        self.guard = self.planner.guard(guard, guard_margin)
         self.execute_steps, self.delay_steps, self.ensemble = execute_steps, delay_steps, ensemble
         self.late_plans = 0
         self._pending: Future[FloatArray] | None = None
@@ -157,6 +161,7 @@ class Policy:
         if pending is not None:
             pending.exception()  # wait: the last episode's plan must not run during this one
         self.memory = Memory(seed, self.network.history_length)
+        self.guard.reset()
         self._queue: deque[FloatArray] = deque()
         self._chunks: deque[tuple[int, FloatArray]] = deque()
         self._step = 0
@@ -169,7 +174,8 @@ class Policy:
                 finite.
         """
         observed = self.check_observation(observation)
-        return self._chunk(observed)
+        self.guard.check_state(observed.state)
+        return self.guard.check_actions(self._chunk(observed), self.memory.last_action)
 
     def select_action(self, observation: Mapping[str, Any]) -> FloatArray:
         """Return the next action (n_a,) and remember it as executed: see :meth:`executed`.
@@ -178,11 +184,13 @@ class Policy:
             PolicyError: The observation or the chunk is not valid, see :meth:`predict_chunk`.
         """
         observed = self.check_observation(observation)
+        self.guard.check_state(observed.state)
         if self.ensemble is not None:
             action = self._ensembled(observed, self.ensemble)
         else:
             self._refill(observed)
             action = self._queue.popleft()
+        action = self.guard.check_action(action, self.memory.last_action)
         self.memory.pairs = [*self.memory.history, ExecutedStep(observed.state, action)]
         self._step += 1
         return action.copy()
@@ -197,7 +205,7 @@ class Policy:
         if not self.memory.pairs:
             raise PolicyError("executed() was called before the first select_action()")
         state, selected = self.memory.pairs[-1]
-        value = np.asarray(action, dtype=np.float32)
+        value = as_array(action, "the executed action").astype(np.float32)
         if value.shape != selected.shape:
             raise PolicyError(
                 f"the executed action has shape {value.shape}, expected {selected.shape}"
@@ -215,7 +223,10 @@ class Policy:
         Raises:
             PolicyError: The shapes differ from these, or a value is not finite.
         """
-        rows = [np.asarray(values, dtype=np.float32) for values in (states, actions)]
+        rows = [
+            as_array(values, f"the {name} to remember").astype(np.float32)
+            for name, values in (("states", states), ("actions", actions))
+        ]
         expected = [
             (len(rows[0]), len(f)) for f in (self.robot.state_features, self.robot.action_features)
         ]
@@ -236,7 +247,7 @@ class Policy:
         Raises:
             PolicyError: A key is missing, or has a wrong shape, type or NaN. The message names it.
         """
-        return check_observation(observation, self.robot)
+        return check_observation(observation, self.robot, self.planner.image_shape)
 
     # ---- planning -------------------------------------------------------------------------
 
@@ -300,6 +311,8 @@ class _AutocastPolicy:
         self.embodiments = network.embodiments
         self.chunk_length = network.chunk_length
         self.history_length = network.history_length
+        self.image_shape = network.image_shape
+        self.recorded_ranges = network.recorded_ranges
 
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None
@@ -320,48 +333,26 @@ def compile_network(network: PolicyNetwork) -> None:
         part.compile()
 
 
-def observation_keys(robot: Embodiment) -> list[str]:
-    """List the keys that an observation of a robot must have."""
-    return [*([robot.state_key] if robot.state else []), *robot.cameras, "task"]
-
-
-def check_observation(observation: Mapping[str, Any], robot: Embodiment) -> CheckedObservation:
-    """Check an observation of a robot and extract a policy's input.
+def check_arithmetic(
+    ensemble: float | None, precision: torch.dtype, device: torch.device | str
+) -> None:
+    """Refuse arguments with which a policy could not act, before the robot moves.
 
     Raises:
-        PolicyError: A key is missing, or has a wrong shape, type or NaN. The message names it.
+        PolicyError: The decay is no finite number, the precision is unknown, or there is no such
+            device.
     """
-    wanted = observation_keys(robot)
-    if missing := [key for key in wanted if key not in observation]:
+    number = isinstance(ensemble, int | float) and not isinstance(ensemble, bool)
+    if ensemble is not None and not (number and np.isfinite(ensemble)):
+        raise PolicyError(f"ensemble is {ensemble!r}; expected a finite number, or None")
+    if precision not in (torch.float32, torch.bfloat16, torch.float16):
         raise PolicyError(
-            f"the observation lacks {', '.join(map(repr, missing))}; "
-            f"robot {robot.name!r} needs {wanted}, found {sorted(map(str, observation))}"
+            f"precision is {precision!r}; expected torch.float32, torch.bfloat16 or torch.float16"
         )
-    state = np.asarray(observation.get(robot.state_key, np.zeros(0)))  # robots may have no state
-    count = len(robot.state_features)
-    if state.shape != (count,) or not np.issubdtype(state.dtype, np.number):
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # each kind of device raises its own
         raise PolicyError(
-            f"{robot.state_key!r} is {state.dtype} of shape {state.shape}, "
-            f"expected {count} numbers: {', '.join(robot.state_features)}"
-        )
-    state = state.astype(np.float32)
-    if not np.isfinite(state).all():
-        bad = [f for f, v in zip(robot.state_features, state, strict=True) if not np.isfinite(v)]
-        raise PolicyError(f"{robot.state_key!r} is not finite at {', '.join(bad)}")
-    task = observation["task"]
-    if not isinstance(task, str):
-        raise PolicyError(f"'task' is a {type(task).__name__}, expected a string")
-    images = [_image(observation[key], key) for key in robot.cameras]
-    if len({image.shape for image in images}) > 1:
-        sizes = {key: i.shape for key, i in zip(robot.cameras, images, strict=True)}
-        raise PolicyError(f"images differ in size: {sizes}; expected one size for all")
-    return CheckedObservation(state, np.stack(images) if images else None, task)
-
-
-def _image(value: object, key: str) -> Images:
-    image = np.asarray(value)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise PolicyError(
-            f"{key!r} is {image.dtype} of shape {image.shape}, expected uint8 (rows, columns, 3)"
-        )
-    return image
+            f"device {str(device)!r} cannot be used: {shorten(error)}; expected cpu, cuda, cuda:1 "
+            "or another device of this machine"
+        ) from None

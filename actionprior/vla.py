@@ -15,21 +15,31 @@ from torch.nn import functional as F
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch, VLABatch
 from actionprior.checkpoints import keys
-from actionprior.checkpoints.match import require_same_policy
+from actionprior.checkpoints.match import agree_on_images, require_same_policy
 from actionprior.checkpoints.policy import (
-    describe_trunk,
+    building_from,
+    describe_policy,
     load_weights_into,
     make_trunk,
     policy_description,
+    recorded_image_shape,
+    weights_of,
 )
-from actionprior.checkpoints.prior import describe_into, load_starting_prior
+from actionprior.checkpoints.prior import describe_into, starting_prior
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.image_shape import ImageShape
+from actionprior.embodiment.normalization import Normalizer
+from actionprior.embodiment.recorded_ranges import RecordedRanges
 from actionprior.errors import UserError
+from actionprior.networks.keyframe_head import KeyframeHead
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import History, PolicyNetwork
 from actionprior.networks.trunks.base import Trunk, TrunkChoice
-from actionprior.training.metrics import ChunkBend, ChunkError
+from actionprior.networks.trunks.instruction_signs import reading_faults
+from actionprior.training.embodied_data import data_of_run, embodied_data_module, fit_statistics
+from actionprior.training.flow_noise import EVALUATION_KEY, FlowNoise
+from actionprior.training.metrics import COPY_LAST, ChunkBend, HeldOutErrors, copied_first_action
 from actionprior.training.settings import (
     FusionSize,
     PolicyFlowSettings,
@@ -37,14 +47,7 @@ from actionprior.training.settings import (
     flat_settings,
     grouped_settings,
 )
-from actionprior.training.stage import (
-    EVALUATION_KEY,
-    FlowNoise,
-    StageModule,
-    check_lengths,
-    embodied_data_module,
-    fit_statistics,
-)
+from actionprior.training.stage import StageModule
 
 
 class VLAModule(StageModule):
@@ -58,7 +61,7 @@ class VLAModule(StageModule):
     all that is needed to load it: the Stage-1 file is not read again.
     """
 
-    batch_type = VLABatch
+    batch_type, stage = VLABatch, 2
 
     def __init__(
         self,
@@ -85,8 +88,7 @@ class VLAModule(StageModule):
             embodiments: Robots as plain data (``Embodiment.to_dict``); the command line takes them
                 from the data.
             trunk: Network that encodes images and instruction.
-            prior_checkpoint: Checkpoint of Stage 1, or of this module. Its architecture and
-                statistics are used even if its weights are not.
+            prior_checkpoint: Checkpoint of either stage, which gives architecture and statistics.
             architecture: Architecture of the prior if there is no ``prior_checkpoint``.
             use_prior: False trains the same architecture and statistics from fresh weights,
                 without alignment and reconstruction loss (the paper's "no action prior").
@@ -127,35 +129,28 @@ class VLAModule(StageModule):
             raise UserError(
                 f"decay_fraction is {decay_fraction}; expected a share of the run, 0 to 1"
             )
-        if use_prior and not prior_checkpoint and architecture is None:
-            raise UserError(
-                "no motion prior: give model.init_args.prior_checkpoint (a Stage-1 checkpoint), "
-                "or use_prior: false to train without one"
-            )
         robots = [Embodiment.from_dict(e) for e in embodiments]
-        if prior_checkpoint:
-            prior = load_starting_prior(
-                prior_checkpoint,
-                robots,
-                use_prior=use_prior,
-                reuse_decoder=reuse_decoder,
-                may_join=allow_new_embodiments,
-            )
-        else:
-            prior = MotionPrior(robots, architecture or PriorArchitecture())
-        self.network = PolicyNetwork(
+        prior = starting_prior(
+            prior_checkpoint,
             robots,
-            trunk,
-            prior,
-            history,
-            fusion.width,
-            fusion.depth,
-            fusion.heads,
-            flow.prefix_steps,
-            flow.integration_steps,
-            flow.integrator,
+            architecture,
+            use_prior=use_prior,
+            reuse_decoder=reuse_decoder,
+            may_join=allow_new_embodiments,
         )
-        self.errors = ChunkError(prior.embodiments)
+        size = (fusion.width, fusion.depth, fusion.heads)
+        acting = (flow.prefix_steps, flow.integration_steps, flow.integrator)
+        self.prior_checkpoint = prior_checkpoint
+        self.network = PolicyNetwork(
+            robots, trunk, prior, history, *size, *acting, fusion.state_dropout
+        )
+        self.keyframe_weight = fusion.keyframe_weight
+        self.keyframes = (
+            KeyframeHead(prior.architecture.latent_width, fusion.width)
+            if fusion.keyframe_weight > 0
+            else None
+        )
+        self.errors = HeldOutErrors(prior.embodiments, (COPY_LAST,))
         self.bends = ChunkBend(prior.embodiments)
         self.align_weight = align_weight if use_prior else 0.0
         self.recon_weight = recon_weight if use_prior else 0.0
@@ -171,6 +166,11 @@ class VLAModule(StageModule):
         return self.network.prior
 
     @property
+    def normalizer(self) -> Normalizer:
+        """Statistics of the robots."""
+        return self.prior.normalizer
+
+    @property
     def embodiments(self) -> list[Embodiment]:
         """Robots in the order of ``Observation.embodiment_B``."""
         return self.network.embodiments
@@ -178,12 +178,16 @@ class VLAModule(StageModule):
     # ---- life cycle -----------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Check that checkpoints can record the trunk, and warn if the policy cannot learn to see.
+        """Check that checkpoints can record the trunk, and warn of what the policy cannot learn.
 
         Raises:
             UserError: The trunk's ``init_args()`` do not rebuild it.
         """
         self.network.trunk.require_rebuildable()
+        tasks = sorted(set(embodied_data_module(self).instructions))
+        signs, reader = self.network.trunk.instruction_signs(tasks), type(self.network.trunk)
+        for fault in reading_faults(tasks, signs, reader.__name__) if signs else ():
+            rank_zero_warn(fault)
         if self.network.trunk.blind and not self.trainer.ckpt_path:
             rank_zero_warn(
                 f"{type(self.network.trunk).__name__} is frozen with random weights, so that the "
@@ -192,12 +196,10 @@ class VLAModule(StageModule):
 
     def configure_model(self) -> None:
         """Check that data and prior agree, and fit the statistics of robots new in this stage."""
-        data = embodied_data_module(self)
-        check_lengths(self.prior.architecture, data)
+        data = data_of_run(self, self.prior.architecture, self.prior_checkpoint)
+        agree_on_images(self.network, data.image_shape, "the data")
         fit_statistics(
-            self,
-            self.prior.normalizer,
-            lambda: self.network.to_prior_rows(data.statistics_sample()),
+            self, self.normalizer, lambda: self.network.to_prior_rows(data.statistics_sample())
         )
         # DDP sends every buffer in each step, also 17 MB of embeddings of words. It reads the
         # names of those that it need not send here.
@@ -209,11 +211,7 @@ class VLAModule(StageModule):
         """Describe prior, trunk and settings in the checkpoint, so that it needs no other file."""
         super().on_save_checkpoint(checkpoint)
         describe_into(checkpoint, self.prior)
-        checkpoint[keys.POLICY] = {
-            "embodiments": [e.to_dict() for e in self.embodiments],
-            "trunk": describe_trunk(self.network.trunk),
-            "settings": self.settings,
-        }
+        checkpoint[keys.POLICY] = describe_policy(self.network, self.settings)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of Stage 2 and of the same policy.
@@ -230,19 +228,19 @@ class VLAModule(StageModule):
 
         Args:
             path: Checkpoint of this module.
-            trunk: Class of the policy's trunk, or a built one; needed if it is none of
-                actionprior's, because no class that a file names is ever imported.
+            trunk: Class of the trunk, or a built one; needed if it is none of actionprior's.
 
         Raises:
-            CheckpointError: The file is missing, damaged or of another module, or its trunk is
-                unknown.
+            CheckpointError: The file cannot be used, or its trunk is unknown.
         """
         checkpoint = read_checkpoint(path)
-        description = policy_description(checkpoint, path)
-        trunk = make_trunk(description["trunk"], path, trunk)
-        settings = grouped_settings(description["settings"])
-        policy = cls(description["embodiments"], trunk, str(path), **settings)
-        load_weights_into(policy, checkpoint[keys.WEIGHTS], path)
+        description, weights = policy_description(checkpoint, path), weights_of(checkpoint, path)
+        with building_from(description, weights, path):
+            trunk = make_trunk(description["trunk"], path, trunk)
+            settings = grouped_settings(description["settings"])
+            policy = cls(description["embodiments"], trunk, str(path), **settings)
+            policy.network.image_shape = recorded_image_shape(description)
+        load_weights_into(policy, weights, path)
         policy.network.trunk.merge()
         return policy.eval()
 
@@ -254,6 +252,8 @@ class VLAModule(StageModule):
         yield encoder, self.encoder_lr_scale
         yield self.prior.decoder.parameters(), self.decoder_lr_scale
         yield self.network.fusion.parameters(), 1.0
+        if self.keyframes is not None:
+            yield self.keyframes.parameters(), 1.0
         if self.network.history_mlp is not None:
             yield self.network.history_mlp.parameters(), 1.0
 
@@ -261,14 +261,13 @@ class VLAModule(StageModule):
 
     def decay(self, step: int) -> float:
         """Return the weight λ(k) = max(0, 1 - k / N_decay) at step k."""
-        horizon = self.decay_fraction * float(self.trainer.estimated_stepping_batches)
-        return max(0.0, 1.0 - step / horizon) if horizon > 0 else 0.0
+        return self.schedule.fade(step, self.decay_fraction)
 
     def training_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
         """Compute L = L_pred + λ(k)·(L_align + L_recon)."""
         noise, weight = self.noise(batch_idx), self.decay(self.global_step)
         self.log_shares([e.name for e in self.embodiments], batch.future.embodiment_B)
-        with noise.for_layers(self.network.trunk, self.device):
+        with noise.for_layers(self.network, self.device):
             latents = self.network.latents(batch.observation)
         future = self.network.to_prior_rows(batch.future)
         branches = 1 if self.network.history == "off" else 2
@@ -278,6 +277,12 @@ class VLAModule(StageModule):
             z_BZ, futures, noise, self.flow.noise_repeats, self.network.prefix_steps
         )
         logged = {"loss_pred": pred}
+        if self.keyframes is not None:
+            keyframe = self.keyframes.loss(
+                z_BZ, batch.keyframe_BS, self.normalizer, future.embodiment_B
+            )
+            loss = loss + self.keyframe_weight * keyframe
+            logged |= {"loss_keyframe": keyframe}
         teacher = weight > 0 and (self.align_weight > 0 or self.recon_weight > 0)
         if teacher:
             own_BZ = self.prior.encode(future)
@@ -287,14 +292,14 @@ class VLAModule(StageModule):
                 own_BZ, noise.normal(*own_BZ.shape, like=own_BZ), self.flow.latent_noise
             )
             recon = self._flow_loss(moved_BZ, future, noise, 1)
-            loss = pred + weight * (self.align_weight * align + self.recon_weight * recon)
+            loss = loss + weight * (self.align_weight * align + self.recon_weight * recon)
             logged |= {"loss_align": align, "loss_recon": recon}
             logged |= {"cosine": F.cosine_similarity(z_BZ, target_BZ).mean()}
         if not teacher and self.network.history != "encoder" and not self.sharded:
             # The encoder is unused in this step; a zero gradient keeps DDP from waiting for one.
             loss = loss + 0.0 * sum(p.sum() for p in self.prior.encoder.parameters())
         size = len(batch.observation.task)
-        self.log("train/loss", loss, batch_size=size)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
         if self.logs_now:
             logged |= {"lambda": torch.tensor(weight)}
             self.log_dict({f"train/{k}": v for k, v in logged.items()}, batch_size=size)
@@ -317,21 +322,6 @@ class VLAModule(StageModule):
 
     # ---- evaluation -----------------------------------------------------------------------
 
-    def on_validation_epoch_start(self) -> None:
-        """Refuse to evaluate robots without statistics."""
-        self.prior.normalizer.require_fitted()
-
-    on_test_epoch_start = on_validation_epoch_start
-    on_predict_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """Log held-out losses and latent geometry; accumulate errors and bends of chunks."""
-        self._evaluate(batch, batch_idx, "val")
-
-    def test_step(self, batch: VLABatch, batch_idx: int) -> None:
-        """Do the same as in validation, logged under ``test/``."""
-        self._evaluate(batch, batch_idx, "test")
-
     def predict_step(self, batch: VLABatch, batch_idx: int) -> Tensor:
         """Predict chunks (B, H, A) in robot units for a batch of observations."""
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
@@ -340,15 +330,8 @@ class VLAModule(StageModule):
             batch.observation, noise.normal(*shape, like=batch.future.action_BHA)
         )
 
-    def on_validation_epoch_end(self) -> None:
-        """Log errors and bends per robot and group."""
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log errors and bends per robot and group."""
-        self._report("test")
-
-    def _evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
+    def evaluate(self, batch: VLABatch, batch_idx: int, split: str) -> None:
+        """See :class:`StageModule`: losses, geometry of latents, errors and bends of chunks."""
         noise = FlowNoise(EVALUATION_KEY, batch_idx, self.global_rank)
         future = self.network.to_prior_rows(batch.future)
         z_BZ = self.network.latent(batch.observation)
@@ -362,22 +345,25 @@ class VLAModule(StageModule):
             "cosine": similarity_BB.diagonal().mean(),
             "retrieval": hits_B.float().mean(),
         }
+        if self.keyframes is not None:
+            logged["loss_keyframe"] = self.keyframes.loss(
+                z_BZ, batch.keyframe_BS, self.normalizer, future.embodiment_B
+            )
         self.log_dict(
             {f"{split}/{k}": v for k, v in logged.items()}, batch_size=len(z_BZ), sync_dist=True
         )
         start_BHA = noise.normal(*future.action_BHA.shape, like=z_BZ)
         predicted_BHA = self.network.decode(z_BZ, batch.observation, start_BHA)
-        n = self.prior.normalizer
+        n = self.normalizer
+        self.errors.update(predicted_BHA, {COPY_LAST: copied_first_action(future, n)}, future, n)
         recorded_BHA, mask_BHA = n.relative_action(future), n.action_mask(future)
-        self.errors.update(predicted_BHA, recorded_BHA, mask_BHA, future.embodiment_B)
         self.bends.update(predicted_BHA, recorded_BHA, mask_BHA, future.embodiment_B)
 
-    def _report(self, split: str) -> None:
-        for key, value in (self.errors.compute() | self.bends.compute()).items():
+    def report(self, split: str) -> None:
+        """See :class:`StageModule`."""
+        found = self.errors.compute(self.normalizer.action_range_EA) | self.bends.compute()
+        for key, value in found.items():
             self.log(f"{split}/{key}", value)
-        values = self.errors.normalized(self.prior.normalizer.action_range_EA)
-        if values:
-            self.log(f"{split}/mae_normalized", torch.stack(list(values.values())).mean())
         self.errors.reset()
         self.bends.reset()
 
@@ -392,6 +378,16 @@ class VLAModule(StageModule):
     def history_length(self) -> int:
         """H_h, steps of the past that the policy reads."""
         return self.network.history_length
+
+    @property
+    def image_shape(self) -> ImageShape | None:
+        """See :class:`PolicyNetwork`."""
+        return self.network.image_shape
+
+    @property
+    def recorded_ranges(self) -> dict[str, RecordedRanges]:
+        """See :class:`PolicyNetwork`."""
+        return self.network.recorded_ranges
 
     def predict_chunk(
         self, observation: Observation, noise_BHA: Tensor, committed: Committed | None = None

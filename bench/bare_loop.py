@@ -8,8 +8,9 @@ import torch
 
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.motion_prior import PriorArchitecture
+from actionprior.training.flow_noise import FlowNoise
+from actionprior.training.schedule import Schedule
 from actionprior.training.settings import FlowSettings
-from actionprior.training.stage import FlowNoise
 from bench.short_runs import ShortRun, SyntheticTrajectories, now
 
 SIGMA = 0.05
@@ -38,7 +39,8 @@ def bare_loop(
         betas=(0.9, 0.95),
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: module.rate(k, run.total))
+    module.schedule = Schedule.of_run(run.total)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, module.rate)
     batches, began, loss = _batches(data), 0.0, torch.zeros(())
     for step in range(run.total):
         if step == run.warm:

@@ -103,7 +103,7 @@ def _stage1(sizes: Sizes, matmul: float) -> dict[str, Any]:
     run, data = sizes.stage1, SyntheticTrajectories(batch_size=sizes.stage1.batch_size)
     module = prior_module(sizes.prior, data)
     result: dict[str, Any] = {"million_parameters": _millions(module)}
-    result["eager"], flops = _fit(module, data, run, matmul)
+    result["eager"], flops = fit(module, data, run, matmul)
     encoder, decoder = module.prior.encoder, module.prior.decoder
     a = module.prior.architecture
     parts = [
@@ -117,7 +117,7 @@ def _stage1(sizes: Sizes, matmul: float) -> dict[str, Any]:
     seconds, _ = bare_loop(module, data, run)
     result["overhead"] = round(result["eager"]["step_seconds"] / seconds - 1, 4)
     if sizes.compiled:
-        result["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
+        result["compiled"], _ = fit(compiled(module), data, run, matmul, flops)
     return result
 
 
@@ -133,9 +133,9 @@ def _stage2(sizes: Sizes, matmul: float) -> dict[str, Any]:
     )
     result: dict[str, Any] = {"million_parameters": _millions(module)}
     result["million_parameters_of_trunk"] = _millions(module.network.trunk)
-    result["eager"], flops = _fit(module, data, run, matmul)
+    result["eager"], flops = fit(module, data, run, matmul)
     if sizes.compiled:
-        result["compiled"], _ = _fit(_compiled(module), data, run, matmul, flops)
+        result["compiled"], _ = fit(compiled(module), data, run, matmul, flops)
     return result
 
 
@@ -150,10 +150,10 @@ def _experts(sizes: Sizes, _: float) -> dict[str, Any]:
         print(f"π0's expert: not measured, {shorten(error)}", flush=True)
         return {}
     rest, one = (
-        _count(ActionDecoder(a.width, a.latent_width, depth, a.heads, a.chunk_length))
+        count(ActionDecoder(a.width, a.latent_width, depth, a.heads, a.chunk_length))
         for depth in (0, 1)
     )
-    depth = round((_count(expert) - rest) / (one - rest))
+    depth = round((count(expert) - rest) / (one - rest))
     decoder = ActionDecoder(a.width, a.latent_width, depth, a.heads, a.chunk_length).to(device)
     shape = (sizes.expert_batch, a.chunk_length)
     x_BHA = torch.randn(*shape, ACTION_WIDTH, device=device)
@@ -207,7 +207,7 @@ def _step(model: nn.Module, velocity: Callable[[], Tensor], device: str) -> Call
     return step
 
 
-def _fit(
+def fit(
     module: StageModule, data: SyntheticTrajectories, run: ShortRun, matmul: float, flops: int = 0
 ) -> tuple[dict[str, Any], int]:
     """Train under Lightning. Return the measurements and the operations of a batch."""
@@ -229,19 +229,21 @@ def _fit(
     }, flops
 
 
-def _compiled(module: StageModule) -> StageModule:
+def compiled(module: StageModule) -> StageModule:
+    """Compile each repeated layer of a module, in place."""
     for layer in repeated_layers(module):
         layer.compile()
     return module
 
 
 def _part(module: nn.Module, tokens: int, layers: int, width: int) -> LayerStack:
-    return LayerStack(_count(module), tokens, layers, width)
+    return LayerStack(count(module), tokens, layers, width)
 
 
 def _millions(module: nn.Module) -> float:
-    return round(_count(module) / 1e6, 1)
+    return round(count(module) / 1e6, 1)
 
 
-def _count(module: nn.Module) -> int:
+def count(module: nn.Module) -> int:
+    """Count the parameters of a module."""
     return sum(p.numel() for p in module.parameters())

@@ -48,7 +48,8 @@ def scaling(page: str = "", processes: tuple[int, ...] = (2, 4), batch: int = 32
         for count in processes:
             name = f"{'fsdp2' if sharded else 'ddp'}_{count}"
             result[name] = measured_over_formula(count, sharded)
-    lines = [*_stage1_table(), "", *_stage2_table(batch), "", *_data_table(batch)]
+    lines = [*_stage1_table(), "", *_stage2_table(batch), "", *_one_gpu_table()]
+    lines += ["", *_data_table(batch)]
     if result:
         lines += ["", *_check_table(result)]
     print("\n".join(lines))
@@ -99,6 +100,27 @@ def _stage2_table(batch: int) -> list[str]:
             for sharded in (False, True):
                 c = costs(stage2(trunk), processes, batch, sharded, True, Machine())
                 lines.append(_row(name, processes, "FSDP2" if sharded else "DDP", *_cells(c)))
+    return lines
+
+
+def _one_gpu_table() -> list[str]:
+    """Return the costs of recipes/paper/one_gpu.yaml, with LoRA counted as full training."""
+    seen = [
+        LayerStack(0.093e9, 2 * 1024, 12, 768, trained=False),  # SigLIP on two images of 512 px
+        LayerStack(0.205e9, 170, 16, 960),  # 16 layers of SmolVLM2-500M, and its embeddings
+        LayerStack(0.05e9, 66, 8, 640),  # encoder: chunk and history
+        LayerStack(0.05e9, 15 * (2 * DRAWS + 1), 8, 640),  # decoder
+    ]
+    lines = [
+        "**Stage 2 on one GPU**, `recipes/paper/one_gpu.yaml`, as if LoRA trained all of the "
+        "language model, at an assumed 50 TFLOP/s:",
+        "",
+        _row("batch", "state", "activations", "compute per step"),
+        _row(*["---"] * 4),
+    ]
+    for batch in (16, 32, 64):
+        c = costs(seen, 1, batch, False, False, Machine(operations=5e13))
+        lines.append(_row(batch, *_cells(c)[:3]))
     return lines
 
 

@@ -1,19 +1,17 @@
 """Measure training steps: the cost of Lightning, a second process, and the speed on a GPU."""
 
 import json
-import logging
 import multiprocessing
 import os
 import socket
 import statistics
 import tempfile
-import warnings
 from typing import Any
 
 import torch
 
 from bench.bare_loop import bare_loop, prior_module
-from bench.command_line import run
+from bench.command_line import run, without_notes
 from bench.gpu import bench_gpu
 from bench.short_runs import Clock, Products, ShortRun, SyntheticTrajectories, peak, trainer
 
@@ -47,8 +45,6 @@ def bench_train(
         cpu: Measure on the CPU.
         gpu: Measure on a GPU; by default if there is one.
     """
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     result: dict[str, Any] = {}
     if torch.cuda.is_available() if gpu is None else gpu:
         result["gpu"] = bench_gpu()
@@ -139,15 +135,13 @@ def _one_of_two(
     times: Any,  # noqa: ANN401  a queue, which has no type either
 ) -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     options: dict[str, Any] = {"devices": 1}
     if ddp:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
         options = {"devices": 2, "strategy": "ddp"}
     clock, data = Clock(run, barrier), SyntheticTrajectories(batch_size=run.batch_size)
-    with tempfile.TemporaryDirectory() as folder:
+    with without_notes(), tempfile.TemporaryDirectory() as folder:
         trainer(run, folder, [clock], **options).fit(prior_module(size, data), data)
     times.put(clock.seconds)
 

@@ -91,10 +91,24 @@ def print_table(results: Sequence[RolloutResult]) -> None:
             tasks = f"{group.played} of {group.size} tasks"
             caption += f"\n{group.name} {100 * group.success_rate:.1f} % ({tasks})"
         caption += f"\nmean of these groups {100 * mean_of_groups(groups):.1f} %"
+    if guarded := any(result.guard_counts for result in results):
+        caption += (
+            "\nstate/limit/step: states far outside the training range, actions beyond the "
+            "recorded limits, steps larger than any recorded"
+        )
     table = Table(title="Rollouts", caption=caption)
     table.add_column("environment")
-    columns = ("success", "95 % interval", "episodes", "return", "length", "jerk", "latency")
-    for column in columns:
+    columns = (
+        "success",
+        "95 % interval",
+        "episodes",
+        "return",
+        "length",
+        "jerk",
+        "clipped",
+        "latency",
+    )
+    for column in (*columns, *(["state/limit/step"] if guarded else [])):
         table.add_column(column, justify="right")
     for result in results:
         interval = result.success_interval
@@ -106,7 +120,9 @@ def print_table(results: Sequence[RolloutResult]) -> None:
             f"{result.mean_return:.2f}",
             f"{result.mean_length:.1f}",
             f"{result.mean_jerk:.2e}",
+            f"{100 * result.clipped_share:.1f} %",
             f"{1e3 * result.median_latency_s:.1f} ms",
+            *(["/".join(map(str, result.guard_counts.values())) or "-"] if guarded else []),
         )
     console = Console()
     console.width = max(console.width, 110)  # a log file's 80 columns would cut the numbers

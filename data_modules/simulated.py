@@ -289,5 +289,6 @@ class SimulatedSuite(LeRobotVLA):
     def prepare_data(self) -> None:
         """Record missing demonstrations, then prepare as the parent class does."""
         for demonstrations in self.sets:
-            demonstrations.record()
+            if demonstrations.embodiment.name in {robot.name for robot in self.robots}:
+                demonstrations.record()
         super().prepare_data()

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast, override
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
+from actionprior.checkpoints.split import recorded_split
 from actionprior.data import (
     BatchSource,
     Contents,
@@ -27,36 +28,19 @@ from actionprior.data.store import (
     TrajectoryStore,
     TrajectoryWindows,
     moving,
-    split_episodes,
 )
 from actionprior.embodiment import Embodiment
-from data_modules.images.camera_files import CameraFiles, image_keys
+from data_modules.images.looking import VideoAccess, report_contents
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment, read_columns
+from data_modules.lerobot.episodes import Episode, RobotDataset
+from data_modules.lerobot.exclusion import read_excluded
 from data_modules.lerobot.hub import locate
-from data_modules.lerobot.remote import is_url, local_folder
+from data_modules.lerobot.remote import local_folder
 from data_modules.lerobot.source import read_info
+from data_modules.lerobot.split import EpisodeSplit
+from data_modules.lerobot.split_record import split_record
 
-
-class Episode(NamedTuple):
-    """Consecutive frames of one dataset that windows never leave: an episode, or a part of one.
-
-    Attributes:
-        robot: Index of the robot in ``embodiments``.
-        dataset: Index of the dataset among all that are read.
-        number: Number of the episode in the dataset.
-        start: First frame, counted in the dataset.
-        stop: One past the last frame.
-        used: False if the episode neither trains nor validates.
-        validation: True if the episode validates.
-    """
-
-    robot: int
-    dataset: int
-    number: int
-    start: int
-    stop: int
-    used: bool
-    validation: bool
+IDLE_THRESHOLD = 0.02
 
 
 @dataclass(frozen=True)
@@ -69,12 +53,15 @@ class RobotMixture:
             windows to the power of 1/temperature.
         caps: Largest number of windows of a robot per epoch, by name. Later epochs use the rest.
         held_out: Names of robots that validate and do not train.
+        exclude_episodes: File with the episodes that neither train nor validate, as
+            ``lightning doctor --exclude_episodes FILE`` writes it.
     """
 
     weights: dict[str, float] | None = None
     temperature: float = 1.0
     caps: dict[str, int] | None = None
     held_out: list[str] | None = None
+    exclude_episodes: str | None = None
 
 
 class LeRobotTrajectories(EmbodiedDataModule):
@@ -95,9 +82,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
             robot.
         max_episodes_per_task: Number of first episodes that are used of each instruction.
         mixture: Share of each robot in training.
-        skip_idle: Exclude training windows in which hardly anything moves.
-        idle_threshold: Travel of a feature group above which a window counts as moving, relative
-            to the travel that only 1 in 100 of the robot's windows exceed.
+        skip_idle: Exclude training windows in which hardly anything moves. A number is the travel
+            of a feature group above which a window counts as moving, relative to the travel that
+            only 1 in 100 of the robot's windows exceed; true is 0.02.
         shuffle_time: Permute the steps inside each training chunk, for a control prior.
         chunk_seconds: Duration of a chunk on every robot. All robots are resampled to
             ``chunk_length / chunk_seconds`` [Hz], which becomes their ``control_hz``.
@@ -106,9 +93,12 @@ class LeRobotTrajectories(EmbodiedDataModule):
             datasets. ``max_episodes`` does not count these episodes.
         noise: Replace each training chunk by noise of its robot's scale, for another control
             prior.
+        robots: Names of the robots that are used, of those in ``embodiments``; by default all.
+            Settings by robot of the others are not used.
     """
 
     needs_videos = False
+    reads_images = False
 
     def __init__(
         self,
@@ -122,29 +112,36 @@ class LeRobotTrajectories(EmbodiedDataModule):
         max_episodes: int | dict[str, int] | None = None,
         max_episodes_per_task: int | None = None,
         mixture: RobotMixture = RobotMixture(),
-        skip_idle: bool = False,
-        idle_threshold: float = 0.02,
+        skip_idle: bool | float = False,
         shuffle_time: bool = False,
         chunk_seconds: float | None = None,
         val_episodes: dict[str, list[int]] | None = None,
         noise: bool = False,
+        robots: list[str] | None = None,
     ) -> None:
         super().__init__(chunk_length, history_length, batch_size, num_workers, seed)
-        self.robots = list(embodiments)
+        self.robots = _chosen(embodiments, robots)
+        unused = {robot.name for robot in embodiments} - {robot.name for robot in self.robots}
         if chunk_seconds is not None:
             self.robots = _at_rate(self.robots, chunk_length, chunk_seconds)
         self.val_fraction = val_fraction
         self.max_episodes = max_episodes
+        if isinstance(max_episodes, dict):
+            self.max_episodes = _without(max_episodes, unused)
         self.max_episodes_per_task = max_episodes_per_task
-        self.weights = mixture.weights
-        self.skip_idle = skip_idle
-        self.idle_threshold = idle_threshold
+        self.weights = None if mixture.weights is None else _without(mixture.weights, unused)
+        self.idle_threshold = IDLE_THRESHOLD if skip_idle is True else float(skip_idle)
         self.shuffle_time = shuffle_time
         self.noise = noise
         self.temperature = mixture.temperature
-        self.caps = mixture.caps or {}
-        self.held_out = mixture.held_out or []
-        self.val_episodes = val_episodes or {}
+        self.caps = _without(mixture.caps or {}, unused)
+        self.held_out = [name for name in mixture.held_out or [] if name not in unused]
+        self.val_episodes = _without(val_episodes or {}, unused)
+        self.excluded = read_excluded(mixture.exclude_episodes)
+        self._datasets_read: list[RobotDataset] = []
+        self._episodes: list[Episode] = []
+        self._record: dict[str, Any] | None = None  # of the present split
+        self._followed: dict[str, Any] | None = None  # of ``split_checkpoint``
         self._check_arguments()
 
     @property
@@ -195,11 +192,11 @@ class LeRobotTrajectories(EmbodiedDataModule):
     def read_frames(self) -> Frames:
         """Read all datasets, split them by episode, and drop idle training windows on request."""
         datasets = [
-            (index, self.read_dataset(root, robot))
+            RobotDataset(index, self.read_dataset(root, robot))
             for index, robot in enumerate(self.robots)
             for root in self._folders(robot)
         ]
-        episodes = self._split(self._select(datasets))
+        episodes = self._split(datasets)
         recordings = [
             (robot, _recording(columns, [e for e in episodes if e.dataset == dataset]))
             for dataset, (robot, columns) in enumerate(datasets)
@@ -207,10 +204,29 @@ class LeRobotTrajectories(EmbodiedDataModule):
         store = TrajectoryStore(self.robots, recordings)
         train = _spans(store, [e for e in episodes if e.used and not e.validation])
         held_out = _spans(store, [e for e in episodes if e.used and e.validation])
-        if self.skip_idle:
+        if self.idle_threshold:
             train = self._without_idle(store, train)
         self.keep_sources([columns for _, columns in datasets], episodes)
         return Frames(store, train, held_out)
+
+    @override
+    def split_record(self) -> dict[str, Any]:
+        """Describe which episodes train and which validate, for a checkpoint."""
+        if self._record is None and self._datasets_read:
+            names = [robot.name for robot in self.robots]
+            self._record = split_record(
+                names, self._datasets_read, self._episodes, self._followed or {}
+            )
+        return self._record or {}
+
+    @override
+    def follow_split(self, record: dict[str, Any], checkpoint: str) -> None:
+        """Split the episodes again unless the split follows this record already."""
+        if record == self._followed:
+            return
+        self._followed, self.split_checkpoint = record, checkpoint
+        if self._frames is not None:
+            self._frames = self.read_frames()
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
         """Read one dataset's columns; Stage 2 checks its cameras, too."""
@@ -235,6 +251,8 @@ class LeRobotTrajectories(EmbodiedDataModule):
         names = [robot.name for robot in self.robots]
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"embodiment name {twice[0]!r} is used twice")
+        if not self.idle_threshold >= 0:
+            raise DataError(f"skip_idle is {self.idle_threshold}, expected true, false or above 0")
         if not 0 <= self.val_fraction < 1:
             raise DataError(f"val_fraction is {self.val_fraction}, expected 0 <= val_fraction < 1")
         for robot in self.robots:
@@ -264,6 +282,32 @@ class LeRobotTrajectories(EmbodiedDataModule):
         if self.caps and min(self.caps.values()) < 1:
             raise DataError(f"caps is {self.caps}, expected at least 1 window for each")
 
+    def _split(self, datasets: list[RobotDataset]) -> list[Episode]:
+        """Split the episodes; those that a checkpoint of the run held out stay held out."""
+        split = EpisodeSplit(
+            [robot.name for robot in self.robots],
+            self.seed,
+            self.val_fraction,
+            self.held_out,
+            self.val_episodes,
+            self.max_episodes,
+            self.max_episodes_per_task,
+        )
+        places = [place for robot in self.robots for place in (*robot.roots, *robot.repo_ids)]
+        excluded = [
+            self.excluded_episodes(dataset)
+            | self._listed(self.robots[robot], places[dataset], len(columns.lengths_E))
+            for dataset, (robot, columns) in enumerate(datasets)
+        ]
+        if self._followed is None:
+            self._followed = recorded_split(self.split_checkpoint)
+        self._datasets_read, self._record = datasets, None
+        self._episodes = split.episodes(datasets, excluded, self._followed, self.split_checkpoint)
+        return self._episodes
+
+    def _listed(self, robot: LeRobotEmbodiment, place: str, count: int) -> set[int]:
+        return self.excluded.of(robot.name, [*robot.roots, *robot.repo_ids], place, count)
+
     def _folders(self, robot: LeRobotEmbodiment) -> list[Path]:
         return [local_folder(root) for root in robot.roots] + [
             locate(repo_id, self.needs_videos) for repo_id in robot.repo_ids
@@ -278,89 +322,9 @@ class LeRobotTrajectories(EmbodiedDataModule):
             robot, resample=False, trust_fps=True, control_hz=recorded_hz or robot.control_hz
         )
         columns = self.read_dataset(root, as_recorded)
-        sizes, absent = {}, {}
-        for camera in image_keys(columns.recorded):
-            files = CameraFiles(columns.recorded, [camera])
-            sizes[camera] = files.size(camera)
-            # Videos on the hub or behind a URL are downloaded or read when they are needed.
-            remote = on_hub or is_url(place) or robot.video_urls
-            if not remote and (lacking := files.episodes_without_video()):
-                absent[camera] = lacking
-        return Contents(
-            Recording(columns.action_Na, columns.state_Ns, columns.lengths_E, place),
-            columns.timestamp_N,
-            columns.task_N,
-            columns.tasks,
-            robot.trust_fps or robot.resample,
-            recorded_hz,
-            absent,
-            sizes,
-        )
-
-    def _select(self, datasets: list[tuple[int, Columns]]) -> list[Episode]:
-        chosen = []
-        seen: Counter[int] = Counter()  # a robot's episodes so far
-        for dataset, (robot, columns) in enumerate(datasets):
-            excluded = self.excluded_episodes(dataset)
-            count = len(columns.lengths_E)
-            validates = {
-                number - seen[robot]
-                for number in self.val_episodes.get(self.robots[robot].name, [])
-                if seen[robot] <= number < seen[robot] + count
-            }
-            seen[robot] += count
-            if lost := sorted(validates & excluded):
-                raise DataError(
-                    f"{columns.root}: val_episodes names episode {lost[0]}, which is excluded "
-                    "because a video is missing; name another episode, or add the video"
-                )
-            wanted = [e for e in range(count) if e not in excluded | validates]
-            first = set(wanted[: self._most_episodes(self.robots[robot].name)])
-            taken: Counter[str] = Counter()
-            for index, task in enumerate(columns.tasks_E):
-                used = index in first
-                taken[task] += used
-                if self.max_episodes_per_task and taken[task] > self.max_episodes_per_task:
-                    used = False
-                start = int(columns.starts_E[index])
-                stop = start + int(columns.lengths_E[index])
-                held = index in validates
-                chosen.append(Episode(robot, dataset, index, start, stop, used or held, held))
-        for name, numbers in self.val_episodes.items():
-            known = seen[[robot.name for robot in self.robots].index(name)]
-            if beyond := [n for n in numbers if not 0 <= n < known]:
-                raise DataError(
-                    f"val_episodes names episode {beyond[0]} of {name!r}, which has {known} "
-                    f"(0 to {known - 1})"
-                )
-        return chosen
-
-    def _most_episodes(self, robot: str) -> int | None:
-        if isinstance(self.max_episodes, dict):
-            return self.max_episodes.get(robot)
-        return self.max_episodes
-
-    def _split(self, episodes: list[Episode]) -> list[Episode]:
-        result = [e for e in episodes if not e.used]
-        for robot in range(len(self.robots)):
-            mine = [e for e in episodes if e.robot == robot and e.used]
-            if self.robots[robot].name in self.held_out:
-                result += [e._replace(validation=True) for e in mine]
-                continue
-            if self.robots[robot].name in self.val_episodes:
-                result += mine
-                continue
-            if len(mine) == 1 and self.val_fraction > 0 and mine[0].stop - mine[0].start > 1:
-                only = mine[0]
-                length = only.stop - only.start
-                cut = only.stop - min(max(1, round(self.val_fraction * length)), length - 1)
-                result.append(only._replace(stop=cut))
-                result.append(only._replace(start=cut, validation=True))
-                continue
-            rng = np.random.default_rng([self.seed, robot])
-            held_out = set(split_episodes(len(mine), self.val_fraction, rng).tolist())
-            result += [e._replace(validation=i in held_out) for i, e in enumerate(mine)]
-        return sorted(result, key=lambda e: (e.dataset, e.start))
+        excluded = sorted(self._listed(robot, place, len(columns.lengths_E)))
+        access = VideoAccess(on_hub, self.needs_videos, self.reads_images)
+        return report_contents(columns, robot, place, recorded_hz, excluded, access)
 
     def _without_idle(self, store: TrajectoryStore, train: Spans) -> Spans:
         frames_N = torch.from_numpy(train.frames())
@@ -375,6 +339,25 @@ class LeRobotTrajectories(EmbodiedDataModule):
             share = 1 - float(kept.float().mean())
             rank_zero_info(f"{robot.name}: {share:.0%} of the training windows are idle: excluded")
         return train.keep(keep_N.numpy())
+
+
+def _chosen(robots: list[LeRobotEmbodiment], names: list[str] | None) -> list[LeRobotEmbodiment]:
+    """Select robots by name, in the order of ``robots``.
+
+    Raises:
+        DataError: A name is unknown, or there is none.
+    """
+    if names is None:
+        return list(robots)
+    known = [robot.name for robot in robots]
+    if not names or (unknown := [name for name in names if name not in known]):
+        found = "is empty" if not names else f"names {unknown[0]!r}"
+        raise DataError(f"data.robots {found}; expected some of {known}")
+    return [robot for robot in robots if robot.name in names]
+
+
+def _without[T](by_robot: dict[str, T], unused: set[str]) -> dict[str, T]:
+    return {name: value for name, value in by_robot.items() if name not in unused}
 
 
 def _at_rate(

@@ -6,15 +6,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from actionprior.batch import VLABatch
 from actionprior.data import DataError, Frames
+from actionprior.embodiment.image_shape import Fit, ImageShape
 from data_modules.images.augmentation import augment
 from data_modules.images.cache import ArrayCache
-from data_modules.images.camera_files import CameraFiles, Size
+from data_modules.images.camera_files import CameraFiles
 from data_modules.images.features import FeatureCache, FeatureSettings, frozen_part_of
 from data_modules.images.frames import (
     CachedFrameImages,
@@ -25,9 +27,10 @@ from data_modules.images.frames import (
 from data_modules.images.video import choose_decoder
 from data_modules.images.windows import VLAWindows
 from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
+from data_modules.lerobot.episodes import Episode
 from data_modules.lerobot.remote import hub_snapshot_url, is_url, local_copy_folder, source_url
 from data_modules.lerobot.store import cache_folder
-from data_modules.trajectories import Episode, LeRobotTrajectories, RobotMixture
+from data_modules.trajectories import LeRobotTrajectories, RobotMixture
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class ImageSettings:
 
     Attributes:
         image_size: Edge, or [rows, columns], of the images [pixels]. By default the cameras' own
-            size, which must then be the same for all.
+            size, which must then be the same for all. A policy sees images of this size wherever it
+            acts.
+        fit: How images of another shape are brought to this size: ``stretch`` changes the aspect
+            ratio, ``pad`` keeps it with black edges, ``crop`` keeps it without the outer edges.
         cache_images: Decode each episode once, into arrays that later runs memory-map. False
             decodes at each access.
         cache_dir: Folder of the decoded images; by default $ACTIONPRIOR_CACHE or
@@ -53,6 +59,7 @@ class ImageSettings:
     """
 
     image_size: int | tuple[int, int] | None = None
+    fit: Fit = "stretch"
     cache_images: bool = True
     cache_dir: str | None = None
     cache_gb: float | None = None
@@ -77,8 +84,8 @@ class LeRobotVLA(LeRobotTrajectories):
             robot.
         max_episodes_per_task: Number of first episodes that are used of each instruction.
         mixture: Share of each robot in training.
-        skip_idle: Exclude training windows in which hardly anything moves.
-        idle_threshold: Travel above which a window counts as moving (see ``LeRobotTrajectories``).
+        skip_idle: Exclude training windows in which hardly anything moves (see
+            ``LeRobotTrajectories``).
         chunk_seconds: Duration of a chunk on every robot (see ``LeRobotTrajectories``).
         val_episodes: Episodes that validate, by robot (see ``LeRobotTrajectories``).
         images: Size, decoding and caching of the images.
@@ -86,9 +93,11 @@ class LeRobotVLA(LeRobotTrajectories):
             ``data_modules.CropColourBlur`` or transforms of torchvision.transforms.v2. They map
             uint8 (N, 3, Y, X) to the same type and size, on the model's device. Each is called up
             to 16 times per batch.
+        robots: Names of the robots that are used, of those in ``embodiments``; by default all.
     """
 
     needs_videos = True
+    reads_images = True
 
     def __init__(
         self,
@@ -102,12 +111,12 @@ class LeRobotVLA(LeRobotTrajectories):
         max_episodes: int | dict[str, int] | None = None,
         max_episodes_per_task: int | None = None,
         mixture: RobotMixture = RobotMixture(),
-        skip_idle: bool = False,
-        idle_threshold: float = 0.02,
+        skip_idle: bool | float = False,
         chunk_seconds: float | None = None,
         val_episodes: dict[str, list[int]] | None = None,
         images: ImageSettings = ImageSettings(),
         image_transforms: list[nn.Module] | None = None,
+        robots: list[str] | None = None,
     ) -> None:
         super().__init__(
             embodiments,
@@ -121,13 +130,16 @@ class LeRobotVLA(LeRobotTrajectories):
             max_episodes_per_task,
             mixture,
             skip_idle,
-            idle_threshold,
             chunk_seconds=chunk_seconds,
             val_episodes=val_episodes,
+            robots=robots,
         )
         for robot in self.robots:
             if not robot.cameras:
-                raise DataError(f"embodiment {robot.name!r} names no camera; Stage 2 needs one")
+                raise DataError(
+                    f"embodiment {robot.name!r} names no camera; Stage 2 needs one (data.robots "
+                    "chooses robots that have cameras)"
+                )
             if robot.video_urls and len(robot.video_urls) != len(robot.roots):
                 raise DataError(
                     f"embodiment {robot.name!r} has {len(robot.video_urls)} video_urls for "
@@ -139,6 +151,7 @@ class LeRobotVLA(LeRobotTrajectories):
                 "a limit above 0 with cache_images true, or no limit"
             )
         self.image_size = images.image_size
+        self.fit: Fit = images.fit
         self.cache_images = images.cache_images
         self.cache_dir = images.cache_dir
         self.cache_gb = images.cache_gb
@@ -210,7 +223,12 @@ class LeRobotVLA(LeRobotTrajectories):
             for r, url in zip(robot.roots, robot.video_urls, strict=False)
         }
         remote = source_url(root) or (None if self.needs_videos else hub_snapshot_url(root))
-        self._files.append(CameraFiles(columns.recorded, robot.cameras, urls.get(root, remote)))
+        files = CameraFiles(
+            columns.recorded, robot.cameras, urls.get(root, remote), robot.depth_ranges
+        )
+        for line in files.check_pixels():
+            rank_zero_info(line)
+        self._files.append(files)
         return columns
 
     def excluded_episodes(self, dataset: int) -> set[int]:
@@ -246,18 +264,22 @@ class LeRobotVLA(LeRobotTrajectories):
             if missing := files.missing_videos(chosen):
                 raise DataError(
                     f"{next(iter(missing.values()))}; of {len(chosen)} episodes {len(missing)} "
-                    f"lack one ({_shortened(missing)}): set images.skip_missing_videos to exclude "
-                    "them"
+                    f"lack one ({_shortened(missing)}): set --data.images.skip_missing_videos "
+                    "true to exclude them"
                 )
-        size = self._size([files for d, files in enumerate(self._files) if used[d]])
+        shape = self._shape([files for d, files in enumerate(self._files) if used[d]])
+        self.image_shape = shape
+        self.instructions = [
+            columns.tasks[i] for columns in datasets for i in np.unique(columns.task_N[:]).tolist()
+        ]
         self._datasets, self._used = datasets, [*used.values()]
         if not self.cache_images:
-            self._images = [FrameImages(files, size, self.decoder) for files in self._files]
+            self._images = [FrameImages(files, shape, self.decoder) for files in self._files]
             return
         limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)
         cache = ArrayCache(cache_folder("images", self.cache_dir), limit)
         self._images = [
-            CachedFrameImages(files, size, self.decoder, cache) for files in self._files
+            CachedFrameImages(files, shape, self.decoder, cache) for files in self._files
         ]
         if not self.features.cache:
             self._decode_images()
@@ -298,20 +320,23 @@ class LeRobotVLA(LeRobotTrajectories):
             self._feature_cache.fill()
         return self._feature_cache
 
-    def _size(self, sources: list[CameraFiles]) -> Size:
+    def _shape(self, sources: list[CameraFiles]) -> ImageShape:
         if isinstance(self.image_size, int):
-            return (self.image_size, self.image_size)
+            return ImageShape(self.image_size, self.image_size, self.fit)
         if self.image_size is not None:
-            rows, columns = self.image_size
-            return (rows, columns)
+            return ImageShape(*self.image_size, self.fit)
         sizes = {
             files.size(camera): f"{files.columns.root} {camera}"
             for files in sources
             for camera in files.cameras
         }
         if len(sizes) > 1:
-            raise DataError(f"cameras differ in size: {sizes}; set images.image_size")
-        return next(iter(sizes))
+            raise DataError(
+                f"cameras differ in size: {sizes}; set --data.images.image_size "
+                f"{min(max(size) for size in sizes)}, and --data.images.fit pad or crop to keep "
+                "the aspect ratio"
+            )
+        return ImageShape(*next(iter(sizes)), self.fit)
 
 
 def _shortened(episodes: Iterable[int], most: int = 8) -> str:

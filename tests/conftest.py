@@ -1,6 +1,7 @@
 """Run every test on one thread, offline, without a display, and with its session's own cache."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,16 @@ os.environ.update(
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
+        "PYTHONSAFEPATH": "",  # or the command sets it, and `python -m tests.…` finds nothing
         "SDL_AUDIODRIVER": "dummy",
         "SDL_VIDEODRIVER": "dummy",
     }
 )
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # set it to run the tests on a GPU
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, which tests press.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest

@@ -1,7 +1,8 @@
 """Break tiny runs of both stages and count the faults that they survive.
 
 Run it as ``python -m tests.faults``. Killed runs resume with ``--ckpt_path last`` and must end bit
-for bit like an undisturbed run. Damaged files must be rejected by name, or read as written.
+for bit like an undisturbed run. Damaged files must be rejected by name, or read as written. What a
+stranger may send must be refused in one sentence, or do what its sender may ask for.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
+from tests.helpers.hostile import Count, hostile_inputs
 from tests.helpers.killed_saves import join_group_of_one, tree
 from tests.helpers.policies import tiny_network
 from tests.helpers.stage1_runs import SMALL, module
@@ -45,19 +46,6 @@ STEPS = 24  # two epochs
 EVERY = 2  # steps between checkpoints
 SAME = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
 SAME += ("lr_schedulers", "epoch", "global_step", "bad_steps", "ToyTrajectories", "ToyVLA")
-
-
-@dataclass
-class Count:
-    """Trials of one kind of fault."""
-
-    fault: str
-    tried: int = 0
-    survived: int = 0
-
-    def add(self, survived: bool) -> None:
-        self.tried += 1
-        self.survived += survived
 
 
 class Rows(Callback):
@@ -126,7 +114,7 @@ def run(stage: int, folder: Path, fault: Callable[[], None] | None) -> None:
             Rows(str(folder / "rows")),
         ],
     )
-    last = resume.newest([folder], stage)
+    last = resume.furthest([folder], stage)
     trainer.fit(model, data, ckpt_path=last, weights_only=True if last else None)
 
 
@@ -302,11 +290,12 @@ def damage(
             else:
                 content[place] ^= 1 << rng.randrange(8)
             file.write_bytes(content)
+            survived = refused = False
             try:
                 survived = equal(read(), wanted)
             except UserError as error:
-                survived = str(file) in str(error) or str(file.parent) in str(error)
-            count.add(survived)
+                refused = str(file) in str(error) or str(file.parent) in str(error)
+            count.add(survived, refused)
     file.write_bytes(whole)
     return [flipped, cut]
 
@@ -357,12 +346,14 @@ def main() -> None:
         counts = [c for s in (1, 2) for c in kills(folder / f"stage{s}", s, chosen.trials, rng)]
         counts += signals(folder / "signals")
         counts += files(folder, chosen.flips, chosen.cuts, rng)
-    print(f"{'fault':<48}{'tried':>8}{'survived':>10}{'lost':>6}")
-    for c in counts:
-        print(f"{c.fault:<48}{c.tried:>8}{c.survived:>10}{c.tried - c.survived:>6}")
-    result = {c.fault: {"tried": c.tried, "lost": c.tried - c.survived} for c in counts}
+        counts += hostile_inputs(folder / "hostile", chosen.flips, rng)
+    names = ("tried", "refused", "survived", "lost")
+    print(f"{'fault':<48}" + "".join(f"{name:>10}" for name in names))
+    result = {c.fault: {name: getattr(c, name) for name in names} for c in counts}
+    for fault, numbers in result.items():
+        print(f"{fault:<48}" + "".join(f"{numbers[name]:>10}" for name in names))
     print("RESULT " + json.dumps(result))
-    raise SystemExit(any(c.tried > c.survived for c in counts))
+    raise SystemExit(any(c.lost for c in counts))
 
 
 if __name__ == "__main__":

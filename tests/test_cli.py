@@ -1,5 +1,7 @@
 """Test the command line in a user's folder, with the user's own model and DataModule."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +42,98 @@ def test_the_command_runs_in_the_users_folder(folder: Path) -> None:
     words = ["fit", "--config", "recipe.yaml", "--trainer.fast_dev_run", "true"]
     done = subprocess.run([LIGHTNING, *words], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+PRESSED = """
+import os
+import signal
+
+import mylab.toy
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Data(mylab.toy.Data):
+    def __init__(self, when: str):
+        super().__init__()
+        self.when = when
+        self.press_at("creation")
+
+    def press_at(self, name):
+        if self.when == name:
+            press()
+
+    def prepare_data(self):
+        self.press_at("preparation")
+
+    def setup(self, stage):
+        self.press_at("setup")
+
+    def val_dataloader(self):
+        self.press_at("first validation")
+        return super().val_dataloader()
+"""
+
+
+@pytest.fixture
+def pressed(folder: Path) -> Iterator[None]:
+    (folder / "mylab" / "pressed.py").write_text(PRESSED)
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it after the first
+
+
+@pytest.mark.usefixtures("pressed")
+@pytest.mark.parametrize(
+    ("verb", "when", "said"),
+    [
+        ("fit", "creation", "nothing was trained, so nothing was saved"),
+        ("fit", "preparation", "nothing was trained, so nothing was saved"),
+        ("fit", "setup", "nothing was trained, so nothing was saved"),
+        ("fit", "first validation", "nothing was trained, so nothing was saved"),
+        ("validate", "creation", "stopped"),
+        ("validate", "first validation", "validate has not ended, so there is no result"),
+    ],
+)
+def test_ctrl_c_says_in_one_sentence_what_is_lost(
+    verb: str, when: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [verb, "--config=recipe.yaml", "--data=mylab.pressed.Data", f"--data.when={when}"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 128 + signal.SIGINT
+    errors = capsys.readouterr().err
+    lines = [line for line in errors.splitlines() if not line.startswith(("warning: ", "INFO: "))]
+    assert lines == [f"Ctrl-C: {said}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["--help"], ["fit", "--config=recipe.yaml"]], ids=["help", "fit"]
+)
+def test_a_command_whose_output_nobody_reads_ends_as_usual(folder: Path, words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [LIGHTNING, *words], cwd=folder, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0
+    assert "Broken" not in done.stderr
+    os.close(write)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_messages_that_nobody_reads_change_no_exit_code(unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    for words, code in ((["--help"], 0), (["nothing"], 2)):  # as `2>&1 | head -1`
+        command: list[str | Path] = [LIGHTNING, *words]
+        done = subprocess.run(command, env=environment, stdout=write, stderr=write)
+        assert done.returncode == code
+    os.close(write)
 
 
 @pytest.fixture

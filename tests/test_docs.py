@@ -168,7 +168,9 @@ def argument(name: str) -> inspect.Parameter:
         hint = typing.get_type_hints(cls.__init__)[step]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         [cls] = [option for option in options if option is not type(None)]
-    return inspect.signature(cls).parameters[path[-1]]
+    # A constructor may pass further arguments on to that of its base class.
+    known = [inspect.signature(kind).parameters for kind in cls.__mro__[:-1]]
+    return next(parameters[path[-1]] for parameters in known if path[-1] in parameters)
 
 
 @pytest.mark.parametrize("row", paper_rows(), ids=lambda row: row.name)

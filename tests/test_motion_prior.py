@@ -104,7 +104,7 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_bad_set_ups_are_refused(tmp_path: Path) -> None:
     data = ToyTrajectories(chunk_length=8)
-    with pytest.raises(UserError, match="data's chunk_length is 8 but the model's is 15"):
+    with pytest.raises(UserError, match="chunk_length is 8, but chunk_length is 15 in the model"):
         trainer(tmp_path, 1).fit(module(data), data)
     with pytest.raises(UserError, match="no normalisation statistics for 'panda', 'kuka'"):
         trainer(tmp_path, 1).validate(module(ToyTrajectories()), ToyTrajectories(), verbose=False)
@@ -124,16 +124,21 @@ def test_a_checkpoint_of_another_prior_is_refused(tmp_path: Path) -> None:
     runner.fit(module(data), data)
     runner.save_checkpoint(saved)
     other = ToyTrajectories(robots="position")
-    message = r"delta\.ckpt was trained on \['panda'\], in this order, and not on \['kuka'\]"
+    message = (
+        r"delta\.ckpt was trained on the robots \['panda'\], in this order, but the recipe has "
+        r"\['kuka'\]"
+    )
     for verb in ("fit", "validate", "test"):
         with pytest.raises(CheckpointError, match=message):
             getattr(trainer(tmp_path, 2), verb)(module(other), other, ckpt_path=saved)
     faster = ToyTrajectories(robots="delta")
     faster.robots = [replace(faster.robots[0], control_hz=20)]
-    with pytest.raises(CheckpointError, match="robot 'panda' differs: control_hz is"):
+    message = r"'panda' differs: control_hz is 10(\.0)? in the checkpoint and 20 in the recipe"
+    with pytest.raises(CheckpointError, match=message):
         trainer(tmp_path, 2).fit(module(faster), faster, ckpt_path=saved)
     wider = module(data, architecture=replace(SMALL, width=64))
-    with pytest.raises(CheckpointError, match=r"architecture\.width is 32 there and 64 here"):
+    message = r"architecture\.width is 32 in the checkpoint and 64 in the recipe"
+    with pytest.raises(CheckpointError, match=message):
         trainer(tmp_path, 2).fit(wider, data, ckpt_path=saved)
 
 
@@ -143,8 +148,63 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, -1, max_epochs=-1, max_time="00:00:01:00").fit(module(data), data)
     with pytest.raises(UserError, match=r"trainer\.precision is bf16-true; expected one of"):
         trainer(tmp_path, 1, precision="bf16-true").fit(module(data), data)
-    with pytest.raises(UserError, match="width 32 is not a multiple of 5 heads"):
+    with pytest.raises(UserError, match=r"width is 32, which is not a multiple of .*heads, 5"):
         module(data, architecture=replace(SMALL, heads=5))
     seen = ToyVLA()
     with pytest.raises(UserError, match="takes TrajectoryBatch, and ToyVLA gives VLABatch"):
         trainer(tmp_path, 1).fit(module(seen), seen)
+
+
+def saved_prior(folder: Path, data: ToyTrajectories, steps: int = 3) -> Path:
+    runner = trainer(folder, steps, limit_val_batches=0)
+    runner.fit(module(data), data)
+    runner.save_checkpoint(folder / "before.ckpt")
+    return folder / "before.ckpt"
+
+
+def test_a_prior_is_continued_and_new_robots_join(tmp_path: Path) -> None:
+    before = saved_prior(tmp_path, ToyTrajectories(robots="position"))
+    data, prior = ToyTrajectories(), load_prior(before)  # first the new robot, then the known one
+    stage1 = module(data, architecture=None, prior_checkpoint=str(before))
+    assert [e.name for e in stage1.prior.embodiments] == ["kuka", "panda"]
+    assert stage1.prior.architecture == SMALL
+    shared = {k: v for k, v in prior.state_dict().items() if not k.startswith("normalizer")}
+    for name, value in shared.items():
+        assert torch.equal(stage1.prior.state_dict()[name][: len(value)], value), name
+    runner = trainer(tmp_path, 5, check_val_every_n_epoch=None, val_check_interval=5)
+    runner.fit(stage1, data)
+    statistics = prior.normalizer.state_dict()
+    for name, value in stage1.prior.normalizer.state_dict().items():
+        assert torch.equal(value[:1], statistics[name]), name
+    fresh = module(data)
+    fresh.prior.normalizer.fit(data.statistics_sample())
+    assert torch.equal(
+        stage1.prior.normalizer.action_scale[1], fresh.prior.normalizer.action_scale[0]
+    )
+    metrics = runner.callback_metrics
+    assert {"val/panda/mae_arm_rad", "val/kuka/mae_arm_rad"} <= set(metrics)
+    assert {"train/share/panda", "train/share/kuka"} <= set(metrics)
+    assert float(metrics["val/kuka/copy_last_mae_arm_rad"]) > 0
+    runner.save_checkpoint(tmp_path / "after.ckpt")
+    assert [e.name for e in load_prior(tmp_path / "after.ckpt").embodiments] == ["kuka", "panda"]
+
+
+def test_a_prior_is_continued_with_some_of_its_robots(tmp_path: Path) -> None:
+    before, kuka = saved_prior(tmp_path, ToyTrajectories()), ToyTrajectories(robots="position")
+    stage1 = module(kuka, prior_checkpoint=str(before))
+    tokens = stage1.prior.dataset_EPW.detach().clone()
+    trainer(tmp_path, 4, limit_val_batches=0).fit(stage1, kuka)
+    moved = (stage1.prior.dataset_EPW != tokens).flatten(1).any(1)
+    assert moved.tolist() == [False, True]  # panda, kuka
+
+
+def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
+    data = ToyTrajectories(robots="position")
+    before = saved_prior(tmp_path, data)
+    message = r"before\.ckpt.*: architecture\.width is 32 in the checkpoint and 64 in the recipe"
+    with pytest.raises(CheckpointError, match=message):
+        module(data, architecture=replace(SMALL, width=64), prior_checkpoint=str(before))
+    data.robots = [replace(data.robots[0], control_hz=35)]
+    message = r"'kuka' differs: control_hz is 20(\.0)? in the checkpoint and 35 in the recipe"
+    with pytest.raises(CheckpointError, match=message):
+        module(data, prior_checkpoint=str(before))

@@ -148,7 +148,7 @@ def test_a_run_resumes_and_is_tested_without_the_first_weights(
     assert "test/loss_pred" in capsys.readouterr().out
     wider = "--model.trunk.init_args.width=32"
     said = refused(capsys, "test", *ends, wider, "--ckpt_path=policy.ckpt")
-    assert "trunk.width is 24 there and 32 here" in said
+    assert "trunk.width is 24 in the checkpoint and 32 in the recipe" in said
 
 
 def test_an_exported_folder_says_which_class_it_needs(exported: Path) -> None:

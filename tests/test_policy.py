@@ -14,11 +14,11 @@ import torch
 
 from actionprior.checkpoints.folder import write_folder
 from actionprior.checkpoints.reading import CheckpointError
-from actionprior.chunk_planner import PolicyError
+from actionprior.errors import PolicyError, UserError
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
-from tests.helpers.policies import observation, tiny_network
-from tests.helpers.robots import delta_arm, position_arm, tool_arm
+from tests.helpers.policies import limited, observation, tiny_network
+from tests.helpers.robots import delta_arm, plain_arm, position_arm, tool_arm
 
 ARM = delta_arm()
 
@@ -285,6 +285,43 @@ def test_bad_arguments_are_rejected_in_one_sentence() -> None:
         Policy(tiny_network()).select_action(
             {k: v for k, v in observation(ARM).items() if k != "task"}
         )
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"device": "cuda:7"}, r"device 'cuda:7' cannot be used: "),
+        ({"device": "gpu"}, r"device 'gpu' cannot be used: "),
+        ({"ensemble": float("nan")}, r"ensemble is nan; expected a finite number, or None"),
+        ({"ensemble": "0.1"}, r"ensemble is '0.1'; expected a finite number"),
+        ({"ensemble": True}, r"ensemble is True; expected a finite number"),
+        ({"precision": "bf16"}, r"precision is 'bf16'; expected torch.float32, torch.bfloat16"),
+        ({"integrator": "heun"}, r"integrator is 'heun'; expected one of euler, midpoint, rk4"),
+        ({"guard": "stop"}, r"guard is 'stop'; expected one of off, warn, clip"),
+        ({"guard": "clip"}, r"guard is 'clip', but the policy's file records no limits"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_arguments_that_cannot_act_are_refused_at_load(argument: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Policy(tiny_network(), **argument)
+
+
+def test_a_guard_clips_what_is_executed_and_what_is_remembered(tmp_path: Path) -> None:
+    network = tiny_network([plain_arm()])
+    free = act(Policy(network), 6)
+    limited(network, 0.01)
+    write_folder(network, {"actionprior": {"embodiment": "plain"}}, tmp_path)  # keeps them
+    policy = Policy.load(tmp_path, guard="clip", guard_margin=0.0)
+    with pytest.warns(RuntimeWarning, match="beyond the recorded"):
+        actions = act(policy, 6)
+    assert np.abs(free).max() > 0.02
+    assert np.abs(actions).max() < 0.0101
+    assert np.array_equal(policy.memory.last_action, actions[-1])
+    assert policy.guard.counts["limit"] == 6
+    policy.reset()
+    with pytest.warns(RuntimeWarning, match="beyond the recorded"):
+        assert np.abs(policy.predict_chunk(observation(policy.robot))).max() < 0.0101
 
 
 def test_a_robot_without_statistics_cannot_act() -> None:

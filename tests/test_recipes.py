@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 
 from actionprior.checkpoints.prior import load_prior
+from actionprior.checkpoints.split import recorded_split
 from actionprior.cli import main
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.networks.trunks import open_clip as open_clip_trunk
@@ -21,14 +22,16 @@ from actionprior.networks.trunks.packaged_weights import AUTO
 from actionprior.networks.trunks.towers import ClipParts, clip_parts
 from actionprior.vla import VLAModule
 from tests.helpers.clip_models import TIMM_TOWER, known, save_clip
-from tests.helpers.datasets import write_dataset
+from tests.helpers.datasets import write_dataset, write_vectors
 from tests.helpers.environments import needs
+from tests.helpers.language_models import write_language_model
 from tests.helpers.recordings import RECORDINGS
+from tests.helpers.vlm_models import write_vlm
 from tests.helpers.word_tables import write_word_table
 
 PROJECT = Path(__file__).parent.parent
 RECIPES = PROJECT / "recipes"
-TRUNKS = {"compact", "siglip2", "mobileclip2", "dfn", "dinov2"}
+TRUNKS = {"compact", "siglip2", "mobileclip2", "dfn", "dinov2", "smolvlm2"}
 STAGES = ("pretrain", "finetune")
 SMALL = ["--data.episodes_per_task=2", "--data.batch_size=8", "--data.data_dir=data"]
 
@@ -49,6 +52,8 @@ def test_every_recipe_is_tested_here() -> None:
     tested |= {f"trunks/{name}" for name in TRUNKS}
     recorders = ("record", "record_blind", "record_six", "record_mt10", "record_mt50")
     tested |= {f"metaworld/{name}" for name in (*recorders, "compact", "finetune_mt50")}
+    paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
+    tested |= {f"paper/{name}" for name in paper}
     # tests/study/test_grid.py, commands/test_study.py
     kinds = ["study", "small", "ablation", "search", "wordings", "real", "real_tuning"]
     kinds += ["metaworld", "metaworld_compact"]
@@ -57,8 +62,16 @@ def test_every_recipe_is_tested_here() -> None:
     assert found == tested
 
 
+def test_recipes_save_by_steps_at_the_end_and_the_best() -> None:
+    for path in [*RECIPES.rglob("*.yaml"), *(PROJECT / "examples/your_robot").glob("*.yaml")]:
+        trainer = yaml.safe_load(path.read_text()).get("trainer") or {}
+        names = [c["class_path"].split(".")[-1] for c in trainer.get("callbacks") or []]
+        if "max_steps" in trainer and "ModelCheckpoint" in names:
+            assert {"StepCheckpoint", "BestCheckpoint"} <= set(names), path
+
+
 def test_the_second_stage_stacks_on_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A dataset becomes a policy without a hand-written recipe."""
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
@@ -70,9 +83,17 @@ def test_the_second_stage_stacks_on_the_first(
     lightning(tmp_path, *fit, "--trainer.max_steps=2", monkeypatch=monkeypatch)
     (prior,) = Path("runs").rglob("prior.ckpt")
     second = [*fit, f"--config={RECIPES / 'stack/vla.yaml'}", *quick, "--trainer.max_steps=2"]
-    second += ["--trainer.val_check_interval=2", f"--model.prior_checkpoint={prior}"]
+    second += ["--trainer.val_check_interval=2"]
+    # The Stage-1 recipe brings an architecture, with which the policy could start from scratch.
+    with pytest.raises(SystemExit):
+        lightning(tmp_path, *second, "--ckpt_path=last", monkeypatch=monkeypatch)
+    assert "error: no motion prior: give --model.prior_checkpoint" in capsys.readouterr().err
+    without = ["--model.use_prior=false", "--trainer.fast_dev_run=1"]
+    lightning(tmp_path, *second, *without, monkeypatch=monkeypatch)
+    second += ["--data.seed=1", f"--model.prior_checkpoint={prior}"]
     lightning(tmp_path, *second, monkeypatch=monkeypatch)
     (policy,) = Path("runs").rglob("policy.ckpt")
+    assert recorded_split(policy) == recorded_split(prior)  # in spite of another seed
     assert [e.name for e in VLAModule.load(policy).embodiments] == ["my_arm"]
 
 
@@ -150,6 +171,8 @@ def test_the_cluster_recipe_stacks_and_keeps_the_recipes_callbacks(
     assert [name.rpartition(".")[2] for name in named] == [
         "EMAWeightAveraging",
         "ThroughputMonitor",
+        "prior-step",
+        "prior-best",
         "prior",
         "resume-{step}",
     ]
@@ -215,7 +238,7 @@ def stacked(trunk: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trunk", sorted(TRUNKS - {"siglip2"}))  # its tokeniser is not here
+@pytest.mark.parametrize("trunk", sorted(TRUNKS - {"siglip2", "smolvlm2"}))  # no tokeniser here
 def test_pretrained_trunks_of_random_weights(
     folder: Path, monkeypatch: pytest.MonkeyPatch, trunk: str
 ) -> None:
@@ -259,6 +282,27 @@ def test_pretrained_trunks_of_local_weights(
 
 
 @pytest.mark.slow
+def test_a_vlm_replaces_the_trunk_of_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train with a tiny model in place of the recipe's; its folder is needed only for that."""
+    write_vlm("smolvlm", tmp_path / "weights")
+    checkpoint = "{class_path: ModelCheckpoint, init_args: {dirpath: ., filename: policy}}"
+    words = [*stacked("smolvlm2"), "--model.trunk.init_args.pretrained=local-dir:weights"]
+    words += ["--model.trunk.init_args.layers=2", "--trainer.val_check_interval=1"]
+    words += [f"--trainer.callbacks=[{checkpoint}]", "--trainer.limit_test_batches=1"]
+    words += ["--trainer.limit_val_batches=1"]
+    lightning(tmp_path, "fit", *words, "--trainer.max_steps=1", monkeypatch=monkeypatch)
+    shutil.rmtree(tmp_path / "weights")
+    again = [*words, "--ckpt_path=policy.ckpt"]
+    lightning(tmp_path, "test", *again, monkeypatch=monkeypatch)
+    lightning(tmp_path, "fit", *again, "--trainer.max_steps=2", monkeypatch=monkeypatch)
+    trunk = VLAModule.load(tmp_path / "policy.ckpt").network.trunk
+    assert trunk.init_args()["layers"] == 2
+    assert trunk.lr_scale == 0, "LoRA is merged"
+
+
+@pytest.mark.slow
 def test_the_compact_trunk_resumes_without_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +330,8 @@ def test_the_compact_trunk_resumes_without_its_sources(
 def test_pretrained_trunks_are_known_by_these_names() -> None:
     for file in (RECIPES / "trunks").glob("*.yaml"):
         args = yaml.safe_load(file.read_text())["model"]["init_args"]["trunk"]["init_args"]
+        if "model" not in args:  # named by a repository of the hub
+            continue
         if args["pretrained"] == AUTO:
             assert f"{args['model']}.in1k" in timm.list_pretrained()
             continue
@@ -371,7 +417,7 @@ def test_a_missing_prior_is_reported_in_one_sentence(
     with pytest.raises(SystemExit) as stop:
         lightning(folder, "fit", *words, *SMALL, monkeypatch=monkeypatch)
     assert stop.value.code == 2
-    assert "error: no motion prior: give model.init_args.prior" in capsys.readouterr().err
+    assert "error: no motion prior: give --model.prior_checkpoint" in capsys.readouterr().err
 
 
 def test_missing_real_recordings_are_reported_in_one_sentence(
@@ -410,3 +456,122 @@ def test_a_real_robots_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     words = ["fit", "--config=recipe.yaml", "--trainer.fast_dev_run=1"]
     lightning(tmp_path, *words, monkeypatch=monkeypatch)
+
+
+# ---- the paper's configuration ------------------------------------------------------------------
+
+PAPER = RECIPES / "paper"
+PAPER_VECTORS = {  # names of actions and states, and cameras, as the public datasets have them
+    "libero_panda": (None, ("observation.images.image", "observation.images.image2")),
+    "gr1": ([f"motor_{i}" for i in range(44)], ("observation.images.ego_view",)),
+    "franka": (
+        [*(f"joint_{i}" for i in range(7)), "gripper"],
+        ("observation.images.exterior_1_left", "observation.images.wrist_left"),
+    ),
+}
+PAPER_WIDTHS = {"libero_panda": (7, 8, 10), "gr1": (44, 44, 20), "franka": (8, 8, 15)}
+
+
+def write_paper_data(folder: Path) -> None:
+    """Write a dataset of each embodiment with the features of the public dataset."""
+    for robot, (names, cameras) in PAPER_VECTORS.items():
+        actions, states, fps = PAPER_WIDTHS[robot]
+        write_vectors(
+            folder / robot,
+            {"action": (actions, names), "observation.state": (states, names)},
+            fps,
+            cameras,
+        )
+
+
+def paper_config(folder: Path, *names: str) -> list[str]:
+    """Copy recipes of the paper, with folders in the place of the hub's datasets."""
+    found = []
+    for name in names:
+        recipe = yaml.safe_load((PAPER / f"{name}.yaml").read_text())
+        for robot in recipe.get("data", {}).get("init_args", {}).get("embodiments", []):
+            robot.pop("repo_ids", None)
+            robot["roots"] = [str(folder / robot["name"])]
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        found.append(f"--config={folder / f'{name}.yaml'}")
+    return found
+
+
+@pytest.mark.slow
+def test_the_papers_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_paper_data(tmp_path)
+    write_language_model("qwen3", tmp_path / "qwen3")
+    write_vlm("qwen3_vl", tmp_path / "qwen3_vl")
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    quick = ["--data.batch_size=8", "--trainer.accelerator=cpu", "--trainer.max_steps=2"]
+    quick += ["--trainer.val_check_interval=2", "--trainer.limit_val_batches=1"]
+    stage1 = paper_config(tmp_path, "pretrain")
+    start = f"--model.architecture.init_from=local-dir:{tmp_path / 'qwen3'}"
+    lightning(tmp_path, "fit", *stage1, start, *quick, monkeypatch=monkeypatch)
+    (path,) = tmp_path.rglob("prior.ckpt")
+    prior = load_prior(path)
+    masks = dict(
+        zip(("libero_panda", "gr1", "franka"), prior.normalizer.action_mask_EA, strict=True)
+    )
+    slots = {name: mask.nonzero().flatten().tolist() for name, mask in masks.items()}
+    assert slots == {
+        "libero_panda": list(range(7, 14)),
+        "gr1": list(range(29)),
+        "franka": list(range(29, 37)),
+    }
+    gr1 = prior.normalizer.state_mask_ES[prior.index_of("gr1")]
+    assert gr1.nonzero().flatten().tolist() == list(range(16, 74))
+    assert prior.architecture.language is not None
+    both = [*stage1, *paper_config(tmp_path, "finetune"), *quick]
+    both += [f"--model.trunk.pretrained=local-dir:{tmp_path / 'qwen3_vl'}"]
+    both += ["--model.trunk.pixels.image_size=32", "--data.images.image_size=32"]
+    both += [f"--model.prior_checkpoint={path}"]
+    lightning(tmp_path, "fit", *both, monkeypatch=monkeypatch)
+    (policy,) = tmp_path.rglob("policy.ckpt")
+    assert len(VLAModule.load(policy).embodiments) == 3
+
+
+@pytest.mark.slow
+def test_the_middle_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_paper_data(tmp_path)
+    write_vlm("smolvlm", tmp_path / "smolvlm")
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    quick = ["--data.batch_size=8", "--trainer.accelerator=cpu", "--trainer.max_steps=1"]
+    quick += ["--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
+    quick += ["--trainer.precision=32-true"]
+    stage1 = paper_config(tmp_path, "one_gpu_pretrain")
+    small = [f"--model.architecture.{n}={v}" for n, v in (("width", 32), ("heads", 2))]
+    lightning(tmp_path, "fit", *stage1, *small, *quick, monkeypatch=monkeypatch)
+    (path,) = tmp_path.rglob("prior.ckpt")
+    both = [*stage1, *paper_config(tmp_path, "one_gpu"), *quick]
+    both += [f"--model.trunk.pretrained=local-dir:{tmp_path / 'smolvlm'}"]
+    both += ["--model.trunk.layers=2", "--data.images.image_size=32"]
+    both += [f"--model.prior_checkpoint={path}"]
+    lightning(tmp_path, "fit", *both, monkeypatch=monkeypatch)
+    (policy,) = tmp_path.rglob("policy.ckpt")
+    VLAModule.load(policy)
+
+
+def test_the_papers_values_reach_the_modules(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("pretrain", "finetune", "libero")
+    for count in (1, 3):
+        with pytest.raises(SystemExit):
+            main(["fit", *(f"--config={PAPER / n}.yaml" for n in names[:count]), "--print_config"])
+        config = yaml.safe_load(capsys.readouterr().out)
+        model, trainer = config["model"]["init_args"], config["trainer"]
+        rates = [model["learning_rate"], model["optimizer"]["final_learning_rate"]]
+        steps = [model["optimizer"]["warmup_steps"], trainer["max_steps"]]
+        batch = 8 * config["data"]["init_args"]["batch_size"]
+        if count == 1:
+            assert (rates, steps, batch) == ([1e-4, 5e-7], [1000, 5000], 2048)
+            assert model["architecture"]["init_from"] == "hf-hub:Qwen/Qwen3-0.6B"
+            assert config["data"]["init_args"]["mixture"]["weights"]["gr1"] == 1.0
+        else:
+            assert (rates, steps, batch) == ([2.5e-5, 2.5e-8], [5000, 50000], 256)
+            assert model["decay_fraction"] * trainer["max_steps"] == 5000
+            rollouts = [c for c in trainer["callbacks"] if "Rollout" in c["class_path"]]
+            assert len(rollouts) == 4
+            for callback in rollouts:
+                given = callback["init_args"]
+                assert (given["episodes"], given["execute_steps"]) == (50, 5)
+                assert given["env_kwargs"]["layout"] == "lerobot"

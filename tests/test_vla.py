@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_the_loss_is_the_methods(tmp_path: Path, stage1: Path) -> None:
         assert row["train/loss_align"] == pytest.approx(2 - 2 * row["train/cosine"], abs=1e-5)
     for row in log.rows[3:]:
         assert row["train/loss"] == pytest.approx(row["train/loss_pred"], rel=1e-6)
+
+
+def test_the_latent_learns_where_the_next_keyframe_is(tmp_path: Path, stage1: Path) -> None:
+    policy = vla(stage1, keyframe_weight=2.0, decay_fraction=0.0)
+    rows = run(tmp_path, policy, 60).rows
+    for row in rows:
+        expected = row["train/loss_pred"] + 2 * row["train/loss_keyframe"]
+        assert row["train/loss"] == pytest.approx(expected, rel=1e-5)
+    losses = [row["train/loss_keyframe"] for row in rows]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
 def test_the_decoder_is_the_action_head_and_nothing_is_frozen(tmp_path: Path, stage1: Path) -> None:
@@ -198,9 +209,16 @@ def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path, stage1: Path)
     runner.fit(vla(stage1, history="off"), ToyVLA())
     runner.save_checkpoint(saved)
     differences = {
-        "history is 'off' there and 'encoder' here": {},
-        "heads is 2 there and 4 here": {"history": "off", "heads": 4},
-        "prefix_steps is 0 there and 2 here": {"history": "off", "prefix_steps": 2},
+        "history is 'off' in the checkpoint and 'encoder' in the recipe": {},
+        "heads is 2 in the checkpoint and 4 in the recipe": {"history": "off", "heads": 4},
+        "prefix_steps is 0 in the checkpoint and 2 in the recipe": {
+            "history": "off",
+            "prefix_steps": 2,
+        },
+        "keyframe_weight is 0.0 in the checkpoint and 1.0 in the recipe": {
+            "history": "off",
+            "keyframe_weight": 1.0,
+        },
     }
     for message, settings in differences.items():
         for verb in ("fit", "test"):
@@ -255,7 +273,9 @@ def test_new_robots_join_only_when_asked_to(tmp_path: Path, stage1: Path) -> Non
     data, runner = ToyTrajectories(robots="delta"), trainer(tmp_path, 2)
     runner.fit(module(data), data)
     runner.save_checkpoint(only_delta)
-    with pytest.raises(CheckpointError, match=r"trained on \['panda'\] and does not know 'kuka'"):
+    with pytest.raises(
+        CheckpointError, match=r"trained on \['panda'\] and does not know .* 'kuka'"
+    ):
         run(tmp_path, vla(only_delta), 1)
     policy = vla(only_delta, allow_new_embodiments=True)
     run(tmp_path, policy, 2)
@@ -278,14 +298,30 @@ def test_rows_of_the_data_find_their_rows_in_the_prior(tmp_path: Path, stage1: P
 
 def test_bad_setups_are_rejected_in_one_sentence(tmp_path: Path, stage1: Path) -> None:
     other = delta_arm().to_dict() | {"control_hz": 50.0}
-    with pytest.raises(CheckpointError, match="robot 'panda' differs: control_hz is 10 there"):
+    message = r"'panda' differs: control_hz is 10(\.0)? in the checkpoint and 50\.0 in the recipe"
+    with pytest.raises(CheckpointError, match=message):
         VLAModule([other], BrightnessTrunk(), str(stage1))
     with pytest.raises(UserError, match="history is 'long'"):
         vla(stage1, history="long")
     with pytest.raises(UserError, match=r"decay_fraction is 1\.5"):
         vla(stage1, decay_fraction=1.5)
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UserError, match=rf"fusion\.state_dropout is {share}"):
+            vla(stage1, state_dropout=share)
+    for weight in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match=rf"fusion\.keyframe_weight is {weight}"):
+            vla(stage1, keyframe_weight=weight)
     with pytest.raises(UserError, match="no motion prior: give model"):
         vla("")
+
+
+def test_a_policy_without_a_prior_checkpoint_is_warned_of() -> None:
+    robots = [delta_arm().to_dict()]
+    with pytest.warns(UserWarning, match=r"there is no prior_checkpoint, .* or use_prior=False"):
+        VLAModule(robots, BrightnessTrunk(), architecture=SMALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        VLAModule(robots, BrightnessTrunk(), architecture=SMALL, use_prior=False)
 
 
 def test_it_learns_from_what_it_sees(tmp_path: Path, stage1: Path) -> None:

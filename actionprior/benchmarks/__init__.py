@@ -35,8 +35,11 @@ ENV_GROUPS = {
     "metaworld/mt10": _metaworld(METAWORLD_MT10),
     "metaworld/mt50": METAWORLD_IDS,
     **DIFFICULTY_GROUPS,
+    **{
+        suite: tuple(f"{suite}/{i}" for i in range(count)) for suite, count in LIBERO_SUITES.items()
+    },
 }
-"""Short names for lists of environment ids, such as ``metaworld/mt50``."""
+"""Short names for lists of environment ids, such as ``metaworld/mt50`` or ``libero_spatial``."""
 
 
 def expand_groups(env_ids: Sequence[str]) -> list[str]:

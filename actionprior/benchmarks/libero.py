@@ -37,16 +37,19 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
         task: Number of the task in the suite.
         image_size: Height and width of the images [pixels].
         render_mode: ``rgb_array`` or None.
+        layout: ``own``, or ``lerobot`` for states, names and rate as in the dataset
+            ``lerobot/libero``: the orientation is an axis times an angle [rad], both fingers have
+            their place [m], entries are numbered, and a step counts as a tenth of a second.
 
     Raises:
-        BenchmarkError: LIBERO is not installed, or has no such suite or task.
+        BenchmarkError: LIBERO is not installed, or has no such suite, task or layout.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012  Gymnasium's
     robot_name = "panda"
     control_hz = 20
-    state_names = ("x", "y", "z", "qx", "qy", "qz", "qw", "opening")
-    action_names = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+    state_names: tuple[str, ...] = ("x", "y", "z", "qx", "qy", "qz", "qw", "opening")
+    action_names: tuple[str, ...] = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
 
     def __init__(
         self,
@@ -54,7 +57,14 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
         task: int,
         image_size: int = 128,
         render_mode: str | None = None,
+        layout: str = "own",
     ) -> None:
+        if layout not in ("own", "lerobot"):
+            raise BenchmarkError(f"layout is {layout!r}; expected 'own' or 'lerobot'")
+        self.published = layout == "lerobot"
+        if self.published:
+            self.control_hz = 10
+            self.state_names, self.action_names = tuple("01234567"), tuple("0123456")
         known = import_benchmark("libero.libero.benchmark", "libero")
         if suite not in known.get_benchmark_dict():
             raise BenchmarkError(f"LIBERO has no suite {suite!r}")
@@ -112,8 +122,24 @@ class LiberoEnv(gym.Env[Any, NDArray[np.float32]]):
         self._simulation.close()
 
     def _observe(self, raw: dict[str, NDArray[Any]]) -> Observation:
-        left, right = raw["robot0_gripper_qpos"]
-        state = [*raw["robot0_eef_pos"], *raw["robot0_eef_quat"], left - right]
+        fingers, turn = raw["robot0_gripper_qpos"], raw["robot0_eef_quat"]
+        hand = [*turn, fingers[0] - fingers[1]]
+        if self.published:
+            hand = [*axis_angle(turn), *fingers]
+        state = [*raw["robot0_eef_pos"], *hand]
         images = {k: np.ascontiguousarray(raw[v][::-1, ::-1]) for k, v in CAMERAS.items()}
         self._image = images["image"]
         return {"state": np.array(state, np.float32), **images}
+
+
+def axis_angle(quaternion: NDArray[Any]) -> NDArray[Any]:
+    """Convert a unit quaternion (x, y, z, w) to an axis times an angle of 0 to 2π [rad].
+
+    The published datasets do not choose the shorter turn, and neither does this.
+    """
+    cosine = float(np.clip(quaternion[3], -1.0, 1.0))
+    sine = np.sqrt(1.0 - cosine**2)
+    if sine < 1e-9:
+        return np.zeros(3)
+    turn: NDArray[Any] = quaternion[:3] / sine * 2.0 * np.arccos(cosine)
+    return turn

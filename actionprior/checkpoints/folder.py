@@ -21,13 +21,14 @@ from actionprior.checkpoints.policy import (
 from actionprior.checkpoints.reading import INDEX, CheckpointError, read_checkpoint
 from actionprior.files.atomic import write_json
 from actionprior.files.digest import digest
+from actionprior.files.plain_json import JsonError, read_json
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import TrunkChoice
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-EXECUTION = ("embodiment", "execute_steps", "delay_steps")
+EXECUTION = ("embodiment", "execute_steps", "delay_steps", "guard", "guard_margin")
 """Arguments of ``actionprior.Policy`` that a folder may set."""
 
 
@@ -61,12 +62,12 @@ def read_config(folder: Path) -> Description:
         FormatError: a version with another format wrote it.
     """
     path = folder / CONFIG
+    if not path.exists():
+        raise CheckpointError(f"{folder} has no {CONFIG}: it is not an exported policy")
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {CONFIG}: it is not an exported policy") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error})") from None
+        config = read_json(path)
+    except JsonError as error:
+        raise CheckpointError(str(error)) from None
     description = config.get(keys.CONFIG_PART) if isinstance(config, dict) else None
     if not isinstance(description, dict):
         raise CheckpointError(f"{path} has no {keys.CONFIG_PART!r}: another program wrote it")

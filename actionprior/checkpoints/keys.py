@@ -19,8 +19,18 @@ PRIOR = "motion_prior"
 """Description of the prior: architecture and robots; checkpoints of both stages have it."""
 POLICY = "vla"
 """Description of a policy except its prior; only checkpoints of Stage 2 have it."""
+IMAGE_SHAPE = "image_shape"
+"""Size of the images in a policy's description, in checkpoints and exported folders."""
 BAD_STEPS = "bad_steps"
 """State of ``BadSteps``, which counts skipped steps."""
+SCHEDULE = "schedule"
+"""State of ``Schedule``, the course of the learning rate."""
+
+RUN = "run_settings"
+"""Settings of the run that a resumed run compares with its own."""
+
+SPLIT = "episode_split"
+"""Episodes that train and that validate, as the data module records them."""
 
 # Prefixes of names in a state dict.
 NETWORK_PREFIX = "network."

@@ -1,20 +1,26 @@
 """Check that a checkpoint's weights mean the same in the module that loads them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.formats import check_checkpoint_format
-from actionprior.checkpoints.policy import SETTINGS
-from actionprior.checkpoints.prior import check_robots, prior_description
+from actionprior.checkpoints.policy import SETTINGS, policy_description, recorded_image_shape
+from actionprior.checkpoints.prior import prior_description, require_same_robot
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
-from actionprior.networks.motion_prior import MotionPrior
+from actionprior.embodiment.image_shape import ImageShape
+from actionprior.errors import UserError
+from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import PolicyNetwork
 
 _FREE = {"integration_steps", "integrator"}
 """Settings that weights do not depend on."""
+_BY_LANGUAGE_MODEL = {"init_from", "init_layers", "language", "width", "heads"}
+_BY_LANGUAGE_MODEL |= {"encoder_depth", "decoder_depth"}
+"""Entries of an architecture that a language model decides, from which it starts."""
 
 
 def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -31,14 +37,33 @@ def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str
     names, expected = ([e.name for e in robots] for robots in (trained_on, prior.embodiments))
     if names != expected:
         raise CheckpointError(
-            f"{path} was trained on {names}, in this order, and not on {expected}"
+            f"checkpoint {path} was trained on the robots {names}, in this order, but the recipe "
+            f"has {expected} (data.embodiments)"
         )
-    check_robots(prior, trained_on, path, may_join=False)
-    saved = described["architecture"]
+    for mine, recorded in zip(prior.embodiments, trained_on, strict=True):
+        require_same_robot(mine, recorded, path)
+    require_same_architecture(prior.architecture, described["architecture"], path)
+
+
+def require_same_architecture(
+    mine: PriorArchitecture, saved: Mapping[str, Any], path: str | Path
+) -> None:
+    """Refuse a checkpoint whose prior has other sizes or switches than the recipe's.
+
+    Args:
+        mine: Architecture of the recipe.
+        saved: Architecture of the checkpoint, as plain data.
+        path: The checkpoint, for the message.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    saved = asdict(PriorArchitecture()) | dict(saved)  # older files have fewer keys
+    decided = _BY_LANGUAGE_MODEL if mine.init_from else set()
     differences = [
-        f"architecture.{key} is {saved.get(key)!r} there and {value!r} here"
-        for key, value in asdict(prior.architecture).items()
-        if saved.get(key) != value
+        f"architecture.{key} is {saved.get(key)!r} in the checkpoint and {value!r} in the recipe"
+        for key, value in asdict(mine).items()
+        if saved.get(key) != value and key not in decided
     ]
     if differences:
         raise CheckpointError(f"{path} is of another prior: {'; '.join(differences)}")
@@ -50,7 +75,8 @@ def require_same_policy(
     """Refuse a checkpoint whose weights would act differently in ``network``.
 
     Most differences do not show in names and shapes of weights: without this check, a policy
-    that was trained without history could act with it.
+    that was trained without history could act with it. A network that does not know the size of
+    its images takes that of the checkpoint.
 
     Args:
         network: Network that loads the weights.
@@ -67,19 +93,52 @@ def require_same_policy(
             f"{path} is not of Stage 2; a prior is given as --model.prior_checkpoint"
         )
     require_same_prior(network.prior, checkpoint, path)
-    saved, name = checkpoint[keys.POLICY], type(network.trunk).__name__
+    saved, name = policy_description(checkpoint, path), type(network.trunk).__name__
+    heads = [float(s.get("keyframe_weight", 0)) for s in (saved["settings"], settings)]
     found = [
-        f"{key} is {saved['settings'][key]!r} there and {settings[key]!r} here"
+        f"{key} is {saved['settings'][key]!r} in the checkpoint and {settings[key]!r} in the recipe"
         for key in SETTINGS
         if key not in _FREE and saved["settings"][key] != settings[key]
     ]
+    if (heads[0] > 0) != (heads[1] > 0):  # only then the policy has a head for keyframes
+        found.append(
+            f"keyframe_weight is {heads[0]} in the checkpoint and {heads[1]} in the recipe"
+        )
+    seen = recorded_image_shape(saved)
+    if seen and network.image_shape and seen != network.image_shape:
+        found.append(
+            f"images are {seen} in the checkpoint and {network.image_shape} in the data (set "
+            "data.init_args.images.image_size and fit)"
+        )
     if saved["trunk"]["name"] != name:
-        found.append(f"trunk is {saved['trunk']['name']} there and {name} here")
+        found.append(
+            f"trunk is {saved['trunk']['name']} in the checkpoint and {name} in the recipe"
+        )
     else:
         differing = network.trunk.differing_args(saved["trunk"]["init_args"])
         found += [
-            f"trunk.{key} is {recorded!r} there and {mine!r} here"
+            f"trunk.{key} is {recorded!r} in the checkpoint and {mine!r} in the recipe"
             for key, (recorded, mine) in differing.items()
         ]
     if found:
         raise CheckpointError(f"{path} is of another policy: {'; '.join(found)}")
+    network.image_shape = seen or network.image_shape
+
+
+def agree_on_images(network: PolicyNetwork, shape: ImageShape | None, source: str) -> None:
+    """Give a policy the size of the images that it is shown, or refuse another than its own.
+
+    Args:
+        network: Policy. If it does not know the size of its images, it takes ``shape``.
+        shape: Size of the images; None if it is unknown.
+        source: Where the images come from, for the message.
+
+    Raises:
+        UserError: The policy was trained on images of another size.
+    """
+    if shape and network.image_shape and shape != network.image_shape:
+        raise UserError(
+            f"the policy's images are {network.image_shape}, and those of {source} {shape}; set "
+            "data.init_args.images.image_size and fit as in the policy's training"
+        )
+    network.image_shape = network.image_shape or shape

@@ -3,20 +3,33 @@
 No class that a file names is imported, and nothing in a file is unpickled.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from actionprior.checkpoints import keys
+from actionprior.checkpoints.description import (
+    PolicyFields,
+    PriorFields,
+    check_arguments,
+    check_fields,
+    check_sizes,
+    limited_to,
+)
 from actionprior.checkpoints.formats import FORMAT
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.image_shape import ImageShape
 from actionprior.errors import UserError, shorten
 from actionprior.networks import trunks
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks.base import Trunk, TrunkChoice
+from actionprior.networks.trunks.hub import without_network
 
 SETTINGS = (
     "history",
@@ -81,8 +94,12 @@ def make_trunk(description: Description, path: str | Path, trunk: TrunkChoice = 
             f"{path} uses the trunk {name!r}, but the trunk that was given is {trunk.__name__!r}; "
             "give the class that the policy was trained with"
         )
+    recorded = trunk.without_sources(description["init_args"])
     try:
-        return trunk.from_init_args(description["init_args"])
+        arguments = trunk.constructor_args(recorded)
+        check_arguments(trunk, arguments, path, "trunk.init_args")
+        with without_network():
+            return trunk.from_init_args(recorded)
     except CheckpointError:
         raise
     except UserError as error:
@@ -97,19 +114,80 @@ def describe_network(network: PolicyNetwork) -> Description:
         "trunk": describe_trunk(network.trunk),
         keys.PRIOR: network.prior.describe(),
         "settings": {key: getattr(network, key) for key in SETTINGS},
+        keys.IMAGE_SHAPE: _plain_image_shape(network),
     }
+
+
+def describe_policy(network: PolicyNetwork, settings: dict[str, Any]) -> Description:
+    """Describe a policy without its prior, for a checkpoint of Stage 2.
+
+    Args:
+        network: The policy.
+        settings: Arguments of the module that trains it.
+    """
+    return {
+        "embodiments": [e.to_dict() for e in network.embodiments],
+        "trunk": describe_trunk(network.trunk),
+        "settings": settings,
+        keys.IMAGE_SHAPE: _plain_image_shape(network),
+    }
+
+
+def _plain_image_shape(network: PolicyNetwork) -> Description | None:
+    return None if network.image_shape is None else network.image_shape.to_plain()
+
+
+def recorded_image_shape(description: Description) -> ImageShape | None:
+    """Return the size of the images that a described policy was trained on, None if unknown.
+
+    Raises:
+        UserError: A number is out of range.
+    """
+    return ImageShape.from_plain(description.get(keys.IMAGE_SHAPE))
 
 
 def policy_description(checkpoint: dict[str, Any], path: str | Path) -> Description:
     """Return a Stage-2 checkpoint's description of its policy, without the prior.
 
     Raises:
-        CheckpointError: it is not a Stage-2 checkpoint.
+        CheckpointError: it is not a Stage-2 checkpoint, or the description is damaged.
     """
     if keys.POLICY not in checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
-    description: Description = checkpoint[keys.POLICY]
-    return description
+    return check_fields(PolicyFields, checkpoint[keys.POLICY], path, keys.POLICY)
+
+
+def recorded_trunk(checkpoint: dict[str, Any], path: str | Path) -> Description:
+    """Return the description of a checkpoint's trunk; empty if it is not of Stage 2.
+
+    Raises:
+        CheckpointError: the description is damaged.
+    """
+    if keys.POLICY not in checkpoint:
+        return {}
+    trunk: Description = policy_description(checkpoint, path)["trunk"]
+    return trunk
+
+
+def weights_of(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """Return a checkpoint's state dict.
+
+    Raises:
+        CheckpointError: it has none, or the state dict holds more than tensors.
+    """
+    weights = checkpoint.get(keys.WEIGHTS)
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and _is_plain(value) for name, value in weights.items()
+    ):
+        raise CheckpointError(f"{path} is damaged: {keys.WEIGHTS!r} holds no plain tensors by name")
+    return weights
+
+
+def _is_plain(value: object) -> bool:
+    """Check for a dense tensor of real numbers: neither nested, sparse, quantised nor complex."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_complex())
 
 
 def build_network(
@@ -128,17 +206,19 @@ def build_network(
             LoRA; None: fresh weights, in training mode.
 
     Raises:
-        CheckpointError: an incomplete description, an unknown trunk, or weights that do not fit.
+        CheckpointError: an incomplete or damaged description, one that needs more weights than
+            there are, an unknown trunk, or weights that do not fit or are not finite.
     """
-    try:
+    check_fields(PolicyFields, description, path, "")
+    check_fields(PriorFields, description.get(keys.PRIOR), path, keys.PRIOR)
+    with building_from(description, weights, path):
         network = PolicyNetwork(
             [Embodiment.from_dict(e) for e in description["embodiments"]],
             make_trunk(description["trunk"], path, trunk),
             MotionPrior.from_description(description[keys.PRIOR]),
             **{key: description["settings"][key] for key in SETTINGS},
+            image_shape=recorded_image_shape(description),
         )
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: the policy's description is damaged ({error})") from None
     if weights is not None:
         load_weights_into(network, weights, path)
         network.trunk.merge()
@@ -159,20 +239,64 @@ def network_from_checkpoint(
     Raises:
         CheckpointError: a checkpoint of another module, or as ``build_network``.
     """
-    description = policy_description(checkpoint, path) | {keys.PRIOR: checkpoint[keys.PRIOR]}
-    weights = keys.below(keys.NETWORK_PREFIX, checkpoint[keys.WEIGHTS])
+    description = policy_description(checkpoint, path) | {keys.PRIOR: checkpoint.get(keys.PRIOR)}
+    weights = keys.below(keys.NETWORK_PREFIX, weights_of(checkpoint, path))
     return build_network(description, path, trunk, weights)
 
 
 def load_weights_into(module: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Load weights into a module; every name and shape has to fit.
+    """Load weights into a module; every name and shape has to fit, and every number be finite.
 
     Raises:
         CheckpointError: naming the weights that do not fit.
     """
+    own = module.state_dict()
+    for name, value in weights.items():
+        known = own.get(name)
+        if known is None or known.shape != value.shape:
+            continue
+        if known.is_floating_point() != value.is_floating_point():
+            raise CheckpointError(
+                f"{path} is damaged: the weights {name} are {value.dtype} in the file, but "
+                f"{known.dtype} in the policy"
+            )
+        if bool(value.isfinite().all()):
+            continue
+        if bool(known.isfinite().all()):  # masks of attention are infinite by design
+            raise CheckpointError(
+                f"{path} is damaged: the weights {name} are not finite; load an earlier checkpoint"
+            )
     try:
         module.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: weights do not fit the file's own description ({shorten(error)})"
         ) from None
+
+
+@contextmanager
+def building_from(
+    description: object, weights: Mapping[str, Tensor] | None, path: str | Path
+) -> Iterator[None]:
+    """Context manager: build a network from a file's description, with checks around it.
+
+    Args:
+        description: Description, whose numbers are compared with the weights.
+        weights: Weights of the file; None if they are not known yet.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: The network needs more weights than there are, or anything else keeps it
+            from being built; the message names the file.
+    """
+    check_sizes(description, weights, path)
+    try:
+        with limited_to(weights, path):
+            yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # values of a file may break any line of a constructor
+        raise CheckpointError(
+            f"{path}: the policy's description is damaged ({type(error).__name__}: "
+            f"{shorten(error)})"
+        ) from error

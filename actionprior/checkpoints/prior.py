@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from actionprior.checkpoints import keys
+from actionprior.checkpoints.description import PriorFields, check_fields
 from actionprior.checkpoints.formats import FORMAT
-from actionprior.checkpoints.policy import load_weights_into
+from actionprior.checkpoints.policy import building_from, load_weights_into, weights_of
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_file_or_folder
 from actionprior.embodiment import Embodiment
-from actionprior.networks.motion_prior import MotionPrior
+from actionprior.errors import UserError
+from actionprior.networks.language_start import new_prior
+from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 
 
 def describe_into(checkpoint: dict[str, Any], prior: MotionPrior) -> None:
@@ -26,15 +29,14 @@ def prior_description(checkpoint: dict[str, Any], path: str | Path) -> dict[str,
     """Return the description of a checkpoint's prior.
 
     Raises:
-        CheckpointError: the checkpoint holds no motion prior.
+        CheckpointError: the checkpoint holds no motion prior, or its description is damaged.
     """
     if keys.PRIOR not in checkpoint:
         raise CheckpointError(
             f"{path} holds no motion prior (found keys {sorted(checkpoint)[:8]}); "
             "expected a checkpoint of MotionPriorModule or VLAModule"
         )
-    description: dict[str, Any] = checkpoint[keys.PRIOR]
-    return description
+    return check_fields(PriorFields, checkpoint[keys.PRIOR], path, keys.PRIOR)
 
 
 def load_prior(path: str | Path) -> MotionPrior:
@@ -47,11 +49,14 @@ def load_prior(path: str | Path) -> MotionPrior:
         CheckpointError: the file is missing, truncated, or holds no motion prior.
     """
     checkpoint = read_file_or_folder(path)
-    prior = MotionPrior.from_description(prior_description(checkpoint, path))
+    description = prior_description(checkpoint, path)
     prefix = keys.PRIOR_PREFIX
     if keys.POLICY in checkpoint:
         prefix = keys.NETWORK_PREFIX + prefix
-    load_weights_into(prior, keys.below(prefix, checkpoint[keys.WEIGHTS]), path)
+    weights = keys.below(prefix, weights_of(checkpoint, path))
+    with building_from(description, weights, path):
+        prior = MotionPrior.from_description(description)
+    load_weights_into(prior, weights, path)
     return prior
 
 
@@ -61,8 +66,8 @@ def check_robots(
     """Refuse a prior that was trained on other robots, or on others of the same names.
 
     Args:
-        prior: Prior that was loaded.
-        robots: Robots that it has to know.
+        prior: Prior of the checkpoint.
+        robots: Robots of the recipe, which it has to know.
         path: Checkpoint of the prior, for the message.
         may_join: Accept robots whose names the prior does not know.
 
@@ -72,15 +77,71 @@ def check_robots(
     known = {e.name: e for e in prior.embodiments}
     for robot in robots:
         if robot.name in known:
-            if differences := robot.differences(known[robot.name]):
-                raise CheckpointError(
-                    f"{path}: robot {robot.name!r} differs: {'; '.join(differences)}"
-                )
+            require_same_robot(robot, known[robot.name], path)
         elif not may_join:
             raise CheckpointError(
-                f"{path} was trained on {sorted(known)} and does not know {robot.name!r}; "
-                "pretrain on it too, or set allow_new_embodiments: true to let it join"
+                f"checkpoint {path} was trained on {sorted(known)} and does not know the recipe's "
+                f"{robot.name!r}; pretrain on it too, or set allow_new_embodiments: true to let "
+                "it join"
             )
+
+
+def require_same_robot(mine: Embodiment, recorded: Embodiment, path: str | Path) -> None:
+    """Refuse a checkpoint whose robot differs from the recipe's of the same name.
+
+    Args:
+        mine: Robot of the recipe.
+        recorded: Robot of the checkpoint.
+        path: The checkpoint, for the message.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    if differences := mine.differences(recorded):
+        raise CheckpointError(f"{path}: robot {mine.name!r} differs: {'; '.join(differences)}")
+
+
+def starting_prior(
+    path: str,
+    robots: list[Embodiment],
+    architecture: PriorArchitecture | None,
+    *,
+    use_prior: bool,
+    reuse_decoder: bool,
+    may_join: bool,
+) -> MotionPrior:
+    """Load the prior from which Stage 2 starts, or build one with fresh weights.
+
+    Args:
+        path: As for ``load_starting_prior``; empty for fresh weights.
+        robots: Robots of Stage 2.
+        architecture: Architecture of a prior with fresh weights.
+        use_prior: As for ``load_starting_prior``. If True, fresh weights are warned of.
+        reuse_decoder: As for ``load_starting_prior``.
+        may_join: As for ``load_starting_prior``.
+
+    Raises:
+        CheckpointError: as ``load_starting_prior``.
+        UserError: neither a checkpoint nor an architecture is given while ``use_prior`` is set.
+    """
+    if path:
+        return load_starting_prior(
+            path, robots, use_prior=use_prior, reuse_decoder=reuse_decoder, may_join=may_join
+        )
+    if use_prior and architecture is None:
+        raise UserError(
+            "no motion prior: give model.init_args.prior_checkpoint (a Stage-1 checkpoint), "
+            "or use_prior: false to train without one"
+        )
+    if use_prior:
+        from lightning.fabric.utilities import rank_zero_warn
+
+        rank_zero_warn(
+            "there is no prior_checkpoint, so this policy aligns itself with a motion prior of "
+            "fresh weights, which has learnt nothing; give prior_checkpoint (a Stage-1 "
+            "checkpoint), or use_prior=False to train without a prior"
+        )
+    return new_prior(robots, architecture)
 
 
 def load_starting_prior(
@@ -108,6 +169,7 @@ def load_starting_prior(
     if not use_prior:
         fresh = MotionPrior(prior.embodiments, prior.architecture)
         fresh.normalizer.load_state_dict(prior.normalizer.state_dict())
+        fresh.normalizer.ranges = prior.normalizer.ranges
         prior = fresh
     elif not reuse_decoder:
         prior.decoder = prior.new_decoder()

@@ -78,10 +78,18 @@ def _check_content(path: Path) -> None:
     """Compare every record with its checksum, because torch reads flipped bits silently.
 
     Raises:
-        CheckpointError: a record differs.
+        CheckpointError: a record differs, or is compressed.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            # torch.save compresses nothing; a small file could unpack to any size.
+            if any(r.compress_type != zipfile.ZIP_STORED for r in archive.infolist()):
+                raise CheckpointError(
+                    f"checkpoint {path} holds compressed records, which torch.save never writes, "
+                    "so it is not loaded"
+                )
+            if len(set(archive.namelist())) < len(archive.namelist()):
+                raise CheckpointError(f"checkpoint {path} is damaged: it has a record twice")
             changed = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged: {shorten(error)}") from error

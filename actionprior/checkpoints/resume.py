@@ -1,18 +1,23 @@
-"""``--ckpt_path last``: find the newest undamaged checkpoint of a run."""
+"""``--ckpt_path last``: find the undamaged checkpoint of a run with the most steps."""
 
 import math
+import pickle
 import sys
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from actionprior.checkpoints import keys
+from actionprior.checkpoints.policy import policy_description
+from actionprior.checkpoints.prior import prior_description
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import ShardedCheckpoint, read_file_or_folder
-from actionprior.errors import UserError
+from actionprior.errors import UserError, printable
 
 LAST = "last"
 
@@ -32,27 +37,34 @@ def folders(trainer: Namespace) -> list[Path]:
     return list(dict.fromkeys(Path(folder) for folder in found if folder))
 
 
-def newest(places: Iterable[Path], stage: int) -> Path | None:
-    """Find the newest checkpoint from which training can resume.
+def furthest(
+    places: Iterable[Path], stage: int, robots: Sequence[str] = (), more: bool = False
+) -> Path | None:
+    """Find the checkpoint with the most steps from which training can resume.
 
-    Damaged and half-written files and checkpoints of other models are skipped. Each is reported
-    in one line on stderr, and so is the choice, or that the run starts from scratch.
+    Of equal steps, the file that was written last is taken. Damaged and half-written files and
+    checkpoints of other models or robots are skipped. Each is reported in one line on stderr, and
+    so is the choice, or that the run starts from scratch.
 
     Args:
         places: Folders to search with their subfolders; missing ones count as empty.
         stage: Stage of the model, 1 or 2; 0: a user's own model.
+        robots: Names of the run's robots, in order; empty accepts all.
+        more: True accepts checkpoints that know further robots, as a continued prior does.
     """
     places = list(places)
     parts = {part.resolve() for place in places for part in place.rglob(".*.part")}
     for part in sorted(parts):
         _report(f"{part} was left by a save that was cut short; it may be deleted")
     named = {path.resolve() for place in places for path in place.rglob("*.ckpt")}
-    for path in sorted(named, key=_age):
+    for path in sorted(named, key=lambda path: (-_step(path), *_age(path))):
         try:
             if path.is_dir():
                 ShardedCheckpoint(path).verify()
             checkpoint = read_file_or_folder(path, weights=False)
             _require_resumable(checkpoint, stage, path)
+            if robots and stage:
+                _require_robots(checkpoint, robots, more, path)
         except UserError as error:
             _report(f"skipped: {error}")
         else:
@@ -63,8 +75,26 @@ def newest(places: Iterable[Path], stage: int) -> Path | None:
     return None
 
 
+def _step(path: Path) -> float:
+    """Read a checkpoint's step without its weights; infinity if that fails, to report it first."""
+    try:
+        if path.is_dir():
+            checkpoint = ShardedCheckpoint(path).outline()
+        else:
+            with zipfile.ZipFile(path) as archive:  # compressed records could unpack to any size
+                if any(r.compress_type != zipfile.ZIP_STORED for r in archive.infolist()):
+                    return math.inf
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return float(checkpoint["global_step"])
+    except (
+        *(UserError, OSError, RuntimeError, EOFError, ValueError, TypeError, LookupError),
+        *(pickle.UnpicklingError, zipfile.BadZipFile),
+    ):
+        return math.inf
+
+
 def _age(path: Path) -> tuple[float, str]:
-    written = path.stat().st_mtime_ns if path.exists() else math.inf  # report a broken link first
+    written = path.stat().st_mtime_ns if path.exists() else math.inf
     return (-written, str(path))
 
 
@@ -84,6 +114,23 @@ def _require_resumable(checkpoint: dict[str, Any], stage: int, path: Path) -> No
         raise CheckpointError(f"checkpoint {path} is of {model}, expected one of {expected}")
 
 
+def _require_robots(
+    checkpoint: dict[str, Any], robots: Sequence[str], more: bool, path: Path
+) -> None:
+    """Refuse a checkpoint that was trained on other robots.
+
+    Raises:
+        CheckpointError: naming the robots of both.
+    """
+    described = policy_description if keys.POLICY in checkpoint else prior_description
+    names = [str(robot["name"]) for robot in described(checkpoint, path)["embodiments"]]
+    if not (names == list(robots) or (more and set(robots) <= set(names))):
+        raise CheckpointError(
+            f"checkpoint {path} is of {', '.join(names)}; the recipe's robots are "
+            f"{', '.join(robots)}"
+        )
+
+
 @rank_zero_only
 def _report(line: str) -> None:
-    print(f"{LAST}: {line}", file=sys.stderr)
+    print(f"{LAST}: {printable(line)}", file=sys.stderr)

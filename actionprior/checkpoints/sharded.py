@@ -49,6 +49,7 @@ from actionprior.checkpoints.shards import (
 from actionprior.errors import shorten
 from actionprior.files.atomic import atomic_replace, sync
 from actionprior.files.digest import file_digest
+from actionprior.files.plain_json import read_json
 
 REST = "rest.pt"
 _NAMES = re.compile(r"rest\.pt|shard-\d+-of-\d+\.safetensors")
@@ -188,10 +189,10 @@ class ShardedCheckpoint:
                 "not write it"
             )
         try:
-            index = json.loads((self.path / INDEX).read_text("utf-8"))
+            index = read_json(self.path / INDEX)
             known, found = index["files"].items(), index[keys.FORMAT]
             files = {name: IndexEntry(int(f["bytes"]), str(f["sha256"])) for name, f in known}
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"checkpoint {self.path} is damaged: {INDEX} cannot be read ({shorten(error)})"
             ) from error

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.errors import UserError
+from actionprior.files.atomic import usual_permissions
 
 _STARTS = "first_rows"  # key of a file's metadata: index of the first row of each tensor in it
 
@@ -94,7 +95,8 @@ def write_rows(tensors: Mapping[str, DTensor], file: Path, checkpoint: Path) -> 
             rows[name], starts[name] = mine.clone() if memory in seen else mine, start
             seen.add(memory)
     try:
-        save_file(rows, file, metadata={_STARTS: json.dumps(starts)})
+        with usual_permissions(file):
+            save_file(rows, file, metadata={_STARTS: json.dumps(starts)})
     except SafetensorError as error:
         raise CheckpointError(
             f"checkpoint {checkpoint} cannot be saved: {error}; what was saved before is kept"

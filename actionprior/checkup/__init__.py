@@ -5,11 +5,15 @@ and what it expected.
 """
 
 from actionprior.checkup.action_and_state import check_action_and_state
+from actionprior.checkup.copies import check_copies
 from actionprior.checkup.episodes import check_episodes
 from actionprior.checkup.finding import LEVELS, Finding, Level, refusal
+from actionprior.checkup.following import check_following
 from actionprior.checkup.grippers import check_grippers, check_polarities
-from actionprior.checkup.images import Camera, check_images, check_videos
+from actionprior.checkup.images import Camera, cameras, check_images, check_videos
 from actionprior.checkup.normalised_form import check_round_trip
+from actionprior.checkup.single_frames import check_single_frames
+from actionprior.checkup.stretches import check_stretches
 from actionprior.checkup.subject import Subject
 from actionprior.checkup.tasks import check_tasks
 from actionprior.checkup.timing import check_timing
@@ -23,6 +27,7 @@ __all__ = [
     "Finding",
     "Level",
     "Subject",
+    "cameras",
     "check_images",
     "check_polarities",
     "examine",
@@ -34,11 +39,15 @@ CHECKS = (
     check_values,
     check_whole_turns,
     check_action_and_state,
+    check_following,
+    check_single_frames,
+    check_stretches,
     check_grippers,
     check_timing,
     check_tasks,
     check_videos,
     check_episodes,
+    check_copies,
     check_round_trip,
 )
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from actionprior.checkup.advice import EXCLUDE, RECORD, on_robot
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import ActionWithState, Subject
+from actionprior.checkup.subject import ActionWithState, Subject, moves
 from actionprior.embodiment import FloatArray
-from actionprior.embodiment.normalization import CONSTANT
 
 MOSTLY = 0.99  # share of frames that counts as all of them
 JUMP = 0.2  # distance that counts as a jump, as a share of the widest 1-99 % range in a group
@@ -22,9 +22,9 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
     inside_N = np.ones(len(subject.action_ND), dtype=np.bool_)
     inside_N[subject.stop_E - 1] = False  # no next frame in the episode
     for pair in subject.pairs:
-        tolerance = 1e-5 * max(float(np.ptp(pair.state_ND)), CONSTANT)
-        if not np.ptp(pair.state_ND, axis=0).max() > CONSTANT:
+        if not moves(pair.state_ND).any():
             continue
+        tolerance = 1e-5 * float(np.ptp(pair.state_ND))
         same = _distance(pair, lag=0).max(axis=1) <= tolerance
         after = _distance(pair, lag=1).max(axis=1) <= tolerance
         if same.mean() > MOSTLY:
@@ -34,6 +34,7 @@ def check_action_and_state(subject: Subject) -> Iterator[Finding]:
                 pair.action.name,
                 f"action equals state {pair.state.name!r} of the same frame in "
                 f"{same.mean():.0%} of frames: a policy trained on it would stand still",
+                advice=_other_vector(subject),
             )
         elif after[inside_N[:-1]].mean() > MOSTLY:
             yield subject.say(
@@ -66,9 +67,18 @@ def _start(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
         f"action {pair.action.features[entry]}",
         f"starts {apart_ND[first, entry]:.3g} away from the state, "
         f"{apart_ND[first, entry] / spread:.0%} of the widest range in {pair.action.name!r}: the "
-        f"robot jumps there ({len(episodes)} such episodes); cut off the first frames",
+        "robot jumps there",
         at=first,
+        episodes=episodes.tolist(),
+        advice=EXCLUDE,
     )
+
+
+def _other_vector(subject: Subject) -> str:
+    """Name another vector of the dataset as the action, if there is one."""
+    others = subject.contents.other_actions
+    named = " or ".join(on_robot(action_key=key) for key in others)
+    return f"if these are the commands: {named}" if others else RECORD
 
 
 def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
@@ -84,6 +94,7 @@ def _lag(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
             pair.action.name,
             f"action fits best the state {-best} steps ({-seconds:.2f} s) earlier: it is a record "
             "of past motion and not a command",
+            advice=_other_vector(subject),
         )
     else:
         least = "at least" if best == steps[-1] else "about"

@@ -1,4 +1,4 @@
-"""Check for episodes that are short, still, or duplicated.
+"""Check for episodes that are short or still.
 
 Axes: N frames, E episodes.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from actionprior.checkup.advice import EXCLUDE, LISTED, exclude_listed
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
 from actionprior.data.store import moving
@@ -19,10 +20,9 @@ IDLE_THRESHOLD = 0.02  # the data modules' threshold for ``skip_idle``
 
 
 def check_episodes(subject: Subject) -> Iterator[Finding]:
-    """Find short, still and duplicated episodes, and report the shares of padding and idling."""
+    """Find short and still episodes, and report the shares of padding and idling."""
     yield from _lengths(subject)
     yield from _idle(subject)
-    yield from _duplicates(subject)
 
 
 def _lengths(subject: Subject) -> Iterator[Finding]:
@@ -36,14 +36,36 @@ def _lengths(subject: Subject) -> Iterator[Finding]:
             f"has {lengths_E[short[0]]} frames, fewer than a chunk of {chunk} "
             f"({len(short)} such episodes)",
             episode=int(short[0]),
+            advice=_shorter_chunk(subject, int(lengths_E.min()))
+            + f", or to exclude the episodes {exclude_listed(subject, short.tolist())}"
+            * (len(short) <= LISTED and len(short) < len(lengths_E)),
         )
-    missing = chunk - 1 - np.arange(chunk)
-    padded = sum(float(np.maximum(missing[: int(n)], 0).sum()) for n in lengths_E)
-    share = padded / (chunk * int(lengths_E.sum()))
-    level: Level = "warning" if share > MANY else "note"
+    share = _padded(lengths_E, chunk)
+    advice = ""
+    if share > MANY:
+        advice = _shorter_chunk(
+            subject, next((h for h in range(chunk, 1, -1) if _padded(lengths_E, h) <= MANY), 1)
+        )
     yield subject.say(
-        level, "padded", "", f"{share:.1%} of the steps of all chunks lie past an episode's end"
+        "warning" if share > MANY else "note",
+        "padded",
+        "",
+        f"{share:.1%} of the steps of all chunks lie past an episode's end",
+        advice=advice,
     )
+
+
+def _padded(lengths_E: npt.NDArray[np.int64], chunk: int) -> float:
+    """Share of the steps of all chunks that lie past the end of their episode."""
+    missing = chunk - 1 - np.arange(chunk)  # of the last frame's chunk, the one before, …
+    padded = sum(float(missing[: int(n)].sum()) for n in lengths_E)
+    return padded / (chunk * int(lengths_E.sum()))
+
+
+def _shorter_chunk(subject: Subject, chunk: int) -> str:
+    """Name the option for chunks of this many recorded frames."""
+    length = max(1, int(chunk * subject.recipe_chunk / subject.chunk_length))
+    return f"`--data.chunk_length {length}`"
 
 
 def _idle(subject: Subject) -> Iterator[Finding]:
@@ -56,8 +78,8 @@ def _idle(subject: Subject) -> Iterator[Finding]:
     if length >= subject.chunk_length:
         seconds, at = length / subject.robot.control_hz, first
         message += f"; the longest such stretch starts here and lasts {seconds:.1f} s"
-    message += "; consider skip_idle" if idle > MANY else ""
-    yield subject.say(level, "idle", "", message, at=at)
+    advice = "`--data.skip_idle true` leaves them out" if idle > MANY else ""
+    yield subject.say(level, "idle", "", message, at=at, advice=advice)
     share_E = np.add.reduceat(still_N, subject.start_E) / subject.lengths_E
     if (share_E > STILL).any() and not (share_E > STILL).all():
         episodes = np.nonzero(share_E > STILL)[0]
@@ -65,9 +87,10 @@ def _idle(subject: Subject) -> Iterator[Finding]:
             "warning",
             "still_episode",
             "",
-            f"hardly anything moves in {share_E[episodes[0]]:.0%} of the episode's chunks "
-            f"({len(episodes)} such episodes)",
+            f"hardly anything moves in {share_E[episodes[0]]:.0%} of the episode's chunks",
             episode=int(episodes[0]),
+            episodes=episodes.tolist(),
+            advice=EXCLUDE,
         )
 
 
@@ -81,19 +104,3 @@ def _longest(still_N: npt.NDArray[np.bool_], start_E: npt.NDArray[np.int64]) -> 
     ends = np.union1d(np.nonzero(~still_N)[0], [*start_E, len(still_N)])
     lengths = ends[np.searchsorted(ends, firsts, side="right")] - firsts
     return int(firsts[lengths.argmax()]), int(lengths.max())
-
-
-def _duplicates(subject: Subject) -> Iterator[Finding]:
-    seen: dict[bytes, int] = {}
-    for episode, (start, stop) in enumerate(zip(subject.start_E, subject.stop_E, strict=True)):
-        content = subject.action_ND[start:stop].tobytes() + subject.state_ND[start:stop].tobytes()
-        first = seen.setdefault(content, episode)
-        if first != episode:
-            yield subject.say(
-                "warning",
-                "duplicate",
-                "",
-                f"is a copy of episode {first}: if only one of them is held out, validation uses "
-                "training data",
-                episode=episode,
-            )

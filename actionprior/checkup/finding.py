@@ -21,7 +21,11 @@ class Finding(NamedTuple):
         feature: Name of the feature, group or camera; empty for all.
         episode: Number of the episode in the dataset; -1 for all.
         frame: Row of the frame in the episode; -1 for all.
-        message: What was found and what to do.
+        message: What was found.
+        episodes: All episodes that would have to be excluded because of this; empty if that
+            would not help.
+        advice: What to set, with options and lines of a recipe between backticks (``advice.py``);
+            empty if there is nothing to do, or if ``message`` says it.
     """
 
     level: Level
@@ -32,6 +36,8 @@ class Finding(NamedTuple):
     episode: int
     frame: int
     message: str
+    episodes: tuple[int, ...] = ()
+    advice: str = ""
 
 
 def refusal(error: UserError, robot: str = "", dataset: str = "") -> Finding:

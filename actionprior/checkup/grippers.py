@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from actionprior.checkup.advice import RECORD, another_offset
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import ActionWithState, Subject
-from actionprior.embodiment.normalization import CONSTANT
+from actionprior.checkup.subject import ActionWithState, Subject, moves
 
 AGAINST = -0.5  # correlation below which action and state run in opposite directions
 AN_END = 0.3  # share of the range that counts as an end
@@ -25,7 +25,7 @@ def check_grippers(subject: Subject) -> Iterator[Finding]:
         for entry, feature in enumerate(part.group.features):
             column = part.values_ND[:, entry]
             low, high = float(column.min()), float(column.max())
-            if high - low < CONSTANT:
+            if not moves(column):
                 continue  # reported as constant
             ends = [np.isclose(column, end, atol=0.01 * (high - low)) for end in (low, high)]
             start, middle = _course(subject, column)
@@ -46,7 +46,7 @@ def check_grippers(subject: Subject) -> Iterator[Finding]:
 def _direction(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
     for entry, feature in enumerate(pair.action.features):
         action_N, state_N = pair.action_ND[:, entry], pair.state_ND[:, entry]
-        if min(float(np.ptp(action_N)), float(np.ptp(state_N))) < CONSTANT:
+        if not (moves(action_N) and moves(state_N)):
             continue
         correlation = float(np.corrcoef(action_N, state_N)[0, 1])
         if correlation < AGAINST:
@@ -56,11 +56,13 @@ def _direction(subject: Subject, pair: ActionWithState) -> Iterator[Finding]:
                 f"action {feature}",
                 f"moves against its state (correlation {correlation:.2f}): what opens one closes "
                 "the other",
+                advice=f"nothing, because a gripper is learnt unchanged; to correct it, {RECORD}",
             )
 
 
 class _Gripper(NamedTuple):
     subject: Subject
+    group: str
     feature: str
     start: float  # median position at the start of episodes, as a share of the range
 
@@ -68,12 +70,12 @@ class _Gripper(NamedTuple):
 def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
     """Find grippers in a recipe that start their episodes at opposite ends of their range."""
     grippers = [
-        _Gripper(subject, feature, _course(subject, part.values_ND[:, entry])[0])
+        _Gripper(subject, part.group.name, feature, _course(subject, part.values_ND[:, entry])[0])
         for subject in subjects
         for part in subject.actions
         if part.representation.is_gripper
         for entry, feature in enumerate(part.group.features)
-        if np.ptp(part.values_ND[:, entry]) > CONSTANT
+        if moves(part.values_ND[:, entry])
     ]
     low = [g for g in grippers if g.start < AN_END]
     high = [g for g in grippers if g.start > 1 - AN_END]
@@ -87,6 +89,9 @@ def check_polarities(subjects: Sequence[Subject]) -> Iterator[Finding]:
             f"starts its episodes at {g.start:.0%} of its range, but {other.feature!r} of "
             f"{other.subject.robot.name!r} starts at {other.start:.0%}: does the same end mean "
             "open in both?",
+            advice=f"if it does not: {lines}"
+            if (lines := another_offset(g.subject.robot, g.group))
+            else RECORD,
         )
 
 

@@ -4,7 +4,7 @@ Only a few frames of some episodes are read, to save time. Axes: E examined epis
 K frames of an episode, F numbers of a thumbnail.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from actionprior.checkup.advice import EXCLUDE, on_robot
 from actionprior.checkup.finding import Finding
 from actionprior.checkup.subject import Subject
 from actionprior.errors import UserError
@@ -41,55 +42,77 @@ class Camera(NamedTuple):
     size: tuple[int, int]
 
 
+def cameras(subject: Subject) -> list[Camera]:
+    """List the cameras of a dataset whose images can be read."""
+    contents = subject.contents
+    return [
+        Camera(name, _renumbered(subject, read), contents.image_sizes[name])
+        for name, read in contents.images.items()
+    ]
+
+
+def _renumbered(subject: Subject, read: Callable[[int, int], Image]) -> Callable[[int, int], Image]:
+    return lambda episode, row: read(int(subject.number_E[episode]), row)
+
+
 class _Glance(NamedTuple):
     rows: list[int]
     images: npt.NDArray[np.float32]  # (K, 3, Y, X)
 
 
 def check_videos(subject: Subject) -> Iterator[Finding]:
-    """Find missing videos that the metadata name; Stage 1 does not need them."""
-    for camera, episodes in subject.contents.absent_videos.items():
-        yield subject.say(
-            "note",
-            "absent_video",
-            camera,
-            f"the video of {len(episodes)} of {len(subject.lengths_E)} episodes is missing "
-            f"({', '.join(map(str, episodes[:8]))}{', …' if len(episodes) > 8 else ''}): Stage 1 "
-            "needs no video, Stage 2 does",
-            episode=episodes[0],
-        )
+    """Find missing videos that the metadata name, and say which cameras are not looked at."""
+    contents = subject.contents
+    for camera, episodes in contents.absent_videos.items():
+        if lacking := sorted(set(episodes) & set(subject.number_E.tolist())):
+            message = (
+                f"the video of {len(lacking)} of {len(subject.lengths_E)} episodes is missing "
+                f"({', '.join(map(str, lacking[:8]))}{', …' if len(lacking) > 8 else ''}): Stage 1 "
+                "needs no video, Stage 2 does"
+            )
+            advice = "in Stage 2, `--data.images.skip_missing_videos true` excludes them"
+            finding = subject.say("note", "absent_video", camera, message, advice=advice)
+            yield finding._replace(episode=lacking[0])
+    for camera, reason in contents.unread.items():
+        yield subject.say("note", "not_looked_at", camera, f"is not looked at: {reason}")
 
 
-def check_images(
-    subject: Subject, cameras: Sequence[Camera], excluded: Collection[int] = ()
-) -> Iterator[Finding]:
+def check_images(subject: Subject, cameras: Sequence[Camera]) -> Iterator[Finding]:
     """Find cameras that are black, frozen, swapped, unreadable, or of different sizes.
 
     Args:
         subject: Dataset under examination.
         cameras: Cameras to look at.
-        excluded: Numbers of the episodes that training does not use.
     """
-    used = np.array([e for e in range(len(subject.lengths_E)) if e not in excluded], dtype=int)
-    chosen = np.linspace(0, len(used) - 1, min(len(used), EPISODES)).round().astype(int)
-    episodes = used[np.unique(chosen)]
+    count = len(subject.lengths_E)
+    episodes = np.unique(np.linspace(0, count - 1, min(count, EPISODES)).round().astype(int))
     thumbnails: dict[tuple[int, str], npt.NDArray[np.float32]] = {}
     found: list[Finding] = []
     for episode in episodes.tolist():
         for camera in cameras:
+            if subject.number_E[episode] in subject.contents.absent_videos.get(camera.name, []):
+                continue
             try:
                 glance = _glance(subject, camera, episode)
+                found += _stillness(subject, camera, episode, glance)
             except UserError as error:
                 found.append(
-                    subject.say("error", "no_image", camera.name, str(error), episode=episode)
+                    subject.say(
+                        "error",
+                        "no_image",
+                        camera.name,
+                        str(error),
+                        episode=episode,
+                        episodes=[episode],
+                        advice=EXCLUDE,
+                    )
                 )
                 continue
-            found += _stillness(subject, camera, episode, glance)
             pooled = torch.nn.functional.adaptive_avg_pool2d(
                 torch.from_numpy(glance.images), THUMBNAIL
             )
             thumbnails[episode, camera.name] = pooled.mean(0).flatten().numpy()
-    yield from _few(found)
+    yield from _joined(found)
     yield from _swaps(subject, [c.name for c in cameras], thumbnails)
     yield from _sizes(subject, cameras)
 
@@ -97,8 +120,13 @@ def check_images(
 def _sizes(subject: Subject, cameras: Sequence[Camera]) -> Iterator[Finding]:
     if len({camera.size for camera in cameras}) > 1:
         sizes = ", ".join(f"{c.name} {'×'.join(map(str, c.size))}" for c in cameras)
-        message = f"cameras differ in size: {sizes}; training resizes all to one size"
-        yield subject.say("note", "image_size", "", message)
+        edge = min(max(camera.size) for camera in cameras)
+        advice = (
+            f"in Stage 2, `--data.images.image_size {edge} --data.images.fit pad` brings all to "
+            "one size and keeps the aspect ratio"
+        )
+        message = f"cameras differ in size: {sizes}"
+        yield subject.say("note", "image_size", "", message, advice=advice)
 
 
 def _glance(subject: Subject, camera: Camera, episode: int) -> _Glance:
@@ -116,6 +144,11 @@ def _stillness(
     plain_K = deviation_K < PLAIN
     if plain_K.any():
         first = int(plain_K.argmax())
+        row = _first_row(
+            lambda row: bool(camera.look(episode, row).std() < PLAIN),
+            glance.rows[first - 1] + 1 if first else 0,
+            glance.rows[first],
+        )
         brightness = float(glance.images[first].mean())
         what = "black" if brightness < BLACK else f"one colour (brightness {brightness:.0f})"
         throughout = bool(plain_K.all())
@@ -124,7 +157,9 @@ def _stillness(
             "black" if brightness < BLACK else "plain",
             camera.name,
             f"is {what} in {int(plain_K.sum())} of the {len(plain_K)} examined frames",
-            at=start + glance.rows[first],
+            at=start + row,
+            episodes=[episode],
+            advice=_without(subject, camera, throughout),
         )
         if throughout:
             return
@@ -136,13 +171,40 @@ def _stillness(
         throughout = bool(same_K.all())
         row = glance.rows[first + 1]
         until = "throughout the episode" if throughout else f"still at frame {row}"
+        held = glance.images[first]
+        begin = _first_row(
+            lambda row: bool(np.abs(camera.look(episode, row) - held).max() <= SAME),
+            glance.rows[first - 1] + 1 if first else 0,
+            glance.rows[first],
+        )
         yield subject.say(
             "error" if throughout else "warning",
             "frozen",
             camera.name,
             f"shows the same picture {until} while the robot moves",
-            at=int(frames[first]),
+            at=start + begin,
+            episodes=[episode],
+            advice=_without(subject, camera, throughout),
         )
+
+
+def _without(subject: Subject, camera: Camera, throughout: bool) -> str:
+    """Say how to exclude the episode, and how to do without the camera."""
+    others = [name for name in subject.contents.images if name != camera.name]
+    if not (throughout and others):
+        return EXCLUDE
+    return f"{EXCLUDE}; without this camera: {on_robot(cameras=others)}"
+
+
+def _first_row(is_so: Callable[[int], bool], first: int, last: int) -> int:
+    """Find the first row from which on something holds, given that it holds at ``last``."""
+    while first < last:
+        middle = (first + last) // 2
+        if is_so(middle):
+            last = middle
+        else:
+            first = middle + 1
+    return last
 
 
 def _moved(subject: Subject, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -172,6 +234,8 @@ def _swaps(
                 a,
                 f"looks like {b!r} of the other episodes, and {b!r} looks like {a!r} there",
                 episode=episodes[index],
+                episodes=[episodes[index]],
+                advice=EXCLUDE,
             )
 
 
@@ -182,7 +246,7 @@ def _distance(
     return distance
 
 
-def _few(found: Sequence[Finding]) -> Iterator[Finding]:
+def _joined(found: Sequence[Finding]) -> Iterator[Finding]:
     """Keep the first findings per flaw and camera; the last of them counts the rest."""
     for key in dict.fromkeys((f.check, f.feature) for f in found):
         same = [f for f in found if (f.check, f.feature) == key]
@@ -190,4 +254,5 @@ def _few(found: Sequence[Finding]) -> Iterator[Finding]:
         if len(same) >= LISTED:
             last, more = same[LISTED - 1], len(same) - LISTED
             others = f" (the same in {more} more episodes)" if more else ""
-            yield last._replace(message=last.message + others)
+            numbers = tuple(n for f in same[LISTED - 1 :] for n in f.episodes)
+            yield last._replace(message=last.message + others, episodes=numbers)

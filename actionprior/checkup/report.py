@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from actionprior.checkup import LEVELS, Finding
 from actionprior.data.store import Recording
 from actionprior.embodiment import Embodiment
+from actionprior.errors import printable
 from actionprior.files.atomic import write_text
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -21,8 +23,13 @@ table { border-collapse: collapse; margin: 1.5rem 0; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
 tr { border-bottom: 1px solid #ddd; }
 td { overflow-wrap: anywhere; }
+tr[class] td:first-child { white-space: nowrap; }
 .error { color: #b00020; font-weight: 600; } .warning { color: #8a5a00; } .note { color: #666; }
 img { max-width: 100%; margin: 1.5rem 0; display: block; }
+code { background: #f3f3f3; padding: 0 .2rem; user-select: all; }
+figure { display: inline-block; margin: 0 1rem 0 0; } figure img { margin: 0; }
+figcaption { font-size: 12px; color: #666; }
+.features td:nth-child(n+4) { white-space: nowrap; }
 """
 
 
@@ -37,7 +44,9 @@ def print_table(findings: Sequence[Finding]) -> None:
         table.add_column(name, overflow="fold")
     for f in findings:
         # `Text` keeps rich from reading names in the data as markup.
-        table.add_row(*(Text(cell) for cell in _cells(f)), style=STYLES[f.level])
+        *cells, message, advice = _cells(f)
+        cells.append(f"{message}\n→ {advice}" if advice else message)
+        table.add_row(*map(Text, cells), style=STYLES[f.level])
     console = Console(width=140)
     console.print(table)
     console.print(_counts(findings))
@@ -49,6 +58,7 @@ def write_html(
     path: Path,
     title: str = "lightning doctor",
     more: str = "",
+    first: str = "",
 ) -> None:
     """Write a page that needs no other file: counts, table and pictures.
 
@@ -58,20 +68,20 @@ def write_html(
         path: File to write.
         title: Title of the page.
         more: HTML between table and pictures.
+        first: HTML before the table.
     """
-    rows = [
-        f'<tr class="{f.level}">' + "".join(f"<td>{html.escape(c)}</td>" for c in _cells(f))
-        for f in sorted(findings, key=lambda f: LEVELS.index(f.level))
-    ]
+    rows = [_row(f) for f in sorted(findings, key=lambda f: LEVELS.index(f.level))]
     drawn = [
-        f'<img alt="{html.escape(picture.stem)}" src="data:image/png;base64,'
+        f'<img alt="{html.escape(printable(picture.stem))}" src="data:image/png;base64,'
         f'{base64.b64encode(picture.read_bytes()).decode()}">'
         for picture in pictures
     ]
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     page = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>' + f"{title}</title>",
-        f"<style>{CSS}</style><h1>{title}</h1><p>{_counts(findings)}</p>",
+        f"<style>{CSS}</style><h1>{title}</h1>",
+        first,
+        f"<p>{_counts(findings)}</p>",
         f"<table><thead><tr>{head}</thead><tbody>",
         *rows,
         "</tbody></table>",
@@ -82,12 +92,21 @@ def write_html(
     write_text("\n".join(page) + "\n", path)
 
 
+def _row(f: Finding) -> str:
+    """Return a row of the page's table, with options and lines to paste as code."""
+    *cells, message, advice = map(html.escape, _cells(f))
+    advice = re.sub("`([^`]*)`", r"<code>\1</code>", advice)
+    cells.append(f"{message}<br>→ {advice}" if advice else message)
+    return f'<tr class="{f.level}">' + "".join(f"<td>{cell}</td>" for cell in cells)
+
+
 def _cells(f: Finding) -> tuple[str, ...]:
     place = [Path(f.dataset).name] if f.dataset else []
     place += [f"episode {f.episode}"] if f.episode >= 0 else []
     place += [f"frame {f.frame}"] if f.frame >= 0 else []
     message = f"{f.feature}: {f.message}" if f.feature else f.message
-    return f.level, f.robot, ", ".join(place), f.check, message
+    cells = f.level, f.robot, ", ".join(place), f.check, message, f.advice
+    return tuple(map(printable, cells))  # names of a dataset may hold control characters
 
 
 def _counts(findings: Sequence[Finding]) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from actionprior.checkup.advice import EXCLUDE, on_robot
 from actionprior.checkup.finding import Finding, Level
 from actionprior.checkup.subject import Subject
 
@@ -52,12 +53,14 @@ def _order(subject: Subject, time_N: npt.NDArray[np.float64], steps: _Steps) -> 
     if stuck.any():
         at = int(steps.first_K[stuck.argmax()]) + 1
         yield subject.say(
-            "error",
+            "warning" if subject.contents.trust_fps else "error",
             "timestamps",
             "timestamp",
             f"is {time_N[at]:.4f} s after {time_N[at - 1]:.4f} s: time does not increase "
             f"({int(stuck.sum())} such frames)",
             at=at,
+            episodes=np.unique(steps.episode_K[stuck]).tolist(),
+            advice=_by_rate(subject),
         )
 
 
@@ -73,6 +76,8 @@ def _gaps(subject: Subject, steps: _Steps) -> Iterator[Finding]:
             f"the next frame comes {steps.seconds_K[worst]:.3f} s after this one, "
             f"{periods[worst]:.1f} periods ({int((periods > GAP).sum())} such gaps)",
             at=int(steps.first_K[worst]),
+            episodes=np.unique(steps.episode_K[periods > GAP]).tolist(),
+            advice=_by_timestamps(subject, ", or " + EXCLUDE) or EXCLUDE,
         )
     jitter = float(np.std(steps.seconds_K[periods <= GAP], dtype=np.float64)) * hz
     if jitter > UNEVEN:
@@ -82,6 +87,7 @@ def _gaps(subject: Subject, steps: _Steps) -> Iterator[Finding]:
             "timestamp",
             f"frames are {steps.seconds_K.min():.4f} to {steps.seconds_K.max():.4f} s apart, with "
             f"a standard deviation of {jitter:.0%} of a period",
+            advice=_by_timestamps(subject, ""),
         )
 
 
@@ -95,7 +101,24 @@ def _starts(subject: Subject, time_N: npt.NDArray[np.float64]) -> Iterator[Findi
             "timestamp",
             f"the episode starts at {late[worst]:.3f} s instead of 0",
             at=int(subject.start_E[worst]),
+            advice=""
+            if subject.contents.trust_fps
+            else f"if its first frame is the first of the video: {on_robot(trust_fps=True)}",
         )
+
+
+def _by_rate(subject: Subject) -> str:
+    """Advise to exclude episodes, or to believe the frame rate."""
+    if subject.contents.trust_fps:
+        return EXCLUDE
+    return f"{on_robot(trust_fps=True)} believes the frame rate, or {EXCLUDE}"
+
+
+def _by_timestamps(subject: Subject, more: str) -> str:
+    """Advise to resample, unless training resamples or believes the frame rate already."""
+    if subject.contents.trust_rate:
+        return ""
+    return f"{on_robot(resample=True)} evens it out by the timestamps{more}"
 
 
 def _steps(subject: Subject, time_N: npt.NDArray[np.float64]) -> _Steps:
@@ -120,13 +143,14 @@ def _rate(subject: Subject, steps: _Steps) -> Iterator[Finding]:
     worst = int(off.argmax())
     drift = float(seconds_E[known[worst]] - count_E[known[worst]] / hz)
     level: Level = "error" if off.max() > WRONG and not subject.contents.trust_rate else "warning"
-    advice = "; set resample, or trust_fps to believe the frame rate" if level == "error" else ""
+    advice = f"{on_robot(resample=True)}, or {on_robot(trust_fps=True)} to believe the frame rate"
     yield subject.say(
         level,
         "rate",
         "timestamp",
         f"runs at {rate[worst]:.2f} Hz, but the robot at {hz:g} Hz: {abs(drift):.2f} s apart at "
         f"the episode's end (all episodes: {rate.min():.2f} to {rate.max():.2f} Hz, "
-        f"{int((off > DRIFT).sum())} of {len(rate)} off by more than 1 %){advice}",
+        f"{int((off > DRIFT).sum())} of {len(rate)} off by more than 1 %)",
         episode=int(known[worst]),
+        advice="" if subject.contents.trust_rate else advice,
     )

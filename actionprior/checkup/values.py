@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from actionprior.checkup.advice import LISTED, RECORD, exclude_listed, ignore
 from actionprior.checkup.finding import Finding
-from actionprior.checkup.subject import GroupValues, Subject
-from actionprior.embodiment.normalization import CONSTANT, RELATIVE_FLOOR
+from actionprior.checkup.subject import GroupValues, Subject, moves
+from actionprior.embodiment import BoolArray
+from actionprior.embodiment.normalization import RELATIVE_FLOOR
 
 FAR = 5.0  # distance of an outlier from the 1-99 % range, in widths of that range
 SATURATED = 0.05  # share of frames at exactly the highest or the lowest value
+NEVER_MOVES = "nothing, if it never moves; otherwise record again"
 CLIPPED = 0.01  # share of frames at exactly the end of a calibrated range
 
 
@@ -26,12 +29,15 @@ def check_values(subject: Subject) -> Iterator[Finding]:
 def _spread(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     values_ND = part.representation.around_their_centre(part.values_ND)
     low, high = np.quantile(values_ND, [0.01, 0.99], axis=0)
-    spread, span = high - low, np.ptp(values_ND, axis=0)
+    spread, moves_D = high - low, moves(values_ND)
     for entry, feature in enumerate(part.group.features):
         name, column = f"{part.kind} {feature}", values_ND[:, entry]
         floor = RELATIVE_FLOOR * spread.max()
-        if span[entry] < CONSTANT:
-            yield subject.say("warning", "constant", name, f"is {column[0]:g} in every frame")
+        if not moves_D[entry]:
+            lines = ignore(subject.robot, part.kind, feature)
+            advice = f"if it never moves: {lines}" if lines else NEVER_MOVES
+            message = f"is {column[0]:g} in every frame"
+            yield subject.say("warning", "constant", name, message, advice=advice)
         elif spread[entry] < floor:
             yield subject.say(
                 "note",
@@ -51,13 +57,21 @@ def _spread(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                 f"is {column[at]:.4g}, but 98 % of values lie between {low[entry]:.4g} and "
                 f"{high[entry]:.4g} ({int(far.sum())} such values)",
                 at=at,
+                advice=_without_outliers(subject, far),
             )
+
+
+def _without_outliers(subject: Subject, far_N: BoolArray) -> str:
+    episodes = np.unique(np.searchsorted(subject.stop_E, np.nonzero(far_N)[0], side="right"))
+    if len(episodes) > LISTED or len(episodes) == len(subject.lengths_E):
+        return "nothing, if the robot moves so; otherwise " + RECORD
+    return f"if they are wrong: {exclude_listed(subject, episodes.tolist())}"
 
 
 def _saturation(subject: Subject, part: GroupValues) -> Iterator[Finding]:
     for entry, feature in enumerate(part.group.features):
         column = part.values_ND[:, entry]
-        if np.ptp(column) < CONSTANT:
+        if not moves(column):
             continue  # reported as constant
         for what, end in (("highest", column.max()), ("lowest", column.min())):
             if (at_end := column == end).mean() > SATURATED:
@@ -86,6 +100,7 @@ def _calibration(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                 f"is {column[at]:.4g}, beyond the calibrated {lowest:g} to 100, in "
                 f"{(beyond > 0.01).mean():.1%} of frames",
                 at=at,
+                advice="no option repairs this: calibrate the arm, and record again",
             )
         at_end = np.isclose(column, 100.0) | np.isclose(column, lowest)
         if not part.representation.rests_at_its_limits and at_end.mean() > CLIPPED:
@@ -96,4 +111,5 @@ def _calibration(subject: Subject, part: GroupValues) -> Iterator[Finding]:
                 f"is at exactly an end of its calibrated range in {at_end.mean():.1%} of frames: "
                 "its true position there is lost",
                 at=int(at_end.argmax()),
+                advice="no option repairs this: calibrate the arm, and record again",
             )

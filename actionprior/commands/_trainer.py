@@ -7,21 +7,28 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, override
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.seed import isolate_rng
 
-from actionprior.checkpoints import keys, resume
+from actionprior.checkpoints import resume
 from actionprior.checkpoints.atomic import AtomicCheckpointIO
+from actionprior.checkpoints.policy import recorded_trunk
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.checkpoints.sharded import read_file_or_folder
 from actionprior.commands._parser import OneSentenceErrors
 from actionprior.commands._run_faults import as_user_error
+from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import Embodiment, EmbodimentError
+from actionprior.errors import UserError
 from actionprior.motion_prior import MotionPriorModule
 from actionprior.networks.trunks.base import Trunk
-from actionprior.training.stop import StopBetweenSteps
+from actionprior.training.quiet import quiet
+from actionprior.training.step_bar import StepBar
+from actionprior.training.stop import EXIT_CODES, INTERRUPT, StopBetweenSteps
 from actionprior.vla import VLAModule
 
 DESCRIPTIONS = {
@@ -30,7 +37,8 @@ DESCRIPTIONS = {
         "is a YAML file with the model, the data and the trainer's settings; each entry is also an "
         "option, such as --trainer.max_steps 100. "
         "Several --config are merged, and later ones win. `--ckpt_path last` resumes from the "
-        "newest checkpoint. `--model.help CLASS` and `--data.help CLASS` list a class's options."
+        "checkpoint with the most steps. `--model.help CLASS` and `--data.help CLASS` list a "
+        "class's options."
     ),
     "validate": "Compute a checkpoint's metrics on the validation data of a recipe.",
     "test": "Test a checkpoint as a recipe says, for instance with rollouts.",
@@ -92,28 +100,40 @@ class TrainerCLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         if config.get("ckpt_path") == resume.LAST:
             config["ckpt_path"] = self._last(config)
-        # A Stage-2 checkpoint is complete: prior and trunk come from it, not from the files that
-        # the recipe still names and that may be deleted.
+        # A checkpoint is complete: prior and trunk come from it, not from the files that the recipe
+        # still names and that may be deleted.
         settings, path = config.model.get("init_args") or {}, config.get("ckpt_path") or ""
-        if "prior_checkpoint" not in settings or not path or not Path(path).exists():
+        _require_prior(settings, str(path))
+        trunk = settings.get("trunk")
+        continued = "prior_checkpoint" in settings and (trunk or settings["prior_checkpoint"])
+        if not continued or not path or not Path(path).exists():
             return
         settings["prior_checkpoint"] = str(path)
-        recorded = (
-            read_file_or_folder(path, weights=False)
-            .get(keys.POLICY, {})
-            .get("trunk", {})
-            .get("init_args", {})
-        )
-        trunk = settings["trunk"]
+        if trunk is None:  # a Stage 1 that started from another prior
+            return
+        checkpoint = read_file_or_folder(path, weights=False)
+        recorded = recorded_trunk(checkpoint, path).get("init_args", {})
         if arguments := trunk.get("init_args"):
             found = _import_named(trunk.class_path)  # a class, or a function that returns a trunk
             kind = found if isinstance(found, type) and issubclass(found, Trunk) else Trunk
             _assign(arguments, kind.args_for_checkpoint(arguments.as_dict(), recorded))
 
+    @override
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if isinstance(self.datamodule, EmbodiedDataModule):
+            prior = (config.model.get("init_args") or {}).get("prior_checkpoint")
+            self.datamodule.split_checkpoint = str(config.get("ckpt_path") or prior or "")
+
     def _last(self, config: Namespace) -> str | None:
         model = _import_named(config.model.class_path)
         stage = 2 if issubclass(model, VLAModule) else int(issubclass(model, MotionPriorModule))
-        path = resume.newest(resume.folders(config.trainer), stage)
+        robots = _robots(config.data) if stage else []
+        continued = bool((config.model.get("init_args") or {}).get("prior_checkpoint"))
+        path = resume.furthest(
+            resume.folders(config.trainer), stage, robots, more=stage == 1 and continued
+        )
         if path is None and self.subcommand != "fit":
             raise CheckpointError(
                 f"there is no checkpoint to {self.subcommand}; name one with --ckpt_path"
@@ -126,12 +146,46 @@ class TrainerCLI(LightningCLI):
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        named = self._get(self.config_init, "trainer", default={}).get("callbacks") or []
+        of_recipe = list(named) if isinstance(named, list) else [named]  # the trainer adds to it
         trainer = super().instantiate_trainer(**kwargs)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
+        for place, callback in enumerate(callbacks):
+            default = type(callback) in (RichProgressBar, TQDMProgressBar)
+            if default and callback not in of_recipe:
+                callbacks[place] = StepBar()
         # Set here rather than among the default plugins, so that a recipe's own plugins and
         # strategies that write checkpoints themselves stay unchanged.
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
+
+
+def _robots(data: Namespace) -> list[str]:
+    """Return the names of the robots of a recipe's ``data``, which is built for this only."""
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    section: Any = Namespace  # jsonargparse does not type its constructor
+    with isolate_rng():
+        built = parser.instantiate_classes(section(data=data)).data
+    return [robot["name"] for robot in plain_embodiments(built)]
+
+
+def _require_prior(settings: Mapping[str, Any], checkpoint: str) -> None:
+    """Refuse to train or run a policy from fresh weights if that is not asked for.
+
+    A stacked Stage-1 recipe brings an ``architecture``, with which the module itself could start.
+
+    Raises:
+        UserError: There is neither a prior, nor a checkpoint, nor ``use_prior: false``.
+    """
+    given = settings.get("prior_checkpoint", "of a module without this argument")
+    if settings.get("use_prior") and not given and not checkpoint:
+        raise UserError(
+            "no motion prior: give --model.prior_checkpoint PRIOR.ckpt (model.init_args."
+            "prior_checkpoint, a Stage-1 checkpoint), or --model.use_prior false to train the same "
+            "policy without one"
+        )
 
 
 def _import_named(class_path: str) -> Any:  # noqa: ANN401  whatever the user's recipe names
@@ -174,9 +228,15 @@ def main(args: list[str] | None) -> TrainerCLI:
     Raises:
         UserError: The input is wrong, or something around the run failed, such as a full disk or a
             killed loader process.
+        SystemExit: With code 130 after Ctrl-C.
     """
     try:
-        return _run(args)
+        with quiet():
+            return _run(args)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning exits with code 1
+            raise SystemExit(EXIT_CODES[INTERRUPT]) from None
+        raise
     except Exception as error:
         if (user_error := as_user_error(error)) is not None:
             raise user_error from error
@@ -204,6 +264,7 @@ def _run(args: list[str] | None) -> TrainerCLI:
             # The DataModules shard themselves, so that a resumed run sees the same data.
             "use_distributed_sampler": False,
             "callbacks": StopBetweenSteps(),
+            "enable_model_summary": False,  # a run reports its parameters
         },
         args=args,
     )

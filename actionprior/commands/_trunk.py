@@ -82,9 +82,9 @@ def _named_in(model: Mapping[str, Any]) -> str:
 
 def _recorded_name(ckpt_path: str) -> str | None:
     """Return the class name of the trunk that a checkpoint was trained with."""
-    from actionprior.checkpoints import keys
+    from actionprior.checkpoints.policy import recorded_trunk
     from actionprior.checkpoints.sharded import read_file_or_folder
 
-    description = read_file_or_folder(ckpt_path, weights=False).get(keys.POLICY, {})
-    name: str | None = description.get("trunk", {}).get("name")
+    checkpoint = read_file_or_folder(ckpt_path, weights=False)
+    name: str | None = recorded_trunk(checkpoint, ckpt_path).get("name")
     return name

@@ -1,11 +1,12 @@
 """Write a first recipe for a LeRobot dataset, from the names of its features."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actionprior.commands._parser import call
-from actionprior.errors import UserError
+from actionprior.errors import UserError, printable
 
 HEAD = """\
 # Written by `lightning describe` from the names in meta/info.json. It is a guess; check it.
@@ -25,11 +26,20 @@ data:
 TAIL = """\
 trainer:
   max_steps: 3000
+  val_check_interval: 300
+  check_val_every_n_epoch: null
   gradient_clip_val: 1.0
   callbacks:
+    - class_path: callbacks.StepCheckpoint
+      init_args: {filename: prior-step}
+    - class_path: callbacks.BestCheckpoint
+      init_args: {filename: prior-best}
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {filename: prior, save_on_train_epoch_end: true, enable_version_counter: false}
 """
+
+
+KEYS = ("control_hz", "roots", "repo_ids", "action_key", "state_key", "ignored", "cameras")
 
 
 def describe(dataset: str, name: str | None = None, out: Path | None = None) -> None:
@@ -48,30 +58,39 @@ def describe(dataset: str, name: str | None = None, out: Path | None = None) -> 
     """
     from data_modules.lerobot.description import describe as describe_robot
 
-    text = recipe(describe_robot(dataset, name), str(out or "robot.yaml"))
+    robot, notes = describe_robot(dataset, name)
+    text = recipe(robot, notes, str(out or "robot.yaml"))
     if out is None:
         print(text, end="")
         return
     if out.exists():
         raise UserError(f"{out} is there already; remove it, or choose another --out")
     out.write_text(text)
+    for note in notes:
+        print(f"to check: {printable(note)}")
     print(f"{out}: check it, then run `lightning doctor --config {out}`")
 
 
-def recipe(robot: dict[str, Any], file: str = "robot.yaml") -> str:
-    """Return the text of a Stage-1 recipe that trains on ``robot``."""
-    lines = [f"      - name: {json.dumps(robot['name'])}"]
-    for key in ("control_hz", "roots", "repo_ids", "ignored", "cameras"):
+def recipe(robot: dict[str, Any], notes: Sequence[str] = (), file: str = "robot.yaml") -> str:
+    """Return the text of a Stage-1 recipe that trains on ``robot``, with ``notes`` as comments."""
+    # A name with a line break must not end a comment: the next line would be part of the recipe.
+    lines = [f"      # To check: {printable(note)}" for note in notes]
+    lines.append(f"      - name: {_yaml(robot['name'])}")
+    for key in KEYS:
         if robot.get(key):
-            lines.append(f"        {key}: {json.dumps(robot[key])}")
+            lines.append(f"        {key}: {_yaml(robot[key])}")
     for key in ("action", "state"):
-        lines.append(f"        {key}:")
+        lines.append(f"        {key}:" if robot[key] else f"        {key}: []")
         for group in robot[key]:
-            inner = ", ".join(f"{k}: {json.dumps(v)}" for k, v in group.items())
+            inner = ", ".join(f"{k}: {_yaml(v)}" for k, v in group.items())
             lines.append(f"          - {{{inner}}}")
-    if robot["ignored"]:
-        lines.insert(1, "        # No slot found by name; map those that control the robot.")
-    return HEAD.format(file=file) + "\n".join(lines) + "\n" + TAIL
+    return HEAD.format(file=printable(file)) + "\n".join(lines) + "\n" + TAIL
+
+
+def _yaml(value: object) -> str:
+    """Write plain data as JSON that YAML reads as the same, without control characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def main(args: list[str]) -> None:

@@ -47,16 +47,19 @@ def diagnose(
         UserError: The checkpoint, the recipe's data and the environments do not fit together.
     """
     from actionprior.checkpoints.folder import load_policy_network
+    from actionprior.checkpoints.match import agree_on_images
     from actionprior.diagnosis.report import write_report
     from actionprior.diagnosis.run import diagnose_policy
-    from actionprior.training.stage import check_lengths
+    from actionprior.training.embodied_data import check_lengths
 
     own = None if Path(ckpt_path).is_dir() else model
     network, _ = load_policy_network(ckpt_path, chosen_trunk(trunk, own, ckpt_path))
-    check_lengths(network.prior.architecture, data)
+    check_lengths(network.prior.architecture, data, ckpt_path)
     simulator = None if open_loop else choose_simulator(trainer, env_ids or [], data)
+    data.split_checkpoint = str(ckpt_path)
     data.prepare_data()
     data.setup("fit")
+    agree_on_images(network, data.image_shape, "the data")
     if recording_seed is None:
         sets = getattr(data, "sets", None)
         recording_seed = sets[0].seed if sets else 0

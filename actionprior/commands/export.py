@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from actionprior.checkpoints.folder import CONFIG, WEIGHTS, read_config
 from actionprior.commands._parser import call
@@ -41,8 +41,10 @@ def export(
     push_to_hub: str | None = None,
     private: bool = False,
     overwrite: bool = False,
-    onnx_image_size: tuple[int, int] | None = None,
+    onnx_image_size: tuple[int, int] | dict[str, tuple[int, int]] | None = None,
     trunk: str | None = None,
+    guard: Literal["off", "warn", "clip"] = "warn",
+    guard_margin: float = 0.1,
 ) -> None:
     """Write a policy as a folder that actionprior and LeRobot load, with a model card.
 
@@ -63,10 +65,13 @@ def export(
         push_to_hub: Repository OWNER/NAME on the Hugging Face hub to upload the folder to.
         private: Make the repository on the hub private.
         overwrite: Replace a folder at `out` even if it is not an export.
-        onnx_image_size: Size [rows, columns] of the images of ONNX graphs, which are written for
-            the instruction `task`; by default no graphs are written.
+        onnx_image_size: Size [rows, columns] of the images of ONNX graphs, for all cameras or by
+            camera. The graphs are written for the instruction `task`. By default there are none.
         trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed only for a trunk of your
             own.
+        guard: What happens to actions beyond the recorded limits, and to steps larger than any
+            recorded, wherever the folder is loaded.
+        guard_margin: Share of the recorded range by which limits and steps may be exceeded.
 
     Raises:
         UserError: The checkpoint, robot, number of steps or folder cannot be used, or the upload
@@ -88,10 +93,15 @@ def export(
     network.prior.normalizer.require_fitted()
     step = int(contents.get("global_step", 0))
     robot = Planner(network, embodiment).robot
-    steps = {"execute_steps": execute_steps, "delay_steps": delay_steps}
+    acting = {
+        "execute_steps": execute_steps,
+        "delay_steps": delay_steps,
+        "guard": guard,
+        "guard_margin": guard_margin,
+    }
     config = ActionPriorConfig(
         device="cpu",
-        actionprior={"embodiment": robot.name, **steps},
+        actionprior={"embodiment": robot.name, **acting},
         chunk_size=network.chunk_length,
         default_task=task,
         license=license,

@@ -32,7 +32,7 @@ from actionprior.rollout import ObservationMap, rollout
 from actionprior.study.illustrations import PlayedScene, draw_trajectories, draw_z_map
 from actionprior.study.latents import MOTIONS, LatentMap, embed, motion_types
 from actionprior.study.tip_paths import TipPath, expert_path, table_tips
-from actionprior.training.stage import check_lengths
+from actionprior.training.embodied_data import check_lengths
 from actionprior.vla import VLAModule
 
 CONTROL_SEED = 0
@@ -58,7 +58,8 @@ def map_latents(data: EmbodiedDataModule, prior: str, chunks: int = 1500) -> Lat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(CONTROL_SEED)
         untrained = load_starting_prior(prior, robots, use_prior=False)
-    check_lengths(trained.architecture, data)
+    check_lengths(trained.architecture, data, prior)
+    data.split_checkpoint = str(prior)
     data.prepare_data()
     data.setup("fit")
     frames_N = _held_out(data, chunks)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from actionprior.commands._parser import call
@@ -31,7 +32,11 @@ def serve(
     max_rate: float = 100.0,
     idle_timeout: float = 600.0,
     message_timeout: float = 10.0,
+    answer_timeout: float = 60.0,
+    token_file: str | None = None,
     trunk: str | None = None,
+    guard: Literal["off", "warn", "clip"] | None = None,
+    guard_margin: float | None = None,
 ) -> None:
     """Serve a policy to robots over the network, until SIGTERM or Ctrl-C.
 
@@ -41,7 +46,7 @@ def serve(
     Args:
         ckpt_path: Stage-2 checkpoint or exported folder.
         host: Address to listen on. With an address beyond this machine (0.0.0.0), anyone who
-            reaches it can use the policy: there is no authentication and no encryption.
+            reaches it can use the policy, unless `token_file` is given; there is no encryption.
         port: Port to listen on; 0 chooses a free one.
         embodiment: Name of the robot, needed only for a policy of several robots.
         device: Device of the networks, such as cpu or cuda.
@@ -57,8 +62,15 @@ def serve(
             clients wait.
         idle_timeout: Time without a message after which a session ends [s].
         message_timeout: Time limit for receiving a message and for sending an answer [s].
+        answer_timeout: Time limit for an answer of the policy [s], after which the session ends.
+        token_file: File with a shared secret, which openpi's client sends as its `api_key`.
         trunk: Class of the policy's trunk, e.g. my.module.MyTrunk; needed only for a trunk of your
             own.
+        guard: What happens to actions beyond the recorded limits, and to steps larger than any
+            recorded; states far outside the training range are logged and counted, too. By default
+            what an exported folder says, or else warn.
+        guard_margin: Share of the recorded range by which limits and steps may be exceeded; by
+            default what an exported folder says, or else 0.1.
 
     Raises:
         UserError: The policy cannot be loaded, an option is out of range, or the extra `serve` is
@@ -72,10 +84,14 @@ def serve(
 
     from actionprior.commands._trunk import trunk_class
     from actionprior.policy import Policy
+    from actionprior.serving.access import is_loopback, read_token
 
+    token = read_token(Path(token_file)) if token_file else ""
     if threads:
         torch.set_num_threads(threads)
-    options: dict[str, Any] = {"embodiment": embodiment} if embodiment else {}
+    given = {"embodiment": embodiment or None, "guard": guard, "guard_margin": guard_margin}
+    # What is not given is left to an exported folder, or to the policy's defaults.
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     policy = Policy.load(
         ckpt_path,
         trunk_class(trunk) if trunk else None,
@@ -97,7 +113,17 @@ def serve(
         max_rate,
         idle_timeout,
         message_timeout,
+        answer_timeout=answer_timeout,
+        token=token,
     )
+    if not is_loopback(host):
+        who = "everybody who reaches it and has the token" if token else "everybody who reaches it"
+        advice = "" if token else "; --token_file asks clients for a key"
+        print(
+            f"warning: {host} is beyond this machine: {who} can use the policy, without "
+            f"encryption{advice}",
+            flush=True,
+        )
     asyncio.run(_serve_until_signal(server, policy.robot.name))
 
 

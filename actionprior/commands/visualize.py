@@ -13,6 +13,7 @@ from actionprior.commands._trunk import chosen_trunk
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
+from actionprior.files.names import file_name
 from actionprior.rollout.results import Frame
 from actionprior.visualization.episode import Drawing
 from actionprior.visualization.predictions import Predictor, load_predictor
@@ -74,13 +75,14 @@ def visualize(
     predictor = None
     if ckpt_path:
         predictor = load_predictor(ckpt_path, data, chosen_trunk(trunk, model, ckpt_path))
+    data.split_checkpoint = str(ckpt_path or "")
     data.prepare_data()
     data.setup("fit")
     written = []
     for name in names if robot is None else [robot]:
         shown = _choose(list(_episodes(data, names.index(name))), name, episode)
         drawing = _drawing(data, shown, predictor)
-        written += _write(drawing, out / f"{name}-episode-{shown.number}", rerun)
+        written += _write(drawing, out / f"{file_name(name)}-episode-{shown.number}", rerun)
     return written
 
 

@@ -10,13 +10,9 @@ from actionprior.lazy import lazy_exports
 __all__ = ["BatchSource", "Contents", "DataError", "EmbodiedDataModule", "Frames", "Source"]
 
 if TYPE_CHECKING:
-    from actionprior.data.module import (
-        BatchSource,
-        Contents,
-        DataError,
-        EmbodiedDataModule,
-        Frames,
-        Source,
-    )
+    from actionprior.data.contents import Contents, Source
+    from actionprior.data.module import BatchSource, DataError, EmbodiedDataModule, Frames
 else:
-    __getattr__ = lazy_exports(__name__, dict.fromkeys(__all__, "module"))
+    __getattr__ = lazy_exports(
+        __name__, dict.fromkeys(__all__, "module") | {"Contents": "contents", "Source": "contents"}
+    )

@@ -4,26 +4,27 @@ To use your own recordings, write a subclass with ``embodiments`` and ``read_fra
 ``data_modules/trajectories.py`` does.
 """
 
+import signal
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from actionprior.batch import TrajectoryBatch
-from actionprior.data.column_store import Column
+from actionprior.data.contents import Contents, Source
 from actionprior.data.frame_ranges import Spans
+from actionprior.data.resumed_progress import RescaleProgress
 from actionprior.data.sampling import EpochOrder, ShardedBatches
-from actionprior.data.store import Recording, TrajectoryStore, TrajectoryWindows
+from actionprior.data.store import TrajectoryStore, TrajectoryWindows
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.image_shape import ImageShape
 from actionprior.errors import UserError
 
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -69,45 +70,6 @@ class Frames(NamedTuple):
     val: Spans
 
 
-@dataclass(frozen=True)
-class Contents:
-    """One dataset as a report examines it.
-
-    Attributes:
-        recording: Episodes as they were recorded.
-        timestamp_N: float64 (N,), time since the episode's start [s]; None: not known.
-        task_N: int64 (N,), index into ``tasks``; None: no instructions.
-        tasks: Instructions.
-        trust_rate: True if training accepts timestamps that contradict the frame rate.
-        recorded_hz: The recording's own rate [Hz], if training resamples it to the robot's.
-        absent_videos: Episodes whose video is missing on disk, by camera.
-        image_sizes: Rows and columns of the images as recorded, by camera.
-    """
-
-    recording: Recording
-    timestamp_N: npt.NDArray[np.float64] | Column | None = None
-    task_N: npt.NDArray[np.int64] | Column | None = None
-    tasks: list[str] = field(default_factory=list)
-    trust_rate: bool = False
-    recorded_hz: float | None = None
-    absent_videos: dict[str, list[int]] = field(default_factory=dict)
-    image_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-class Source(NamedTuple):
-    """Dataset that a report opens independently of all others.
-
-    Attributes:
-        robot: Robot that the dataset was recorded on.
-        name: Name of the dataset, for reports.
-        read: Reads the dataset; raises DataError if training would refuse it.
-    """
-
-    robot: Embodiment
-    name: str
-    read: Callable[[], Contents]
-
-
 class EmbodiedDataModule(LightningDataModule, ABC):
     """Windows of several robots' trajectories, shuffled, sharded and resumable.
 
@@ -126,9 +88,16 @@ class EmbodiedDataModule(LightningDataModule, ABC):
     Attributes:
         views: Number of stored views per frame, of which training batches take one at random. With
             several, ``windows(training=True)`` is indexed by ``views * frame + view``.
+        image_shape: How a policy sees the images, known after ``setup``. None: not known.
+        instructions: Instructions in the data, known after ``setup``. Empty: not known.
+        split_checkpoint: Checkpoint that the run starts from, empty for none. The episodes that it
+            held out stay held out, if the subclass has a ``split_record``.
     """
 
     views: int = 1
+    image_shape: ImageShape | None = None
+    instructions: Sequence[str] = ()
+    split_checkpoint: str = ""
 
     def __init__(
         self,
@@ -181,6 +150,18 @@ class EmbodiedDataModule(LightningDataModule, ABC):
             Source(self.embodiments[robot], r.name or f"recording {number}", partial(Contents, r))
             for number, (robot, r) in enumerate(zip(store.robot_R, store.recordings, strict=True))
         ]
+
+    def split_record(self) -> dict[str, Any]:
+        """Describe which episodes train and which validate, for checkpoints; empty by default."""
+        return {}
+
+    def follow_split(self, record: dict[str, Any], checkpoint: str) -> None:
+        """Hold out what a checkpoint held out that is being loaded. No-op by default.
+
+        Args:
+            record: The checkpoint's ``split_record``.
+            checkpoint: Path of the checkpoint, for messages.
+        """
 
     def windows(self, training: bool) -> BatchSource[Any]:
         """Build the dataset that turns frames into batches; by default that of Stage 1."""
@@ -261,7 +242,7 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         if self.trainer is not None:
             done, uneven = divmod(frames, self._global_batch())
             self._uneven = (state_dict["epoch"], uneven)
-            cast(Any, self.trainer).callbacks.append(_RescaleProgress(done))
+            cast(Any, self.trainer).callbacks.append(RescaleProgress(done))
         # Lightning looks for a stateful loader only; this module keeps the position itself.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
 
@@ -356,33 +337,17 @@ class EmbodiedDataModule(LightningDataModule, ABC):
             collate_fn=_finished_batch,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_ignore_interrupts,
             pin_memory=torch.cuda.is_available(),
         )
 
 
-class _RescaleProgress(Callback):
-    """Set a resumed run's progress in its epoch, in batches of the present size.
+def _ignore_interrupts(worker: int) -> None:
+    """Let loader processes live through Ctrl-C, which a terminal sends to them, too.
 
-    Lightning continues the count of the previous run. With another global batch size it would end
-    the epoch too early or too late.
+    The run finishes its step and ends them.
     """
-
-    def __init__(self, done: int) -> None:
-        self._done = done
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-        saved_within_a_batch = progress.processed - progress.completed
-        progress.ready = progress.started = progress.processed = self._done
-        progress.completed = self._done - saved_within_a_batch
-
-    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        # Resumed after an epoch's last batch, Lightning does not count the next epoch as begun.
-        # A checkpoint within that epoch would then count as one at its end.
-        epochs: Any = trainer.fit_loop.epoch_progress
-        if epochs.current.ready == epochs.current.processed:
-            epochs.increment_ready()
-            epochs.increment_started()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _finished_batch[T](batch: T) -> T:

@@ -218,7 +218,7 @@ def _read(
             if isinstance(column, Column)
             else consecutive(column, first_B, width)
         )
-        rows = runs.reshape(-1, runs.shape[-1])
+        rows = runs.reshape(runs.shape[0] * runs.shape[1], runs.shape[2])  # also without a state
         mended = [rows.take(row_IH, 0) for _, _, row_IH in mends]
         if width < wanted:
             runs = np.empty((len(runs), wanted, runs.shape[-1]), runs.dtype)

@@ -15,7 +15,7 @@ from actionprior.diagnosis.measurement import MeasuredValue
 from actionprior.diagnosis.windows import Windows, select
 from actionprior.embodiment import ACTION_WIDTH, Embodiment
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.training.stage import EVALUATION_KEY, FlowNoise
+from actionprior.training.flow_noise import EVALUATION_KEY, FlowNoise
 
 PART = 64  # rows per call of the network
 NOTHING = 1e-6  # errors below count as zero

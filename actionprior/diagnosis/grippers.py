@@ -4,15 +4,14 @@ Axes: N frames or windows, H steps.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from actionprior.checkup import Finding
 from actionprior.data import EmbodiedDataModule
 from actionprior.data.frame_ranges import BoolArray, IntArray
+from actionprior.data.keyframes import GripperEntry, gripper_entries
 from actionprior.diagnosis import chunks, windows
 from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.embodiment import Embodiment
@@ -23,35 +22,6 @@ LONGEST = 8  # steps by which switching may be off
 LATE = 2  # steps that are worth a finding
 MISSED = 0.3  # share of missed switches that is worth a finding
 FEWEST = 4  # windows with a switch
-
-
-class GripperEntry(NamedTuple):
-    """One gripper command of a robot.
-
-    Attributes:
-        feature: Name of the command.
-        slot: Its unified entry.
-        middle: Value between open and closed.
-        column: Its number among the robot's action features.
-    """
-
-    feature: str
-    slot: int
-    middle: float
-    column: int
-
-
-def gripper_entries(robot: Embodiment, action_Na: npt.NDArray[np.float32]) -> list[GripperEntry]:
-    """List the gripper commands of a robot that take more than one value."""
-    entries, column = [], 0
-    for group, kind in zip(robot.action, robot.action_representations, strict=True):
-        for number, feature in enumerate(group.features):
-            low, high = np.quantile(action_Na[:, column], [0.01, 0.99]).tolist()
-            if kind.is_gripper and high - low > CONSTANT:
-                slot = robot.action_slots(group).start + number
-                entries.append(GripperEntry(feature, slot, (low + high) / 2, column))
-            column += 1
-    return entries
 
 
 def best_shift(first_NH: BoolArray, second_NH: BoolArray, longest: int) -> int:

@@ -142,8 +142,8 @@ def _unused(windows: Windows, effects: dict[str, Effect]) -> Iterator[Finding]:
             f"{images_of_others.before:.0%} to {images_of_others.error:.0%}: the policy acts "
             "almost without looking, from state and instruction. In demonstrations the arm is "
             "on its way already, so that its state says where it goes; on the robot it does "
-            "not. Record demonstrations that are disturbed (lightning record --push), and read "
-            "`places` for what the trunk sees"
+            "not. Record demonstrations that are disturbed (lightning record --push), set "
+            "fusion.keyframe_weight, and read `places` for what the trunk sees"
         ))  # fmt: skip
     for camera, name in enumerate(robot.cameras):
         ways = [effects[f"camera {name} {way}"] for way in ("of another episode", "covered")]

@@ -16,7 +16,7 @@ from actionprior.diagnosis.chunks import Recorded
 from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue, finding
 from actionprior.diagnosis.windows import Windows, select, select_steps
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.training.stage import EVALUATION_KEY, FlowNoise
+from actionprior.training.flow_noise import EVALUATION_KEY, FlowNoise
 
 FITTED, STEPS, REPEATS, RATE = 48, 60, 4, 0.05
 BAD_DECODER = 0.5  # share of the constant chunk's error that even a fitted latent leaves

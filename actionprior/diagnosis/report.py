@@ -9,6 +9,7 @@ from typing import Any
 from actionprior.checkup import LEVELS, Finding
 from actionprior.checkup.report import print_table, write_html
 from actionprior.diagnosis.measurement import Diagnosis, MeasuredValue
+from actionprior.errors import printable
 from actionprior.files.atomic import write_json
 
 COLUMNS = ("robot", "subject", "measured", "value")
@@ -44,7 +45,10 @@ def measured_lines(measurements: Sequence[MeasuredValue]) -> list[tuple[str, ...
         words = (m.group, _number(m.value), "" if m.unit == "1" else m.unit)
         values = lines.setdefault((m.robot, m.subject, m.what), [])
         values.append(" ".join(word for word in words if word))
-    return [(*key, ", ".join(values)) for key, values in lines.items()]
+    return [
+        tuple(printable(cell) for cell in (*key, ", ".join(values)))
+        for key, values in lines.items()
+    ]
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
 """Diagnose a policy: all subjects, for each robot of the data that the policy knows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -57,10 +58,13 @@ def diagnose_policy(
     robots = [n for n, robot in enumerate(data.embodiments) if robot.name in known]
     if not robots:
         raise UserError(
-            f"the policy knows {known}, but the recipe's robots are "
-            f"{[robot.name for robot in data.embodiments]}; give the recipe that it was trained on"
+            f"the policy (--ckpt_path) knows {known}, but the recipe (--config) has the robots "
+            f"{[robot.name for robot in data.embodiments]}; give the recipe that the policy was "
+            "trained with"
         )
     network.requires_grad_(False)
+    if simulator is not None:
+        simulator = replace(simulator, image_shape=network.image_shape)
     return join(
         part
         for robot in robots

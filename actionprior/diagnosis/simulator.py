@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.image_shape import ImageShape
 from actionprior.rollout import DEFAULT_SEED, ObservationMap
 from actionprior.rollout.robot_env import RobotEnv, find_spec, make_robot_env
 
@@ -24,6 +25,7 @@ class Simulator:
         max_steps: Time limit that replaces the environments'.
         env_kwargs: Arguments of ``gymnasium.make``.
         success_key: Key of ``info`` that reports success.
+        image_shape: Size to which the images are brought. None keeps their own.
     """
 
     env_ids: list[str]
@@ -34,6 +36,7 @@ class Simulator:
     max_steps: int | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     success_key: str | None = None
+    image_shape: ImageShape | None = None
 
     def of_robot(self, name: str) -> list[str]:
         """List the environments of a robot."""
@@ -58,4 +61,5 @@ class Simulator:
             self.max_steps,
             self.env_kwargs,
             look_every,
+            self.image_shape,
         )

@@ -71,7 +71,8 @@ def gather(data: EmbodiedDataModule, index: int, frame_N: IntArray) -> Windows:
                 "the recipe of Stage 2 (--config)"
             )
         parts.append(batch)
-    observation, future = join_batches(parts)
+    joined = join_batches(parts)
+    observation, future = joined.observation, joined.future
     rows_N = torch.full((len(frame_N),), index, dtype=torch.int64)
     store = data.frames.store
     return Windows(

@@ -3,6 +3,7 @@
 Axes: A = 37 action slots, S = 74 state slots.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
@@ -80,9 +81,10 @@ class Embodiment:
     def __post_init__(self) -> None:
         if not self.name:
             raise EmbodimentError("an embodiment has no name; give it a unique one")
-        if not self.control_hz > 0:
+        if not 0 < self.control_hz < math.inf:
             raise EmbodimentError(
-                f"embodiment {self.name!r}: control_hz is {self.control_hz}, expected above 0"
+                f"embodiment {self.name!r}: control_hz is {self.control_hz}, expected a number "
+                "above 0"
             )
         if not self.action:
             raise EmbodimentError(
@@ -237,13 +239,25 @@ class Embodiment:
         return cls(**values)
 
     def differences(self, other: "Embodiment") -> list[str]:
-        """List what keeps a prior that was trained on ``other`` from fitting this robot."""
-        found = []
-        for key in ("control_hz", "action", "state"):
-            here, there = self.to_dict()[key], other.to_dict()[key]
-            if here != there:
-                found.append(f"{key} is {there!r} there and {here!r} here")
-        return found
+        """List what keeps a checkpoint of ``other`` from fitting this robot of a recipe."""
+        pairs: list[tuple[str, object, object]] = [
+            ("control_hz", other.control_hz, self.control_hz)
+        ]
+        for key in ("action", "state"):
+            recorded, mine = (list(getattr(robot, key)) for robot in (other, self))
+            before, now = ([group.name for group in groups] for groups in (recorded, mine))
+            pairs.append((f"the list of {key} groups", before, now))
+            if before == now:
+                pairs += [
+                    (f"{key} {one.name}.{name}", value, vars(two)[name])
+                    for one, two in zip(recorded, mine, strict=True)
+                    for name, value in vars(one).items()
+                ]
+        return [
+            f"{what} is {saved!r} in the checkpoint and {wanted!r} in the recipe"
+            for what, saved, wanted in pairs
+            if saved != wanted
+        ]
 
     # ---- checks ---------------------------------------------------------------------------
 

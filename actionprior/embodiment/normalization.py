@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, Embodiment
+from actionprior.embodiment.recorded_ranges import RecordedRanges
 from actionprior.embodiment.relative_actions import RelativeActions
 from actionprior.errors import UserError
 
 Law = Literal["quantile", "mean_std"]
 
-CONSTANT = 1e-6  # features with a smaller range are constant: shifted, not scaled
+CONSTANT = 1e-6  # features whose range is a smaller share of their values are constant
 RELATIVE_FLOOR = 0.05  # smallest scale of a feature, as a share of its group's widest
+FEW = 5.0  # units within which rare motions stay
+WILD = 3  # values that may lie farther away at each step of a chunk: wild frames, no motion
+WILD_SHARE = 0.01  # largest share of the sample that counts as wild
 
 
 class MissingStatisticsError(UserError):
@@ -35,9 +39,13 @@ class Normalizer(nn.Module):
     that re-plans often executes mostly these first steps.
 
     Both kinds of statistics (mean and std, 1 % and 99 % quantiles) are buffers of shape (E, H, A)
-    and (E, S), so that those in checkpoints can be compared. Narrow ranges get a floor: 5 % of
-    the widest range in the same group of features, and 1 for a group that never moves. A quantile
-    range near zero would blow the loss up (arXiv 2606.26095 leaves normalisation open).
+    and (E, S), so that those in checkpoints can be compared. A quantile range near zero would blow
+    the loss up (arXiv 2606.26095 leaves normalisation open), so that scales have floors:
+
+    - a fifth of the distance from the centre to rare values, such as those of a gripper that
+      closes in 0.5 % of frames. All but three wild values per step then stay within ``FEW`` units;
+    - 5 % of the widest scale in the same group of features;
+    - 1 for a group that never moves, beyond the rounding of float32.
     """
 
     fitted_E: Tensor
@@ -66,6 +74,8 @@ class Normalizer(nn.Module):
             raise UserError(f"normalisation {law!r} is unknown; expected 'quantile' or 'mean_std'")
         self.law = law
         self.embodiments: list[Embodiment] = []
+        self.ranges: dict[str, RecordedRanges] = {}  # by robot; descriptions hold them
+        self.ranges_are_wide = False  # True once they cover the data of this run
         for kind, shape in (("action", (chunk_length, ACTION_WIDTH)), ("state", (STATE_WIDTH,))):
             for statistic in ("mean", "std", "q01", "q99", "center", "scale"):
                 self.register_buffer(f"{kind}_{statistic}", torch.zeros(0, *shape))
@@ -193,23 +203,38 @@ class Normalizer(nn.Module):
                 )
             actions = [embodiment.action_slots(g) for g in embodiment.action]
             states = [embodiment.state_slots(g) for g in embodiment.state]
-            self._fit_row("action", row, relative_BHA[of_row_B], inside_NH, actions)
+            # Differences of large values are rounded as these are.
+            largest_A = sample.action_BHA[of_row_B][inside_NH].abs().amax(0)
+            largest_A = largest_A.maximum(sample.reference_BA[of_row_B].abs().amax(0))
+            rounding_A = CONSTANT * largest_A
+            self._fit_row("action", row, relative_BHA[of_row_B], inside_NH, actions, rounding_A)
+            inside_N1 = inside_NH[inside_NH][:, None]
             states_N1S = sample.state_BHS[of_row_B][inside_NH][:, None]
-            self._fit_row("state", row, states_N1S, inside_NH[inside_NH][:, None], states)
+            largest_S = states_N1S.abs().amax((0, 1))
+            self._fit_row("state", row, states_N1S, inside_N1, states, CONSTANT * largest_S)
             self.fitted_E[row] = True
 
     def _fit_row(
-        self, kind: str, row: int, values_NHD: Tensor, inside_NH: Tensor, groups: list[slice]
+        self,
+        kind: str,
+        row: int,
+        values_NHD: Tensor,
+        inside_NH: Tensor,
+        groups: list[slice],
+        rounding_D: Tensor,
     ) -> None:
         statistics = _statistics(values_NHD.double(), inside_NH)
         if self.law == "quantile":
             center = (statistics["q01"] + statistics["q99"]) / 2
             scale = (statistics["q99"] - statistics["q01"]) / 2
         else:
-            center, scale = statistics["mean"], statistics["std"].clone()
+            center, scale = statistics["mean"], statistics["std"]
+        low, high = statistics.pop("low"), statistics.pop("high")
+        scale = scale.maximum((high - center).maximum(center - low) / FEW)
         for group in groups:
             widest = scale[:, group].max()
-            floor = RELATIVE_FLOOR * widest if widest > CONSTANT else torch.ones_like(widest)
+            moves = (scale[:, group] > rounding_D[group]).any()
+            floor = RELATIVE_FLOOR * widest if moves else torch.ones_like(widest)
             scale[:, group] = scale[:, group].clamp(min=float(floor))
         unused = torch.ones(scale.shape[1], dtype=torch.bool, device=scale.device)
         for group in groups:
@@ -221,7 +246,10 @@ class Normalizer(nn.Module):
 
 
 def _statistics(values_NHD: Tensor, inside_NH: Tensor) -> dict[str, Tensor]:
-    """Compute statistics (H, D); steps that no window reaches copy the last reached step."""
+    """Compute statistics (H, D); steps that no window reaches copy the last reached step.
+
+    ``low`` and ``high`` are the lowest and the highest value without the wild ones.
+    """
     count_H = inside_NH.sum(0)
     reached_H = torch.arange(len(count_H), device=count_H.device).clamp(
         max=int(count_H.count_nonzero()) - 1
@@ -234,9 +262,12 @@ def _statistics(values_NHD: Tensor, inside_NH: Tensor) -> dict[str, Tensor]:
     # quantile() is bounded in size and slow on long columns: sort once and index.
     ordered_NHD = torch.where(inside_NH1, values_NHD, torch.inf).sort(dim=0).values
     step_H = torch.arange(len(count_H), device=count_H.device)
+    wild_H = (WILD_SHARE * count_H).long().clamp(max=WILD)
     return {
         "mean": mean,
         "std": (spread_NHD.square().sum(0) / count_H1).sqrt(),
         "q01": ordered_NHD[(0.01 * (count_H - 1)).round().long(), step_H],
         "q99": ordered_NHD[(0.99 * (count_H - 1)).round().long(), step_H],
+        "low": ordered_NHD[wild_H, step_H],
+        "high": ordered_NHD[count_H - 1 - wild_H, step_H],
     }

@@ -1,6 +1,5 @@
 """The model card of an exported policy: what it does, how to run it, how good it is."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,8 @@ from typing import Any, NamedTuple
 from actionprior.checkpoints.policy import Description, describe_trunk, is_builtin
 from actionprior.embodiment import Embodiment
 from actionprior.embodiment.feature_groups import ActionGroup, StateGroup
-from actionprior.errors import UserError
+from actionprior.errors import UserError, printable
+from actionprior.files.plain_json import read_json
 from actionprior.networks.policy_network import PolicyNetwork
 
 TAGS = ["robotics", "lerobot", "actionprior", "vision-language-action"]
@@ -43,6 +43,7 @@ def model_card(network: PolicyNetwork, facts: CardFacts) -> str:
     from huggingface_hub import ModelCardData
 
     robot = facts.robot
+    name = _word(robot.name)
     data = ModelCardData(
         license=facts.license, library_name="lerobot", pipeline_tag="robotics", tags=TAGS
     )
@@ -53,7 +54,7 @@ def model_card(network: PolicyNetwork, facts: CardFacts) -> str:
 {data.to_yaml()}
 ---
 
-# A policy for {robot.name}
+# A policy for {name}
 
 A vision-language-action policy with a motion prior, trained with actionprior: it looks at \
 {len(robot.cameras)} camera(s), the robot's state and an instruction, and answers with the next \
@@ -71,7 +72,7 @@ executed{delay}. Trunk: `{type(network.trunk).__name__}`; {millions:.1f} million
 
 {_table(("action", "unit", "features"), [_row(group) for group in robot.action])}
 
-Cameras: {", ".join(f"`{key}`" for key in robot.cameras) or "none"}. Values are in these \
+Cameras: {", ".join(f"`{_word(key)}`" for key in robot.cameras) or "none"}. Values are in these \
 units; the policy normalises them itself (`statistics.json`).
 
 ## Evaluation
@@ -89,11 +90,12 @@ def _how_to_run(robot: Embodiment, repo_id: str | None, trunk: Description) -> s
         imports.insert(0, "from huggingface_hub import snapshot_download")
         arguments = [f'snapshot_download("{repo_id}")']
     if not is_builtin(trunk):
-        module, _, name = trunk["class_path"].rpartition(".")
+        class_path = _word(trunk["class_path"])
+        module, _, name = class_path.rpartition(".")
         imports.append(f"from {module} import {name}  # the policy's trunk: not in this folder")
         arguments.append(f"trunk={name}")
     keys = [*([robot.state_key] if robot.state else []), *robot.cameras]
-    observation = ", ".join([*(f'"{key}": …' for key in keys), '"task": "…"'])
+    observation = ", ".join([*(f'"{_word(key)}": …' for key in keys), '"task": "…"'])
     python = f"""In Python, anywhere (state in the order of the table below; images uint8, \
 rows × columns × 3):
 
@@ -110,10 +112,10 @@ action = policy.select_action({{{observation}}})
 As a server:
 
 ```bash
-lightning serve --ckpt_path {where} --trunk {trunk["class_path"]}
+lightning serve --ckpt_path {where} --trunk {class_path}
 ```
 
-The policy needs the class `{trunk["class_path"]}`, which its author has to share. LeRobot's \
+The policy needs the class `{class_path}`, which its author has to share. LeRobot's \
 tools load policies with actionprior's own trunks only."""
     return f"""{python}
 On a robot that LeRobot drives:
@@ -136,16 +138,24 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, damaged, or of another program.
     """
-    try:
-        results = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"evaluation {path} cannot be read as JSON ({error})") from None
-    required = ("env_id", "success_rate", "success_low", "success_high", "return", "episodes")
+    results = read_json(path)
     environments = results.get("environments") if isinstance(results, dict) else None
-    if not environments or any(key not in e for e in environments for key in required):
+    if (
+        not isinstance(environments, list)
+        or not environments
+        or not all(map(_is_result, environments))
+    ):
         raise UserError(f"evaluation {path} is no results.json of RolloutEvaluation")
     found: dict[str, Any] = results
     return found
+
+
+def _is_result(found: object) -> bool:
+    """Check for the values that a card shows of one environment."""
+    if not isinstance(found, dict) or not isinstance(found.get("env_id"), str):
+        return False
+    numbers = [found.get(k) for k in ("success_rate", "success_low", "success_high", "return")]
+    return all(type(n) in (int, float) for n in numbers) and isinstance(found.get("episodes"), list)
 
 
 def find_evaluations(checkpoint: Path, step: int) -> list[dict[str, Any]]:
@@ -159,7 +169,7 @@ def find_evaluations(checkpoint: Path, step: int) -> list[dict[str, Any]]:
 def _evaluation(evaluations: list[dict[str, Any]]) -> str:
     rows = [
         (
-            f"`{e['env_id']}`",
+            f"`{_word(e['env_id'])}`",
             f"{100 * e['success_rate']:.1f} %",
             f"{100 * e['success_low']:.1f} to {100 * e['success_high']:.1f} %",
             str(len(e["episodes"])),
@@ -174,8 +184,14 @@ def _evaluation(evaluations: list[dict[str, Any]]) -> str:
 
 
 def _row(group: ActionGroup | StateGroup) -> tuple[str, ...]:
-    kind = f"{group.name} ({group.representation.replace('_', ' ')})"
-    return kind, group.unit or "–", ", ".join(f"`{feature}`" for feature in group.features)
+    kind = f"{_word(group.name)} ({group.representation.replace('_', ' ')})"
+    features = ", ".join(f"`{_word(feature)}`" for feature in group.features)
+    return kind, _word(group.unit) or "–", features
+
+
+def _word(name: str) -> str:
+    """Return a name of a checkpoint without what Markdown and terminals would interpret."""
+    return printable(str(name)).translate(str.maketrans('`"|<>\\', "''/()/"))
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -5,7 +5,7 @@ Y rows, X columns, Z latent width. The batch size is 1.
 """
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from actionprior.errors import UserError, missing_extra
 from actionprior.networks.policy_network import PolicyNetwork
 
 SEE, ACT = "see.onnx", "act.onnx"
+ImageSizes = tuple[int, int] | dict[str, tuple[int, int]]
+"""Rows and columns of the images, of all cameras or by camera."""
 
 
 class OnnxError(UserError):
@@ -23,7 +25,10 @@ class OnnxError(UserError):
 
 
 class SeeGraph(nn.Module):
-    """Compute z′ (1, Z) from images, state and past of one robot under one instruction."""
+    """Compute z′ (1, Z) from images, state and past of one robot under one instruction.
+
+    The images are brought to the size of training here, as ``Policy`` does.
+    """
 
     def __init__(self, network: PolicyNetwork, robot: int, task: str) -> None:
         super().__init__()
@@ -32,14 +37,20 @@ class SeeGraph(nn.Module):
 
     def forward(
         self,
-        images_1CKYX: Tensor,
+        images: Tensor | tuple[Tensor, ...],
         state_1S: Tensor,
         history_action_1HA: Tensor,
         history_state_1HS: Tensor,
         history_reference_1A: Tensor,
         history_mask_1H: Tensor,
     ) -> Tensor:
-        """Compute z′ from the fields of ``Observation`` and of its history."""
+        """Compute z′ from the fields of ``Observation`` and of its history.
+
+        ``images`` are uint8 (1, C, 3, Y, X), or one tensor (1, 3, Y, X) per camera.
+        """
+        views = images.unbind(1) if isinstance(images, Tensor) else images
+        shape = self.network.image_shape
+        images_1CKYX = torch.stack([shape.apply(v) if shape else v for v in views], dim=1)
         embodiment_B = cast(Tensor, self.embodiment_B)
         past = TrajectoryBatch(
             history_action_1HA,
@@ -77,7 +88,7 @@ class ActGraph(nn.Module):
 
 
 def export_onnx(
-    network: PolicyNetwork, folder: Path, robot: int, task: str, image_size: tuple[int, int]
+    network: PolicyNetwork, folder: Path, robot: int, task: str, image_size: ImageSizes
 ) -> None:
     """Write ``see.onnx`` and ``act.onnx`` for one robot and one instruction.
 
@@ -86,27 +97,31 @@ def export_onnx(
         folder: Folder to write to.
         robot: Index of the robot among the policy's.
         task: Instruction, which becomes a constant of the graph.
-        image_size: Rows and columns of the images [pixels].
+        image_size: Rows and columns of the images [pixels], the same for all cameras or by camera.
+            With several sizes, the graph has the inputs ``image_0``, ``image_1``, … in the order of
+            the robot's cameras in place of ``images``.
 
     Raises:
-        OnnxError: The packages of the extra ``onnx`` are missing.
+        OnnxError: The packages of the extra ``onnx`` are missing, or the sizes are not those of
+            the robot's cameras.
     """
     try:
         import onnxscript  # noqa: F401  # torch.onnx needs it
     except ModuleNotFoundError as error:
         raise OnnxError(missing_extra(error.name or "onnxscript", "onnx")) from error
     network = network.eval().cpu()
-    # Fill the cache of text features, so that the graph does not contain the tokeniser.
-    network.trunk(*_views(network, robot, image_size), [task])
-    sizes = network.prior.architecture
+    see, sizes = SeeGraph(network, robot, task), network.prior.architecture
     observed = (
-        _views(network, robot, image_size)[0],
+        _blank_images(network, robot, image_size),
         torch.zeros(1, STATE_WIDTH),
         torch.zeros(1, sizes.history_length, ACTION_WIDTH),
         torch.zeros(1, sizes.history_length, STATE_WIDTH),
         torch.zeros(1, ACTION_WIDTH),
         torch.ones(1, sizes.history_length, dtype=torch.bool),
     )
+    # Fill the cache of text features, so that the graph does not contain the tokeniser.
+    with torch.no_grad():
+        see(*observed)
     decoded = (
         torch.zeros(1, sizes.latent_width),
         torch.zeros(1, STATE_WIDTH),
@@ -114,22 +129,36 @@ def export_onnx(
         torch.randn(1, sizes.chunk_length, ACTION_WIDTH),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(SeeGraph(network, robot, task), observed, "latent", folder / SEE)
+    _write(see, observed, "latent", folder / SEE)
     _write(ActGraph(network, robot), decoded, "action", folder / ACT)
 
 
-def _views(
-    network: PolicyNetwork, robot: int, image_size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    cameras = len(network.embodiments[robot].cameras)
-    images = torch.zeros(1, cameras, 3, *image_size, dtype=torch.uint8)
-    return images, torch.ones(1, cameras, dtype=torch.bool)
+def _blank_images(
+    network: PolicyNetwork, robot: int, image_size: ImageSizes
+) -> Tensor | tuple[Tensor, ...]:
+    """Return black images in the form in which the graph takes them."""
+    cameras = network.embodiments[robot].cameras
+    if not isinstance(image_size, dict):
+        return torch.zeros(1, len(cameras), 3, *image_size, dtype=torch.uint8)
+    if sorted(image_size) != sorted(cameras):
+        raise OnnxError(
+            f"onnx_image_size has sizes of {sorted(image_size)}, expected those of the robot's "
+            f"cameras: {sorted(cameras)}"
+        )
+    if network.image_shape is None and len(set(map(tuple, image_size.values()))) > 1:
+        raise OnnxError(
+            f"onnx_image_size is {image_size}, and the checkpoint does not say at which size the "
+            "policy sees its cameras; expected one size for all"
+        )
+    return tuple(torch.zeros(1, 3, *image_size[c], dtype=torch.uint8) for c in cameras)
 
 
-def _write(graph: nn.Module, inputs: tuple[Tensor, ...], output: str, path: Path) -> None:
+def _write(graph: nn.Module, inputs: tuple[Any, ...], output: str, path: Path) -> None:
     # Name the inputs as the arguments, without the axes at the end (state_1S becomes state).
     arguments = [name for name in graph.forward.__annotations__ if name != "return"]
-    names = [name.rpartition("_")[0] for name in arguments]
+    names = [name.rpartition("_")[0] or name for name in arguments]
+    if isinstance(inputs[0], tuple):
+        names[:1] = [f"image_{number}" for number in range(len(inputs[0]))]
     with torch.no_grad():
         torch.onnx.export(
             graph.eval(),

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,11 +20,26 @@ def atomic_file(target: Path) -> Iterator[Path]:
     # The name must not contain the target's: Lightning finds checkpoints by parts of names.
     part = target.parent / f".{uuid4().hex[:8]}.part"
     try:
-        yield part
+        with usual_permissions(part):
+            yield part
         sync(part)
         atomic_replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def usual_permissions(path: Path) -> Iterator[None]:
+    """Context manager: give a file that is written in it the permissions of any new file.
+
+    safetensors writes files that only their owner can read, whatever the umask says.
+    """
+    path.touch()
+    usual = path.stat().st_mode
+    yield
+    if path.stat().st_mode != usual:
+        with suppress(OSError):  # some file systems have no permissions
+            path.chmod(usual)
 
 
 def write_text(text: str, path: Path) -> None:

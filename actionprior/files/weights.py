@@ -50,6 +50,20 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+def wrong_shape(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> tuple[str, tuple[int, ...] | None, tuple[int, ...] | None] | None:
+    """Return the first name whose shapes differ, with both shapes; None if all are equal.
+
+    A shape is None where the name is missing.
+    """
+    for name in sorted(found.keys() | expected.keys()):
+        here, there = (tuple(d[name].shape) if name in d else None for d in (found, expected))
+        if here != there:
+            return name, here, there
+    return None
+
+
 def _content(weights: Mapping[str, Tensor]) -> Iterator[str | Buffer]:
     """Yield names, types, shapes and bytes of tensors, in the order of their names."""
     for name in sorted(weights):

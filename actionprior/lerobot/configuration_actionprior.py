@@ -33,6 +33,11 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
         action_feature_names: Names of the entries of LeRobot's action vectors, in order.
         compile_model: Run trunk, fusion and decoder through ``torch.compile``. lerobot-rollout
             sets it for ``--use_torch_compile``.
+        guard: What happens to actions beyond the recorded limits, and to steps larger than any
+            recorded: ``warn``, ``clip`` or ``off``. Empty selects the exported value, or else
+            ``warn``.
+        guard_margin: Share of the recorded range by which limits and steps may be exceeded. None
+            selects the exported value, or else 0.1.
         noise_repeats: Draws of noise and flow time per observation and training step.
         optimizer_lr: Learning rate of AdamW.
         optimizer_weight_decay: Weight decay of AdamW.
@@ -50,6 +55,8 @@ class ActionPriorConfig(PreTrainedConfig):  # type: ignore[misc]  # LeRobot has 
     state_feature_names: list[str] = field(default_factory=list)
     action_feature_names: list[str] = field(default_factory=list)
     compile_model: bool = False
+    guard: str = ""
+    guard_margin: float | None = None
     noise_repeats: int = 4
     optimizer_lr: float = 3e-4
     optimizer_weight_decay: float = 0.01

@@ -22,22 +22,23 @@ from actionprior.checkpoints.folder import check_description, write_folder
 from actionprior.checkpoints.policy import build_network, is_builtin, load_weights_into
 from actionprior.chunk_planner import (
     ExecutedStep,
-    Images,
     Memory,
     Planner,
-    PolicyError,
     check_execution,
     observe,
     require_finite,
 )
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH, FloatArray
-from actionprior.errors import UserError
+from actionprior.embodiment.arrays import Images
+from actionprior.embodiment.guard import Guard
+from actionprior.embodiment.policy_input import check_observation
+from actionprior.errors import PolicyError, UserError
 from actionprior.files.weights import load_weights
 from actionprior.flow_matching import sample_time
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
-from actionprior.lerobot.training import dataset_names, new_network
+from actionprior.lerobot.training import chosen_episodes, dataset_names, new_network
 from actionprior.networks.policy_network import PolicyNetwork
-from actionprior.policy import check_observation, compile_network, default_execute_steps
+from actionprior.policy import compile_network, default_execute_steps
 
 Batch = dict[str, Any]
 
@@ -51,6 +52,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
     ``select_action`` remembers the past. ``predict_action_chunk`` does not know which actions are
     executed, so it uses only the current observation. The flow noise is that of
     ``actionprior.rollout``: it depends on the episode's seed and the number of the plan.
+    ``guard.counts`` counts what training never saw, of all rows.
 
     Args:
         config: Configuration of an exported folder, or of a policy to train.
@@ -81,7 +83,10 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self._planner = Planner(self.network, exported.get("embodiment", ""))
         robot, length = self._planner.robot, self.network.chunk_length
         if config.actionprior and config.chunk_size != length:
-            raise PolicyError(f"chunk_size is {config.chunk_size}; the policy's is {length}")
+            raise PolicyError(
+                f"--policy.chunk_size is {config.chunk_size}, but the policy's config.json has "
+                f"chunks of {length} actions; leave --policy.chunk_size out"
+            )
         config.chunk_size = length
         self.delay_steps: int = exported.get("delay_steps", 0)
         self.execute_steps: int = (
@@ -90,6 +95,10 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             or default_execute_steps(length, self.delay_steps)
         )
         check_execution(self.execute_steps, self.delay_steps, length)
+        mode: Any = config.guard or exported.get("guard", "warn")  # the guard checks it
+        margin = config.guard_margin
+        self.guard_margin: float = exported.get("guard_margin", 0.1) if margin is None else margin
+        self.guard: Guard = self._planner.guard(mode, self.guard_margin)
         if config.compile_model:
             compile_network(self.network)
         self._trains = dataset_meta is not None
@@ -114,6 +123,8 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             "embodiment": self._planner.robot.name,
             "execute_steps": self.execute_steps,
             "delay_steps": self.delay_steps,
+            "guard": self.guard.mode,
+            "guard_margin": self.guard_margin,
         }
         weights = None
         if state_dict is not None:  # gathered from several processes
@@ -140,6 +151,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         self._episodes += len(self._memories)
         self._memories = []
         self._queue = deque()
+        self.guard.reset()
 
     def supports_rtc(self) -> bool:
         """Return True: the next chunk begins with the actions that are already being executed."""
@@ -161,8 +173,11 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
             steps = self.execute_steps + self.delay_steps
             self._queue = deque(chunk_BHa[:, :steps].swapaxes(0, 1))
         action_Ba = self._queue.popleft()
-        for memory, state, action in zip(self._memories, checked.states, action_Ba, strict=True):
-            memory.pairs = [*memory.history, ExecutedStep(state, action)]
+        action_Ba = action_Ba.copy()
+        for row, (memory, state) in enumerate(zip(self._memories, checked.states, strict=True)):
+            self.guard.check_state(state)
+            action_Ba[row] = self.guard.check_action(action_Ba[row], memory.last_action)
+            memory.pairs = [*memory.history, ExecutedStep(state, action_Ba[row])]
         return self._for_lerobot(action_Ba)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # LeRobot would compile the code around the network, too
@@ -188,9 +203,14 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
         """
         checked = self._check_batch(batch)
         self._begin(len(checked.tasks))
-        return self._for_lerobot(
-            self._plan(checked, self._under_way(prev_chunk_left_over, inference_delay))
-        )
+        under_way = self._under_way(prev_chunk_left_over, inference_delay)
+        chunk_BHa = self._plan(checked, under_way)
+        done = 0 if under_way is None else under_way.shape[1]
+        for row, state in enumerate(checked.states):
+            self.guard.check_state(state)
+            before = chunk_BHa[row, done - 1] if done else None
+            chunk_BHa[row, done:] = self.guard.check_actions(chunk_BHa[row, done:], before)
+        return self._for_lerobot(chunk_BHa)
 
     def _begin(self, count: int) -> None:
         if not self._memories:
@@ -261,6 +281,7 @@ class ActionPriorPolicy(PreTrainedPolicy):  # type: ignore[misc]  # LeRobot has 
                 {robot.state_key: states[k], "task": tasks[k] or self.config.default_task}
                 | {key: value[k] for key, value in images.items()},
                 robot,
+                self._planner.image_shape,
             )
             for k in range(count)
         ]
@@ -355,7 +376,7 @@ def _build_or_create_network(config: ActionPriorConfig, dataset_meta: Any) -> Po
         return build_network(config.actionprior, "config.json")
     if dataset_meta is None:
         raise UserError("there is nothing to act with: give --policy.path, or train on a dataset")
-    return new_network(str(dataset_meta.root), config.chunk_size)
+    return new_network(str(dataset_meta.root), config.chunk_size, chosen_episodes())
 
 
 def _pixels(image: Tensor, key: str) -> Images:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
 from actionprior.flow_matching import time_features
+from actionprior.networks.language_blocks import AdaptiveLanguageBlock, LanguageSize
 from actionprior.networks.transformer import AdaptiveBlock, AdaptiveNorm
 
 
@@ -29,8 +30,12 @@ class ActionDecoder(nn.Module):
         heads: int,
         chunk_length: int,
         condition_on_state: bool = False,
+        language: LanguageSize | None = None,
     ) -> None:
-        """Create a decoder for chunks of ``chunk_length`` steps."""
+        """Create a decoder for chunks of ``chunk_length`` steps.
+
+        With ``language``, its blocks are a language model's with modulated norms.
+        """
         super().__init__()
         self.embed_action = nn.Linear(ACTION_WIDTH, width)
         self.position_HW = nn.Parameter(torch.randn(chunk_length, width) * 0.02)
@@ -38,7 +43,12 @@ class ActionDecoder(nn.Module):
         self.embed_latent = nn.Linear(latent_width, width)
         self.embed_state = nn.Linear(STATE_WIDTH, width) if condition_on_state else None
         self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.blocks = nn.ModuleList(AdaptiveBlock(width, heads, width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            AdaptiveBlock(width, heads, width)
+            if language is None
+            else AdaptiveLanguageBlock(width, heads, width, language)
+            for _ in range(depth)
+        )
         self.norm = AdaptiveNorm(width, width)
         self.to_velocity = nn.Linear(width, ACTION_WIDTH)
         nn.init.zeros_(self.to_velocity.weight)

@@ -101,6 +101,7 @@ def _needs_forward(decoder: ActionDecoder) -> bool:
     blocks = _blocks(decoder)
     return (
         torch.is_grad_enabled()
+        or any(type(block) is not AdaptiveBlock for block in blocks)
         or any(part._forward_pre_hooks or part._forward_hooks for part in (decoder, *blocks))
         or any(block._compiled_call_impl is not None for block in blocks)
     )

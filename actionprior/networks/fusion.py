@@ -4,12 +4,26 @@ Source: arXiv 2606.26095, Sec. III-C. Axes: B batch, N trunk tokens, P dataset t
 H history steps, A action slots, S state slots, W width, Z latent width.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
 from actionprior.networks.transformer import FeedForward, TransformerBlock, read_first
+from actionprior.networks.trunks.base import TrunkTokens
+
+
+class FusionInputs(NamedTuple):
+    """What z′ is read from: arguments of :class:`Fusion` and of the fusions that trunks bring."""
+
+    tokens: TrunkTokens
+    dataset_BPW: Tensor  # soft tokens of the robot, of the prior's width
+    state_BS: Tensor  # normalised current state
+    history_BZ: Tensor  # history token z_hist
+    summary_BF: Tensor | None  # summaries of all cameras; None: there are none
+    history_mask_B: Tensor  # bool, True for rows whose z_hist is attended to
 
 
 class Fusion(nn.Module):
@@ -26,6 +40,8 @@ class Fusion(nn.Module):
         width: int,
         depth: int,
         heads: int,
+        state_dropout: float = 0.0,
+        summary_width: int = 0,
     ) -> None:
         """Create the transformer.
 
@@ -36,13 +52,18 @@ class Fusion(nn.Module):
             width: Token width of the transformer.
             depth: Number of transformer blocks.
             heads: Number of attention heads.
+            state_dropout: Share of observations whose state is hidden while training.
+            summary_width: Number of entries of the summaries of all cameras; 0: there are none.
         """
         super().__init__()
+        self.hide_state = nn.Dropout(state_dropout)
         self.from_trunk = nn.Linear(trunk_width, width)
         self.from_dataset = nn.Linear(prior_width, width)
         self.from_state = nn.Sequential(nn.Linear(STATE_WIDTH, width), FeedForward(width))
         self.from_history = nn.Linear(latent_width, width)
         self.query = nn.Parameter(torch.randn(width) * 0.02)
+        # What stands at a fixed place is learnt sooner than what attention has to find.
+        self.from_summary = nn.Linear(summary_width, width) if summary_width else None
         # One vector per kind of token: dataset, state, history, trunk.
         self.kind_KW = nn.Parameter(torch.randn(4, width) * 0.02)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
@@ -52,11 +73,11 @@ class Fusion(nn.Module):
 
     def forward(
         self,
-        trunk_BNW: Tensor,
-        trunk_mask_BN: Tensor,
+        tokens: TrunkTokens,
         dataset_BPW: Tensor,
         state_BS: Tensor,
         history_BZ: Tensor,
+        summary_BF: Tensor | None,
         history_mask_B: Tensor,
     ) -> Tensor:
         """Fuse the tokens to unit vectors z′ (B, Z).
@@ -64,27 +85,32 @@ class Fusion(nn.Module):
         Several passes over the same rows share the projections of the tokens.
 
         Args:
-            trunk_BNW: Image and text tokens.
-            trunk_mask_BN: True for tokens that exist.
+            tokens: Image and text tokens.
             dataset_BPW: Soft tokens of the robot, of the prior's width.
             state_BS: Normalised current state.
             history_BZ: History token z_hist.
+            summary_BF: Summaries of all cameras, added to the query; None: there are none.
             history_mask_B: True for rows whose z_hist is attended to. With a multiple of B
                 entries, all rows are fused once with each of the masks, in sequence.
         """
-        batch, passes = len(trunk_BNW), len(history_mask_B) // max(1, len(trunk_BNW))
+        batch = len(tokens.tokens_BNW)
+        passes = len(history_mask_B) // max(1, batch)
         dataset, state, history, trunk = self.kind_KW
-        tokens = [
-            self.query.expand(batch, 1, -1),
+        query_BW = self.query.expand(batch, -1)
+        if self.from_summary is not None and summary_BF is not None:
+            query_BW = query_BW + self.from_summary(summary_BF)
+        parts = [
+            query_BW[:, None],
             self.from_dataset(dataset_BPW) + dataset,
             self.from_state(state_BS)[:, None] + state,
             self.from_history(history_BZ * self.latent_gain)[:, None] + history,
-            self.from_trunk(trunk_BNW) + trunk,
+            self.from_trunk(tokens.tokens_BNW) + trunk,
         ]
-        always = history_mask_B.new_ones(passes * batch, 2 + dataset_BPW.shape[1])
-        known = trunk_mask_BN.repeat(passes, 1)
-        mask_BN = torch.cat([always, history_mask_B[:, None], known], dim=1)
-        x_BNW = torch.cat(tokens, dim=1).repeat(passes, 1, 1)
+        always = history_mask_B.new_ones(passes * batch, 1 + dataset_BPW.shape[1])
+        shown_B1 = self.hide_state(torch.ones_like(state_BS[:, :1])).bool().repeat(passes, 1)
+        known = tokens.mask_BN.repeat(passes, 1)
+        mask_BN = torch.cat([always, shown_B1, history_mask_B[:, None], known], dim=1)
+        x_BNW = torch.cat(parts, dim=1).repeat(passes, 1, 1)
         x_BNW = read_first(self.blocks, x_BNW, mask_BN)
         return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)
 

@@ -15,10 +15,13 @@ from torch.nn import functional as F
 from actionprior.batch import Committed, TrajectoryBatch
 from actionprior.embodiment import STATE_WIDTH, Embodiment
 from actionprior.embodiment.normalization import Law, Normalizer
+from actionprior.embodiment.recorded_ranges import RecordedRanges
 from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, integrate, integration_times, path_sample
 from actionprior.networks.action_decoder import ActionDecoder
 from actionprior.networks.decoder_sampling import velocity_fields
+from actionprior.networks.language_blocks import LanguageSize
+from actionprior.networks.sizes import require_heads, require_size
 from actionprior.networks.trajectory_encoder import Inputs, TrajectoryEncoder
 
 
@@ -40,6 +43,13 @@ class PriorArchitecture:
         decoder_sees_state: Condition the decoder on z and the current state. False is the paper's
             decoder, which is conditioned only on z.
         normalization: Law of the normalisation, ``quantile`` or ``mean_std``.
+        init_from: Language model from whose blocks encoder and decoder start (paper: Qwen3-0.6B):
+            ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``. It decides width, heads and depths.
+        init_layers: Number of the language model's first layers that are used; 0: all.
+        language: Sizes of a language model's blocks. Only checkpoints set it.
+
+    Raises:
+        UserError: A size is below 1, or the width is not a multiple of the heads.
     """
 
     chunk_length: int = 15
@@ -53,6 +63,25 @@ class PriorArchitecture:
     inputs: Inputs = "action_state"
     decoder_sees_state: bool = False
     normalization: Law = "quantile"
+    init_from: str = ""
+    init_layers: int = 0
+    language: LanguageSize | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("chunk_length", "history_length", "width", "latent_width", "heads"):
+            require_size(f"architecture.{name}", getattr(self, name), 1)
+        for name in ("encoder_depth", "decoder_depth", "dataset_tokens"):
+            require_size(f"architecture.{name}", getattr(self, name), 0)
+        require_size("architecture.init_layers", self.init_layers, 0)
+        if self.language is None:  # otherwise heads have a width of their own
+            require_heads("architecture", self.width, self.heads)
+
+    @classmethod
+    def from_dict(cls, recorded: dict[str, Any]) -> Self:
+        """Build an architecture from plain data (``dataclasses.asdict``)."""
+        language = recorded.get("language")
+        sizes = None if language is None else LanguageSize(**language)
+        return cls(**recorded | {"language": sizes})
 
 
 class KnownSteps(NamedTuple):
@@ -80,6 +109,7 @@ class MotionPrior(nn.Module):
             a.heads,
             max(a.chunk_length, a.history_length),
             a.inputs,
+            a.language,
         )
         self.decoder = self.new_decoder()
         self.add_embodiments(embodiments)
@@ -116,7 +146,13 @@ class MotionPrior(nn.Module):
         """Build a decoder of this architecture with fresh weights."""
         a = self.architecture
         return ActionDecoder(
-            a.width, a.latent_width, a.decoder_depth, a.heads, a.chunk_length, a.decoder_sees_state
+            a.width,
+            a.latent_width,
+            a.decoder_depth,
+            a.heads,
+            a.chunk_length,
+            a.decoder_sees_state,
+            a.language,
         )
 
     def encode(self, trajectory: TrajectoryBatch) -> Tensor:
@@ -253,16 +289,21 @@ class MotionPrior(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Describe the module, without its weights, as plain data for ``from_description``."""
+        ranges = {name: r.to_plain() for name, r in self.normalizer.ranges.items()}
         return {
             "architecture": asdict(self.architecture),
             "embodiments": [e.to_dict() for e in self.embodiments],
+            **({"ranges": ranges} if ranges else {}),
         }
 
     @classmethod
     def from_description(cls, description: dict[str, Any]) -> Self:
         """Build a module with fresh weights from what ``describe`` returned."""
         embodiments = [Embodiment.from_dict(e) for e in description["embodiments"]]
-        return cls(embodiments, PriorArchitecture(**description["architecture"]))
+        prior = cls(embodiments, PriorArchitecture.from_dict(description["architecture"]))
+        for name, plain in (description.get("ranges") or {}).items():
+            prior.normalizer.ranges[name] = RecordedRanges.from_plain(plain)
+        return prior
 
 
 def first_steps(count_B: Tensor, steps: int) -> Tensor:

@@ -8,17 +8,23 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch
 from actionprior.embodiment import Embodiment
-from actionprior.errors import UserError
-from actionprior.flow_matching import Integrator
+from actionprior.embodiment.image_shape import ImageShape
+from actionprior.embodiment.recorded_ranges import RecordedRanges
+from actionprior.errors import UserError, shown
+from actionprior.flow_matching import INTEGRATORS, Integrator
 from actionprior.networks.device import to_device
-from actionprior.networks.fusion import Fusion, HistoryMLP
+from actionprior.networks.fusion import Fusion, FusionInputs, HistoryMLP
 from actionprior.networks.motion_prior import MotionPrior, first_steps
+from actionprior.networks.sizes import require_heads, require_size
 from actionprior.networks.trunks.base import Trunk
 
 History = Literal["off", "encoder", "mlp"]
+MOST_INTEGRATION_STEPS = 1000
+"""More steps than any chunk needs. Each runs the decoder, so more would stop the robot."""
 
 
 class Latents(NamedTuple):
@@ -38,6 +44,8 @@ class PolicyNetwork(nn.Module):
             committed steps are kept by inpainting.
         integration_steps: Integration steps from noise to a chunk.
         integrator: Integration method: ``euler``, ``midpoint`` or ``rk4``.
+        image_shape: Size of the images in training, to which a caller brings images first. None if
+            it is not known, and the trunk takes images of every size.
     """
 
     def __init__(
@@ -52,12 +60,15 @@ class PolicyNetwork(nn.Module):
         prefix_steps: int = 0,
         integration_steps: int = 10,
         integrator: Integrator = "euler",
+        state_dropout: float = 0.0,
+        image_shape: ImageShape | None = None,
     ) -> None:
         """Join the parts; fusion and history MLP start from fresh weights.
 
         Raises:
-            UserError: ``history`` is unknown, ``prefix_steps`` is not below the chunk's length,
-                or the prior does not know a robot.
+            UserError: ``history`` or ``integrator`` is unknown, ``prefix_steps`` is not below the
+                chunk's length, a size or a share is out of range, there is no robot, or the prior
+                does not know one.
         """
         super().__init__()
         a = prior.architecture
@@ -68,10 +79,30 @@ class PolicyNetwork(nn.Module):
                 f"prefix_steps is {prefix_steps}; expected 0 to {a.chunk_length - 1}, "
                 "fewer than a chunk's"
             )
+        if not 0 <= state_dropout < 1:
+            raise UserError(
+                f"fusion.state_dropout is {state_dropout}; expected a share from 0 to below 1"
+            )
+        if not embodiments:
+            raise UserError("embodiments is empty; a policy needs at least one robot")
+        self.set_integration(integration_steps, integrator)
+        for name, value, least in (("width", width, 1), ("heads", heads, 1), ("depth", depth, 0)):
+            require_size(f"fusion.{name}", value, least)
+        require_heads("fusion", width, heads)
         self.embodiments = embodiments
         self.trunk = trunk
         self.prior = prior
-        self.fusion = Fusion(trunk.width, a.width, a.latent_width, width, depth, heads)
+        self.cameras = max((len(e.cameras) for e in embodiments), default=0)
+        self.fusion: nn.Module = trunk.own_fusion(a.width, a.latent_width, state_dropout) or Fusion(
+            trunk.width,
+            a.width,
+            a.latent_width,
+            width,
+            depth,
+            heads,
+            state_dropout,
+            self.cameras * trunk.summary_width,
+        )
         self.history_mlp = (
             HistoryMLP(a.history_length, a.latent_width, 2 * width) if history == "mlp" else None
         )
@@ -80,7 +111,21 @@ class PolicyNetwork(nn.Module):
         self.history: History = history
         self.width, self.depth, self.heads = width, depth, heads
         self.prefix_steps = prefix_steps
-        self.integration_steps = integration_steps
+        self.image_shape = image_shape
+
+    def set_integration(self, steps: int, integrator: Integrator) -> None:
+        """Set how chunks are integrated from noise.
+
+        Raises:
+            UserError: The integrator is unknown, or there are fewer than 1 or more than
+                ``MOST_INTEGRATION_STEPS`` steps.
+        """
+        if integrator not in INTEGRATORS:
+            raise UserError(
+                f"integrator is {shown(integrator)}; expected one of {', '.join(INTEGRATORS)}"
+            )
+        require_size("integration_steps", steps, 1, MOST_INTEGRATION_STEPS)
+        self.integration_steps = steps
         self.integrator: Integrator = integrator
 
     @property
@@ -92,6 +137,11 @@ class PolicyNetwork(nn.Module):
     def history_length(self) -> int:
         """H_h, steps of the past that the policy reads."""
         return self.prior.architecture.history_length
+
+    @property
+    def recorded_ranges(self) -> dict[str, RecordedRanges]:
+        """What the training data held, by robot; empty in files of earlier versions."""
+        return self.prior.normalizer.ranges
 
     # ---- robots ---------------------------------------------------------------------------
 
@@ -106,13 +156,13 @@ class PolicyNetwork(nn.Module):
     # ---- latents --------------------------------------------------------------------------
 
     def latents(self, observation: Observation) -> Latents:
-        """Compute z′ with and without history; the trunk runs once and the fusion twice."""
+        """Compute z′ with and without history, from one pass of the trunk."""
         inputs = self._fusion_inputs(observation)
         if self.history == "off":
             without_BZ = self.fusion(*inputs)
             return Latents(without_BZ, without_BZ)
         known_B = torch.cat([inputs.history_mask_B, torch.zeros_like(inputs.history_mask_B)])
-        with_BZ, without_BZ = self.fusion(*inputs[:-1], known_B).chunk(2)
+        with_BZ, without_BZ = self.fusion(*inputs._replace(history_mask_B=known_B)).chunk(2)
         return Latents(with_BZ, without_BZ)
 
     def latent(self, observation: Observation) -> Tensor:
@@ -120,7 +170,7 @@ class PolicyNetwork(nn.Module):
         z_BZ: Tensor = self.fusion(*self._fusion_inputs(observation))
         return z_BZ
 
-    def _fusion_inputs(self, observation: Observation) -> "_FusionInputs":
+    def _fusion_inputs(self, observation: Observation) -> FusionInputs:
         given = (observation.images_BCKYX, observation.camera_mask_BC, list(observation.task))
         # Only trunks with a frozen part take features.
         known = () if observation.features_BCF is None else (observation.features_BCF,)
@@ -136,9 +186,21 @@ class PolicyNetwork(nn.Module):
             any_B = torch.zeros_like(any_B)
         else:
             history_BZ = self._history_token(history)
-        return _FusionInputs(
-            tokens.tokens_BNW, tokens.mask_BN, dataset_BPW, state_BS, history_BZ, any_B
+        return FusionInputs(
+            tokens,
+            dataset_BPW,
+            state_BS,
+            history_BZ,
+            self._summary(tokens.summary_BCF),
+            any_B,
         )
+
+    def _summary(self, summary_BCF: Tensor | None) -> Tensor | None:
+        """Join the summaries of the cameras, (B, cameras · F), with zeros for absent cameras."""
+        if summary_BCF is None or not self.cameras:
+            return None
+        missing = self.cameras - summary_BCF.shape[1]
+        return F.pad(summary_BCF, (0, 0, 0, missing)).flatten(1)
 
     def _history_token(self, history: TrajectoryBatch) -> Tensor:
         if self.history_mlp is None:
@@ -203,14 +265,3 @@ class PolicyNetwork(nn.Module):
         # Normalising and back would change last bits, and angles by full turns.
         known_BH = first_steps(committed.steps_B, action_BHA.shape[1])
         return torch.where(known_BH[..., None], committed.action_BHA, action_BHA)
-
-
-class _FusionInputs(NamedTuple):
-    """Arguments of ``Fusion.forward``."""
-
-    tokens_BNW: Tensor
-    mask_BN: Tensor
-    dataset_BPW: Tensor
-    state_BS: Tensor
-    history_BZ: Tensor
-    history_mask_B: Tensor

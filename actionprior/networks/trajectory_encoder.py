@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
+from actionprior.networks.language_blocks import LanguageBlock, LanguageSize
 from actionprior.networks.transformer import TransformerBlock, read_first
 
 Inputs = Literal["action_state", "action"]
@@ -30,15 +31,24 @@ class TrajectoryEncoder(nn.Module):
         heads: int,
         max_steps: int,
         inputs: Inputs = "action_state",
+        language: LanguageSize | None = None,
     ) -> None:
-        """Create an encoder for windows of up to ``max_steps`` steps."""
+        """Create an encoder for windows of up to ``max_steps`` steps.
+
+        With ``language``, its blocks are a language model's, which attend in both directions.
+        """
         super().__init__()
         self.inputs = inputs
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
         self.embed_action = nn.Linear(ACTION_WIDTH, width)
         self.embed_state = nn.Linear(STATE_WIDTH, width) if inputs == "action_state" else None
         self.position_HW = nn.Parameter(torch.randn(max_steps, width) * 0.02)
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads)
+            if language is None
+            else LanguageBlock(width, heads, language)
+            for _ in range(depth)
+        )
         self.norm = nn.RMSNorm(width)
         self.to_latent = nn.Linear(width, latent_width)
 

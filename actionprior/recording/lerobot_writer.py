@@ -10,8 +10,8 @@ import importlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +70,7 @@ class DatasetFeatures(NamedTuple):
     Attributes:
         robot: Name of the robot.
         fps: Frames per second; lerobot supports only integers.
-        state: Names of the entries of ``observation.state``.
+        state: Names of the entries of ``observation.state``; empty: the robot has none.
         action: Names of the entries of ``action``.
         images: Shape (Y, X, 3) of each camera key.
     """
@@ -146,29 +146,61 @@ def write_demonstrations(
             seeds.
     """
     check_recording(root, episodes_per_task, seed, overwrite=True)
+    frame_count = 0
+    total = episodes_per_task * len(tasks)
+    source = _Demonstrations(tasks, seed * SEEDS_PER_RECORDING)
+    tqdm: Any = importlib.import_module("tqdm").tqdm
+    hidden = not progress or None  # None hides the bar if there is no terminal
+    with (
+        open_dataset(features, root, use_videos) as save,
+        tqdm(total=total, desc="recording", unit="episode", disable=hidden) as bar,
+    ):
+        for episode in range(total):
+            found = source.draw(episode)
+            frame_count += save(found.frames, found.instruction)
+            bar.update()
+    discarded = sum(source.failed)
+    _log.info("recorded %d episodes (%d discarded) at %s", total, discarded, root)
+    return RecordingSummary(root, total, frame_count, discarded, source.next_seed)
+
+
+@contextmanager
+def open_dataset(
+    features: DatasetFeatures, root: Path, use_videos: bool = False
+) -> Iterator[Callable[[Iterable[RecordedFrame], str], int]]:
+    """Context manager: write a LeRobot dataset, which replaces ``root`` at the end.
+
+    It yields the function that saves an episode, its frames and instruction, and returns the number
+    of frames. Images are lossless PNG inside parquet, or AV1 video. After an error ``root`` is as
+    before.
+
+    Args:
+        features: Features of the frames.
+        root: Folder of the dataset.
+        use_videos: Store video instead of images.
+    """
     with atomic_folder(root) as building, _quiet_datasets():
         dataset = _create(features, root.name, building, use_videos)
-        frame_count = 0
-        total = episodes_per_task * len(tasks)
-        source = _Demonstrations(tasks, seed * SEEDS_PER_RECORDING)
-        tqdm: Any = importlib.import_module("tqdm").tqdm
-        hidden = not progress or None  # None hides the bar if there is no terminal
-        with tqdm(total=total, desc="recording", unit="episode", disable=hidden) as bar:
-            for episode in range(total):
-                found = source.draw(episode)
-                for frame in found.frames:
-                    dataset.add_frame(_row(frame, found.instruction))
-                with restored_scheduling():
-                    dataset.save_episode()
-                frame_count += len(found.frames)
-                bar.update()
+
+        def save(frames: Iterable[RecordedFrame], instruction: str) -> int:
+            count = 0
+            for frame in frames:
+                dataset.add_frame(_row(frame, instruction))
+                count += 1
+            with restored_scheduling():
+                dataset.save_episode()
+            return count
+
+        try:
+            yield save
+        except BaseException:
+            with suppress(Exception):  # otherwise its destructor writes the folder again
+                dataset.finalize()
+            raise
         with restored_scheduling():
             dataset.finalize()
         # lerobot leaves the empty folder of temporary images.
         shutil.rmtree(building / "images", ignore_errors=True)
-    discarded = sum(source.failed)
-    _log.info("recorded %d episodes (%d discarded) at %s", total, discarded, root)
-    return RecordingSummary(root, total, frame_count, discarded, source.next_seed)
 
 
 class _Demonstrations:
@@ -202,10 +234,9 @@ class _Demonstrations:
 def _create(features: DatasetFeatures, name: str, folder: Path, use_videos: bool) -> Any:  # noqa: ANN401  lerobot is untyped
     # Imported here, since it takes ten CPU-seconds.
     dataset_class: Any = importlib.import_module("lerobot.datasets").LeRobotDataset
-    columns: dict[str, dict[str, Any]] = {
-        "observation.state": _vector(features.state),
-        "action": _vector(features.action),
-    }
+    columns: dict[str, dict[str, Any]] = {"action": _vector(features.action)}
+    if features.state:  # lerobot refuses an empty vector
+        columns = {"observation.state": _vector(features.state)} | columns
     for camera, shape in features.images.items():
         columns[camera] = {
             "dtype": "video" if use_videos else "image",
@@ -229,7 +260,8 @@ def _vector(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _row(frame: RecordedFrame, instruction: str) -> dict[str, Any]:
-    vectors = {"observation.state": frame.state, "action": frame.action}
+    vectors = {"observation.state": frame.state} if len(frame.state) else {}
+    vectors["action"] = frame.action
     return {**vectors, **frame.images, "task": instruction}
 
 

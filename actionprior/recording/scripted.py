@@ -13,8 +13,13 @@ from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import DatasetFeatures, Demonstration, RecordedFrame
 from actionprior.rollout import ObservationMap
-from actionprior.rollout.compatibility import find_space, is_rendered, missing_success
-from actionprior.rollout.robot_env import RobotEnv, RobotObservation
+from actionprior.rollout.compatibility import (
+    find_space,
+    is_rendered,
+    missing_success,
+    state_width,
+)
+from actionprior.rollout.robot_env import RobotEnv, RobotObservation, camera_entry
 
 Environment = gymnasium.Env[Any, Any]
 _NEVER = 10**9
@@ -87,7 +92,13 @@ def environment_robot(
             f"environment {env_id!r} has the action space {actions}; expected a Box of one axis"
         )
     spaces = [find_space(env.observation_space, key) for key in observation_map.state_keys]
-    entries = sum(s.shape[0] for s in spaces if isinstance(s, Box) and len(s.shape) == 1)
+    if None in spaces:
+        missing = observation_map.state_keys[spaces.index(None)]
+        raise UserError(
+            f"environment {env_id!r}: observation_map.state is {missing!r}, which is not in its "
+            f"observation: {env.observation_space}"
+        )
+    entries = sum(state_width(space) or 0 for space in spaces)
     named = observation_map.state_names or getattr(bare, "state_names", None)
     return RecordedRobot(
         robot or getattr(bare, "robot_name", ""),
@@ -155,6 +166,7 @@ class ScriptedTask:
             observation_map,
             success_key,
             look_every=_NEVER if self._redrawn else 1,
+            own_sizes=True,
         )
         self._noise = noise * _half_range(self._env, env_id) if noise else None
         self._push = self._push_sizes(push) * _half_range(self._env, env_id) if push else None
@@ -170,13 +182,13 @@ class ScriptedTask:
         """Features of the recorded frames."""
         robot, space = self._robot, self._env.observation_space
         assert isinstance(space, gymnasium.spaces.Dict)
-        shape = (space["images"].shape or ())[1:] if robot.cameras else ()
+        sizes = {camera: space[camera_entry(camera)].shape or () for camera in robot.cameras}
         return DatasetFeatures(
             robot.name,
             round(robot.control_hz),
             robot.state_features,
             robot.action_features,
-            dict.fromkeys(robot.cameras, shape),
+            sizes,
         )
 
     def demonstrate(self, seed: int) -> Demonstration | None:
@@ -241,7 +253,7 @@ class ScriptedTask:
         return np.clip(action, space.low, space.high)
 
     def _frame(self, observation: RobotObservation, action: FloatArray) -> RecordedFrame:
-        images = dict(zip(self._robot.cameras, observation.get("images", ()), strict=True))
+        images = {camera: observation[camera_entry(camera)] for camera in self._robot.cameras}
         return RecordedFrame(observation["state"], images, action)
 
     def _with_images(self, frames: list[RecordedFrame], scenes: list[Any]) -> list[RecordedFrame]:

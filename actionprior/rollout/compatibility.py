@@ -1,14 +1,16 @@
 """Check that an environment fits a robot: control rate, state, action and cameras."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box, Dict, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Space
 
+from actionprior.embodiment.image_shape import ImageShape
 from actionprior.errors import UserError
 from actionprior.rollout.results import Frame
 
@@ -100,6 +102,8 @@ class Compatibility(NamedTuple):
 
     def state_order(self) -> Order:
         """Return the indices (n_s,) of the robot's features in the environment's state."""
+        if not self.robot.state_features:  # the robot has no state
+            return np.arange(0)
         keys = self.observation_map.state_keys
         spaces = [find_space(self.env.observation_space, key) for key in keys]
         if not keys or None in spaces:
@@ -110,8 +114,8 @@ class Compatibility(NamedTuple):
             )
         expected = self.robot.state_features
         names = self.observation_map.state_names or getattr(self.env.unwrapped, "state_names", None)
-        shapes = [space.shape if isinstance(space, Box) else None for space in spaces]
-        flat = [shape[0] for shape in shapes if shape is not None and len(shape) == 1]
+        shapes = [None if space is None else space.shape for space in spaces]
+        flat = [width for width in map(state_width, spaces) if width is not None]
         if len(flat) < len(keys) or sum(flat) != len(names or expected):
             raise RolloutError(
                 f"environment {self.env_id!r} has a state of shape "
@@ -134,15 +138,20 @@ class Compatibility(NamedTuple):
         low, high = space.low[order].astype(np.float32), space.high[order].astype(np.float32)
         return order, Box(low, high, dtype=np.float32)
 
-    def image_space(self) -> Box:
-        """Return the space (C, Y, X, 3) of the cameras. Rendered environments are reset for it."""
-        shapes = {camera: self._image_shape(camera) for camera in self.robot.cameras}
-        if len(set(shapes.values())) > 1:
+    def camera_shapes(self) -> list[tuple[int, ...]]:
+        """Return each camera's shape (Y, X, 3). Rendered environments are reset for it."""
+        return [self._image_shape(camera) for camera in self.robot.cameras]
+
+    def image_space(self, shapes: list[tuple[int, ...]], image_shape: ImageShape | None) -> Box:
+        """Return the space (C, Y, X, 3) of the images, which are brought to ``image_shape``."""
+        if image_shape is None and len(set(shapes)) > 1:
+            found = dict(zip(self.robot.cameras, shapes, strict=True))
             raise RolloutError(
-                f"environment {self.env_id!r}: its cameras differ in size, {shapes}; "
-                "expected one size"
+                f"environment {self.env_id!r}: its cameras differ in size, {found}; expected one "
+                "size, because it is not known at which size a policy sees them"
             )
-        return Box(0, 255, (len(shapes), *next(iter(shapes.values()))), np.uint8)
+        size = shapes[0][:2] if image_shape is None else image_shape.size
+        return Box(0, 255, (len(shapes), *size, 3), np.uint8)
 
     def _expects(self, names: Sequence[str] | None) -> str:
         who = "its state_names are" if names else f"embodiment {self.robot.name!r} expects"
@@ -181,19 +190,44 @@ class Compatibility(NamedTuple):
 
 
 def find_entry(observation: Any, key: str) -> Any:  # noqa: ANN401  an environment's own types
-    """Return the entry of a nested observation at ``a/b``, or all of it for the empty key."""
-    for part in key.split("/") if key else []:
-        observation = observation[part]
-    return observation
+    """Return the entry of a nested observation at ``a/b``, or all of it for the empty key.
+
+    A key that itself has a slash is found first.
+
+    Raises:
+        KeyError: There is no such entry.
+    """
+    if not key:
+        return observation
+    for head, rest in _ways(key):
+        if isinstance(observation, Mapping) and head in observation:
+            return find_entry(observation[head], rest)
+    raise KeyError(key)
 
 
 def find_space(space: Space[Any], key: str) -> Space[Any] | None:
     """Return the space of the entry at ``a/b``, or None if it is missing or a dictionary."""
-    for part in key.split("/") if key else []:
-        if not isinstance(space, Dict) or part not in space.spaces:
-            return None
-        space = space.spaces[part]
-    return None if isinstance(space, Dict) else space
+    if not key:
+        return None if isinstance(space, Dict) else space
+    for head, rest in _ways(key):
+        if isinstance(space, Dict) and head in space.spaces:
+            return find_space(space.spaces[head], rest)
+    return None
+
+
+def _ways(key: str) -> list[tuple[str, str]]:
+    """List the ways to split a key into an entry's name and the rest, the longest name first."""
+    parts = key.split("/")
+    return [("/".join(parts[:n]), "/".join(parts[n:])) for n in range(len(parts), 0, -1)]
+
+
+def state_width(space: Space[Any] | None) -> int | None:
+    """Return the number of entries of a part of the state; None if it is no vector or number."""
+    if isinstance(space, Discrete):
+        return 1
+    if not isinstance(space, Box | MultiBinary) or len(space.shape) > 1:
+        return None
+    return math.prod(space.shape)
 
 
 def is_rendered(key: str) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from actionprior.chunk_planner import Memory
 from actionprior.embodiment import Embodiment, FloatArray
+from actionprior.embodiment.guard import Guard
 from actionprior.rollout.results import EpisodeResult, Frame, jerk
 
 
@@ -15,6 +16,7 @@ class RunningEpisode(Memory):
     """An episode that is still running.
 
     Attributes:
+        guard: Guard that counts what was never recorded; None: there is none.
         success: Success that the environment's info reported at the last step, or None.
         total_reward: Sum of rewards so far.
         clipped: Number of action entries that were outside of the action space's bounds.
@@ -23,6 +25,7 @@ class RunningEpisode(Memory):
         frames: Filmed images (Y, X, 3).
     """
 
+    guard: Guard | None = None
     success: bool | None = None
     total_reward: float = 0.0
     clipped: int = 0
@@ -42,6 +45,7 @@ class RunningEpisode(Memory):
             jerk=jerk(action_TA, embodiment),
             clipped_share=self.clipped / action_TA.size,
             latencies_s=self.latencies_s,
+            guard_counts=self.guard.counts if self.guard and self.guard.compares else None,
             state_Ts=np.stack([pair.state for pair in self.pairs]),
             frames=self.frames,
         )

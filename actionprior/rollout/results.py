@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.embodiment.feature_groups import split_groups
+from actionprior.embodiment.guard import KINDS
 
 Frame = npt.NDArray[np.uint8]
 
@@ -83,6 +84,8 @@ class EpisodeResult:
         latencies_s: Wall time of each planning call [s], which may serve several episodes.
         state_Ts: States (length, n_s) from which the actions were executed, in the robot's order.
         frames: Images (Y, X, 3) of the reset and of every step, only for filmed episodes.
+        guard_counts: Counts of what training never saw, see ``actionprior.embodiment.guard.Guard``.
+            None if nothing was compared.
     """
 
     seed: int
@@ -95,6 +98,7 @@ class EpisodeResult:
     latencies_s: list[float]
     state_Ts: FloatArray = field(repr=False, compare=False)
     frames: list[Frame] = field(default_factory=list, repr=False)
+    guard_counts: dict[str, int] | None = None
 
 
 @dataclass
@@ -146,10 +150,17 @@ class RolloutResult:
         lengths = [e.length for e in self.episodes]
         return float(np.average([e.clipped_share for e in self.episodes], weights=lengths))
 
+    @property
+    def guard_counts(self) -> dict[str, int]:
+        """Sums of the episodes' ``guard_counts``; empty if nothing was compared."""
+        known = [e.guard_counts for e in self.episodes if e.guard_counts is not None]
+        return {kind: sum(counts[kind] for counts in known) for kind in KINDS} if known else {}
+
     def metrics(self) -> dict[str, float]:
         """Return the metrics that are logged per environment. Latency is in milliseconds."""
         interval = self.success_interval
-        return {
+        guarded = {f"guard_{kind}": float(count) for kind, count in self.guard_counts.items()}
+        return guarded | {
             "success_rate": self.success_rate,
             "success_low": interval.low,
             "success_high": interval.high,
@@ -171,6 +182,7 @@ class RolloutResult:
                 "length": e.length,
                 "jerk": _finite(e.jerk),
                 "clipped_share": e.clipped_share,
+                "guard_counts": e.guard_counts,
                 "latency_ms": 1e3 * float(np.median(e.latencies_s)),
             }
             for e in self.episodes

@@ -1,7 +1,7 @@
 """Wrap any Gymnasium environment for one robot: typed observations, actions in its order."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium
@@ -11,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Space
 
 from actionprior.embodiment import FloatArray
+from actionprior.embodiment.image_shape import ImageShape
 from actionprior.rollout.compatibility import (
     RENDER,
     Compatibility,
@@ -18,13 +19,18 @@ from actionprior.rollout.compatibility import (
     RobotInterface,
     RolloutError,
     find_entry,
+    find_space,
     is_rendered,
     render,
 )
+from actionprior.rollout.info import read_instruction, read_success
 from actionprior.rollout.results import Frame
 
 OWN_ENVIRONMENTS = ("actionprior.envs", "actionprior.benchmarks")
 """Modules of this project that register environments."""
+
+ENDLESS = 3_000
+"""Steps after which an episode without a time limit is taken for endless."""
 
 RobotObservation = dict[str, npt.NDArray[Any]]
 
@@ -53,6 +59,10 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             ``render()`` is called after a reset and then at this interval. In between, the last
             image is repeated. If the unwrapped environment has an attribute ``look_every``, it is
             set to this value.
+        image_shape: Size to which the cameras' images are brought. By default they stay as they
+            are, and must then have one size.
+        own_sizes: Give each camera an entry of its own, see :func:`camera_entry`, in place of
+            ``images``. The cameras may then differ in size.
 
     Raises:
         RolloutError: The spaces, the control rate or the cameras do not fit the embodiment.
@@ -67,6 +77,8 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         success_key: str | None = None,
         filmed: frozenset[int] = frozenset(),
         look_every: int = 1,
+        image_shape: ImageShape | None = None,
+        own_sizes: bool = False,
     ) -> None:
         super().__init__(env)
         self._id = env_id
@@ -77,9 +89,11 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._filming = False
         self._parked = False
         self._look_every, self._steps = look_every, 0
+        self._image_shape, self._own_sizes = image_shape, own_sizes
         if hasattr(env.unwrapped, "look_every"):
             env.unwrapped.look_every = look_every
         self._instruction = ""
+        self._endless = env.spec is None or env.spec.max_episode_steps is None
         checks = Compatibility(env, env_id, embodiment, observation_map)
         checks.check_rate()
         self._state_order = checks.state_order()
@@ -88,7 +102,13 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             "state": Box(-np.inf, np.inf, (len(embodiment.state_features),), np.float32)
         }
         if embodiment.cameras:
-            spaces["images"] = checks.image_space()
+            self._camera_shapes = shapes = checks.camera_shapes()
+            if own_sizes:
+                for camera, shape in zip(embodiment.cameras, shapes, strict=True):
+                    size = shape[:2] if image_shape is None else image_shape.size
+                    spaces[camera_entry(camera)] = Box(0, 255, (*size, 3), np.uint8)
+            else:
+                spaces["images"] = checks.image_space(shapes, image_shape)
         self._spaces, self.observation_space = spaces, Dict(spaces)
         self._last = {key: np.zeros(s.shape or (), s.dtype) for key, s in spaces.items()}
 
@@ -126,37 +146,92 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         vector = np.clip(vector, space.low, space.high)
         observation, reward, terminated, truncated, info = self.env.step(vector)
         self._steps += 1
+        if self._endless and self._steps >= ENDLESS:
+            raise RolloutError(
+                f"environment {self._id!r} has no time limit, and its episode has not ended after "
+                f"{ENDLESS} steps; set max_steps"
+            )
         self._last = self._observe(observation)
         return self._last, float(reward), bool(terminated), bool(truncated), self._robot_info(info)
 
-    def draw(self) -> npt.NDArray[np.uint8]:
-        """Render the images (C, Y, X, 3) of the cameras that ``observation_map`` renders, now."""
+    def draw(self) -> list[Frame]:
+        """Render the image (Y, X, 3) of each camera that ``observation_map`` renders, now."""
         keys = [self._map.images[camera] for camera in self._robot.cameras]
-        return np.stack([render(self.env, self._id, key) for key in keys if is_rendered(key)])
+        return [render(self.env, self._id, key) for key in keys if is_rendered(key)]
 
     def _observe(self, observation: object) -> RobotObservation:
-        parts = [find_entry(observation, key) for key in self._map.state_keys]
-        state = np.concatenate(parts).astype(np.float32)
-        typed: RobotObservation = {"state": state[self._state_order]}
-        if self._robot.cameras:
-            typed["images"] = np.stack(
-                [self._camera_image(i, observation) for i in range(len(self._robot.cameras))]
+        keys = self._map.state_keys if self._robot.state_features else []
+        parts: list[FloatArray] = [np.zeros(0, np.float32)]
+        parts += [self._state_part(observation, key) for key in keys]
+        state = np.concatenate(parts)[self._state_order]
+        if not np.isfinite(state).all():
+            names = self._robot.state_features
+            bad = [name for name, value in zip(names, state, strict=True) if not np.isfinite(value)]
+            raise RolloutError(
+                f"environment {self._id!r} returns NaN or infinite states after step {self._steps}:"
+                f" {', '.join(bad[:8])}"
             )
+        typed: RobotObservation = {"state": state}
+        cameras = self._robot.cameras
+        images = [self._fitted_image(i, observation) for i in range(len(cameras))]
+        if self._own_sizes:
+            typed |= {camera_entry(name): img for name, img in zip(cameras, images, strict=True)}
+        elif images:
+            typed["images"] = np.stack(images)
         return typed
 
-    def _camera_image(self, camera: int, observation: object) -> Frame:
-        key = self._map.images[self._robot.cameras[camera]]
-        if not is_rendered(key):
-            image: Frame = find_entry(observation, key)
-            return image
-        if self._steps % self._look_every:
-            last: Frame = self._last["images"][camera]
+    def _state_part(self, observation: object, key: str) -> FloatArray:
+        """Return one part of the state as a vector."""
+        found = np.asarray(self._entry(observation, key))
+        space = find_space(self.env.observation_space, key)
+        declared = None if space is None else space.shape
+        if found.dtype.kind not in "biuf" or found.shape != declared:
+            raise RolloutError(
+                f"environment {self._id!r} returns {found.dtype} of shape {found.shape} as state "
+                f"{key!r}, but its observation space says {space}"
+            )
+        with np.errstate(over="ignore"):  # reported as infinite
+            vector: FloatArray = found.reshape(-1).astype(np.float32)
+        return vector
+
+    def _entry(self, observation: object, key: str) -> Any:  # noqa: ANN401  an environment's own types
+        try:
+            return find_entry(observation, key)
+        except KeyError:
+            held = list(observation) if isinstance(observation, Mapping) else type(observation)
+            raise RolloutError(
+                f"environment {self._id!r} returns an observation without {key!r}, which its "
+                f"observation space has; it holds {held}"
+            ) from None
+
+    def _fitted_image(self, camera: int, observation: object) -> Frame:
+        if is_rendered(self._image_key(camera)) and self._steps % self._look_every:
+            name = camera_entry(self._robot.cameras[camera])
+            last: Frame = self._last[name] if self._own_sizes else self._last["images"][camera]
             return last
-        return render(self.env, self._id, key)
+        image = self._camera_image(camera, observation)
+        return image if self._image_shape is None else self._image_shape.apply_to_array(image)
+
+    def _image_key(self, camera: int) -> str:
+        return self._map.images[self._robot.cameras[camera]]
+
+    def _camera_image(self, camera: int, observation: object) -> Frame:
+        key = self._image_key(camera)
+        if is_rendered(key):
+            return render(self.env, self._id, key)
+        image = np.asarray(self._entry(observation, key))
+        declared = self._camera_shapes[camera]
+        if image.dtype != np.uint8 or image.shape != declared:
+            raise RolloutError(
+                f"environment {self._id!r} returns {image.dtype} of shape {image.shape} as "
+                f"image {key!r}, but its observation space says uint8 of shape {declared}"
+            )
+        return image
 
     def _robot_info(self, info: dict[str, Any]) -> dict[str, Any]:
-        if not self._map.text:
-            self._instruction = info.get(self._map.instruction, self._instruction)
+        key = self._map.instruction
+        if not self._map.text and key in info:
+            self._instruction = read_instruction(info[key], self._id, key)
         if not self._instruction:
             raise RolloutError(
                 f"environment {self._id!r} gives no instruction: info has keys {sorted(info)}, "
@@ -165,11 +240,16 @@ class RobotEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         robot_info: dict[str, Any] = {"instruction": self._instruction}
         for key in self._success_keys:
             if key in info:
-                robot_info["success"] = bool(info[key])
+                robot_info["success"] = read_success(info[key], self._id, key)
                 break
         if self._filming:
             robot_info["frame"] = render(self.env, self._id)
         return robot_info
+
+
+def camera_entry(camera: str) -> str:
+    """Return the key of a camera in the observation of a ``RobotEnv`` with ``own_sizes``."""
+    return f"images/{camera}"
 
 
 def register_environments(modules: Iterable[str]) -> None:
@@ -236,6 +316,7 @@ def make_robot_env(
     max_steps: int | None,
     env_kwargs: dict[str, Any],
     look_every: int,
+    image_shape: ImageShape | None,
 ) -> RobotEnv:
     """Make one environment of a vector environment.
 
@@ -244,7 +325,9 @@ def make_robot_env(
     """
     env = make_env(spec, observation_map, max_steps, env_kwargs, bool(filmed))
     try:
-        return RobotEnv(env, spec.id, embodiment, observation_map, success_key, filmed, look_every)
+        return RobotEnv(
+            env, spec.id, embodiment, observation_map, success_key, filmed, look_every, image_shape
+        )
     except RolloutError:
         env.close()
         raise

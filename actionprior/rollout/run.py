@@ -5,19 +5,21 @@ Axes: B environments that plan together, H chunk steps, A = 37 action slots.
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from actionprior.chunk_planner import ChunkPolicy, ExecutedStep, Images, Planner, check_execution
+from actionprior.chunk_planner import ChunkPolicy, ExecutedStep, Planner, check_execution
 from actionprior.embodiment import FloatArray
+from actionprior.embodiment.arrays import Images
+from actionprior.embodiment.guard import Guard, GuardMode, Report, warn_caller
 from actionprior.rollout.compatibility import ObservationMap, RolloutError, missing_success
 from actionprior.rollout.episode import RunningEpisode
+from actionprior.rollout.processes import ProcessEnvs
 from actionprior.rollout.results import RolloutResult
 from actionprior.rollout.robot_env import RobotEnv, find_spec, make_robot_env
 
@@ -25,7 +27,7 @@ DEFAULT_SEED = 900_000_000
 """First seed of evaluation episodes. Demonstrations are never recorded with this or later seeds."""
 
 Vectorization = Literal["sync", "async"]
-Environments = SyncVectorEnv | AsyncVectorEnv
+Environments = SyncVectorEnv | ProcessEnvs
 
 
 def rollout(
@@ -44,6 +46,8 @@ def rollout(
     max_steps: int | None = None,
     success_key: str | None = None,
     device: torch.device | str = "cpu",
+    guard: GuardMode = "warn",
+    guard_margin: float = 0.1,
 ) -> RolloutResult:
     """Run episodes with seeds ``seed``, ``seed + 1``, … and return the result of each.
 
@@ -76,10 +80,16 @@ def rollout(
         success_key: Key of ``info`` that reports success. None selects ``is_success``, or else
             ``success``. The value at the episode's last step counts.
         device: Device on which the policy expects its input.
+        guard: What happens to actions beyond the recorded limits, and to steps larger than any
+            recorded: ``warn``, ``clip``, or ``off``. It warns once of each kind. Episodes' results
+            have the counts. A policy without ``recorded_ranges`` is compared with nothing.
+        guard_margin: Share of the recorded range by which limits and steps may be exceeded.
 
     Raises:
         RolloutError: The environment or embodiment is unknown, its spaces, cameras or info keys do
             not fit, or the policy's chunk has a wrong shape or is not finite.
+        UserError: The guard is unknown, its margin is out of range, or no limits are known and
+            actions are to be clipped to them.
     """
     planner = _EpisodePlanner(policy, embodiment, execute_steps, delay_steps, env_id, device)
     if episodes < 1 or num_envs < 1:
@@ -87,6 +97,7 @@ def rollout(
             f"found episodes={episodes} and num_envs={num_envs}, expected both at least 1"
         )
     robot = planner.robot
+    limits = planner.guard(guard, guard_margin).same_limits(_warn_once())
     make = partial(
         make_robot_env,
         find_spec(env_id),
@@ -97,9 +108,15 @@ def rollout(
         max_steps,
         env_kwargs or {},
         execute_steps,
+        planner.image_shape,
     )
-    with closing(_vector_env(make, min(num_envs, episodes), vectorization)) as envs:
-        finished = _run(envs, planner, list(range(seed, seed + episodes)))
+    envs = _vector_env(make, min(num_envs, episodes), vectorization)
+    try:
+        finished = _run(envs, planner, limits, list(range(seed, seed + episodes)))
+    except BaseException:
+        envs.close(terminate=True)  # processes may wait for a step that never comes
+        raise
+    envs.close()
     return RolloutResult(env_id, [finished[s].result(robot) for s in sorted(finished)])
 
 
@@ -144,13 +161,14 @@ class _EpisodePlanner(Planner):
 
 
 def _run(
-    envs: Environments, planner: _EpisodePlanner, seeds: list[int]
+    envs: Environments, planner: _EpisodePlanner, guard: Guard, seeds: list[int]
 ) -> dict[int, RunningEpisode]:
     """Run the episodes of all seeds. Park environments when no episode is left."""
     space = envs.single_action_space
     assert isinstance(space, gymnasium.spaces.Box)
     low, high = space.low, space.high
-    waiting = [RunningEpisode(seed, planner.policy.history_length) for seed in reversed(seeds)]
+    length = planner.policy.history_length
+    waiting = [RunningEpisode(seed, length, guard=guard.same_limits()) for seed in reversed(seeds)]
     slots: list[RunningEpisode | None] = [waiting.pop() for _ in range(envs.num_envs)]
     finished: dict[int, RunningEpisode] = {}
     observation, info = envs.reset(seed=[episode.seed for episode in slots if episode])
@@ -165,6 +183,9 @@ def _run(
         actions = np.zeros((envs.num_envs, *low.shape), dtype=np.float32)
         for i, episode in active:
             wanted = episode.queue.popleft()
+            if episode.guard is not None:
+                episode.guard.check_state(observation["state"][i])
+                wanted = episode.guard.check_action(wanted, episode.last_action)
             actions[i] = np.clip(wanted, low, high)
             episode.clipped += int((actions[i] != wanted).sum())
             episode.pairs.append(ExecutedStep(observation["state"][i].copy(), actions[i].copy()))
@@ -186,6 +207,18 @@ def _run(
     return finished
 
 
+def _warn_once() -> Report:
+    """Return a report that warns of each kind once, however many episodes share it."""
+    said: set[str] = set()
+
+    def report(kind: str, text: str) -> None:
+        if kind not in said:
+            said.add(kind)
+            warn_caller(f"{text} (said once per rollout; results count it as guard_{kind})")
+
+    return report
+
+
 def _store_info(slots: list[RunningEpisode | None], info: dict[str, Any]) -> None:
     """Store each environment's info in its episode. ``info["_key"]`` marks rows that have a key."""
     for i, episode in enumerate(slots):
@@ -205,7 +238,5 @@ def _vector_env(
         return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
     if vectorization == "async":
         # Do not fork: this process may hold CUDA and the locks of data workers.
-        return AsyncVectorEnv(
-            [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
-        )
+        return ProcessEnvs([make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
     raise RolloutError(f"vectorization is {vectorization!r}, expected 'sync' or 'async'")

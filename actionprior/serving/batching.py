@@ -8,9 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actionprior.chunk_planner import Memory, Planner, PolicyError
+from actionprior.chunk_planner import Memory, Planner
 from actionprior.embodiment import FloatArray
-from actionprior.policy import CheckedObservation
+from actionprior.embodiment.policy_input import CheckedObservation
+from actionprior.errors import PolicyError
+
+MOST_FAILURES = 3
+"""Failures in a row after which the policy counts as unable to answer."""
 
 
 class Answer(NamedTuple):
@@ -32,6 +36,7 @@ class _PendingRequest(NamedTuple):
     sensed: CheckedObservation
     committed: FloatArray | None
     answer: Future[Answer]
+    since: float  # time of the request [s], by the monotonic clock
 
     def fits(self, other: "_PendingRequest") -> bool:
         """Check whether both may share a batch without changing each other's answers.
@@ -73,6 +78,8 @@ class Batcher:
         self._waiting: list[_PendingRequest] = []
         self._changed = threading.Condition()
         self._closed = False
+        self._failures = 0  # answers in a row that failed for another reason than the observation
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
         self._thread.start()
 
@@ -82,22 +89,50 @@ class Batcher:
         """Request a chunk; the future raises what the policy raises."""
         answer: Future[Answer] = Future()
         with self._changed:
-            self._waiting.append(_PendingRequest(memory, sensed, committed, answer))
+            if not self._thread.is_alive():
+                raise RuntimeError("the planning thread has ended")
+            request = _PendingRequest(memory, sensed, committed, answer, time.monotonic())
+            self._waiting.append(request)
             self._changed.notify()
         return answer
 
-    def close(self) -> None:
-        """Answer the waiting requests, then end the thread."""
+    def close(self, seconds: float | None = None) -> None:
+        """Answer the waiting requests, then end the thread, and wait for it at most ``seconds``."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(seconds)
+
+    def trouble(self, longest: float) -> str:
+        """Return why the policy cannot answer, or an empty string.
+
+        Args:
+            longest: Time that an answer may take, from the request on [s].
+        """
+        since = self._busy_since
+        if not self._thread.is_alive():
+            return "the planning thread has ended"
+        if since is not None and time.monotonic() - since >= longest:
+            return f"the policy has not answered for {longest:g} s"
+        if self._failures >= MOST_FAILURES:
+            return f"the policy failed on its last {self._failures} requests"
+        return ""
 
     def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            if batch:
-                self._on_batch(len(batch))
-                self._answer(batch)
+        try:
+            while (batch := self._next()) is not None:
+                if batch:
+                    # A session gives up this long after its request, so health counts from there.
+                    self._busy_since = min(request.since for request in batch)
+                    self._on_batch(len(batch))
+                    self._answer(batch)
+                    self._busy_since = None
+        finally:  # also if this code itself fails: no client may wait for ever
+            with self._changed:
+                waiting, self._waiting = self._waiting, []
+            for request in waiting:
+                if request.answer.set_running_or_notify_cancel():
+                    request.answer.set_exception(RuntimeError("the planning thread has ended"))
 
     def _next(self) -> list[_PendingRequest] | None:
         """Take the oldest request and others that fit it; None once closed and empty."""
@@ -123,6 +158,7 @@ class Batcher:
             chunks = self._chunks(batch)
         except Exception as error:
             if len(batch) == 1:
+                self._failures += not isinstance(error, PolicyError)
                 batch[0].answer.set_exception(error)
                 return
             # One bad request must not fail the batch.
@@ -131,6 +167,7 @@ class Batcher:
                 self._answer([waiting])
             return
         seconds = time.perf_counter() - start
+        self._failures = 0
         for waiting, chunk in zip(batch, chunks, strict=True):
             if np.isfinite(chunk).all():
                 waiting.answer.set_result(Answer(chunk, seconds, len(batch)))

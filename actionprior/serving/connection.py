@@ -10,6 +10,12 @@ from websockets.frames import Frame, Opcode
 _SPARE_FRAMES = 100  # small frames that a client may send at once
 _SMALL = 1024  # bytes; the size limit of messages also limits the number of larger frames
 
+HALF_OPEN_PER_ADDRESS = 32
+HALF_OPEN = 64
+"""Most handshakes under way, of one address and of all."""
+QUICK_HANDSHAKE = 1.0
+"""Time after which a handshake makes room for another one of its address [s]."""
+
 
 class TokenBucket:
     """Limit a rate per second, but allow bursts."""
@@ -39,17 +45,24 @@ class BoundedConnection(ServerConnection):
         most: Maximum number of open connections, including those in their handshake.
         frames_per_second: Number of small frames that a client may send per second.
         count: Number of open connections.
+        half_open: Connections in their handshake, oldest first.
         flooded: True if the connection was aborted because of too many frames.
     """
 
     most: int
     frames_per_second: float
     count: int
+    half_open: "list[BoundedConnection]"
 
     @classmethod
     def within(cls, most: int, frames_per_second: float) -> "type[BoundedConnection]":
         """Return a subclass with limits and a count of its own, for one server."""
-        bounds = {"most": most, "frames_per_second": frames_per_second, "count": 0}
+        bounds = {
+            "most": most,
+            "frames_per_second": frames_per_second,
+            "count": 0,
+            "half_open": list[BoundedConnection](),
+        }
         return type("Connection", (cls,), bounds)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # websockets'
@@ -61,11 +74,36 @@ class BoundedConnection(ServerConnection):
         """Count a client that connects, before its handshake."""
         super().connection_made(transport)
         type(self).count += 1
+        self._began = time.monotonic()
+        self._address = (transport.get_extra_info("peername") or ("",))[0]
+        self.half_open.append(self)
+        by_address: dict[str, list[BoundedConnection]] = {}
+        for waiting in self.half_open:
+            by_address.setdefault(waiting._address, []).append(waiting)
+        mine, largest = by_address[self._address], max(by_address.values(), key=len)
+        if len(mine) > HALF_OPEN_PER_ADDRESS:
+            self._make_room(mine)
+        elif len(self.half_open) > HALF_OPEN:
+            self._make_room(largest)
         if self.count > self.most:
             self.transport.abort()
 
+    def _make_room(self, crowd: "list[BoundedConnection]") -> None:
+        """Abort the oldest handshake of a crowded address, or this one if it is of that address.
+
+        An address whose handshakes are all young gets no further one. Other addresses do.
+        """
+        old = self._began - crowd[0]._began > QUICK_HANDSHAKE
+        (crowd[0] if old or self not in crowd else self).transport.abort()
+
+    def handshake_done(self) -> None:
+        """Count the handshake as finished."""
+        if self in self.half_open:
+            self.half_open.remove(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Count a client that left."""
+        self.handshake_done()
         type(self).count -= 1
         super().connection_lost(exc)
 

@@ -2,9 +2,22 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from actionprior.embodiment.guard import KINDS
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-ERRORS = ("malformed", "observation", "internal", "oversize", "slow", "idle", "flood", "full")
+ERRORS = (
+    "malformed",
+    "observation",
+    "internal",
+    "stuck",
+    "oversize",
+    "slow",
+    "idle",
+    "flood",
+    "full",
+    "token",
+)
 
 
 class Metrics:
@@ -13,8 +26,11 @@ class Metrics:
     Attributes:
         requests: Number of messages, answered or refused.
         errors: Number of errors by kind: ``malformed`` messages, bad ``observation``, ``internal``
-            failures, ``oversize`` messages, ``slow`` and ``idle`` clients, a ``flood`` of frames,
-            and clients that were refused because the server was ``full``.
+            failures, a ``stuck`` policy, ``oversize`` messages, ``slow`` and ``idle`` clients, a
+            ``flood`` of frames, and clients that were refused because the server was ``full`` or
+            their ``token`` wrong.
+        guard: Number of states and actions that training never saw, by kind, see
+            ``actionprior.embodiment.guard.Guard``.
         sessions: Number of open sessions.
         batches: Sizes of the policy's batches.
         seconds: Time from a message to its answer [s].
@@ -29,6 +45,11 @@ class Metrics:
         self.errors = Counter("actionprior_errors", "Refusals", ["kind"], registry=registry)
         for kind in ERRORS:  # a series that starts at 0 shows its first increase
             self.errors.labels(kind)
+        self.guard = Counter(
+            "actionprior_guard", "What training never saw", ["kind"], registry=registry
+        )
+        for kind in KINDS:
+            self.guard.labels(kind)
         self.sessions = Gauge("actionprior_sessions", "Open sessions", registry=registry)
         self.batches = Histogram(
             "actionprior_batch_size",

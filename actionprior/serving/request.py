@@ -8,9 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from actionprior.chunk_planner import ExecutedStep, Memory, PolicyError
+from actionprior.chunk_planner import ExecutedStep, Memory
 from actionprior.embodiment import Embodiment, FloatArray
-from actionprior.policy import CheckedObservation, check_observation, observation_keys
+from actionprior.embodiment.guard import Guard
+from actionprior.embodiment.image_shape import ImageShape
+from actionprior.embodiment.policy_input import (
+    CheckedObservation,
+    check_observation,
+    observation_keys,
+)
+from actionprior.errors import PolicyError
 
 OPTIONAL = ("prompt", "reset", "executed", "states", "committed")
 
@@ -31,7 +38,12 @@ class Request(NamedTuple):
     committed: FloatArray | None
 
 
-def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: int) -> Request:
+def read_request(
+    message: Mapping[str, Any],
+    robot: Embodiment,
+    chunk_length: int,
+    image_shape: ImageShape | None = None,
+) -> Request:
     """Check a message.
 
     A message holds an observation for :class:`actionprior.Policy`, whose ``task`` may be called
@@ -43,6 +55,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
         message: Decoded message.
         robot: Robot of the policy.
         chunk_length: Steps H of a chunk.
+        image_shape: Size to which the images are brought, see ``check_observation``.
 
     Raises:
         PolicyError: A key is missing or unknown, or a value has a wrong shape or type or is not
@@ -59,7 +72,7 @@ def read_request(message: Mapping[str, Any], robot: Embodiment, chunk_length: in
     observation = {key: _array(message[key]) for key in message if key in observed}
     if "prompt" in message:
         observation["task"] = message["prompt"]
-    sensed = check_observation(observation, robot)
+    sensed = check_observation(observation, robot, image_shape)
     width = len(robot.action_features)
     committed = None
     if "committed" in message:
@@ -77,9 +90,32 @@ def remember(memory: Memory, request: Request) -> Memory:
     if request.seed is not None:
         memory = Memory(request.seed, memory.history_length)
     memory.pairs = [*memory.pairs, *request.executed]
-    memory.pairs = memory.history
+    # A guard compares with the last action, even if the policy reads no history.
+    memory.pairs = memory.history or memory.pairs[-1:]
     memory.instruction = request.sensed.task
     return memory
+
+
+def check_chunk(
+    chunk: FloatArray, guard: Guard, request: Request, last_action: FloatArray | None
+) -> FloatArray:
+    """Compare an observed state and the chunk (H, n_a) that answers it with what was recorded.
+
+    Args:
+        chunk: Actions, of which the committed ones are under way and stay unchanged.
+        guard: Guard of the session.
+        request: Request that the chunk answers.
+        last_action: Action that was executed last; None: none that is known.
+
+    Returns:
+        The chunk, clipped if the guard clips.
+    """
+    guard.check_state(request.sensed.state)
+    if request.committed is None:
+        return guard.check_actions(chunk, last_action)
+    under_way = chunk[: len(request.committed)]
+    rest = guard.check_actions(chunk[len(under_way) :], under_way[-1])
+    return np.concatenate([under_way, rest])
 
 
 def _seed(reset: object) -> int | None:

@@ -7,6 +7,7 @@ protocol: ``openpi_client.websocket_client_policy`` 0.1.2.
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import replace
 from http import HTTPStatus
@@ -20,18 +21,20 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from actionprior import __version__
-from actionprior.chunk_planner import Memory, PolicyError
-from actionprior.errors import UserError
+from actionprior.chunk_planner import Memory
+from actionprior.embodiment.guard import Guard
+from actionprior.errors import PolicyError, UserError
 from actionprior.policy import Policy
+from actionprior.serving.access import asked_directly, knows_token
 from actionprior.serving.batching import Batcher
-from actionprior.serving.connection import BoundedConnection, TokenBucket
+from actionprior.serving.connection import HALF_OPEN, BoundedConnection, TokenBucket
 from actionprior.serving.metrics import CONTENT_TYPE, Metrics
-from actionprior.serving.request import Request, read_request, remember
+from actionprior.serving.request import Request, check_chunk, read_request, remember
 from actionprior.serving.wire import WireError, pack, unpack
 
 logger = logging.getLogger(__name__)
 
-_SPARE_CONNECTIONS = 32  # for handshakes and health checks, besides the sessions
+_SPARE_CONNECTIONS = HALF_OPEN  # for handshakes and health checks, besides the sessions
 _INTERNAL = "the policy failed on this observation; the server's log says why"
 
 
@@ -42,8 +45,9 @@ class PolicyServer:
     are then answered, and the sessions are closed.
 
     Args:
-        policy: Policy to serve. Nothing but the server may use it.
-        host: Address to listen on, by default only for this machine. There is no authentication.
+        policy: Policy to serve. Nothing but the server may use it. Each session is guarded as its
+            arguments ``guard`` and ``guard_margin`` say.
+        host: Address to listen on, by default only for this machine.
         port: Port to listen on; 0 chooses a free one, see the attribute ``port``.
         max_sessions: Maximum number of clients; further ones get HTTP status 503.
         max_batch: Maximum number of requests in one forward pass.
@@ -53,13 +57,17 @@ class PolicyServer:
         idle_timeout: Time without a message after which a session ends [s].
         message_timeout: Time limit for receiving a message and for sending an answer [s].
         grace: Time that clients get when the server stops [s].
+        answer_timeout: Time limit for an answer of the policy [s]; a session that waits longer is
+            closed, and ``GET /healthz`` reports it.
+        token: Shared secret that clients send as openpi's API key, also for ``GET /metrics``; empty
+            admits everybody.
 
     Attributes:
         port: Port that the server listens on.
         metrics: Metrics that ``GET /metrics`` returns.
 
     Raises:
-        UserError: A limit is not above 0.
+        UserError: A limit is not above 0, or the port is not one.
     """
 
     def __init__(
@@ -74,6 +82,8 @@ class PolicyServer:
         idle_timeout: float = 600.0,
         message_timeout: float = 10.0,
         grace: float = 10.0,
+        answer_timeout: float = 60.0,
+        token: str = "",
     ) -> None:
         bounds = {
             "max_sessions": max_sessions,
@@ -82,10 +92,15 @@ class PolicyServer:
             "max_rate": max_rate,
             "idle_timeout": idle_timeout,
             "message_timeout": message_timeout,
+            "answer_timeout": answer_timeout,
         }
         for name, value in bounds.items():
-            if not value > 0:
-                raise UserError(f"{name} is {value}, expected above 0")
+            if not 0 < value < math.inf:
+                raise UserError(f"{name} is {value}, expected a number above 0")
+        if not 0 <= port < 2**16:
+            raise UserError(
+                f"port is {port}, expected 1 to {2**16 - 1}, or 0 to choose a free one (--port)"
+            )
         self.host, self.port = host, port
         self.metrics = Metrics()
         self._policy = policy
@@ -96,6 +111,8 @@ class PolicyServer:
         self._idle_timeout = idle_timeout
         self._message_timeout = message_timeout
         self._grace = grace
+        self._answer_timeout = answer_timeout
+        self._token = token.encode()
         self._idle: set[ServerConnection] = set()
         self._sessions = 0
         self._stopping = False
@@ -149,7 +166,7 @@ class PolicyServer:
         except TimeoutError:
             for connection in self._server.connections:
                 connection.transport.abort()
-        await asyncio.to_thread(self._batcher.close)
+        await asyncio.to_thread(self._batcher.close, self._grace)
 
     @property
     def url(self) -> str:
@@ -161,8 +178,19 @@ class PolicyServer:
 
     def _respond(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         path = request.path.partition("?")[0]
+        if path in ("/healthz", "/metrics") and not asked_directly(request.headers, self.host):
+            return connection.respond(
+                HTTPStatus.FORBIDDEN, "web pages and other hosts' names are refused\n"
+            )
         if path == "/healthz":
+            if trouble := self._batcher.trouble(self._answer_timeout):
+                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{trouble}\n")
             return connection.respond(HTTPStatus.OK, "OK\n")
+        if self._token and not knows_token(request.headers, self._token):
+            self.metrics.errors.labels("token").inc()
+            return connection.respond(
+                HTTPStatus.UNAUTHORIZED, "the API key is missing or not the server's\n"
+            )
         if path == "/metrics":
             response = connection.respond(HTTPStatus.OK, self.metrics.text())
             del response.headers["Content-Type"]
@@ -179,6 +207,8 @@ class PolicyServer:
 
     async def _serve(self, connection: ServerConnection) -> None:
         """Serve one client until it leaves."""
+        if isinstance(connection, BoundedConnection):
+            connection.handshake_done()
         if self._sessions >= self._max_sessions:  # two clients passed `_respond` at once
             self.metrics.errors.labels("full").inc()
             await connection.close(CloseCode.TRY_AGAIN_LATER, "all sessions are taken")
@@ -195,6 +225,7 @@ class PolicyServer:
 
     async def _session(self, connection: ServerConnection) -> None:
         memory = Memory(0, self._policy.network.history_length)
+        guard = self._policy.guard.same_limits(_log_once_per_session)
         pace = TokenBucket(self._max_rate, burst=max(1.0, self._max_rate / 10))
         took: float | None = None
         if not await self._send(connection, pack(self.metadata)):
@@ -205,8 +236,12 @@ class PolicyServer:
                 return
             await asyncio.sleep(pace.take(1 + len(message) / 2**20))
             start = time.perf_counter()
-            memory, answer = await self._answer(memory, message, took)
+            memory, answer = await self._answer(memory, guard, message, took)
             del message  # free the images while the session waits
+            if answer is None:
+                self.metrics.errors.labels("stuck").inc()
+                await connection.close(CloseCode.INTERNAL_ERROR, "the policy did not answer")
+                return
             if not await self._send(connection, answer):
                 return
             took = time.perf_counter() - start
@@ -214,18 +249,21 @@ class PolicyServer:
         await _close_session(connection)
 
     async def _answer(
-        self, memory: Memory, message: str | bytes, took: float | None
-    ) -> tuple[Memory, str | bytes]:
-        """Return the new memory and the message to send."""
+        self, memory: Memory, guard: Guard, message: str | bytes, took: float | None
+    ) -> tuple[Memory, str | bytes | None]:
+        """Return the new memory and the message to send; None if the policy does not answer."""
         start, before = time.perf_counter(), replace(memory)
         self.metrics.requests.inc()
         try:
             request = self._read(message)
             memory = remember(memory, request)
-            return memory, pack(await self._plan(memory, request, start, took))
+            return memory, pack(await self._plan(memory, guard, request, start, took))
         except (WireError, PolicyError) as error:
             kind = "malformed" if isinstance(error, WireError) else "observation"
             reason = str(error)
+        except TimeoutError:
+            logger.error("the policy did not answer within %g s", self._answer_timeout)
+            return before, None
         except Exception:
             logger.exception("an answer failed")
             kind, reason = "internal", _INTERNAL
@@ -236,16 +274,24 @@ class PolicyServer:
         if isinstance(message, str):
             raise WireError("the message is text, expected binary msgpack")
         with np.errstate(over="ignore"):  # numbers too large for float32 are refused as not finite
+            network = self._policy.network
             return read_request(
-                unpack(message), self._policy.robot, self._policy.network.chunk_length
+                unpack(message), self._policy.robot, network.chunk_length, network.image_shape
             )
 
     async def _plan(
-        self, memory: Memory, request: Request, start: float, took: float | None
+        self, memory: Memory, guard: Guard, request: Request, start: float, took: float | None
     ) -> dict[str, Any]:
         """Compute the answer, with timings [ms] under the names of openpi's server."""
+        last_action = memory.last_action
         submitted = self._batcher.submit(memory, request.sensed, request.committed)
-        answer = await asyncio.wrap_future(submitted)
+        async with asyncio.timeout(self._answer_timeout):
+            answer = await asyncio.wrap_future(submitted)
+        before = dict(guard.counts)
+        actions = check_chunk(answer.actions, guard, request, last_action)
+        found = {kind: count - before[kind] for kind, count in guard.counts.items()}
+        for kind, count in found.items():
+            self.metrics.guard.labels(kind).inc(count)
         timing: dict[str, float] = {
             "infer_ms": 1000 * (time.perf_counter() - start),
             "batch_size": answer.batch,
@@ -253,9 +299,10 @@ class PolicyServer:
         if took is not None:
             timing["prev_total_ms"] = 1000 * took
         return {
-            "actions": answer.actions,
+            "actions": actions,
             "server_timing": timing,
             "policy_timing": {"infer_ms": 1000 * answer.seconds},
+            **({"guard": found} if guard.compares else {}),
         }
 
     @property
@@ -275,6 +322,7 @@ class PolicyServer:
             "execute_steps": self._policy.execute_steps,
             "delay_steps": self._policy.delay_steps,
             "max_message_bytes": self._max_bytes,
+            "guard": self._policy.guard.mode if self._policy.guard.compares else "off",
         }
 
     # ---- one message ----------------------------------------------------------------------
@@ -321,6 +369,10 @@ class PolicyServer:
             self.metrics.errors.labels("oversize").inc()
         elif sent is not None and sent.code == CloseCode.INTERNAL_ERROR:  # no answer to a ping
             self.metrics.errors.labels("slow").inc()
+
+
+def _log_once_per_session(kind: str, text: str) -> None:
+    logger.warning("%s (said once per session; /metrics counts kind %r)", text, kind)
 
 
 async def _close_session(connection: ServerConnection) -> None:

@@ -3,12 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
+from actionprior.errors import shorten
 from actionprior.files.atomic import write_json
+from actionprior.files.plain_json import read_json
 from actionprior.study.grid import Cell, Grid
 from actionprior.study.plan import Study
-from actionprior.study.recipe import Recipe
+from actionprior.study.recipe import Recipe, StudyError
 from actionprior.study.run_outputs import Measurement, RunMeasurements
 from actionprior.study.table import ResultRow, Table, select
 
@@ -33,12 +35,22 @@ class FinishedCell(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file of :meth:`write`."""
-        plain: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        measured = plain["measured"]
-        measured["seconds_per_step"] = measured.pop(_SECONDS)
-        measured["measurements"] = [Measurement(**m) for m in measured["measurements"]]
-        return cls(**(plain | {"measured": RunMeasurements(**measured)}))
+        """Read a file of :meth:`write`.
+
+        Raises:
+            UserError: The file is damaged, or another program wrote it.
+        """
+        plain = read_json(path)
+        try:
+            measured = plain["measured"]
+            measured["seconds_per_step"] = measured.pop(_SECONDS)
+            measured["measurements"] = [Measurement(**m) for m in measured["measurements"]]
+            return cls(**(plain | {"measured": RunMeasurements(**measured)}))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise StudyError(
+                f"{path} is no result of a cell ({type(error).__name__}: {shorten(error)}); remove "
+                "it, and the cell runs again"
+            ) from error
 
 
 def rows_from_run(study: Study, cell: Cell, finished: FinishedCell) -> list[ResultRow]:

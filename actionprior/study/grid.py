@@ -81,7 +81,7 @@ def make_grid(study: Study) -> Grid:
         StudyError: A recipe is missing, or an override does not fit it.
     """
     stage1, stage2 = (
-        with_changes(read_yaml(stage.recipe), stage.overrides)
+        with_changes(_without_saves(read_yaml(stage.recipe)), stage.overrides)
         for stage in (study.stage1, study.stage2)
     )
     length = stage1.get("trainer", {}).get("max_steps")
@@ -110,6 +110,19 @@ def make_grid(study: Study) -> Grid:
                         cells[key] = Cell(arm, part, priors[name, own], *key[2:], recipe, known)
     _check_groups(study, list(cells.values()))
     return Grid(list(cells.values()), trunk)
+
+
+def _without_saves(recipe: Recipe) -> Recipe:
+    """Leave out callbacks that save during a run: a cell of a study needs its end only.
+
+    They change no result, and the identities of published cells have none.
+    """
+    callbacks = (recipe.get("trainer") or {}).get("callbacks")
+    if not callbacks:
+        return recipe
+    saves = [member(recipe, name) for name in ("StepCheckpoint", "BestCheckpoint")]
+    others = [callback for callback in callbacks if callback not in saves]
+    return {**recipe, "trainer": {**recipe["trainer"], "callbacks": others}}
 
 
 def _check_groups(study: Study, cells: list[Cell]) -> None:

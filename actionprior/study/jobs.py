@@ -94,7 +94,8 @@ class Jobs:
             return False
         log, start = self.logs / f"{name}.log", time.monotonic()
         print(f"$ lightning {' '.join(words)}", flush=True)
-        command = [sys.executable, "-c", "from actionprior.cli import main; main()", *words]
+        # -P: Python must not search the working folder first.
+        command = [sys.executable, "-P", "-c", "from actionprior.cli import main; main()", *words]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with log.open("wb") as file:
             process = subprocess.Popen(

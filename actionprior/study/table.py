@@ -6,10 +6,11 @@ Axes: S seeds, T tasks, N rollouts (scenes) per task.
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from actionprior.errors import shorten, shown
 from actionprior.files.atomic import atomic_file
 from actionprior.study.recipe import StudyError
 from actionprior.study.statistics import Array
@@ -57,6 +58,8 @@ class ResultRow(NamedTuple):
 
 
 Table = Sequence[ResultRow]
+MARKUP = "<>|`"
+"""Characters that texts of a table must not have, since a Markdown page shows them."""
 
 
 def write_table(rows: Table, stem: Path) -> None:
@@ -73,26 +76,68 @@ def read_table(path: Path) -> list[ResultRow]:
     """Read a table from a ``.parquet`` or ``.csv`` file.
 
     Raises:
-        StudyError: The file is missing or has other columns.
+        StudyError: The file is missing or damaged, has other columns, or a value of another type.
     """
     import pandas as pd
 
     if not path.is_file():
         raise StudyError(f"{path} does not exist; expected a results table of `lightning study`")
-    if path.suffix == ".parquet":
-        frame = pd.read_parquet(path)
-    else:
-        text = {name: str for name, kind in ResultRow.__annotations__.items() if kind is str}
-        frame = pd.read_csv(
-            path, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip"
-        )
-        present = [name for name in text if name in frame]
-        frame[present] = frame[present].fillna("")
+    text = {name: str for name, kind in ResultRow.__annotations__.items() if kind is str}
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(
+                path,
+                dtype=text,
+                keep_default_na=False,
+                na_values=[""],
+                float_precision="round_trip",
+            )
+            present = [name for name in text if name in frame]
+            frame[present] = frame[present].fillna("")
+    except Exception as error:  # pandas and pyarrow raise many kinds
+        raise StudyError(f"{path} cannot be read as a table ({shorten(error)})") from error
     if list(frame.columns) != list(ResultRow._fields):
-        raise StudyError(
-            f"{path} has columns {list(frame.columns)}, expected {list(ResultRow._fields)}"
+        lacking, unknown = (
+            [name for name in one if name not in other]
+            for one, other in (
+                (ResultRow._fields, list(frame.columns)),
+                (list(map(str, frame.columns)), ResultRow._fields),
+            )
         )
-    return [ResultRow(*values) for values in frame.itertuples(index=False)]
+        raise StudyError(
+            f"{path} is no results table: it lacks the columns {lacking} and has the unknown "
+            f"columns {shown(unknown)}; expected {', '.join(ResultRow._fields)} in this order"
+        )
+    rows = [ResultRow(*values) for values in frame.itertuples(index=False)]
+    for number, row in enumerate(rows):
+        for name, kind in ResultRow.__annotations__.items():
+            _check_value(path, number, name, getattr(row, name), kind)
+        played = (row.rollouts, row.successes)
+        counted = (len(row.outcomes), row.outcomes.count("1"))
+        if played != counted:
+            raise StudyError(
+                f"{path}: row {number} has rollouts {played[0]} and successes {played[1]}, but "
+                f"its outcomes count {counted[0]} and {counted[1]}"
+            )
+    return rows
+
+
+def _check_value(path: Path, row: int, name: str, value: object, kind: type) -> None:
+    """Refuse a value of another type, and texts that a page or a terminal would interpret."""
+    expected = {str: "a text", int: "a whole number of 0 or more", float: "a number"}[kind]
+    good = isinstance(value, str if kind is str else (int, float, np.number))
+    if kind is int and good:
+        good = float(cast(float, value)).is_integer() and cast(float, value) >= 0
+    if name == "outcomes" and good:
+        expected = "digits 0 and 1"
+        good = set(str(value)) <= {"0", "1"}
+    elif kind is str and good and name != "configuration":
+        expected = f"a text without control characters and {MARKUP}"
+        good = str(value).isprintable() and not set(str(value)) & set(MARKUP)
+    if not good or isinstance(value, bool):
+        raise StudyError(f"{path}: row {row} has {name} {shown(value)}, expected {expected}")
 
 
 class PairedOutcomes(NamedTuple):
@@ -152,9 +197,16 @@ def paired(groups: Sequence[Sequence[ResultRow]]) -> PairedOutcomes | None:
     chosen = [[[rows[s, t] for t in tasks] for s in seeds] for rows in found]
     flat = [row for arm in chosen for by_seed in arm for row in by_seed]
     for k in range(len(tasks)):
-        scenes = {row.first_scene for arm in chosen for row in (by_seed[k] for by_seed in arm)}
-        if len(scenes) > 1:
-            raise StudyError(f"{tasks[k]} was evaluated on scenes from {scenes}: nothing pairs")
+        found_scenes = {
+            row.first_scene: f"arm {row.arm!r}, seed {row.seed}: scenes from {row.first_scene}"
+            for arm in chosen
+            for row in (by_seed[k] for by_seed in arm)
+        }
+        if len(found_scenes) > 1:
+            raise StudyError(
+                f"{tasks[k]} was evaluated on different scenes, so that nothing pairs "
+                f"({'; '.join(list(found_scenes.values())[:4])})"
+            )
     count = min(len(row.outcomes) for row in flat)
     outcome = [
         np.array([[[float(c) for c in r.outcomes[:count]] for r in line] for line in arm])

@@ -3,13 +3,20 @@
 Axes: B batch, H steps, A action slots, E embodiments.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from actionprior.batch import TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, Embodiment
+from actionprior.embodiment.normalization import Normalizer
+
+COPY_LAST, UNTRAINED = "copy_last", "untrained"
+BASELINES = (COPY_LAST, UNTRAINED)
+"""Simple predictions of chunks, whose errors are logged beside those of a model."""
 
 
 class ChunkError(Metric):
@@ -63,6 +70,70 @@ class ChunkError(Metric):
             if bool(self.count_EA[row].any()):
                 found[embodiment.name] = ratio_EA[row, slots].mean().float()
         return found
+
+
+class HeldOutErrors(nn.Module):
+    """Errors of predicted chunks and of baselines, under the names of the log.
+
+    Args:
+        embodiments: Robots of the chunks.
+        baselines: Names of the baselines, some of ``BASELINES``.
+    """
+
+    def __init__(self, embodiments: list[Embodiment], baselines: Sequence[str]) -> None:
+        super().__init__()
+        self.baselines = nn.ModuleDict({name: ChunkError(embodiments) for name in baselines})
+        self.predicted = ChunkError(embodiments)
+
+    def update(
+        self,
+        predicted_BHA: Tensor,
+        baselines: Mapping[str, Tensor],
+        window: TrajectoryBatch,
+        normalizer: Normalizer,
+    ) -> None:
+        """Add a batch of chunks.
+
+        Args:
+            predicted_BHA: Predicted chunks in relative form and robot units.
+            baselines: Chunks of each baseline, in the same form.
+            window: Recorded windows.
+            normalizer: Statistics of the robots.
+        """
+        target_BHA, mask_BHA = normalizer.relative_action(window), normalizer.action_mask(window)
+        self.predicted.update(predicted_BHA, target_BHA, mask_BHA, window.embodiment_B)
+        for name, metric in self._of_baselines().items():
+            metric.update(baselines[name], target_BHA, mask_BHA, window.embodiment_B)
+
+    def compute(self, scale_EA: Tensor) -> dict[str, Tensor]:
+        """Return all errors, and their ratios to those of the baselines.
+
+        Args:
+            scale_EA: Scale of each slot, for unit-free errors.
+        """
+        found, own = self.predicted.compute(), self.predicted.normalized(scale_EA)
+        for name, metric in self._of_baselines().items():
+            for key, value in metric.compute().items():
+                found[key.replace("/mae_", f"/{name}_mae_")] = value
+            for robot, value in metric.normalized(scale_EA).items():
+                found[f"{robot}/error_over_{name}"] = own[robot] / value
+        if own:
+            found["mae_normalized"] = torch.stack(list(own.values())).mean()
+        return found
+
+    def reset(self) -> None:
+        """Set all sums to zero."""
+        for metric in (self.predicted, *self._of_baselines().values()):
+            metric.reset()
+
+    def _of_baselines(self) -> dict[str, ChunkError]:
+        return cast(dict[str, ChunkError], dict(self.baselines.items()))
+
+
+def copied_first_action(window: TrajectoryBatch, normalizer: Normalizer) -> Tensor:
+    """Return chunks (B, H, A) that repeat their first recorded action, in relative form."""
+    action_BHA = window.action_BHA[:, :1].expand_as(window.action_BHA)
+    return normalizer.relative_action(window._replace(action_BHA=action_BHA))
 
 
 class ChunkBend(nn.Module):

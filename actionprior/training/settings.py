@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
+from actionprior.errors import UserError
 from actionprior.flow_matching import Integrator, TimeLaw
+
+WhenExtended = Literal["stretch", "constant", "restart"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,9 @@ class OptimizerSettings:
         skip_bad_steps: Consecutive steps with a NaN or infinite loss or gradient that are skipped
             before the run ends with an error.
         spike_factor: A loss above this many running medians counts as bad, too; 0 turns this off.
+        when_extended: What a resumed run of another length does: ``stretch`` continues the cosine
+            over the new length, ``constant`` keeps the final rate after the earlier end, and
+            ``restart`` warms up again from the checkpoint's step.
     """
 
     final_learning_rate: float = 5e-6
@@ -25,6 +31,7 @@ class OptimizerSettings:
     weight_decay: float = 0.01
     skip_bad_steps: int = 10
     spike_factor: float = 0.0
+    when_extended: WhenExtended = "stretch"
 
 
 @dataclass(frozen=True)
@@ -76,17 +83,29 @@ class PolicyFlowSettings(FlowSettings):
 
 @dataclass(frozen=True)
 class FusionSize:
-    """Size of the fusion transformer.
+    """Size and training of the fusion transformer.
 
     Attributes:
         width: Token width.
         depth: Number of transformer blocks.
         heads: Number of attention heads.
+        state_dropout: Share of observations whose state is hidden from the fusion in training.
+        keyframe_weight: Weight of an auxiliary loss: z′ also predicts the robot's state at the
+            next keyframe, when a gripper switches or the episode ends. 0 turns it off.
+
+    Raises:
+        UserError: ``keyframe_weight`` is negative or infinite.
     """
 
     width: int = 128
     depth: int = 2
     heads: int = 4
+    state_dropout: float = 0.0
+    keyframe_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keyframe_weight < float("inf"):
+            raise UserError(f"fusion.keyframe_weight is {self.keyframe_weight}; expected 0 or more")
 
 
 PRIOR_GROUPS: dict[str, type] = {"optimizer": OptimizerSettings, "flow": FlowSettings}

@@ -1,32 +1,36 @@
-"""Base of both LightningModules: optimiser, schedule, reproducible noise, skipped bad steps."""
+"""Base of both LightningModules: optimiser, schedule, evaluation, skipped bad steps."""
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.optim.lr_scheduler import LambdaLR
 
-from actionprior.batch import TrajectoryBatch
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.shards import all_gather
 from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment.normalization import Normalizer
 from actionprior.errors import UserError
-from actionprior.flow_matching import TimeLaw, sample_time
-from actionprior.networks.device import to_device
-from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.training.averaging import update_averages_together
 from actionprior.training.bad_steps import BadSteps
+from actionprior.training.flow_noise import FlowNoise
+from actionprior.training.loading import SafeLoading
+from actionprior.training.run_report import RunReport
+from actionprior.training.run_settings import changed_settings, run_settings
+from actionprior.training.schedule import (
+    Schedule,
+    apply_recipe,
+    rates_and_decays,
+    resume_lines,
+)
 from actionprior.training.settings import OptimizerSettings
 from actionprior.training.sharding import (
     ShardedStrategy,
@@ -36,49 +40,10 @@ from actionprior.training.sharding import (
 )
 
 OTHER_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-EVALUATION_KEY = 900_000_007  # seeds validation noise; no training step has this number
 PRECISIONS = {"32-true", "bf16-mixed", "16-mixed"}
 
 
-class FlowNoise:
-    """Flow times and noise that depend only on seed, step, micro-batch and rank.
-
-    Lightning does not store the random state, so a resumed run would draw other numbers from the
-    global generator. Here the number of workers has no influence either.
-    """
-
-    def __init__(self, *key: int) -> None:
-        """Seed from the run's seed, which ``seed_everything`` sets, and ``key``."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        mixed = 0
-        for part in (seed, *key):
-            mixed = (mixed * 1_000_003 + part + 1) % (2**63 - 1)
-        self.generator = torch.Generator().manual_seed(mixed)
-
-    def normal(self, *shape: int, like: Tensor) -> Tensor:
-        """Draw standard normal noise on the device of ``like``."""
-        return to_device(torch.randn(*shape, generator=self.generator), like.device)
-
-    def integers(self, count: int, most: int, like: Tensor) -> Tensor:
-        """Draw integers from 0 to ``most`` (count,), uniformly, on the device of ``like``."""
-        return to_device(torch.randint(most + 1, (count,), generator=self.generator), like.device)
-
-    @contextmanager
-    def for_layers(self, module: nn.Module, device: torch.device) -> Iterator[None]:
-        """Context manager: dropout layers of ``module`` draw from this noise, too."""
-        if not any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in module.modules()):
-            yield
-            return
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(torch.randint(2**62, (1,), generator=self.generator)))
-            yield
-
-    def time(self, count: int, law: TimeLaw, like: Tensor) -> Tensor:
-        """Draw stratified flow times (count,) on the device of ``like``."""
-        return to_device(sample_time(count, law, generator=self.generator), like.device)
-
-
-class StageModule(LightningModule):
+class StageModule(SafeLoading, LightningModule):  # type: ignore[misc]  # other arguments on purpose
     """AdamW with linear warm-up and cosine decay; logs the gradient norm and skips bad steps.
 
     A step whose gradient is NaN or infinite on any rank changes no weight on any rank; it still
@@ -86,9 +51,26 @@ class StageModule(LightningModule):
 
     Attributes:
         batch_type: Type of the batches that the module accepts.
+        stage: 1 or 2.
+        prior_checkpoint: Checkpoint that the module started from; empty for none.
     """
 
     batch_type: type[tuple[Any, ...]]
+    stage: int
+    prior_checkpoint: str = ""
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Statistics of the robots."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: Any, batch_idx: int, split: str) -> None:  # noqa: ANN401  of ``batch_type``
+        """Log what is known after one held-out batch, and accumulate the rest."""
+        raise NotImplementedError
+
+    def report(self, split: str) -> None:
+        """Log and reset what :meth:`evaluate` accumulated."""
+        raise NotImplementedError
 
     def __init__(self, learning_rate: float, optimizer: OptimizerSettings) -> None:
         super().__init__()
@@ -97,6 +79,9 @@ class StageModule(LightningModule):
         self.bad_steps = BadSteps(optimizer.skip_bad_steps, optimizer.spike_factor)
         self._since_step: list[tuple[int, Tensor, Tensor]] = []  # batch, loss, its mark
         self._seen_E: Tensor | None = None
+        self.schedule = Schedule.of_run(0)
+        self._recorded_schedule: dict[str, int] | None = None
+        self._recorded_run: dict[str, Any] = {}
         self._norm = torch.zeros(())
 
     def noise(self, batch_idx: int) -> FlowNoise:
@@ -112,6 +97,10 @@ class StageModule(LightningModule):
     def parameter_groups(self) -> Iterable[tuple[Iterable[torch.nn.Parameter], float]]:
         """Yield groups of parameters and the factor on their learning rate."""
         yield self.parameters(), 1.0
+
+    def decays(self, parameter: torch.nn.Parameter) -> bool:
+        """Return True if the optimiser decays a parameter."""
+        return parameter.dim() > 1
 
     @property
     def logs_now(self) -> bool:
@@ -148,14 +137,18 @@ class StageModule(LightningModule):
                 "not support; use actionprior.ShardedStrategy (FSDP2) or DDPStrategy"
             )
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Report what a run trains on, and what came out."""
+        return [RunReport(self.stage)]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Create AdamW, without weight decay on biases, norms and single vectors."""
         groups = []
         for parameters, factor in self.parameter_groups():
             trained = [p for p in parameters if p.requires_grad]
             for decay, chosen in (
-                (self.optimizer_settings.weight_decay, [p for p in trained if p.dim() > 1]),
-                (0.0, [p for p in trained if p.dim() <= 1]),
+                (self.optimizer_settings.weight_decay, [p for p in trained if self.decays(p)]),
+                (0.0, [p for p in trained if not self.decays(p)]),
             ):
                 if chosen:
                     groups.append(
@@ -171,21 +164,36 @@ class StageModule(LightningModule):
                 "the run has no length in steps: set trainer.max_steps or trainer.max_epochs, over "
                 "which the learning rate falls"
             )
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: self.rate(k, total))
+        self.schedule = Schedule.of_run(int(self.trainer.estimated_stepping_batches))
+        # Looked up at each step, because a resume may replace the schedule.
+        scheduler = LambdaLR(optimizer, lambda step: self.rate(step))
+        self._rates_and_decays = rates_and_decays(optimizer)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def rate(self, step: int, total: int) -> float:
+    def rate(self, step: int) -> float:
         """Return the factor on the learning rate: linear warm-up, then cosine to the final rate."""
-        warmup = self.optimizer_settings.warmup_steps
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = (step - warmup) / max(1, total - warmup)
-        final = self.optimizer_settings.final_learning_rate / self.learning_rate
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return self.schedule.rate(step, self.learning_rate, self.optimizer_settings)
+
+    def _resume_schedule(self) -> None:
+        """Take rates and decays from the recipe, and say what differs from the checkpoint."""
+        if self._recorded_schedule is None:
+            return
+        recorded = Schedule.from_state_dict(self._recorded_schedule)
+        optimizer = self.trainer.optimizers[0]
+        before = max(float(group["lr"]) for group in optimizer.param_groups)
+        if recorded is not None:
+            self.schedule = recorded.resumed(
+                self.global_step, self.schedule.length, self.optimizer_settings.when_extended
+            )
+        scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)
+        differences = apply_recipe(optimizer, scheduler, self._rates_and_decays)
+        rate = max(float(group["lr"]) for group in optimizer.param_groups)
+        differences += changed_settings(run_settings(self.trainer), self._recorded_run)
+        for line in resume_lines(self.schedule, recorded, differences, rate, before):
+            rank_zero_warn(f"resuming from {self.checkpoint_path}: {line}")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the full gradient before clipping; drop a gradient that is not finite.
@@ -236,19 +244,33 @@ class StageModule(LightningModule):
             clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the count of skipped steps."""
+        """Save the count of skipped steps, settings of the run, and which episodes are held out."""
         checkpoint[keys.BAD_STEPS] = self.bad_steps.state_dict()
+        checkpoint[keys.SCHEDULE] = self.schedule.state_dict()
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            checkpoint[keys.RUN] = run_settings(self._trainer)
+        data = self._embodied_data()
+        if data is not None and (record := data.split_record()):
+            checkpoint[keys.SPLIT] = record
 
     @property
     def checkpoint_path(self) -> str:
         """Path of the checkpoint that the trainer loads, for messages."""
         return str(getattr(self._trainer, "ckpt_path", None) or "the checkpoint")
 
+    def _embodied_data(self) -> EmbodiedDataModule | None:
+        data = getattr(self._trainer, "datamodule", None)
+        return data if isinstance(data, EmbodiedDataModule) else None
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume the count of skipped steps, and training from the raw weights."""
+        """Resume the count of skipped steps, the split, and training from the raw weights."""
+        if (data := self._embodied_data()) is not None and keys.SPLIT in checkpoint:
+            data.follow_split(checkpoint[keys.SPLIT], self.checkpoint_path)
         if self._trainer is not None:
             resume_from_raw_weights(self, checkpoint, self.checkpoint_path)
         self.bad_steps.load_state_dict(checkpoint[keys.BAD_STEPS])
+        self._recorded_schedule = checkpoint.get(keys.SCHEDULE, {})
+        self._recorded_run = checkpoint.get(keys.RUN, {})
 
     def log_shares(self, names: list[str], embodiment_B: Tensor) -> None:
         """Log each robot's share of this rank's windows since the run began.
@@ -266,8 +288,9 @@ class StageModule(LightningModule):
                 self.log(f"train/share/{name}", share)
 
     def on_train_start(self) -> None:
-        """Let averages of the weights be updated with one call per step."""
+        """Let averages of the weights be updated at once, and finish a resume of the schedule."""
         update_averages_together(self)
+        self._resume_schedule()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ANN401  Lightning's own
         """Refuse batches of the other stage.
@@ -287,6 +310,33 @@ class StageModule(LightningModule):
     on_test_batch_start = on_train_batch_start
     on_predict_batch_start = on_train_batch_start
 
+    # ---- evaluation -----------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Refuse to report errors of robots without statistics."""
+        self.normalizer.require_fitted()
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_predict_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401  of ``batch_type``
+        """Evaluate a held-out batch."""
+        self.evaluate(batch, batch_idx, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401  of ``batch_type``
+        """Do the same as in validation, logged under ``test/``."""
+        self.evaluate(batch, batch_idx, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the errors of all held-out batches."""
+        self.report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the errors of all held-out batches."""
+        self.report("test")
+
+    # ---- bad steps ------------------------------------------------------------------------
+
     def guarded_loss(self, loss: Tensor, batch_idx: int) -> Tensor:
         """Return the loss to train on; every rank drops the gradient of a bad one."""
         mark = self.bad_steps.mark(loss)
@@ -295,10 +345,10 @@ class StageModule(LightningModule):
 
     def _describe_bad_step(self, batches: list[tuple[int, Tensor, Tensor]]) -> str:
         """List the batches with bad losses on all ranks, or all batches if no loss was bad."""
-        data = getattr(self.trainer, "datamodule", None)
+        data = self._embodied_data()
         mine = []
         for batch_idx, loss, mark in batches:
-            held = data.batch_contents(batch_idx) if isinstance(data, EmbodiedDataModule) else ""
+            held = data.batch_contents(batch_idx) if data is not None else ""
             text = f"training loss {float(loss):.4g} on rank {self.global_rank}, batch {batch_idx}"
             mine.append((bool(mark.isnan()), f"{text} ({held})" if held else text))
         ranks = all_gather(mine) if self.trainer.world_size > 1 else [mine]
@@ -307,47 +357,3 @@ class StageModule(LightningModule):
         if not causes:
             causes = ["the gradient is not finite", *(text for _, text in found)]
         return f"step {self.global_step} of epoch {self.current_epoch}: {'; '.join(causes)}"
-
-
-def embodied_data_module(module: StageModule) -> EmbodiedDataModule:
-    """Return the trainer's DataModule.
-
-    Raises:
-        UserError: it is not an ``EmbodiedDataModule``.
-    """
-    data = getattr(module.trainer, "datamodule", None)
-    if not isinstance(data, EmbodiedDataModule):
-        raise UserError(
-            f"{type(module).__name__} needs an EmbodiedDataModule, found {type(data).__name__}; "
-            "subclass actionprior.data.EmbodiedDataModule"
-        )
-    return data
-
-
-def fit_statistics(
-    module: StageModule, normalizer: Normalizer, sample: Callable[[], TrajectoryBatch]
-) -> None:
-    """Fit the statistics of robots that have none yet; does nothing outside of training.
-
-    Args:
-        module: Module in training.
-        normalizer: Normaliser that holds the statistics.
-        sample: Function that returns training windows of every robot.
-    """
-    if module.trainer.state.fn == TrainerFn.FITTING and normalizer.missing:
-        normalizer.fit(sample())
-
-
-def check_lengths(architecture: PriorArchitecture, data: EmbodiedDataModule) -> None:
-    """Refuse windows that do not fit the architecture.
-
-    Raises:
-        UserError: naming both lengths.
-    """
-    for name in ("chunk_length", "history_length"):
-        found, wanted = getattr(data, name), getattr(architecture, name)
-        if found != wanted:
-            raise UserError(
-                f"the data's {name} is {found} but the model's is {wanted}; "
-                "set both to the same value"
-            )

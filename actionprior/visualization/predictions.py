@@ -9,6 +9,7 @@ import torch
 
 from actionprior.batch import TrajectoryBatch, VLABatch
 from actionprior.checkpoints import keys
+from actionprior.checkpoints.match import agree_on_images
 from actionprior.checkpoints.prior import check_robots, load_prior
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.data import EmbodiedDataModule
@@ -16,7 +17,8 @@ from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.errors import UserError
 from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.trunks.base import TrunkChoice
-from actionprior.training.stage import EVALUATION_KEY, FlowNoise, check_lengths
+from actionprior.training.embodied_data import check_lengths
+from actionprior.training.flow_noise import EVALUATION_KEY, FlowNoise
 from actionprior.vla import VLAModule
 
 Windows = TrajectoryBatch | VLABatch
@@ -43,21 +45,27 @@ def load_predictor(path: str, data: EmbodiedDataModule, trunk: TrunkChoice = Non
     """
     if keys.POLICY in read_checkpoint(path):
         policy = VLAModule.load(path, trunk)
-        check_lengths(policy.prior.architecture, data)
+        check_lengths(policy.prior.architecture, data, path)
         check_robots(policy.prior, data.embodiments, path, may_join=False)
-        return lambda robot, batch: _predict(policy, path, robot, batch)
+        return lambda robot, batch: _predict(policy, path, data, robot, batch)
     prior = load_prior(path).eval()
-    check_lengths(prior.architecture, data)
+    check_lengths(prior.architecture, data, path)
     check_robots(prior, data.embodiments, path, may_join=False)
     return lambda robot, batch: _reconstruct(prior, robot, batch)
 
 
-def _predict(policy: VLAModule, path: str, robot: Embodiment, batch: Windows) -> list[FloatArray]:
+def _predict(
+    policy: VLAModule, path: str, data: EmbodiedDataModule, robot: Embodiment, batch: Windows
+) -> list[FloatArray]:
     if not isinstance(batch, VLABatch):
         raise UserError(f"{path} is a policy, which sees images; give the recipe of Stage 2")
+    agree_on_images(policy.network, data.image_shape, "the data")
     names = [e.name for e in policy.embodiments]
     if robot.name not in names:
-        raise UserError(f"{path} is a policy of {names} and does not control {robot.name!r}")
+        raise UserError(
+            f"{path} is a policy of the robots {names} and does not control the recipe's "
+            f"{robot.name!r}; choose another with --robot"
+        )
     rows_B = torch.full_like(batch.observation.embodiment_B, names.index(robot.name))
     observation = batch.observation._replace(
         embodiment_B=rows_B, history=batch.observation.history._replace(embodiment_B=rows_B)

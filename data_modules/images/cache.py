@@ -66,6 +66,12 @@ class ArrayCache:
         self.contents = contents
         self.limit_name = limit_name
 
+    @property
+    def writable(self) -> bool:
+        """True if this process may create files in the folder, or the folder itself."""
+        places = (self.folder, *self.folder.parents)
+        return os.access(next(place for place in places if place.exists()), os.W_OK)
+
     def size(self, shape: Shape) -> int:
         """Return the size of a complete file [bytes]."""
         return file_size(shape, self.dtype)

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from actionprior.data import DataError
 from actionprior.files.digest import digest
+from actionprior.files.names import file_name
 from actionprior.networks.trunks.frozen_part import FrozenPart
 from data_modules.images.augmentation import GROUPS, augment_images
 from data_modules.images.cache import ArrayCache, Rows, Shape, WriteOutcome
@@ -126,7 +127,7 @@ class CachedFeatures:
 
     def locate(self, episode: int, camera: str, view: int) -> tuple[Path, Shape]:
         """Return the path of an episode's file, and the shape (N, F) of its array."""
-        path = self.folder / camera / self.views[view] / f"episode_{episode:06d}.npy"
+        path = self.folder / file_name(camera) / self.views[view] / f"episode_{episode:06d}.npy"
         return path, (int(self._lengths_E[episode]), self.width)
 
 

@@ -51,6 +51,8 @@ def fill_cache(cache: ArrayCache, wanted: Sequence[CacheItem], label: str) -> Sh
         DataError: An episode cannot be computed or written.
     """
     by_path = {item.path: item for item in wanted}
+    if not missing_items(cache, wanted) and not cache.writable:
+        return None  # another user's cache, or one on a read-only disk
     cache.clean_up(by_path.keys())
     missing = {item.path: item for item in missing_items(cache, wanted)}
     room = cache.available_bytes(by_path.keys() - missing.keys())
@@ -74,7 +76,7 @@ def _write(items: list[CacheItem], keep: Collection[Path], label: str) -> list[C
     """Write files, and return the items for which other processes left no room."""
     if not items:
         return []
-    from tqdm import tqdm  # type: ignore[import-untyped]  # has no types
+    from tqdm import tqdm
 
     lacking = []
     with tqdm(total=len(items), desc=label, unit="episode") as bar:

@@ -7,9 +7,10 @@ once, at the size that training uses, into one array per camera. Later runs memo
 import io
 import logging
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +19,18 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
+from actionprior.embodiment.image_shape import ImageShape
 from actionprior.errors import shorten
+from actionprior.files.names import file_name
+from actionprior.files.pictures import PICTURES
 from data_modules.images.cache import ArrayCache, ImageArray, Shape, WriteOutcome
-from data_modules.images.camera_files import CameraFiles, Size
+from data_modules.images.camera_files import CameraFiles
 from data_modules.images.filling import fill_cache
 from data_modules.images.mapped_files import MappedFiles
+from data_modules.images.pixels import to_colour
 from data_modules.images.video import CHUNK, close_decoders, decode_video
+from data_modules.lerobot.named_files import file_below
+from data_modules.lerobot.remote import is_url
 
 _log = logging.getLogger(__name__)
 
@@ -35,15 +42,15 @@ class FrameImages:
 
     Args:
         files: Image files of the dataset.
-        size: Rows and columns of the returned images.
+        image_shape: Rows and columns of the returned images.
         decoder: One of ``video.DECODERS``.
     """
 
-    def __init__(self, files: CameraFiles, size: Size, decoder: str) -> None:
+    def __init__(self, files: CameraFiles, image_shape: ImageShape, decoder: str) -> None:
         self.files = files
         self.columns = files.columns
         self.cameras = files.cameras
-        self.size = size
+        self.image_shape = image_shape
         self.decoder = decoder
         close_decoders()
 
@@ -54,23 +61,22 @@ class FrameImages:
         return image
 
     def frames(self, episode: int, camera: str, rows: IntArray) -> Iterator[Tensor]:
-        """Yield the images at ascending ``rows`` in chunks, uint8 (N, 3, *size).
+        """Yield the images at ascending ``rows`` in chunks, uint8 (N, 3, rows, columns).
 
         Raises:
             DataError: The images cannot be decoded.
         """
-        if self.files.is_video(camera):
-            source = self.files.video(episode, camera).source
-            times = self.files.video_times(episode, camera, rows)
-            # Up to half a frame, so that the nearest frame is unambiguous.
-            tolerance = 0.5 / float(self.columns.info["fps"])
-            chunks = decode_video(source, times, tolerance, self.decoder)
-        else:
-            source = self.files.data_file(episode)
-            chunks = self._decode_data_file(source, episode, camera, rows)
+        video = self.files.is_video(camera)
+        source = (
+            self.files.video(episode, camera).source if video else self.files.data_file(episode)
+        )
         try:
+            if video:
+                chunks = self._decode_video(source, episode, camera, rows)
+            else:
+                chunks = self._decode_data_file(source, episode, camera, rows)
             for images in chunks:
-                yield images if tuple(images.shape[-2:]) == self.size else resize(images, self.size)
+                yield self.image_shape.apply(images)
         except Exception as error:
             raise DataError(
                 f"{source}: frames {rows[0]} to {rows[-1]} of episode {episode} cannot be decoded "
@@ -87,7 +93,7 @@ class FrameImages:
             yield from images.numpy()
 
     def episode(self, episode: int, camera: str) -> Iterator[Tensor]:
-        """Yield all images of an episode in chunks, uint8 (N, 3, *size).
+        """Yield all images of an episode in chunks, uint8 (N, 3, rows, columns).
 
         Raises:
             DataError: The images cannot be decoded.
@@ -97,32 +103,55 @@ class FrameImages:
     @cached_property
     def name(self) -> str:
         """Name that changes with the images: of the dataset, the size and the decoder."""
-        files, size = self.files, self.size
-        name = f"{files.columns.root.resolve().name}-{size[0]}x{size[1]}-{self.decoder}"
+        files, shape = self.files, self.image_shape
+        name = f"{files.columns.root.resolve().name}-{shape.rows}x{shape.columns}-{self.decoder}"
+        name += "" if shape.fit == "stretch" else f"-{shape.fit}"
         if any(map(files.is_video, files.cameras)):  # ``video_times`` selects each frame's image
             name += "-by_rate" if files.columns.trust_fps else "-2"
+        for camera in filter(files.cameras.__contains__, sorted(files.depth_ranges)):
+            near, far = files.depth_ranges[camera]
+            name += f"-depth{near:g}-{far:g}"
         # Decoders convert a video's colours to RGB differently, so each has its own name.
         return f"{name}-{files.fingerprint()[:16]}"
+
+    def _decode_video(
+        self, source: str, episode: int, camera: str, rows: IntArray
+    ) -> Iterator[Tensor]:
+        times = self.files.video_times(episode, camera, rows)
+        # Up to half a frame, so that the nearest frame is unambiguous.
+        tolerance = 0.5 / float(self.columns.info["fps"])
+        yield from decode_video(source, times, tolerance, self.decoder)
 
     def _decode_data_file(
         self, path: str, episode: int, camera: str, rows: IntArray
     ) -> Iterator[Tensor]:
         """Decode images that are stored in a parquet file, or in files that it names."""
-        import fsspec
         import pyarrow.parquet as pq
-        from PIL import Image
 
         chosen = [("episode_index", "=", self.columns.episodes[episode]["episode_index"])]
-        with fsspec.open(path, "rb") as file:
+        with _open_file(path) as file:
             table = pq.read_table(file, columns=[camera], filters=chosen).take(rows)
         for batch in table.to_batches(max_chunksize=CHUNK):
-            images = []
-            for cell in batch[camera].to_pylist():
-                source = (
-                    io.BytesIO(cell["bytes"]) if cell["bytes"] else self.columns.root / cell["path"]
-                )
-                images.append(torch.from_numpy(np.array(Image.open(source).convert("RGB"))))
+            images = [self._picture(cell, camera) for cell in batch[camera].to_pylist()]
             yield torch.stack(images).permute(0, 3, 1, 2)
+
+    def _picture(self, cell: Any, camera: str) -> Tensor:  # noqa: ANN401  a value of the dataset
+        """Decode an image of a data file, uint8 (Y, X, 3)."""
+        from PIL import Image
+
+        if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
+            raise ValueError(f"a cell of {camera!r} holds neither an image nor the name of one")
+        # Other formats of Pillow start external programs.
+        content = cell.get("bytes")
+        source = io.BytesIO(content) if content else file_below(self.columns.root, cell["path"])
+        with Image.open(source, formats=PICTURES) as image:
+            expected, found = self.files.size(camera), (image.height, image.width)
+            if found != expected:  # known before the image is decoded, which may fill memory
+                raise ValueError(
+                    f"an image of {camera!r} has {found[0]} rows and {found[1]} columns, "
+                    f"meta/info.json says {expected[0]} and {expected[1]}"
+                )
+            return torch.from_numpy(to_colour(image, self.files.depth_range(camera)))
 
 
 class CachedFrameImages(FrameImages):
@@ -130,13 +159,15 @@ class CachedFrameImages(FrameImages):
 
     Args:
         files: Image files of the dataset.
-        size: Rows and columns of the returned images.
+        image_shape: Rows and columns of the returned images.
         decoder: One of ``video.DECODERS``.
         cache: Cache of decoded episodes.
     """
 
-    def __init__(self, files: CameraFiles, size: Size, decoder: str, cache: ArrayCache) -> None:
-        super().__init__(files, size, decoder)
+    def __init__(
+        self, files: CameraFiles, image_shape: ImageShape, decoder: str, cache: ArrayCache
+    ) -> None:
+        super().__init__(files, image_shape, decoder)
         self.cache = cache
         self.folder = cache.folder / self.name
         self._mapped = MappedFiles(cache)
@@ -167,11 +198,11 @@ class CachedFrameImages(FrameImages):
 
     def path(self, episode: int, camera: str) -> Path:
         """Return the cache's file of an episode."""
-        return self.folder / camera / f"episode_{episode:06d}.npy"
+        return self.folder / file_name(camera) / f"episode_{episode:06d}.npy"
 
     def shape(self, episode: int) -> Shape:
         """Return the shape of an episode's images."""
-        return (int(self.columns.lengths_E[episode]), 3, *self.size)
+        return (int(self.columns.lengths_E[episode]), 3, *self.image_shape.size)
 
     def fill(self, episode: int, camera: str, keep: Collection[Path], wait: bool) -> WriteOutcome:
         """Decode an episode into the cache, see ``ArrayCache.write``."""
@@ -222,9 +253,11 @@ def fill_image_cache(cache: ArrayCache, wanted: list[EpisodeToDecode]) -> None:
         )
 
 
-def resize(images: Tensor, size: Size) -> Tensor:
-    """Resize images, uint8 (N, 3, Y, X), to (N, 3, *size) with antialiasing."""
-    from torchvision.transforms.v2 import functional
+def _open_file(place: str) -> AbstractContextManager[Any]:
+    """Open a local file or a URL for reading."""
+    if not is_url(place):
+        return Path(place).open("rb")
+    import fsspec
 
-    resized: Tensor = functional.resize(images, list(size), antialias=True)
-    return resized
+    opened: AbstractContextManager[Any] = fsspec.open(place, "rb")
+    return opened

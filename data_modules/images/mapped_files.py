@@ -48,9 +48,10 @@ class MappedFiles:
         return found
 
     def delete(self, path: Path, *key: int | str) -> None:
-        """Delete a damaged file."""
+        """Delete a damaged file, unless the cache cannot be written."""
         self._open.pop(key, None)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled with its content.

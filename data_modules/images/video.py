@@ -12,11 +12,15 @@ from torch import Tensor
 
 from actionprior.data import DataError
 from actionprior.errors import shorten
+from actionprior.files.pictures import ONLY_VIDEOS
+from data_modules.images.pixels import require_colour_video
 from data_modules.lerobot.source import AnyArray
 
 DECODERS = ("torchcodec", "pyav")
 CHUNK = 64
-"""Frames decoded at once, which limits memory at large image sizes."""
+"""Frames decoded at once, if they are small."""
+CHUNK_BYTES = 1 << 28
+"""Size of the frames that are decoded at once [bytes], which limits memory for large frames."""
 
 
 def choose_decoder(wanted: str) -> str:
@@ -63,19 +67,48 @@ def decode_video(
 def _decode_torchcodec(source: str, times: Sequence[float], tolerance: float) -> Iterator[Tensor]:
     from lerobot.datasets.video_utils import decode_video_frames_torchcodec
 
-    for first in range(0, len(times), CHUNK):
+    _require_colour(source)
+    count = max(1, min(CHUNK, CHUNK_BYTES // frame_bytes(source)))
+    for first in range(0, len(times), count):
         yield decode_video_frames_torchcodec(
             source,
-            list(times[first : first + CHUNK]),
+            list(times[first : first + count]),
             tolerance,
             decoder_cache=_open_decoders(os.getpid()),
             return_uint8=True,
         )
 
 
+@lru_cache(maxsize=1024)
+def _require_colour(source: str) -> None:
+    with _open_container(source) as container:
+        require_colour_video(container.streams.video[0].codec_context.format)
+
+
+@lru_cache(maxsize=4096)
+def frame_bytes(source: str) -> int:
+    """Return the size of a video's frames in RGB [bytes], by its header."""
+    with _open_container(source) as container:
+        stream = container.streams.video[0]
+        return max(1, 3 * int(stream.width) * int(stream.height))
+
+
+@lru_cache(maxsize=4096)
+def video_seconds(source: str) -> float | None:
+    """Return the duration of a video by its header, None if it does not say it [s]."""
+    with _open_container(source) as container:
+        stream = container.streams.video[0]
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return None if container.duration is None else container.duration / 1e6
+
+
 def close_decoders() -> None:
     """Close all videos, since a file of the same name may have been replaced."""
     _open_decoders.cache_clear()
+    frame_bytes.cache_clear()
+    video_seconds.cache_clear()
+    _require_colour.cache_clear()
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +123,7 @@ def _decode_pyav(source: str, times: Sequence[float], tolerance: float) -> Itera
     chosen: list[AnyArray] = []
     for image in _nearest_frames(source, times, tolerance):
         chosen.append(image)
-        if len(chosen) == CHUNK:
+        if len(chosen) == CHUNK or len(chosen) * image.nbytes > CHUNK_BYTES:
             yield _stack(chosen)
             chosen = []
     if chosen:
@@ -108,6 +141,7 @@ def _nearest_frames(source: str, times: Sequence[float], tolerance: float) -> It
         tick = stream.time_base
         if tick is None:
             raise ValueError("the video has no time base")
+        require_colour_video(stream.codec_context.format)
         # Seek one tick early, so that a key frame exactly at the first time is not skipped.
         container.seek(round(times[0] / tick) - 1, backward=True, any_frame=False, stream=stream)
         done, before, then = 0, None, -np.inf
@@ -135,12 +169,12 @@ def _open_container(source: str) -> Iterator[Any]:
     import av
 
     if "://" not in source:
-        with av.open(source) as container:
+        with av.open(source, options=ONLY_VIDEOS) as container:
             yield container
         return
     import fsspec
 
-    with fsspec.open(source, "rb") as file, av.open(file) as container:
+    with fsspec.open(source, "rb") as file, av.open(file, options=ONLY_VIDEOS) as container:
         yield container
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from actionprior.batch import Observation, VLABatch
+from actionprior.data.keyframes import Keyframes
 from actionprior.data.store import TrajectoryStore
 from data_modules.images.cache import ImageArray
 from data_modules.images.features import CachedFeatures
@@ -66,6 +67,7 @@ class VLAWindows(Dataset[VLABatch]):
         self.features = features
         self.views = views
         self.cameras = max(len(i.cameras) for i in images)
+        self._keyframes = Keyframes(store)
 
     def __len__(self) -> int:
         return self.views * len(self.store)
@@ -95,6 +97,7 @@ class VLAWindows(Dataset[VLABatch]):
                 features_BCF=features_BCF,
             ),
             future=future,
+            keyframe_BS=self._keyframes.states(frames_B),
         )
 
     def film(self, frames: Sequence[int]) -> Iterator[list[ImageArray]]:
@@ -122,7 +125,7 @@ class VLAWindows(Dataset[VLABatch]):
 
     def _images(self, places: list[FramePlace], *, read: bool) -> Tensor:
         """Read the images (B, C, 3, Y, X), or else return an array without rows and columns."""
-        size = self.images[0].size if read else (0, 0)
+        size = self.images[0].image_shape.size if read else (0, 0)
         images = np.zeros((len(places), self.cameras, 3, *size), dtype=np.uint8)
         for b, place in enumerate(places if read else []):
             source = self.images[place.dataset]

@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from actionprior.data import DataError
 from actionprior.data.column_store import Column, StoreWriter
 from actionprior.data.pseudo_random import IntArray
-from actionprior.data.resampling import resample
-from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
+from actionprior.data.resampling import MAX_GAP, resample, unbroken_parts
+from actionprior.embodiment import ActionGroup, Embodiment, EmbodimentError, StateGroup
 from actionprior.embodiment.representations.base import Representation
-from data_modules.lerobot.source import AT_ONCE, feature_names, read_episodes, read_info
+from data_modules.lerobot.names import feature_names, vector_width
+from data_modules.lerobot.source import AT_ONCE, read_episodes, read_info
 from data_modules.lerobot.store import open_cached_store, open_dataset_store
+from data_modules.lerobot.tasks import read_tasks
 
 Groups = list[tuple[ActionGroup | StateGroup, Representation]]
 FPS_TOLERANCE = 0.05
@@ -38,20 +41,35 @@ class LeRobotEmbodiment(Embodiment):
             (see ``hub.locate``). They are downloaded without videos for Stage 1.
         resample: Resample datasets to ``control_hz`` by their timestamps if their frame rate is
             another or contradicts the timestamps (``actionprior/data/resampling.py``).
+        max_gap: Longest time between two frames [s] that ``resample`` bridges. A longer gap cuts
+            the episode into parts, which windows never leave.
         video_urls: URLs of the videos of ``roots``, in the same order, if they are not in
             ``roots``. Each is a folder that fsspec reads and that holds ``videos``
             (s3://bucket/set, hf://datasets/me/set@v3.0).
         trust_fps: Assume that frames are 1 / fps apart, also in videos, even if the timestamps
             contradict the frame rate.
+        depth_ranges: Depths that become black and white in images of more than 8 bits, by camera:
+            [nearest, farthest] [m]. Depths beyond are clipped.
         how_to_get: Advice for users who lack one of ``roots``, which ends the error message.
     """
 
     roots: list[str] = field(default_factory=list)
     repo_ids: list[str] = field(default_factory=list)
     resample: bool = False
+    max_gap: float = MAX_GAP
     video_urls: list[str] = field(default_factory=list)
     trust_fps: bool = False
+    depth_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     how_to_get: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for camera, (near, far) in self.depth_ranges.items():
+            if camera not in self.cameras or not 0 <= near < far < np.inf:
+                raise EmbodimentError(
+                    f"embodiment {self.name!r}: depth_ranges has {camera}: [{near}, {far}], "
+                    f"expected one of its cameras {self.cameras} and 0 <= nearest < farthest [m]"
+                )
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class Columns:
         source: The recorded dataset, if these frames are resampled from it.
         source_row_N: Row of the recorded episode whose image each frame shows, int64 (N,).
         trust_fps: True if frames are 1 / fps apart regardless of the timestamps.
+        cuts: Frames before which none was recorded for longer than ``max_gap``, ascending.
     """
 
     root: Path
@@ -83,6 +102,7 @@ class Columns:
     source: "Columns | None" = None
     source_row_N: Column | None = None
     trust_fps: bool = False
+    cuts: tuple[int, ...] = ()
 
     @cached_property
     def stops_E(self) -> IntArray:
@@ -140,8 +160,12 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
     if not robot.resample:
         _check_rate(root, info, robot)
     actions = _feature_indices(root, info, robot.action_key, robot.action_features, robot.ignored)
-    states = _feature_indices(root, info, robot.state_key, robot.state_features, robot.ignored)
-    store = open_dataset_store(root, info, robot.action_key, robot.state_key)
+    states: IntArray = np.zeros(0, dtype=np.int64)
+    if robot.state:
+        states = _feature_indices(root, info, robot.state_key, robot.state_features, robot.ignored)
+    # A robot without a state reads none; the store then holds the actions in place of states.
+    stored_key = robot.state_key if robot.state else robot.action_key
+    store = open_dataset_store(root, info, robot.action_key, stored_key)
     columns = store.columns
     result = Columns(
         root=root,
@@ -150,7 +174,8 @@ def read_columns(root: str | Path, robot: LeRobotEmbodiment) -> Columns:
         state_Ns=columns["state"].pick(states),
         lengths_E=columns["length"][:],
         task_N=columns["task"],
-        tasks=store.about["tasks"],
+        # Not from the store, so that stores of versions that misread instructions stay valid.
+        tasks=[*read_tasks(root, info).values()],
         timestamp_N=columns["timestamp"],
         trust_fps=robot.trust_fps,
     )
@@ -178,13 +203,17 @@ def _resampled_columns(
     """
     fps = float(columns.info["fps"])
     off_E = np.abs(np.nan_to_num(rate_E, nan=fps) - robot.control_hz)
+    parts = [_parts(columns, episode, robot) for episode in range(len(columns.lengths_E))]
+    cut = sum(map(len, parts)) > len(parts)
     if fps == robot.control_hz and (robot.trust_fps or not (off_E > FPS_TOLERANCE * fps).any()):
-        return columns
+        starts = zip(columns.starts_E.tolist(), parts, strict=True)
+        return replace(columns, cuts=tuple(s + part.start for s, own in starts for part in own[1:]))
     groups = [asdict(g) for g in robot.action], [asdict(g) for g in robot.state]
     keys = f"{robot.action_key} {robot.state_key}"
     name = f"resampled {robot.control_hz} {robot.trust_fps} {keys} {groups}"
+    name += f" cut {robot.max_gap}" if cut else ""
     stored = open_cached_store(
-        columns.root, name, lambda store: _resample(columns, robot, store)
+        columns.root, name, lambda store: _resample(columns, robot, parts, store)
     ).columns
     return replace(
         columns,
@@ -195,39 +224,69 @@ def _resampled_columns(
         timestamp_N=stored["timestamp"],
         source=columns,
         source_row_N=stored["source_row"],
+        cuts=tuple(stored["cut"][:].tolist()) if cut else (),
     )
 
 
-def _resample(columns: Columns, robot: LeRobotEmbodiment, store: StoreWriter) -> None:
-    lengths = []
-    for episode, (start, stop) in enumerate(zip(columns.starts_E, columns.stops_E, strict=True)):
-        rows = slice(int(start), int(stop))
-        time_N = columns.timestamp_N[rows]
+def _parts(columns: Columns, episode: int, robot: LeRobotEmbodiment) -> list[slice]:
+    """Return the rows of each part of an episode between which there are no long gaps.
+
+    Raises:
+        DataError: The timestamps do not increase.
+    """
+    rows = slice(int(columns.starts_E[episode]), int(columns.stops_E[episode]))
+    if robot.trust_fps:
+        return [slice(0, rows.stop - rows.start)]
+    try:
+        return unbroken_parts(columns.timestamp_N[rows], robot.max_gap)
+    except ValueError as error:
+        raise DataError(f"{columns.root}: episode {episode}: {error}") from error
+
+
+def _resample(
+    columns: Columns, robot: LeRobotEmbodiment, parts: list[list[slice]], store: StoreWriter
+) -> None:
+    lengths: list[int] = []
+    cuts: list[int] = []
+    total = 0  # new frames so far
+    for episode, own in enumerate(parts):
+        first, stop = int(columns.starts_E[episode]), int(columns.stops_E[episode])
+        time_N = columns.timestamp_N[first:stop]
         if robot.trust_fps:
             time_N = np.arange(len(time_N)) / float(columns.info["fps"])
-        try:
-            new = resample(robot, columns.action_Na[rows], columns.state_Ns[rows], time_N)
-        except ValueError as error:
-            raise DataError(f"{columns.root}: episode {episode}: {error}") from error
-        store.append(
-            {
-                "action": new.action_MA,
-                "state": new.state_MS,
-                "timestamp": new.time_M,
-                "task": columns.task_N[rows][new.frame_M],
-                "source_row": new.frame_M,
-            }
-        )
-        lengths.append(len(new.time_M))
+        start = total
+        for part in own:
+            rows = slice(first + part.start, first + part.stop)
+            try:
+                new = resample(
+                    robot, columns.action_Na[rows], columns.state_Ns[rows], time_N[part], np.inf
+                )
+            except ValueError as error:
+                raise DataError(f"{columns.root}: episode {episode}: {error}") from error
+            store.append(
+                {
+                    "action": new.action_MA,
+                    "state": new.state_MS,
+                    "timestamp": new.time_M + (time_N[part.start] - time_N[0]),
+                    "task": columns.task_N[rows][new.frame_M],
+                    "source_row": part.start + new.frame_M,
+                }
+            )
+            if part.start:
+                cuts.append(total)
+            total += len(new.time_M)
+        lengths.append(total - start)
     store.append({"length": np.array(lengths, dtype=np.int64)})
+    if cuts:
+        store.append({"cut": np.array(cuts, dtype=np.int64)})
 
 
 def _check_rate(root: Path, info: dict[str, Any], robot: LeRobotEmbodiment) -> None:
     if float(info["fps"]) != robot.control_hz:
         raise DataError(
             f"{root}: has {info['fps']} frames per second, but embodiment {robot.name!r} "
-            f"has control_hz {robot.control_hz:g}; set control_hz to {info['fps']}, or set "
-            "`resample: true`"
+            f"has control_hz {robot.control_hz:g}; set `control_hz: {info['fps']}` or "
+            "`resample: true` on the robot"
         )
 
 
@@ -238,22 +297,26 @@ def _feature_indices(
     if key not in info["features"]:
         raise DataError(f"{root}: has no {key!r}; it has {sorted(info['features'])}")
     feature = info["features"][key]
-    names, width = feature_names(feature), int(np.prod(feature["shape"]))
+    try:
+        names, width = feature_names(feature), vector_width(feature)
+    except DataError as error:
+        raise DataError(f"{root}: {key!r}: {error}") from error
     if len(names) != width:
         raise DataError(f"{root}: {key!r} has {len(names)} names for {width} entries")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(
-            f"{root}: {key!r} has the feature name {twice[0]!r} twice; give each its own in "
-            "meta/info.json"
-        )
     if unknown := [name for name in wanted if name not in names]:
         raise DataError(f"{root}: {key!r} has no feature {unknown[0]!r}; it has {names}")
     if left := [name for name in names if name not in wanted and name not in ignored]:
         raise DataError(
             f"{root}: feature {left[0]!r} of {key!r} is neither mapped to a slot nor in the "
-            "embodiment's `ignored`"
+            f"embodiment's `ignored`; map it, or set {_ignored([*ignored, *left])} on the robot"
         )
     return np.array([names.index(name) for name in wanted], dtype=np.int64)
+
+
+def _ignored(features: list[str]) -> str:
+    """Return the line of a recipe that excludes these features."""
+    text = yaml.safe_dump({"ignored": features}, default_flow_style=True, width=10**6)
+    return f"`{text.strip()[1:-1]}`"
 
 
 def _check_finite(
@@ -269,7 +332,8 @@ def _check_finite(
             episode, row = columns.episode_at(frame)
             raise DataError(
                 f"{columns.root}: {key!r} feature {feature!r} is {value} at frame {row} of "
-                f"episode {episode} ({count} such values)",
+                f"episode {episode} ({count} such values); no option repairs this: correct the "
+                "episode in the dataset, or remove it",
                 feature=f"{key} {feature}",
                 episode=episode,
                 frame=row,
@@ -299,7 +363,8 @@ def _check_usable(columns: Columns, robot: LeRobotEmbodiment) -> None:
                     raise DataError(
                         f"{columns.root}: {key!r} group {group.name!r} is "
                         f"{representation.meaningless} at frame {row} of episode {episode}: "
-                        f"{values} as {group.encoding}",
+                        f"{values} as {group.encoding}; no option repairs this: correct the "
+                        "episode in the dataset, or remove it",
                         feature=f"{key} {group.name}",
                         episode=episode,
                         frame=row,
@@ -316,7 +381,7 @@ def _check_timestamps(
         raise DataError(
             f"{root}: meta/info.json says {fps:g} frames per second, but the timestamps "
             f"of episode {wrong[0]} say {rate_E[wrong[0]]:.2f}; on embodiment {robot.name!r}, set "
-            "resample to use the timestamps, or trust_fps to use the frame rate",
+            "`resample: true` to use the timestamps, or `trust_fps: true` to use the frame rate",
             feature="timestamp",
             episode=int(wrong[0]),
         )

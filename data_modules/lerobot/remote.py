@@ -16,6 +16,7 @@ from actionprior.data import DataError
 from actionprior.errors import shorten
 from actionprior.files.digest import digest
 from actionprior.files.folders import atomic_folder
+from data_modules.lerobot.named_files import is_hidden
 from data_modules.lerobot.store import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def is_url(place: str) -> bool:
 
 
 def list_remote_files(url: str, folders: Sequence[str]) -> dict[str, str]:
-    """List the files in a URL's ``folders``, with a version mark of each path.
+    """List the files in a URL's ``folders``, with a version mark of each path. Skip hidden ones.
 
     Raises:
         DataError: The URL cannot be reached, or lists paths outside of itself.
@@ -55,7 +56,7 @@ def list_remote_files(url: str, folders: Sequence[str]) -> dict[str, str]:
         ) from error
     if strange := [name for name in found if ".." in PurePosixPath(name).parts]:
         raise DataError(f"{url}: names {strange[0]!r}, which is not inside it")
-    return found
+    return {name: marks for name, marks in found.items() if not is_hidden(PurePosixPath(name))}
 
 
 def local_folder(place: str) -> Path:
@@ -85,18 +86,20 @@ def local_copy(url: str) -> Path:
     from filelock import FileLock
 
     root = local_copy_folder(url)
+    source = _read_source(root)
+    try:
+        files = list_remote_files(url, ("meta", "data"))
+    except DataError as error:
+        if not source:
+            raise
+        _log.warning("%s; its copy %s is used without an update", error, root)
+        return root
+    if source.get("files") == files:  # no lock, because the copy may be read-only
+        return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.parent / f".{root.name}.lock"):
-            source = _read_source(root)
-            try:
-                files = list_remote_files(url, ("meta", "data"))
-            except DataError as error:
-                if not source:
-                    raise
-                _log.warning("%s; its copy %s is used without an update", error, root)
-                return root
-            if source.get("files") != files:
+            if _read_source(root).get("files") != files:
                 with atomic_folder(root) as building:
                     _copy(url, list(files), building)
                     (building / SOURCE).write_text(
@@ -112,6 +115,9 @@ def local_copy(url: str) -> Path:
 
 def source_url(root: Path) -> str | None:
     """Return the URL of a light copy, or None for any other folder."""
+    # A dataset from elsewhere may hold a file of that name, and must not choose what is opened.
+    if root.resolve().parent != cache_folder("datasets").resolve():
+        return None
     return _read_source(root).get("url")
 
 

@@ -4,9 +4,7 @@ lerobot itself takes ten CPU-seconds to import, and asks the hub for missing fil
 reads what Stage 1 needs, and rejects damaged files with an error of one sentence.
 """
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,17 @@ import numpy.typing as npt
 
 from actionprior.data import DataError
 from actionprior.data.pseudo_random import IntArray
+from actionprior.errors import shown
 from actionprior.files.digest import digest
+from actionprior.files.plain_json import JsonError, read_json, read_json_lines
+from data_modules.lerobot.metadata_tables import read_metadata_table
+from data_modules.lerobot.named_files import file_below, is_leftover, walk_files
 
 AnyArray = npt.NDArray[Any]
 
 ROW_COLUMNS = ("episode_index", "timestamp", "task_index")
 VERSIONS = ("v3.", "v2.1")
+HIGHEST_FPS = 100_000
 AT_ONCE = 1 << 16
 """Rows that are read at once, which limits memory for data files of any size."""
 
@@ -32,27 +35,49 @@ def read_info(root: Path) -> dict[str, Any]:
         DataError: The file is missing or damaged, or the dataset is empty or of an unknown format
             version.
     """
-    path = root / "meta" / "info.json"
+    path = file_below(root, "meta/info.json")
     if not path.is_file():
         raise DataError(f"{root}: has no meta/info.json, so it is not a LeRobot dataset")
     try:
-        info: dict[str, Any] = json.loads(path.read_text())
+        info: dict[str, Any] = read_json(path)
         version, features, fps = info["codebase_version"], info["features"], float(info["fps"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{root}: meta/info.json is damaged or incomplete ({error!r})") from error
+        info["fps"] = int(fps) if fps == int(fps) else fps
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        what = str(error) if isinstance(error, JsonError) else repr(error)
+        raise DataError(f"{root}: meta/info.json is damaged or incomplete ({what})") from error
     if not str(version).startswith(VERSIONS):
         raise DataError(
             f"{root}: is a LeRobot {version} dataset, expected v3.0 or v2.1; convert it with "
             "lerobot's scripts"
         )
-    if not isinstance(features, dict) or not fps > 0:
+    if not isinstance(features, dict) or not 0 < fps <= HIGHEST_FPS:
         raise DataError(
             f"{root}: meta/info.json has fps {fps} and features of type "
-            f"{type(features).__name__}; expected an fps above 0 and a mapping of features"
+            f"{type(features).__name__}; expected an fps above 0 and at most {HIGHEST_FPS}, and a "
+            "mapping of features"
         )
+    for key, feature in features.items():
+        if not isinstance(feature, dict):
+            raise DataError(
+                f"{root}: meta/info.json describes feature {key!r} as {shown(feature)}, expected a "
+                "mapping with dtype and shape"
+            )
+        feature.setdefault("dtype", "")
+        shape = feature.get("shape")
+        if feature["dtype"] in ("image", "video") and not _is_image_shape(shape):
+            raise DataError(
+                f"{root}: meta/info.json has the shape {shown(shape)} of {key!r}, expected the "
+                "rows, columns and channels of an image"
+            )
     if not info.get("total_episodes") or not info.get("total_frames"):
         raise DataError(f"{root}: the dataset is empty (meta/info.json counts no episode or frame)")
     return info
+
+
+def _is_image_shape(shape: object) -> bool:
+    if not isinstance(shape, list) or len(shape) not in (2, 3):
+        return False
+    return all(type(n) is int and n > 0 for n in shape)
 
 
 def is_old(info: dict[str, Any]) -> bool:
@@ -64,62 +89,12 @@ def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:
     """Hash the dataset's info, and names, sizes and times of the files in ``folders``."""
     content: list[str | bytes] = [(root / "meta" / "info.json").read_bytes()]
     for folder in folders:
-        # Follow links, as reading does. Path.rglob would not.
-        walk = os.walk(root / folder, followlinks=True)
-        for path in sorted(Path(place) / file for place, _, files in walk for file in files):
+        for path in sorted(walk_files(root, folder)):
             if not path.is_file():  # a broken link
                 continue
             stat = path.stat()
             content.append(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n")
     return digest(*content)
-
-
-def feature_names(feature: dict[str, Any]) -> list[str]:
-    """Return the names of a vector's entries.
-
-    They are "0", "1", … if the dataset names none, or only the whole vector. If parts of the
-    vector share names, the parts' names are prepended: ``left.j0``.
-    """
-    names, width = feature.get("names"), int(np.prod(feature["shape"]))
-    if isinstance(names, dict) and all(isinstance(v, int) for v in names.values()):
-        return sorted(names, key=lambda name: int(names[name]))
-    parts = list(_flatten(names, "")) if names else []
-    flat = [name for _, name in parts]
-    if len(set(flat)) < len(flat):
-        flat = [f"{part}{name}" for part, name in parts]
-    return flat if flat and (len(flat) > 1 or width == 1) else [str(i) for i in range(width)]
-
-
-def _flatten(names: Any, part: str) -> Iterable[tuple[str, str]]:  # noqa: ANN401  any nesting of lists and dicts
-    """Yield each name with the keys that lead to it."""
-    if isinstance(names, str):
-        yield part, names
-    elif isinstance(names, dict):
-        for key, inner in names.items():
-            yield from _flatten(inner, f"{part}{key}.")
-    else:
-        for inner in names:
-            yield from _flatten(inner, part)
-
-
-def read_tasks(root: Path, info: dict[str, Any]) -> dict[int, str]:
-    """Read the instructions by their ``task_index``, in ascending order.
-
-    Raises:
-        DataError: The table is missing or damaged.
-    """
-    import pandas as pd
-
-    old = is_old(info)
-    path = root / "meta" / ("tasks.jsonl" if old else "tasks.parquet")
-    if not path.is_file():
-        raise DataError(f"{root}: has no meta/{path.name}")
-    try:
-        table = pd.read_json(path, lines=True).set_index("task") if old else pd.read_parquet(path)
-        table = table.sort_values("task_index")
-        return {int(n): str(t) for n, t in zip(table["task_index"], table.index, strict=True)}
-    except Exception as error:
-        raise DataError(f"{root}: the metadata cannot be read ({path.name}: {error})") from error
 
 
 def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[dict[str, Any]]:
@@ -133,24 +108,21 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
     Raises:
         DataError: The table is missing or damaged.
     """
-    import pyarrow.parquet as pq
-
     try:
         if is_old(info):
-            path = root / "meta" / "episodes.jsonl"
+            path = file_below(root, "meta/episodes.jsonl")
             if not path.is_file():
                 raise DataError(f"{root}: has no episode table meta/episodes.jsonl")
-            lines = path.read_text().splitlines()
-            return sorted(map(json.loads, lines), key=lambda row: int(row["episode_index"]))
-        paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+            rows = read_json_lines(path)
+            return sorted(_checked(root, rows), key=lambda row: int(row["episode_index"]))
+        paths = _tables(root, "meta/episodes")
         if not paths:
             raise DataError(f"{root}: has no episode table in meta/episodes")
-        rows: list[dict[str, Any]] = []
+        rows = []
         for path in paths:
-            names = [n for n in pq.read_schema(path).names if not n.startswith("stats/")]
-            table = pq.read_table(path, columns=names if every_column else _EPISODE_COLUMNS)
+            table = read_metadata_table(path, None if every_column else _EPISODE_COLUMNS)
             rows += table.to_pylist()
-        return rows
+        return _checked(root, rows)
     except DataError:
         raise
     except Exception as error:
@@ -160,16 +132,45 @@ def read_episodes(root: Path, info: dict[str, Any], every_column: bool) -> list[
 _EPISODE_COLUMNS = ["episode_index", "length"]
 
 
-def data_files(root: Path, vectors: Sequence[str]) -> dict[Path, int]:
-    """Count the frames of each data file, in order. Only the files' footers are read.
+def _checked(root: Path, rows: list[Any]) -> list[dict[str, Any]]:
+    """Return the rows of the episode table with whole numbers as index and length.
 
     Raises:
-        DataError: A file or a column is missing, a file is damaged, or the dataset is empty.
+        DataError: A row lacks one of them.
+    """
+    for number, row in enumerate(rows):
+        for key, least in zip(_EPISODE_COLUMNS, (0, 1), strict=True):
+            value = row.get(key) if isinstance(row, dict) else None
+            if (whole := _whole(value, least)) is None:
+                raise DataError(
+                    f"{root}: row {number} of the episode table has {key} {shown(value)}, expected "
+                    f"a whole number of at least {least}"
+                )
+            row[key] = whole
+    return rows
+
+
+def _whole(value: object, least: int) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if least <= value < 2**53 and value % 1 == 0 else None
+
+
+def data_files(root: Path, widths: Mapping[str, int]) -> dict[Path, int]:
+    """Count the frames of each data file, in order. Only the files' footers are read.
+
+    Args:
+        root: Folder of the dataset.
+        widths: Entries per frame of each vector that is needed, by its name.
+
+    Raises:
+        DataError: A file or a column is missing, a file is damaged or holds vectors of another
+            width, or the dataset is empty.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths = sorted((root / "data").glob("*/*.parquet"))
+    paths = _tables(root, "data")
     if not paths:
         raise DataError(f"{root}: has no data/*/*.parquet")
     counts = {}
@@ -177,13 +178,33 @@ def data_files(root: Path, vectors: Sequence[str]) -> dict[Path, int]:
         try:
             with pq.ParquetFile(path) as file:
                 known, counts[path] = file.schema_arrow.names, int(file.metadata.num_rows)
+                _check_widths(path, file.metadata, widths)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from error
-        if missing := [c for c in (*vectors, *ROW_COLUMNS) if c not in known]:
+        if missing := [c for c in (*widths, *ROW_COLUMNS) if c not in known]:
             raise DataError(f"{path}: has no column {missing[0]!r}; it has {known}")
     if not any(counts.values()):
         raise DataError(f"{root}: the dataset is empty")
     return counts
+
+
+def _check_widths(path: Path, footer: Any, widths: Mapping[str, int]) -> None:  # noqa: ANN401  pyarrow is untyped
+    """Compare the numbers of a file with its rows: a small file may unpack to any size."""
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        for column in (group.column(i) for i in range(group.num_columns)):
+            width = widths.get(column.path_in_schema.partition(".")[0])
+            if width is not None and column.num_values > max(1, width) * group.num_rows:
+                raise DataError(
+                    f"{path}: {column.path_in_schema.partition('.')[0]!r} has {column.num_values} "
+                    f"numbers in {group.num_rows} rows, but meta/info.json says {width} per row"
+                )
+
+
+def _tables(root: Path, folder: str) -> list[Path]:
+    """List the parquet files in the folders of a dataset's folder, without leftovers."""
+    found = [p for p in sorted((root / folder).glob("*/*.parquet")) if not is_leftover(root, p)]
+    return [file_below(root, str(path.relative_to(root))) for path in found]
 
 
 def read_rows(path: Path, vectors: Sequence[str]) -> Iterator[dict[str, AnyArray]]:
@@ -204,17 +225,41 @@ def read_rows(path: Path, vectors: Sequence[str]) -> Iterator[dict[str, AnyArray
 
 
 def _array(path: Path, batch: Any, name: str) -> AnyArray:  # noqa: ANN401  pyarrow is untyped
+    """Return a column's numbers, (N,) for ``ROW_COLUMNS`` and otherwise (N, D) for any nesting."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = batch.column(name)
-    if name in ROW_COLUMNS or not hasattr(column, "flatten"):
-        values, lengths = column, np.ones(1)
-    else:  # a list column of equal lengths holds its values row by row
-        values, lengths = column.flatten(), pc.list_value_length(column).to_numpy(False)
-    if column.null_count or values.null_count or (lengths != lengths[0]).any():
-        raise DataError(f"{path}: {name!r} has empty or ragged rows")
+    values = batch.column(name)
+    ragged = DataError(f"{path}: {name!r} has empty or ragged rows")
+    while True:
+        if isinstance(values.type, pa.BaseExtensionType):  # arrays of Hugging Face's datasets
+            values = values.storage
+        if values.null_count:
+            raise ragged
+        if not _is_list(values.type):
+            break
+        # A list column of equal lengths holds its values row by row.
+        lengths = np.asarray(pc.list_value_length(values).to_numpy(zero_copy_only=False))
+        if len(lengths) and (lengths != lengths[0]).any():
+            raise ragged
+        values = values.flatten()
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.uint8())
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise DataError(f"{path}: {name!r} holds {values.type}, expected numbers")
     array = np.asarray(values.to_numpy(zero_copy_only=False))
-    return array.reshape(-1) if name in ROW_COLUMNS else array.reshape(batch.num_rows, -1)
+    if name not in ROW_COLUMNS:
+        return array.reshape(batch.num_rows, -1)
+    if array.size != batch.num_rows:
+        raise ragged
+    return array.reshape(-1)
+
+
+def _is_list(kind: Any) -> bool:  # noqa: ANN401  pyarrow is untyped
+    import pyarrow as pa
+
+    tests = ("list", "large_list", "fixed_size_list")
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -237,7 +282,8 @@ def check_episodes(
         )
     if lengths.sum() != frames:
         raise DataError(
-            f"{root}: meta/episodes counts {lengths.sum()} frames, but the data have {frames}"
+            f"{root}: meta/episodes counts {lengths.sum()} frames, but the files below data/ have "
+            f"{frames}"
         )
     return lengths
 

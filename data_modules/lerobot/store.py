@@ -24,6 +24,7 @@ from actionprior.data.column_store import (
 )
 from actionprior.data.pseudo_random import IntArray
 from actionprior.files.digest import digest
+from data_modules.lerobot.names import vector_width
 from data_modules.lerobot.source import (
     AnyArray,
     check_episodes,
@@ -33,8 +34,8 @@ from data_modules.lerobot.source import (
     is_old,
     read_episodes,
     read_rows,
-    read_tasks,
 )
+from data_modules.lerobot.tasks import read_tasks
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def open_dataset_store(root: Path, info: dict[str, Any], action_key: str, state_
     Columns by frame are ``action`` (N, n_a) and ``state`` (N, n_s), float32, ``timestamp`` (N,),
     float64, and ``task`` (N,), int64. Columns by episode are ``length`` (E,), int64, and ``rate``
     (E,), float64: frames per second by the timestamps, NaN for a single frame, 0 if timestamps do
-    not increase. ``about`` holds ``tasks``, and ``not_finite`` with [first frame, its value,
-    count] for each column and entry.
+    not increase. ``about`` holds ``not_finite`` with [first frame, its value, count] for each
+    column and entry. ``task`` counts the instructions in the order of ``read_tasks``.
 
     Extraction reads file by file, ``source.AT_ONCE`` rows at a time.
 
@@ -76,7 +77,8 @@ def open_cached_store(root: Path, name: str, make: Callable[[StoreWriter], None]
     """Open a store that is derived from the dataset at ``root``. Create it if necessary.
 
     If several processes need it, one creates it and the others wait. It is created again if the
-    dataset has changed or the store is damaged.
+    dataset has changed or the store is damaged. A whole store is opened without a lock, so that it
+    may be read-only.
 
     Args:
         root: Folder of the dataset.
@@ -91,14 +93,22 @@ def open_cached_store(root: Path, name: str, make: Callable[[StoreWriter], None]
     source = digest(f"{root.resolve()} {name}")[:12]
     prefix, state = f"{root.name}-{source}-", fingerprint(root)
     folder = cache_folder("trajectories") / f"{prefix}{state[:16]}-{FORMAT}"
+    damaged = None
     try:
+        if folder.exists():
+            try:
+                return open_store(folder)
+            except StoreError as error:
+                damaged = error
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{prefix}lock"):
-            if folder.exists():
+            if folder.exists():  # another process may have created it in the meantime
                 try:
                     return open_store(folder)
                 except StoreError as error:
-                    _log.warning("%s; it is created again", error)
+                    damaged = error
+            if damaged is not None:
+                _log.warning("%s; it is created again", damaged)
             with write_store(folder) as store:
                 make(store)
                 if fingerprint(root) != state:
@@ -119,7 +129,8 @@ def _extract(
 ) -> None:
     tasks, episodes = read_tasks(root, info), read_episodes(root, info, every_column=False)
     keys = {"action": action_key, "state": state_key}
-    files = data_files(root, [*keys.values()])
+    widths = {key: vector_width(info["features"][key]) for key in keys.values()}
+    files = data_files(root, widths)
     lengths_E = check_episodes(root, info, episodes, sum(files.values()))
     stops_E, rates, first = np.cumsum(lengths_E), _FrameRates(len(lengths_E)), 0
     number_E = np.array([e["episode_index"] for e in episodes], dtype=np.int64)
@@ -139,7 +150,7 @@ def _extract(
             store.append(columns)
             first += count
     store.append({"length": lengths_E, "rate": rates.compute(lengths_E)})
-    store.about |= {"tasks": [*tasks.values()], "not_finite": not_finite}
+    store.about |= {"not_finite": not_finite}
 
 
 def _tasks(root: Path, known_T: IntArray, index_N: AnyArray, episode_N: AnyArray) -> IntArray:
@@ -156,7 +167,7 @@ def _tasks(root: Path, known_T: IntArray, index_N: AnyArray, episode_N: AnyArray
 
 
 def _vectors(root: Path, info: dict[str, Any], key: str, values_ND: AnyArray) -> AnyArray:
-    width = int(np.prod(info["features"][key]["shape"]))
+    width = vector_width(info["features"][key])
     if values_ND.shape[1] != width:
         raise DataError(
             f"{root}: {key!r} has {values_ND.shape[1]} entries in the data, "

@@ -26,6 +26,7 @@ def test_it_ends_with_its_ratios_and_leaves_nothing(
     for name in names:
         assert all(result[name][key] > 0 for key in ("images", "features", "ratio", "reading"))
     assert result["small_64"] > 0
+    assert result["compact_frozen"]["ratio"] > 0
     assert result["free_trunk"] > 0
     assert len(result["met"]) == 3
     assert not list(tmp_path.iterdir())

@@ -43,6 +43,7 @@ def test_groups_stand_for_their_tasks() -> None:
         *DIFFICULTY_GROUPS["metaworld/hard"],
         "CartPole-v1",
     ]
+    assert expand_groups(["libero_10"]) == [f"libero_10/{number}" for number in range(10)]
     assert not set(ENV_GROUPS) & set(gym.registry)
 
 

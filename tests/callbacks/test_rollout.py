@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
@@ -18,6 +19,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from actionprior.embodiment.recorded_ranges import RecordedRanges
+from actionprior.errors import UserError
 from actionprior.rollout import RolloutError
 from actionprior.training.sharding import ShardedStrategy
 from callbacks import rollout, rollout_report
@@ -188,6 +191,31 @@ def test_test_prints_a_table_and_writes_results(
     assert f"{ENV}/video_0" in events.Tags()["images"]
 
 
+def test_a_guard_is_counted_in_table_files_and_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback, module = evaluation(videos=0, guard="clip", guard_margin=0.0), PointModule()
+    torch.nn.init.ones_(module.gain)
+    narrow, states = np.full(37, 0.05, np.float32), np.full(74, 9.0, np.float32)
+    module.recorded_ranges = {"point": RecordedRanges(-narrow, narrow, narrow, -states, states)}  # type: ignore[assignment]  # torch's modules hold anything
+    with pytest.warns(RuntimeWarning, match="it is clipped"):
+        metrics = trainer_of(tmp_path, callback).test(module)[0]
+    assert metrics[f"{ENV}/guard_limit"] > 0
+    assert metrics[f"{ENV}/guard_state"] == metrics[f"{ENV}/guard_step"] == 0
+    printed = capsys.readouterr().out
+    assert "state/limit/step" in printed
+    assert f" 0/{metrics[f'{ENV}/guard_limit']:.0f}/0 " in printed
+    written = json.loads((tmp_path / "run/rollouts/test/results.json").read_text())
+    [environment] = written["environments"]
+    assert environment["guard_limit"] == metrics[f"{ENV}/guard_limit"]
+    assert (
+        sum(e["guard_counts"]["limit"] for e in environment["episodes"])
+        == (environment["guard_limit"])
+    )
+    with pytest.raises(UserError, match="guard is 'stop'"):
+        evaluation(guard="stop")
+
+
 def test_a_test_may_follow_a_fit_of_the_same_trainer(tmp_path: Path) -> None:
     callback, module = evaluation(videos=1), PointModule()
     trainer = trainer_of(tmp_path, EMAWeightAveraging(decay=0.5), callback)
@@ -223,7 +251,7 @@ def test_what_does_not_fit_is_rejected(tmp_path: Path) -> None:
         trainer_of(tmp_path, evaluation(import_modules=["no.such.module"])).fit(PointModule())
     with pytest.raises(RolloutError, match=r"environment 'test/Piont-v0' cannot be found"):
         trainer_of(tmp_path, evaluation(env_ids=["test/Piont-v0"])).fit(PointModule())
-    with pytest.raises(RolloutError, match=r"needs embodiment 'panda', but the policy knows \['"):
+    with pytest.raises(RolloutError, match=r"with embodiment 'panda', but the policy knows \['"):
         trainer_of(tmp_path, evaluation(embodiment="panda")).fit(PointModule())
     with pytest.raises(RolloutError, match=r"env_ids=\[\]"):
         evaluation(env_ids=[])

@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,24 @@ def test_a_failed_save_in_a_thread_is_reported_and_keeps_the_old_checkpoint(
     with pytest.raises(CheckpointError, match=r"2\.ckpt cannot be saved: No space left"):
         saver.teardown()
     assert first.exists()
+
+
+def test_compressed_records_are_refused(tmp_path: Path) -> None:
+    whole, packed = tmp_path / "whole.ckpt", tmp_path / "packed.ckpt"
+    torch.save({**LIGHTNING, "state_dict": {"w": torch.zeros(10_000_000)}}, whole)
+    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(packed, "w") as written:
+        for record in given.infolist():
+            written.writestr(record.filename, given.read(record), zipfile.ZIP_DEFLATED)
+    assert packed.stat().st_size < whole.stat().st_size / 100
+    with pytest.raises(CheckpointError, match=r"packed\.ckpt holds compressed records"):
+        read_checkpoint(packed)
+
+
+def test_a_record_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """Readers differ in which one they take."""
+    path = tmp_path / "a.ckpt"
+    torch.save(LIGHTNING, path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("a/data.pkl", b"\x80\x02}q\x00.")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is damaged: it has a record twice"):
+        read_checkpoint(path)

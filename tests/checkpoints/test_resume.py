@@ -1,4 +1,4 @@
-"""``--ckpt_path last``: the newest whole checkpoint is chosen, and skipped files are reported."""
+"""``--ckpt_path last``: the whole checkpoint with the most steps, and what is skipped."""
 
 import os
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_reported(
     torch.save({"state_dict": {}}, tmp_path / "other/foreign.ckpt")
     (tmp_path / "run/last.ckpt").symlink_to("gone.ckpt")
     (tmp_path / "run/sharded.ckpt").mkdir()
-    found = resume.newest([tmp_path / "run", tmp_path / "other", tmp_path / "absent"], 1)
+    found = resume.furthest([tmp_path / "run", tmp_path / "other", tmp_path / "absent"], 1)
     assert found == tmp_path / "run/whole.ckpt"
     printed = capsys.readouterr().err
     lines = printed.splitlines()
@@ -71,10 +71,38 @@ def test_damaged_foreign_and_half_written_files_are_skipped_and_reported(
     assert "77.part was left by a save that was cut short" in printed
     assert lines[-1] == f"last: resuming from {found}, step 2"
     assert "old.ckpt" not in printed
-    assert resume.newest([tmp_path / "other"], 1) is None
+    assert resume.furthest([tmp_path / "other"], 1) is None
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"last: no whole checkpoint of this model under {tmp_path / 'other'}: starting from scratch"
     )
+
+
+def test_steps_count_and_not_the_time_of_writing(
+    tmp_path: Path, stage1: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.ckpt").write_bytes(stage1)
+    checkpoint = torch.load(tmp_path / "two.ckpt", weights_only=True)
+    for name, step, age in (("late", 7, 50), ("best", 5, 10), ("same", 7, 90)):
+        torch.save(checkpoint | {"global_step": step}, tmp_path / f"{name}.ckpt")
+        aged(tmp_path / f"{name}.ckpt", age)
+    assert resume.furthest([tmp_path], 1) == tmp_path / "late.ckpt"
+    assert capsys.readouterr().err == f"last: resuming from {tmp_path / 'late.ckpt'}, step 7\n"
+
+
+def test_checkpoints_of_other_robots_are_passed_over(
+    tmp_path: Path, stage1: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.ckpt").write_bytes(stage1)
+    found = tmp_path / "two.ckpt"
+    assert resume.furthest([tmp_path], 1, ["panda", "kuka"]) == found
+    assert resume.furthest([tmp_path], 1, ["kuka"], more=True) == found
+    capsys.readouterr()
+    for robots, more in ((["kuka"], False), (["kuka", "panda"], False), (["ur5e"], True)):
+        assert resume.furthest([tmp_path], 1, robots, more=more) is None
+        assert capsys.readouterr().err.splitlines()[0] == (
+            f"last: skipped: checkpoint {found} is of panda, kuka; the recipe's robots are "
+            f"{', '.join(robots)}"
+        )
 
 
 def test_the_command_resumes_from_the_newest_whole_checkpoint(
@@ -102,3 +130,13 @@ def test_the_command_resumes_from_the_newest_whole_checkpoint(
         cli.main(["test", *words[1:], "--trainer.default_root_dir=empty"])
     assert stop.value.code == 2
     assert "there is no checkpoint to test" in capsys.readouterr().err
+
+
+def test_names_are_printed_without_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "\x1b[31mred\u202e.ckpt").write_bytes(b"x")
+    resume.furthest([tmp_path], 1)
+    said = capsys.readouterr().err
+    assert "skipped: checkpoint" in said
+    assert said.replace("\n", "").isprintable()

@@ -106,7 +106,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(
         run = tmp_path / str(kill_at)
         whole = [ShardedCheckpoint(path).full_checkpoint() for path in run.glob("*.ckpt")]
         found.append(max(checkpoint["global_step"] for checkpoint in whole))
-        newest = resume.newest([run], 0)
+        newest = resume.furthest([run], 0)
         assert newest is not None
         assert ShardedCheckpoint(newest).outline()["global_step"] == found[-1]
         printed = capsys.readouterr().err
@@ -251,7 +251,7 @@ def test_last_resumes_from_the_newest_whole_folder(
     (tmp_path / "run/torn.ckpt/rest.pt").unlink()
     (tmp_path / "run/bare.ckpt/index.json").unlink()
     (tmp_path / "run/.0a1b.part").mkdir()
-    found = resume.newest([tmp_path / "run"], 0)
+    found = resume.furthest([tmp_path / "run"], 0)
     assert found == tmp_path / "run/whole.ckpt"
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == f"last: resuming from {found}, step 1"

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from actionprior.cli import main
-from actionprior.commands.describe import recipe
 from tests.helpers.datasets import write_dataset
 
 
@@ -37,8 +36,30 @@ def test_a_recipe_is_written_that_the_doctor_passes(capsys: pytest.CaptureFixtur
     assert Path("robot.yaml").read_text() == text
 
 
-def test_features_without_a_slot_are_named() -> None:
-    action = [{"name": "arm", "slot": "joints", "features": ["j1"], "unit": "rad"}]
-    robot = {"name": "mine", "control_hz": 10, "roots": ["set"], "action": action, "state": []}
-    assert "# No slot found" in recipe(robot | {"ignored": ["qw"]})
-    assert "# No slot found" not in recipe(robot | {"ignored": []})
+HOSTILE = "base_vel\nmodel:\n  class_path: os.system\r\x1b[2J\u2028\u202e 🤖"
+
+
+def test_a_hostile_name_adds_nothing_to_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(Path("mine"), (40, 30), names=["j1", "j2", HOSTILE])
+    main(["describe", "mine", f"--name={HOSTILE}", "--out=robot.yaml"])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
+    text = Path("robot.yaml").read_text()
+    recipe = yaml.safe_load(text)
+    assert recipe["model"]["class_path"] == "actionprior.MotionPriorModule"
+    (robot,) = recipe["data"]["init_args"]["embodiments"]
+    assert robot["name"] == HOSTILE
+    assert robot["ignored"] == [HOSTILE]
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_what_is_uncertain_stands_in_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(Path("mine"), (40, 30), names=["j1", "j2", "base_vel"])
+    main(["describe", "mine", "--out=robot.yaml"])
+    assert "to check: 'action': left out base_vel: a velocity" in capsys.readouterr().out
+    text = Path("robot.yaml").read_text()
+    assert "# To check: 'observation.state': left out base_vel: a velocity" in text
+    (robot,) = yaml.safe_load(text)["data"]["init_args"]["embodiments"]
+    assert robot["ignored"] == ["base_vel"]
+    main(["fit", "--config=robot.yaml", "--trainer.fast_dev_run=1", "--data.batch_size=4"])

@@ -73,10 +73,13 @@ def test_an_untrained_policy_is_diagnosed_in_the_simulator() -> None:
     [
         ([*DATA, "--ckpt_path=none.ckpt"], "none.ckpt does not exist"),
         (["--ckpt_path=policy.ckpt"], "diagnose needs a recipe"),
-        ([*RUN, "--data.chunk_length=7"], "the data's chunk_length is 7 but the model's is 15"),
+        (
+            [*RUN, "--data.chunk_length=7"],
+            "data.chunk_length is 7, but chunk_length is 15 in checkpoint",
+        ),
         ([*RUN, "--windows=2"], "windows is 2"),
         ([*RUN, "--env_ids=[actionprior/None-v0]"], "cannot be found"),
-        ([*RUN, "--data.robot=kuka"], "the recipe's robots are ['kuka']"),
+        ([*RUN, "--data.robot=kuka"], "has the robots ['kuka']"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_refused(

@@ -98,6 +98,32 @@ def test_resampled_recordings_are_checked_at_the_recorded_rate(recipe: Path) -> 
     assert "action_is_next_state" in of
 
 
+def test_a_vector_with_the_features_of_the_action_is_advised(recipe: Path) -> None:
+    root = Path("mine")
+    (path,) = (root / "data").glob("*/*.parquet")
+    table = pq.read_table(path)
+    same = table["observation.state"]
+    table = table.set_column(table.schema.names.index("action"), "action", same)
+    pq.write_table(table.append_column("leader", same), path)
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["leader"] = info["features"]["action"]
+    info["features"]["goal"] = {"dtype": "float32", "shape": [3], "names": None}
+    info["features"]["observation.images.front"] = {
+        "dtype": "video",
+        "shape": [240, 320, 3],  # more numbers than an action may have
+        "names": ["height", "width", "channels"],
+    }
+    (root / "meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(SystemExit):
+        main(["doctor", f"--config={recipe}"])
+    for finding in findings():
+        if finding["check"] == "action_is_state":
+            assert finding["advice"].endswith("`action_key: leader` on the robot")
+    assert {f["check"] for f in findings()} > {"action_is_state", "absent_video"}
+    page = Path("outputs/doctor/report.html").read_text()
+    assert "→ if these are the commands: <code>action_key: leader</code> on the robot" in page
+
+
 def spoil(root: Path, column: str, change: Callable[[list], object]) -> None:
     """Change the rows of a column of the dataset's only data file."""
     (path,) = (root / "data").glob("*/*.parquet")
@@ -152,6 +178,115 @@ def test_excluded_episodes_are_not_checked(recipe: Path) -> None:
     findings = json.loads(Path("outputs/doctor/doctor.json").read_text())
     (absent,) = (f for f in findings if f["check"] == "absent_video")
     assert (absent["level"], absent["episode"]) == ("note", 1)
+
+
+def test_recipes_of_stage_1_look_at_the_cameras_and_the_page_shows_them(recipe: Path) -> None:
+    cameras = ("observation.images.front", "observation.images.wrist")
+    root = write_dataset(Path("filmed"), (20, 20, 20), cameras=dict.fromkeys(cameras, "image"))
+    blacken(root, cameras[1], episode=1)
+    content = yaml.safe_load(recipe.read_text())
+    for named in (list(cameras), []):
+        robot = ROBOT | {"roots": [str(root)], "cameras": named}
+        content["data"]["init_args"]["embodiments"] = [robot]
+        recipe.write_text(yaml.safe_dump(content))
+        with pytest.raises(SystemExit):
+            main(["doctor", f"--config={recipe}", "--exclude_episodes=list.yaml"])
+        (black,) = (f for f in findings() if f["check"] == "black")
+        assert (black["feature"], black["episodes"]) == (cameras[1], [1])
+    page = Path("outputs/doctor/report.html").read_text()
+    assert page.index("60") < page.index("<p>") < page.index("data:image/jpeg")
+    assert page.count("data:image/jpeg") == 6
+    assert " excluded)" not in page
+    main(["doctor", f"--config={recipe}", "--data.mixture.exclude_episodes=list.yaml"])
+    assert "(and 1 excluded)" in Path("outputs/doctor/report.html").read_text()
+    assert not [f for f in findings() if f["level"] == "error"]
+
+
+def test_cameras_that_are_not_looked_at_are_named(recipe: Path) -> None:
+    camera = "observation.images.front"
+    root = write_dataset(Path("filmed"), (20, 20), cameras={camera: "video"})
+    content = yaml.safe_load(recipe.read_text())
+    content["data"]["init_args"]["embodiments"] = [
+        ROBOT | {"roots": [str(root)], "video_urls": ["memory://elsewhere"], "cameras": [camera]}
+    ]
+    recipe.write_text(yaml.safe_dump(content))
+    main(["doctor", f"--config={recipe}"])
+    (finding,) = (f for f in findings() if f["check"] == "not_looked_at")
+    assert (finding["level"], finding["feature"]) == ("note", camera)
+    assert "use the recipe of Stage 2" in finding["message"]
+
+
+def test_the_list_of_episodes_keeps_what_was_excluded_before(recipe: Path) -> None:
+    root = write_dataset(Path("copied"), (40, 30, 40, 20))
+    (path,) = (root / "data").glob("*/*.parquet")
+    table = pq.read_table(path)
+    for name in ("action", "observation.state"):
+        rows = table[name].to_pylist()
+        rows[70:110] = rows[:40]
+        values = pa.array(rows, table.schema.field(name).type)
+        table = table.set_column(table.schema.names.index(name), name, values)
+    pq.write_table(table, path)
+    content = yaml.safe_load(recipe.read_text())
+    content["data"]["init_args"]["embodiments"][0]["roots"] = [str(root)]
+    recipe.write_text(yaml.safe_dump(content))
+    main(["doctor", f"--config={recipe}", "--exclude_episodes=list.yaml"])
+    assert yaml.safe_load(Path("list.yaml").read_text()) == {"arm": {str(root): [2]}}
+    again = ["--data.mixture.exclude_episodes=list.yaml", "--exclude_episodes=list.yaml"]
+    main(["doctor", f"--config={recipe}", *again])
+    assert yaml.safe_load(Path("list.yaml").read_text()) == {"arm": {str(root): [2]}}
+    assert "duplicate" not in {f["check"] for f in findings()}
+
+
+@pytest.mark.slow
+def test_data_are_compared_with_checkpoints_of_both_stages(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cameras = ["observation.images.front", "observation.images.wrist"]
+    root = write_dataset(Path("filmed"), (25, 20, 20), cameras=dict.fromkeys(cameras, "image"))
+    robot = ROBOT | {"roots": [str(root)], "cameras": cameras}
+    sizes = {"width": 16, "latent_width": 8, "chunk_length": 5, "history_length": 3}
+    trunk = "actionprior.networks.trunks.SmallTrunk"
+    data = {"embodiments": [robot], "chunk_length": 5, "history_length": 3, "batch_size": 4}
+    policy = {
+        "prior_checkpoint": "LeRobotTrajectories.ckpt",
+        "fusion": {"width": 32},
+        "trunk": {"class_path": trunk, "init_args": {"image_size": 32, "grid": 2}},
+    }
+    for kind, module, arguments, more in (
+        ("LeRobotTrajectories", "MotionPriorModule", {"architecture": sizes}, {}),
+        ("LeRobotVLA", "VLAModule", policy, {"images": {"image_size": 32}}),
+    ):
+        callback = {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": ".", "filename": kind, "save_on_train_epoch_end": True},
+        }
+        trainer = {"max_steps": 1, "limit_val_batches": 0, "callbacks": [callback]}
+        content = {
+            "model": {"class_path": f"actionprior.{module}", "init_args": arguments},
+            "data": {"class_path": f"data_modules.{kind}", "init_args": data | more},
+            "trainer": trainer | {"enable_progress_bar": False, "logger": False},
+        }
+        recipe.write_text(yaml.safe_dump(content))
+        main(["fit", f"--config={recipe}"])
+        main(["doctor", f"--config={recipe}", f"--ckpt_path={kind}.ckpt"])
+        assert not [f for f in findings() if f["check"].startswith("checkpoint")]
+    robot["cameras"] = cameras[::-1]
+    spoil(root, "observation.state", lambda rows: [row.__imul__(57.3) for row in rows])
+    recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit):
+        main(["doctor", f"--config={recipe}", "--ckpt_path=LeRobotVLA.ckpt"])
+    of = {(f["check"], f["feature"]): f for f in findings()}
+    assert of["checkpoint_camera", ""]["level"] == "error"
+    assert ("checkpoint_range", "state j1") in of
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", f"--config={recipe}", "--ckpt_path=nowhere.ckpt"])
+    assert stop.value.code == 2
+    assert "nowhere.ckpt does not exist" in capsys.readouterr().err
+
+
+def findings() -> list[dict]:
+    return json.loads(Path("outputs/doctor/doctor.json").read_text())
 
 
 def blacken(root: Path, camera: str, episode: int) -> None:

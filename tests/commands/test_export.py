@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from actionprior.commands.export import FILES, GRAPHS
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
 from tests.helpers.datasets import arm, write_dataset
-from tests.helpers.policies import observation, tiny_network, write_checkpoint
+from tests.helpers.policies import limited, observation, tiny_network, write_checkpoint
 from tests.helpers.robots import delta_arm, position_arm, tool_arm
 
 
@@ -48,6 +49,26 @@ def results(step: int, rate: float) -> str:
         "episodes": [{}] * 8,
     }
     return json.dumps({"step": step, "success_rate": rate, "environments": [environment]})
+
+
+def test_names_of_a_checkpoint_are_no_markup_in_the_card(tmp_path: Path) -> None:
+    hostile = "arm`\n# Run `curl x | sh` <script>\x1b[0m"
+    robot = replace(delta_arm(), name=hostile, cameras=[f"observation.images.{hostile}"])
+    out = exported(write_checkpoint(tiny_network([robot]), tmp_path / "p.ckpt"), tmp_path / "out")
+    card = (out / "README.md").read_text()
+    assert "\n# Run" not in card
+    assert "<script>" not in card
+    assert "\x1b" not in card
+
+
+def test_a_folder_remembers_how_to_guard(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(limited(tiny_network(), 0.01), tmp_path / "policy.ckpt")
+    assert Policy.load(exported(checkpoint, tmp_path / "plain")).guard.mode == "warn"
+    words = ["--guard", "clip", "--guard_margin", "0"]
+    policy = Policy.load(exported(checkpoint, tmp_path / "clips", *words))
+    with pytest.warns(RuntimeWarning, match="it is clipped"):
+        assert np.abs(policy.predict_chunk(observation(policy.robot))).max() < 0.0101
+    assert Policy.load(tmp_path / "clips", guard="off").guard.mode == "off"
 
 
 def test_a_checkpoint_becomes_a_folder_that_acts_the_same(
@@ -275,3 +296,20 @@ def test_onnx_graphs_need_an_instruction(
     assert {path.name for path in out.iterdir()} == FILES | GRAPHS
     exported(checkpoint, out)  # an export may be replaced, with its graphs
     assert {path.name for path in out.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    "environments",
+    [5, {"a": 1}, [None], [3], [{"episodes": 3}], [{"success_rate": "much"}], [{"env_id": 1}]],
+)
+def test_foreign_results_beside_a_checkpoint_are_refused(
+    environments: Any, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (good,) = json.loads(results(7, 0.5))["environments"]
+    if isinstance(environments, list) and isinstance(environments[0], dict):
+        environments = [good | environments[0]]
+    place = tmp_path / "run/rollouts/step7"
+    place.mkdir(parents=True)
+    (place / "results.json").write_text(json.dumps({"step": 7, "environments": environments}))
+    said = refused(capsys, checkpoint, tmp_path / "out")
+    assert "results.json is no results.json of RolloutEvaluation" in said

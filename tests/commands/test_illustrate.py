@@ -95,7 +95,7 @@ def test_paths_are_drawn_of_one_policy_or_of_two(capsys: pytest.CaptureFixture[s
         ([], "nothing to draw"),
         (["--prior=prior.ckpt"], "needs a recipe whose `data` is an EmbodiedDataModule"),
         ([*MAP, "--prior=none.ckpt"], "none.ckpt does not exist"),
-        ([*MAP, "--data.robots=[panda, xarm6]"], "does not know 'xarm6'"),
+        ([*MAP, "--data.robots=[panda, xarm6]"], "does not know the recipe's 'xarm6'"),
         ([*MAP, "--chunks=1"], "--chunks is 1; expected at least 2"),
         ([*MAP, "--data.val_fraction=0"], "found 0 held-out chunks"),
         (["--policy=prior.ckpt"], "prior.ckpt is not a checkpoint of VLAModule"),

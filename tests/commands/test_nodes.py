@@ -18,7 +18,7 @@ from lightning import Callback, Trainer
 
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.motion_prior import MotionPriorModule
-from actionprior.training.stage import FlowNoise
+from actionprior.training.flow_noise import FlowNoise
 from tests.faults import equal
 from tests.helpers import hosts, slurm
 from tests.helpers.hosts import Host

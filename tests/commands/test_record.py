@@ -1,21 +1,30 @@
 """``lightning record``: from an environment's id and an expert's name to a dataset that trains."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
 from actionprior.cli import main
+from actionprior.networks.trunks import SmallTrunk
+from actionprior.rollout import RENDER
+from actionprior.training.settings import FusionSize
+from actionprior.vla import VLAModule
 from data_modules import LeRobotTrajectories
 from data_modules.lerobot.columns import LeRobotEmbodiment
-from data_modules.vla import LeRobotVLA
+from data_modules.vla import ImageSettings, LeRobotVLA
 from tests.helpers import point_env  # noqa: F401  registers
 from tests.helpers.environments import needs
 from tests.helpers.point_env import point_robot
+from tests.helpers.policies import SMALL
+from tests.helpers.stage1_runs import trainer
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "metaworld"
 POINT = ["record", "--env=test/PointCamera-v0", "--observation_map.state=arm/state"]
@@ -53,6 +62,46 @@ def test_a_recording_trains_both_stages(tmp_path: Path, capsys: pytest.CaptureFi
     batch = next(iter(stage2.train_dataloader()))
     assert batch.observation.images_BCKYX.shape == (4, 1, 3, 20, 30)
     assert set(batch.observation.task) == {"go to the target"}
+
+
+def test_cameras_of_different_size_are_recorded_described_and_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    root, recipe = tmp_path / "points", tmp_path / "arm.yaml"
+    names = [f"joint_{n}.pos" for n in range(1, 5)]
+    cameras = {"observation.images.top": "image", "observation.images.near": f"{RENDER}/near"}
+    mapped = json.dumps({"state": "arm/state", "state_names": names, "images": cameras})
+    words = ["record", "--env=test/PointTwoCameras-v0", f"--observation_map={mapped}"]
+    words += [f"--action_names={names[:2]}", "--expert=tests.helpers.experts.Walker"]
+    main([*words, "--robot=point", f"--out={root}", "--episodes=3"])
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    sizes = [features[camera]["shape"] for camera in cameras]
+    assert sizes == [[20, 30, 3], [12, 16, 3]]
+    drawn = [
+        [np.array(Image.open(io.BytesIO(cell["bytes"]))) for cell in column.to_pylist()]
+        for column in pq.read_table(root / "data", columns=list(cameras)).columns
+    ]
+    for seen, near in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(seen[:12, :16], near)
+
+    main(["describe", str(root), f"--out={recipe}"])
+    assert "cameras differ in size" in capsys.readouterr().out
+    (robot,) = yaml.safe_load(recipe.read_text())["data"]["init_args"]["embodiments"]
+    assert robot["cameras"] == sorted(cameras)
+    main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=1", "--data.batch_size=4"])
+    images = ImageSettings(image_size=24, fit="pad", cache_dir=str(tmp_path / "cache"))
+    data = LeRobotVLA([LeRobotEmbodiment.from_dict(robot)], 12, 4, batch_size=4, images=images)
+    module = VLAModule(
+        [robot.to_dict() for robot in data.embodiments],
+        SmallTrunk(image_size=32, channels=16, text_width=16, width=48),
+        architecture=SMALL,
+        use_prior=False,
+        fusion=FusionSize(32, 1, 2),
+    )
+    runner = trainer(tmp_path, 1, fast_dev_run=1)
+    runner.fit(module, data)
+    assert runner.global_step == 1
 
 
 def test_several_environments_become_one_dataset_in_turn(

@@ -138,7 +138,7 @@ def test_a_prior_reads_the_windows_of_stage_2_too() -> None:
         (["--config=prior.yaml", "--ckpt_path=none.ckpt"], "none.ckpt does not exist"),
         (
             ["--config=prior.yaml", "--ckpt_path=prior.ckpt", "--data.chunk_length=4"],
-            "the data's chunk_length is 4 but the model's is 5",
+            "the recipe's data.chunk_length is 4, but chunk_length is 5 in checkpoint prior.ckpt",
         ),
     ],
 )
@@ -152,7 +152,9 @@ def test_a_checkpoint_of_another_robot_is_refused(capsys: pytest.CaptureFixture[
     recipe = yaml.safe_load(Path("prior.yaml").read_text())
     recipe["data"]["init_args"]["embodiments"][0]["name"] = "leg"
     Path("leg.yaml").write_text(yaml.safe_dump(recipe))
-    assert "does not know 'leg'" in refused(capsys, "--config=leg.yaml", "--ckpt_path=prior.ckpt")
+    assert "does not know the recipe's 'leg'" in refused(
+        capsys, "--config=leg.yaml", "--ckpt_path=prior.ckpt"
+    )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("rerun") is not None, reason="rerun-sdk is installed")

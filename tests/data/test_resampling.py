@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from actionprior.data.resampling import resample
+from actionprior.data.resampling import resample, unbroken_parts
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup, rotations
 
 ROTATION = "quaternion_wxyz"
@@ -124,3 +126,59 @@ def test_time_that_does_not_increase_is_refused() -> None:
     time[3] = time[2]
     with pytest.raises(ValueError, match="does not increase after frame 2"):
         resample(robot(5), action, state, time)
+
+
+def test_gaps_have_a_limit() -> None:
+    action, state, time = episode(60, 30)
+    time[30:] += 50_000
+    with pytest.raises(ValueError, match=r"gap of 5e\+04 s after frame 29, and max_gap is 2 s"):
+        resample(robot(30), action, state, time)
+    time[30:] -= 50_000 - 1.5
+    assert len(resample(robot(30), action, state, time).time_M) == 60 + 45
+    with pytest.raises(ValueError, match="max_gap is 1 s"):
+        resample(robot(30), action, state, time, max_gap=1)
+
+
+def test_an_episode_is_split_at_gaps() -> None:
+    _, _, time = episode(60, 30)
+    assert unbroken_parts(time) == [slice(0, 60)]
+    time[20:] += 3
+    time[21:] += 1.9
+    time[50:] += 50_000
+    assert unbroken_parts(time) == [slice(0, 20), slice(20, 50), slice(50, 60)]
+    assert unbroken_parts(time, max_gap=10) == [slice(0, 50), slice(50, 60)]
+    assert unbroken_parts(np.array([7.0])) == [slice(0, 1)]
+    time[5] = time[4]
+    with pytest.raises(ValueError, match="time does not increase after frame 4"):
+        unbroken_parts(time)
+
+
+def test_a_low_rate_is_no_gap() -> None:
+    action, state, time = episode(5, 0.2)
+    assert len(resample(robot(1), action, state, time).time_M) == 21
+
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@given(
+    st.lists(NUMBERS, min_size=1, max_size=8),
+    st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    NUMBERS,
+)
+@example([0.0, 1e300], 10.0, 1e308)
+@example([0.0, 0.1, 0.2], 1e300, 2.0)
+@example([-1e308, 1e308], 1e308, 1e308)
+@example([0.0, 1e-300], 5e-324, 2.0)
+def test_any_times_and_rates_give_few_frames_or_a_sentence(
+    times: list[float], hz: float, max_gap: float
+) -> None:
+    action, state, _ = episode(len(times), 10)
+    try:
+        new = resample(robot(hz), action, state, np.array(times), max_gap)
+    except ValueError as error:
+        sentence = str(error)
+    else:
+        sentence = ""
+        assert len(new.time_M) <= 1000 * len(times) + 1
+    assert "\n" not in sentence

@@ -273,3 +273,41 @@ def test_recipes_describe_robots_as_plain_yaml(plain: Path, tmp_path: Path) -> N
     assert data.embodiments[0].to_dict()["action"][0]["relative_to"] == "joints"
     data.setup("fit")
     assert next(iter(data.train_dataloader())).state_BHS.shape == (3, 5, 74)
+
+
+def test_robots_of_a_recipe_are_chosen(plain: Path, tmp_path: Path) -> None:
+    """What the recipe says of the others, by name, then says nothing."""
+    small = write_dataset(tmp_path / "small", (4, 6))
+    robots = arm(plain, name="a"), arm(small, name="b"), arm(tmp_path / "absent", name="c")
+    chosen = module(
+        *robots,
+        robots=["b"],
+        val_episodes={"a": [0], "b": [1]},
+        max_episodes={"a": 1, "b": 2},
+        weights={"a": 0.5, "b": 0.3, "c": 0.2},
+        caps={"a": 5, "b": 3},
+        held_out=["c"],
+    )
+    assert [robot.name for robot in chosen.embodiments] == ["b"]
+    assert len(chosen.frames.train) == 4
+    assert len(chosen.frames.val) == 6
+    assert list(chosen.split_record()) == ["b"]
+    assert chosen.mixture([4]) == [3]
+    both = LeRobotTrajectories(list(robots), robots=["b", "a"])
+    assert [robot.name for robot in both.embodiments] == ["a", "b"]  # the recipe's order
+    for names, found in ((["d"], "names 'd'"), ([], "is empty")):
+        with pytest.raises(DataError, match=rf"data\.robots {found}; expected some of \['a', 'b'"):
+            LeRobotTrajectories(list(robots), robots=names)
+    with pytest.raises(DataError, match="caps names 'd'"):
+        module(*robots, robots=["b"], caps={"d": 5})
+
+
+def test_the_idle_threshold_may_be_a_number(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "idle", (20, 20, 20, 20), still=(0, 1, 2))
+    counts = [
+        len(module(arm(root), skip_idle=value, val_fraction=0.25).frames.train)
+        for value in (False, 1e-6, True, 0.02, 0.6)
+    ]
+    assert counts[0] > counts[1] >= counts[2] == counts[3] > counts[4]
+    with pytest.raises(DataError, match="skip_idle is -1"):
+        module(arm(root), skip_idle=-1.0)

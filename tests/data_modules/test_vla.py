@@ -13,6 +13,7 @@ import torch
 
 from actionprior.batch import VLABatch
 from actionprior.data import DataError
+from actionprior.embodiment.image_shape import ImageShape
 from data_modules import LeRobotVLA
 from data_modules.images.camera_files import CameraFiles
 from data_modules.images.frames import FrameImages
@@ -52,7 +53,9 @@ def test_cameras_are_resized_to_one_size_in_the_embodiments_order(
     assert images.shape == (28, 2, 3, 16, 24)
     single = module(seen, cameras=(FRONT,), image_size=(16, 24), cache_dir=str(tmp_path))
     assert torch.equal(everything(single).observation.images_BCKYX[:, 0], images[:, 1])
-    with pytest.raises(DataError, match=r"cameras differ in size.*set images.image_size"):
+    with pytest.raises(
+        DataError, match=r"cameras differ in size.*set --data.images.image_size \d+,"
+    ):
         module(seen, cameras=(WRIST, FRONT), cache_dir=str(tmp_path))
 
 
@@ -223,7 +226,9 @@ def test_episodes_without_a_video_are_an_error_or_left_out_on_purpose(
     (root / "videos" / "chunk-000" / WRIST / "episode_000001.mp4").unlink()
     options = {"cameras": (WRIST,), "cache_dir": str(tmp_path), "val_fraction": 0}
     message = r"chunk-000/.*episode_000001\.mp4 .* episode 1, is missing; of 3 episodes 1 lack one"
-    with pytest.raises(DataError, match=message + r" \(1\): set images.skip_missing_videos"):
+    with pytest.raises(
+        DataError, match=message + r" \(1\): set --data.images.skip_missing_videos true"
+    ):
         module(root, **options)
     # Only what is used has to be there.
     assert len(everything(module(root, max_episodes=1, **options)).future.embodiment_B) == 12
@@ -304,7 +309,7 @@ def test_a_video_written_frame_by_frame_goes_by_its_rate(trust: bool, tmp_path: 
 
 def reader(root: Path, robot: LeRobotEmbodiment) -> FrameImages:
     files = CameraFiles(read_columns(root, robot).recorded, [FRONT])
-    return FrameImages(files, files.size(FRONT), "pyav")
+    return FrameImages(files, ImageShape(*files.size(FRONT)), "pyav")
 
 
 @pytest.mark.parametrize("names", [None, ["c", "h", "w"], ["channels", "height", "width"]])

@@ -114,3 +114,17 @@ def test_the_report_joins_numbers_of_one_quantity(
     assert plain["findings"][0]["check"] == "blind"
     write_report(Diagnosis(rows, []), tmp_path)
     assert "no cause of error was found" in capsys.readouterr().out
+
+
+def test_names_are_printed_without_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "push\x1b[31m \u202ecube<script>"
+    results = Diagnosis([MeasuredValue("arm", hostile, hostile, hostile, 0.5, "1")], [])
+    write_report(results, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    for text in (capsys.readouterr().out, page):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "<script>" not in page
+    assert "push\\x1b[31m" in page

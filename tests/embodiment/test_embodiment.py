@@ -61,7 +61,18 @@ def test_plain_data_round_trip() -> None:
 def test_differences_name_what_a_prior_cannot_serve() -> None:
     assert delta_arm().differences(replace(delta_arm(), cameras=[])) == []
     (difference,) = delta_arm().differences(replace(delta_arm(), control_hz=30))
-    assert difference == "control_hz is 30 there and 10 here"
+    assert difference == "control_hz is 30 in the checkpoint and 10 in the recipe"
+    mine, recorded = delta_arm(), delta_arm()
+    recorded.action[0] = replace(recorded.action[0], unit="deg")
+    recorded.state[0] = replace(recorded.state[0], offset=1, features=["a"])
+    assert mine.differences(recorded) == [
+        "action arm.unit is 'deg' in the checkpoint and 'rad' in the recipe",
+        f"state arm.features is ['a'] in the checkpoint and {JOINTS} in the recipe",
+        "state arm.offset is 1 in the checkpoint and 0 in the recipe",
+    ]
+    fewer = replace(delta_arm(), action=delta_arm().action[:1])
+    (difference,) = delta_arm().differences(fewer)
+    assert "groups is ['arm'] in the checkpoint and ['arm', 'gripper'] in the recipe" in difference
 
 
 ARM = ActionGroup("arm", "joints", JOINTS, "joint_delta", "rad")

@@ -89,6 +89,68 @@ def test_quantiles_map_to_one_and_narrow_ranges_have_a_floor() -> None:
     assert float(normalizer.action_scale[0, :, :29].min()) == 1.0
 
 
+RARE = {
+    "a gripper of 0 to 255": 255.0,
+    "ticks": 4095.0,
+    "percent": 100.0,
+    "metres": 0.08,
+    "millionths": 1e-9,
+}
+
+
+@pytest.mark.parametrize("law", ["quantile", "mean_std"])
+@pytest.mark.parametrize("size", RARE.values(), ids=RARE)
+def test_rare_motions_stay_within_a_few_units(size: float, law: str) -> None:
+    robot = delta_arm()
+    batch = windows([robot], 4000)
+    batch.step_mask_BH[:] = True
+    batch.action_BHA[:, :, 36] = 0.0
+    batch.action_BHA[:20, :, 36] = size  # closed in 0.5 % of the windows
+    batch.state_BHS[:, :, 15] = 0.0
+    batch.state_BHS[:20, :, 15] = size
+    normalizer = Normalizer([robot], law)
+    normalizer.fit(batch)
+    normal = normalizer.normalize_action(batch)
+    assert 1 < float(normal.abs().max()) < 6
+    assert 1 < float(normal[:20, :, 36].min() - normal[20:, :, 36].max()) < 6
+    assert float(normalizer.normalize_state(batch.state_BHS, batch.embodiment_B).abs().max()) < 6
+    back = normalizer.unnormalize_action(normal, batch.embodiment_B)
+    torch.testing.assert_close(back[..., 36], batch.action_BHA[..., 36], rtol=1e-5, atol=0)
+
+
+def test_a_motion_of_any_unit_is_learnt() -> None:
+    batch, scaled = windows([delta_arm()], 512), windows([delta_arm()], 512)
+    scaled = scaled._replace(action_BHA=1e-8 * batch.action_BHA, state_BHS=1e-8 * batch.state_BHS)
+    found = []
+    for sample in (batch, scaled):
+        normalizer = Normalizer([delta_arm()])
+        normalizer.fit(sample)
+        found.append(normalizer.normalize_action(sample))
+    torch.testing.assert_close(found[0], found[1])
+    assert float(found[0].abs().max()) > 1
+
+
+def test_a_joint_that_differs_by_rounding_stands_still() -> None:
+    robot = position_arm()
+    batch = windows([robot], 512)
+    batch.reference_BA[:, 7:13] = 1.0
+    batch.action_BHA[..., 7:13] = 1.0 + 1e-7 * torch.randn(512, 15, 6).sign()
+    batch.embodiment_B[:] = 0
+    normalizer = Normalizer([robot])
+    normalizer.fit(batch)
+    assert (normalizer.action_scale[0, :, 7:13] == 1).all()
+
+
+def test_a_few_wild_frames_do_not_change_the_scale() -> None:
+    batch = windows([delta_arm()], 2000)
+    batch.step_mask_BH[:] = True
+    normalizer, spoilt = Normalizer([delta_arm()]), Normalizer([delta_arm()])
+    normalizer.fit(batch)
+    batch.state_BHS[700, 3, 9] = 1e6
+    spoilt.fit(batch)
+    torch.testing.assert_close(normalizer.state_scale, spoilt.state_scale, rtol=1e-3, atol=0)
+
+
 def test_each_step_of_a_chunk_has_its_own_scale_and_short_episodes_lend_theirs() -> None:
     robot = delta_arm()
     batch = windows([robot], 512)

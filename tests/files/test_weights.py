@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from actionprior.files.weights import WeightsError, load_weights, save_weights
+from actionprior.files.weights import WeightsError, load_weights, save_weights, wrong_shape
 from tests.helpers.damage import damaged
 
 WEIGHTS = {
@@ -50,3 +50,11 @@ def test_flipped_bits_and_truncations_are_detected(tmp_path: Path) -> None:
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"gone\.safetensors do not exist"):
         load_weights(tmp_path / "gone.safetensors")
+
+
+def test_the_first_name_of_another_shape_is_found() -> None:
+    own = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+    assert wrong_shape({name: value + 1 for name, value in own.items()}, own) is None
+    assert wrong_shape({**own, "b": torch.zeros(5)}, own) == ("b", (5,), (4,))
+    assert wrong_shape({"b": own["b"]}, own) == ("a", None, (2, 3))
+    assert wrong_shape({**own, "c": torch.zeros(1)}, own) == ("c", (1,), None)

@@ -93,6 +93,44 @@ def write_dataset(
     return root
 
 
+def write_vectors(
+    root: Path,
+    vectors: dict[str, tuple[int, list[str] | None]],
+    fps: int,
+    cameras: tuple[str, ...],
+    lengths: tuple[int, ...] = (40, 30),
+) -> Path:
+    """Write smooth episodes of vectors of given widths and names, with small images."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    features: dict[str, dict] = {
+        key: {"dtype": "float32", "shape": (width,), "names": names}
+        for key, (width, names) in vectors.items()
+    }
+    for camera in cameras:
+        names = ["height", "width", "channels"]
+        features[camera] = {"dtype": "image", "shape": (32, 32, 3), "names": names}
+    dataset = LeRobotDataset.create(
+        repo_id=root.name, fps=fps, features=features, root=root, use_videos=False
+    )
+    rng = np.random.default_rng(0)
+    for episode, length in enumerate(lengths):
+        paths = {
+            key: (0.05 * rng.normal(size=(length, width))).cumsum(0).astype(np.float32)
+            for key, (width, _) in vectors.items()
+        }
+        for t in range(length):
+            frame = {key: path[t] for key, path in paths.items()}
+            frame |= {camera: _picture((32, 32, 3), episode, t) for camera in cameras}
+            dataset.add_frame({**frame, "task": "push the cube"})
+        with restored_scheduling():
+            dataset.save_episode()
+    with restored_scheduling():
+        dataset.finalize()
+    shutil.rmtree(root / "images", ignore_errors=True)
+    return root
+
+
 def write_v21(source: Path, root: Path) -> Path:
     """Convert a v3 dataset to format v2.1; it has one video file per episode, or no videos."""
     import pyarrow as pa

@@ -12,6 +12,7 @@ from actionprior.data import EmbodiedDataModule
 from actionprior.diagnosis.windows import Windows, gather
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks.base import TrunkTokens
 from tests.helpers.synthetic import BrightnessTrunk
 
 FEATURES = 300  # random features of the state, for what is not linear in it
@@ -68,9 +69,9 @@ class LinearFusion(nn.Module):
         self.weight_FK = torch.linalg.solve(gram_FF, x_BF.T @ y_BK).float()
 
     def forward(
-        self, tokens_BNW: Tensor, mask_BN: Tensor, dataset: Tensor, state_BS: Tensor, *_: Tensor
+        self, tokens: TrunkTokens, dataset_BPW: Tensor, state_BS: Tensor, *_: Tensor
     ) -> Tensor:
-        return on_sphere(self.features(tokens_BNW, state_BS) @ self.weight_FK)
+        return on_sphere(self.features(tokens.tokens_BNW, state_BS) @ self.weight_FK)
 
 
 def fitted_policy(data: EmbodiedDataModule, latent_width: int = 24) -> PolicyNetwork:

@@ -83,6 +83,14 @@ class PointEnv(gymnasium.Env[Any, Any]):
         return {self.info_key: reached, "instruction": self.instruction}
 
 
+class TwoCameras(PointEnv):
+    """Point that a small camera watches, too, with images of another size."""
+
+    def render_camera(self, name: str) -> Any:
+        assert name == "near"
+        return self.render()[:12, :16].copy()
+
+
 class Policy:
     """Base class of the test policies; records the observations and noise it received."""
 
@@ -126,6 +134,9 @@ class Wanderer(Policy):
 
 gymnasium.register("test/Point-v0", PointEnv, max_episode_steps=40)
 gymnasium.register("test/PointCamera-v0", PointEnv, max_episode_steps=40, kwargs={"camera": True})
+gymnasium.register(
+    "test/PointTwoCameras-v0", TwoCameras, max_episode_steps=40, kwargs={"camera": True}
+)
 
 VECTOR = ObservationMap(state="")
 CAMERA = ObservationMap(state="arm/state", images={"top": "image"})

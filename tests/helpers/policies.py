@@ -8,6 +8,7 @@ import torch
 
 from actionprior.checkpoints.policy import SETTINGS
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.recorded_ranges import RecordedRanges
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.networks.trunks import SmallTrunk
@@ -36,8 +37,18 @@ def tiny_network(robots: list[Embodiment] | None = None, **settings: Any) -> Pol
     for module in prior.decoder.modules():  # a new decoder outputs zeros
         if isinstance(module, torch.nn.Linear) and not module.weight.any():
             torch.nn.init.normal_(module.weight, std=0.2)
-    trunk = SmallTrunk(image_size=32, channels=16, text_width=16, width=48)
+    trunk = settings.pop("trunk", None)
+    trunk = trunk or SmallTrunk(image_size=32, channels=16, text_width=16, width=48)
     return PolicyNetwork(robots, trunk, prior, **{"width": 32, "heads": 2, **settings}).eval()
+
+
+def limited(network: PolicyNetwork, bound: float) -> PolicyNetwork:
+    """Give the first robot recorded limits of ±bound for actions, and of ±1 for states."""
+    actions, states = np.ones(37, dtype=np.float32), np.ones(74, dtype=np.float32)
+    network.recorded_ranges[network.embodiments[0].name] = RecordedRanges(
+        -bound * actions, bound * actions, actions, -states, states
+    )
+    return network
 
 
 def observation(robot: Embodiment, step: int = 0) -> dict[str, Any]:

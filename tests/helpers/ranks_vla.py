@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,9 +10,10 @@ from lightning import Trainer
 from torch import Tensor
 
 from actionprior.flow_matching import TimeLaw
+from actionprior.networks.trunks.base import Trunk
+from actionprior.training.flow_noise import FlowNoise
 from actionprior.training.settings import FusionSize
 from actionprior.training.sharding import ShardedStrategy, full_tensor
-from actionprior.training.stage import FlowNoise
 from actionprior.vla import VLAModule
 from tests.helpers.stage2_runs import Log
 from tests.helpers.synthetic import BrightnessTrunk, ToyVLA
@@ -53,13 +55,20 @@ class Report(Log):
         trainer.save_checkpoint(self.folder / f"of{trainer.world_size}.ckpt")
 
 
-def main(prior: str, history: str, folder: Path, ranks: int, strategy: str) -> None:
+def main(
+    prior: str,
+    history: str,
+    folder: Path,
+    ranks: int,
+    strategy: str,
+    trunk: Callable[[], Trunk] = BrightnessTrunk,
+) -> None:
     torch.manual_seed(1)
     data = ToyVLA(batch_size=GLOBAL_BATCH // ranks)  # some windows end outside their episode
     robots = [e.to_dict() for e in data.embodiments]
     policy = SameEverywhere(
         robots,
-        BrightnessTrunk(),
+        trunk(),
         prior,
         history=history,
         decay_fraction=0.5,

@@ -39,6 +39,18 @@ def position_arm(name: str = "kuka") -> Embodiment:
     )
 
 
+def plain_arm(name: str = "plain") -> Embodiment:
+    """Describe an arm with six joint targets, relative to the same joints."""
+    six = JOINTS[:6]
+    return Embodiment(
+        name=name,
+        control_hz=20,
+        action=[ActionGroup("arm", "joints", six, "joint_position", "rad", relative_to="arm")],
+        state=[StateGroup("arm", "joints", six, "position", "rad")],
+        cameras=["observation.images.front"],
+    )
+
+
 def tool_arm(name: str = "tool") -> Embodiment:
     """Describe an arm with pose targets in Euler angles, relative to a state in quaternions."""
     place, turn = ["x", "y", "z"], ["qx", "qy", "qz", "qw"]

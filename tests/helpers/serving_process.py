@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 COMMAND = [sys.executable, "-c", "from actionprior.cli import main; main()", "serve"]
 
@@ -20,10 +20,11 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(checkpoint: Path, *words: str) -> Iterator[Served]:
+def served(checkpoint: Path, *words: str, stderr: IO[str] | None = None) -> Iterator[Served]:
     """Run ``lightning serve`` on a free port, and kill it at the end if it still runs."""
     command = [*COMMAND, f"--ckpt_path={checkpoint}", "--port=0", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    output = subprocess.PIPE
+    with subprocess.Popen(command, stdout=output, stderr=stderr, text=True) as process:
         try:
             assert process.stdout is not None
             said = process.stdout.readline()

@@ -76,7 +76,7 @@ class _Seen(torch.utils.data.Dataset):
             history=self.store.history(at, self.past),
             embodiment_B=future.embodiment_B,
         )
-        return VLABatch(observation, future)
+        return VLABatch(observation, future, self.store.states(last))
 
 
 class ToyVLA(ToyTrajectories):

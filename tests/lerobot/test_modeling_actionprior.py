@@ -18,9 +18,8 @@ from torch.utils.data import default_collate
 
 from actionprior.checkpoints.formats import FormatError
 from actionprior.checkpoints.reading import CheckpointError
-from actionprior.chunk_planner import PolicyError
 from actionprior.embodiment import Embodiment
-from actionprior.errors import UserError
+from actionprior.errors import PolicyError, UserError
 from actionprior.files.weights import WeightsError
 from actionprior.lerobot.configuration_actionprior import ActionPriorConfig
 from actionprior.lerobot.modeling_actionprior import ActionPriorPolicy
@@ -28,7 +27,7 @@ from actionprior.lerobot.processor_actionprior import make_actionprior_pre_post_
 from actionprior.networks.policy_network import PolicyNetwork
 from actionprior.policy import Policy
 from tests.helpers.datasets import arm, write_dataset
-from tests.helpers.policies import lerobot_batch, observation, tiny_network
+from tests.helpers.policies import lerobot_batch, limited, observation, tiny_network
 from tests.helpers.robots import delta_arm, position_arm, tool_arm
 
 
@@ -184,7 +183,9 @@ def test_a_flag_changes_how_chunks_are_executed(tmp_path: Path) -> None:
     changed = ActionPriorPolicy.from_pretrained(tmp_path, config=config)
     assert (changed.execute_steps, changed.config.seed) == (2, 9)
     config = PreTrainedConfig.from_pretrained(tmp_path, cli_overrides=["--chunk_size=99"])
-    with pytest.raises(PolicyError, match="chunk_size is 99; the policy's is 12"):
+    with pytest.raises(
+        PolicyError, match=r"chunk_size is 99, but .* config\.json has chunks of 12"
+    ):
         ActionPriorPolicy.from_pretrained(tmp_path, config=config)
 
 
@@ -349,3 +350,46 @@ def test_bad_configurations_are_rejected_in_one_sentence(dataset: Path) -> None:
     policy.reset()
     with pytest.raises(UserError, match="no normalisation statistics for 'panda'"):
         policy.select_action(batch)
+
+
+# ---- guard --------------------------------------------------------------------------------
+
+
+def test_actions_are_guarded_as_by_policy(tmp_path: Path) -> None:
+    robot, bound = delta_arm(), 0.01
+    network = limited(tiny_network(), bound)
+    seen = [[observation(robot, 10 * row + t) for row in range(2)] for t in range(6)]
+    policy = lerobot_policy(network, guard="clip", guard_margin=0.0)
+    with pytest.warns(RuntimeWarning, match="it is clipped"):
+        done = through_lerobot(saved(policy, tmp_path), seen, seed=40)
+    direct = Policy.load(tmp_path)  # the folder says how to guard
+    for row in range(2):
+        direct.reset(40 + row)
+        with pytest.warns(RuntimeWarning, match="it is clipped"):
+            expected = [direct.select_action(o[row]) for o in seen]
+        np.testing.assert_allclose(done[:, row], expected, atol=1e-5)
+    with pytest.warns(RuntimeWarning, match="it is clipped"):
+        chunk = policy.predict_action_chunk(lerobot_batch(seen[0]))
+    assert direct.guard.mode == "clip"
+    assert np.abs(done).max() < bound + 1e-4
+    assert chunk.abs().max() < bound + 1e-4
+    assert policy.guard.counts == {"state": 0, "limit": 24, "step": 0}
+    with pytest.warns(RuntimeWarning, match="beyond the recorded"):
+        free = through_lerobot(tmp_path, seen, seed=40, guard="warn")
+    assert np.abs(free).max() > 0.1
+
+
+def test_actions_under_way_are_not_clipped() -> None:
+    policy = lerobot_policy(limited(tiny_network(prefix_steps=3), 0.01), guard="clip")
+    batch, under_way = lerobot_batch([observation(delta_arm())]), torch.full((5, 8), 0.3)
+    with pytest.warns(RuntimeWarning, match="it is clipped"):
+        chunk = policy.predict_action_chunk(batch, 2, under_way)
+    np.testing.assert_allclose(chunk[0, :2], under_way[:2], atol=2e-5)
+    assert chunk[0, 2:].abs().max() < 0.0121
+
+
+def test_a_guard_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(UserError, match="guard is 'stop'; expected one of off, warn, clip"):
+        lerobot_policy(tiny_network(), guard="stop")
+    with pytest.raises(UserError, match="guard is 'clip', but the policy's file records no limits"):
+        lerobot_policy(tiny_network(), guard="clip")

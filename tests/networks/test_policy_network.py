@@ -1,13 +1,18 @@
-"""Committed steps: held where they are, and seen by the rest of the chunk."""
+"""Committed steps, and what a policy reads of its cameras without attention."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from actionprior.batch import Committed, Observation
 from actionprior.errors import UserError
+from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
+from actionprior.networks.trunks.base import TrunkTokens
 from tests.helpers.policies import SMALL, tiny_network
 from tests.helpers.robots import delta_arm, position_arm, tool_arm, windows
+from tests.helpers.synthetic import BrightnessTrunk
 
 ROBOTS = [delta_arm(), position_arm(), tool_arm()]
 
@@ -85,3 +90,60 @@ def test_acting_and_training_see_the_same() -> None:
 def test_a_prefix_that_is_too_long_is_refused() -> None:
     with pytest.raises(UserError, match="prefix_steps is 12; expected 0 to 11"):
         tiny_network(prefix_steps=12)
+
+
+# ---- summaries of cameras ---------------------------------------------------------------------
+
+
+class SummaryTrunk(BrightnessTrunk):
+    """Brightness of each camera, as its summary, too."""
+
+    summary_width = 16
+
+    def forward(
+        self, images_BCKYX: torch.Tensor, camera_mask_BC: torch.Tensor, task: list[str]
+    ) -> TrunkTokens:
+        tokens = super().forward(images_BCKYX, camera_mask_BC, task)
+        cameras = images_BCKYX.shape[1]
+        summary_BCF = tokens.tokens_BNW[:, :cameras] * camera_mask_BC[..., None]
+        return tokens._replace(summary_BCF=summary_BCF)
+
+
+def two_cameras(observation: Observation, *, second_exists: bool) -> Observation:
+    images = observation.images_BCKYX
+    mask = observation.camera_mask_BC
+    return observation._replace(
+        images_BCKYX=torch.cat([images, 255 - images], dim=1),
+        camera_mask_BC=torch.cat([mask, torch.full_like(mask, second_exists)], dim=1),
+    )
+
+
+def summary_network() -> PolicyNetwork:
+    robots = [replace(robot, cameras=["front", "wrist"]) for robot in ROBOTS]
+    torch.manual_seed(0)
+    network = PolicyNetwork(robots, SummaryTrunk(), MotionPrior(robots, SMALL), width=32, heads=2)
+    network.prior.normalizer.fit(windows(ROBOTS, 64, SMALL.chunk_length))
+    return network.eval()
+
+
+def test_absent_cameras_count_for_nothing_in_the_summary() -> None:
+    network = summary_network()
+    observation = seen(network)
+    one = network.latent(observation)
+    padded = network.latent(two_cameras(observation, second_exists=False))
+    torch.testing.assert_close(padded, one)
+    both = network.latent(two_cameras(observation, second_exists=True))
+    assert (both - one).abs().amax() > 1e-4
+
+
+def test_the_query_starts_from_the_summaries() -> None:
+    network = summary_network()
+    observation = two_cameras(seen(network), second_exists=True)
+    before = network.latent(observation)
+    assert network.fusion.from_summary is not None
+    torch.nn.init.zeros_(network.fusion.from_summary.weight)
+    assert (network.latent(observation) - before).abs().amax() > 1e-4
+
+
+def test_a_trunk_without_summaries_adds_no_weights() -> None:
+    assert tiny_network(ROBOTS).fusion.from_summary is None

@@ -28,3 +28,14 @@ def test_small_groups_count_as_large_ones() -> None:
 
 def test_environments_without_groups_have_no_rates() -> None:
     assert group_rates([played("CartPole-v1", 2)], DIFFICULTY_GROUPS) == []
+
+
+def test_counts_of_the_guard_are_summed_if_something_was_compared() -> None:
+    result = played("lab/Push-v0", 2)
+    assert result.guard_counts == {}
+    assert not any("guard" in key for key in result.metrics())
+    for k, episode in enumerate(result.episodes):
+        episode.guard_counts = {"state": k, "limit": 1, "step": 0}
+    assert result.guard_counts == {"state": 6, "limit": 4, "step": 0}
+    assert result.metrics()["guard_state"] == 6.0
+    assert result.to_dict()["episodes"][3]["guard_counts"]["state"] == 3

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from actionprior.batch import Observation
 from actionprior.embodiment import ActionGroup, Embodiment, StateGroup
+from actionprior.embodiment.recorded_ranges import RecordedRanges
 from actionprior.envs.embodiments import suite_embodiment
 from actionprior.envs.recording import CAMERA_KEY
 from actionprior.envs.scene.world import World
@@ -36,6 +37,19 @@ def results_of(result: RolloutResult) -> list[tuple[Any, ...]]:
         (e.seed, e.success, e.episode_return, e.length, e.jerk, e.clipped_share)
         for e in result.episodes
     ]
+
+
+class Limited(Wanderer):
+    """Wanderer that knows the recorded limits of its robot."""
+
+    def __init__(self, bound: float, step: float = 1.0, state: float = 9.0) -> None:
+        super().__init__()
+        actions, states = np.ones(37, np.float32), np.ones(74, np.float32)
+        self.recorded_ranges = {
+            "point": RecordedRanges(
+                -bound * actions, bound * actions, step * actions, -state * states, state * states
+            )
+        }
 
 
 # ---- what is measured ---------------------------------------------------------------------
@@ -434,3 +448,48 @@ def test_a_delayed_plan_takes_over_after_the_actions_under_way() -> None:
     assert result.episodes[0].length == 20
     with pytest.raises(UserError, match="less delay_steps 2"):
         roll(policy, execute_steps=5, delay_steps=2)
+
+
+def test_a_robot_without_a_state_acts() -> None:
+    policy = Wanderer(point_robot(state=[]))
+    result = roll(policy, episodes=2)
+    assert policy.seen[0].state_BS.abs().sum() == 0
+    assert result.episodes[0].state_Ts.shape == (result.episodes[0].length, 0)
+
+
+# ---- guard --------------------------------------------------------------------------------
+
+
+def test_a_guard_warns_without_changing_an_action() -> None:
+    with pytest.warns(RuntimeWarning, match=r"dx of the action is .*, beyond the recorded") as said:
+        watched = roll(Limited(0.05, state=0.1))
+    assert results_of(watched) == results_of(roll(Wanderer()))
+    kinds = ["beyond the recorded" in str(w.message) for w in said if w.category is RuntimeWarning]
+    assert sorted(kinds) == [False, True]  # once per kind, not per episode
+    for episode in watched.episodes:
+        assert episode.guard_counts is not None
+        assert 0 < episode.guard_counts["limit"] <= episode.length
+    assert watched.guard_counts["state"] > 0
+    assert roll(Limited(0.05), guard="off").guard_counts == {}
+    assert roll(Wanderer()).guard_counts == {}
+
+
+def test_a_guard_clips_what_is_executed() -> None:
+    with pytest.warns(RuntimeWarning, match="it is clipped"):
+        clipped = roll(Limited(0.05), guard="clip", guard_margin=0.2)
+    assert clipped.clipped_share == 0.0  # before the action space's bounds
+    moved = np.concatenate([np.diff(e.state_Ts[:, :2], axis=0) for e in clipped.episodes])
+    assert 0.066 < np.abs(moved).max() < 0.075  # 0.05, a fifth of the range, and some noise
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"guard": "stop"}, "guard is 'stop'; expected one of off, warn, clip"),
+        ({"guard_margin": -1}, "guard_margin is -1; expected a number from 0 on"),
+        ({"guard": "clip"}, "guard is 'clip', but the policy's file records no limits of 'point'"),
+    ],
+)
+def test_a_guard_that_cannot_be_used_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        roll(Wanderer(), **arguments)

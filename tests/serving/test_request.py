@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actionprior.chunk_planner import Memory, PolicyError
-from actionprior.serving.request import read_request, remember
-from tests.helpers.policies import observation
+from actionprior.chunk_planner import Memory
+from actionprior.errors import PolicyError
+from actionprior.policy import Policy
+from actionprior.serving.request import check_chunk, read_request, remember
+from tests.helpers.policies import limited, observation, tiny_network
 from tests.helpers.robots import delta_arm
 
 ARM = delta_arm()
@@ -40,7 +42,10 @@ def test_only_so_much_of_the_past_is_kept() -> None:
     assert [pair.action[0] for pair in memory.pairs] == [2, 3, 4, 5]
     assert [pair.state[0] for pair in memory.pairs] == [-2, -3, -4, -5]
     memory = remember(Memory(0, 0), read_request(observation(ARM) | past(3), ARM, 12))
-    assert memory.pairs == []
+    assert memory.history == []
+    memory = remember(memory, read_request(observation(ARM), ARM, 12))
+    assert memory.last_action is not None  # a guard compares the next action with it
+    assert memory.last_action[0] == 2
 
 
 @pytest.mark.parametrize(("reset", "seed"), [(True, 0), (9, 9), (np.int64(5), 5), (np.True_, 0)])
@@ -62,7 +67,7 @@ def test_a_reset_begins_an_episode_with_the_past_that_comes_with_it(reset: Any, 
         ({str(k): k for k in range(50)}, "and 42 more; robot"),
         ({"prompt": "reach"}, "'task' and 'prompt' mean the same"),
         ({"task": None}, "'task' is a NoneType"),
-        ({"observation.state": {"a": 1}}, "'observation.state' is object"),
+        ({"observation.state": {"a": 1}}, "'observation.state' is a dict of other things"),
         ({"observation.state": [1.0, 2.0]}, r"of shape \(2,\), expected 8 numbers"),
         ({"observation.state": np.full(8, np.inf)}, "not finite at joint_1"),
         ({"reset": "yes"}, "'reset' is 'yes', expected true, false or a seed"),
@@ -95,3 +100,14 @@ def test_a_missing_key_is_named() -> None:
     del asked["observation.images.front"]
     with pytest.raises(PolicyError, match=r"lacks 'observation\.images\.front'"):
         read_request(asked, ARM, 12)
+
+
+def test_actions_under_way_stay_unchanged_and_the_next_is_compared_with_them() -> None:
+    guard = Policy(limited(tiny_network(), 0.5), guard="clip", guard_margin=0.0).guard
+    guard = guard.same_limits(lambda kind, text: None)
+    chunk = np.full((12, 8), 0.9, dtype=np.float32)
+    request = read_request(observation(ARM) | {"committed": chunk[:3]}, ARM, 12)
+    checked = check_chunk(chunk, guard, request, None)
+    np.testing.assert_array_equal(checked[:3], chunk[:3])
+    np.testing.assert_allclose(checked[3:], 0.5, atol=1e-4)
+    assert guard.counts == {"state": 0, "limit": 9, "step": 0}

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from actionprior.errors import UserError
 from actionprior.policy import Policy
 from actionprior.serving import PolicyServer
-from tests.helpers.policies import observation, tiny_network
+from tests.helpers.policies import limited, observation, tiny_network
 from tests.helpers.robots import delta_arm, tool_arm
 from tests.helpers.serving_client import Client, encode, get, metric, serving
 
@@ -453,8 +453,11 @@ def test_it_answers_what_is_asked_and_then_stops() -> None:
 
 
 def test_bad_set_ups_are_refused(server: PolicyServer) -> None:
-    with pytest.raises(UserError, match="max_sessions is 0, expected above 0"):
+    with pytest.raises(UserError, match="max_sessions is 0, expected a number above 0"):
         PolicyServer(Policy(tiny_network()), max_sessions=0)
+    for port in (70_000, -1):
+        with pytest.raises(UserError, match=rf"port is {port}, expected 1 to 65535"):
+            PolicyServer(Policy(tiny_network()), port=port)
 
     async def twice() -> None:
         async with PolicyServer(Policy(tiny_network()), port=server.port):
@@ -462,3 +465,37 @@ def test_bad_set_ups_are_refused(server: PolicyServer) -> None:
 
     with pytest.raises(UserError, match=rf"cannot listen on 127\.0\.0\.1:{server.port}: "):
         asyncio.run(twice())
+
+
+# ---- guard --------------------------------------------------------------------------------
+
+
+def test_actions_are_clipped_as_the_policy_does_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guarded = Policy(limited(tiny_network(), 0.01), guard="clip", guard_margin=0.0)
+    seen, far = observation(ARM), observation(ARM, 1)
+    far["observation.state"] = np.full(8, 9.0, dtype=np.float32)
+    with pytest.warns(RuntimeWarning, match="beyond the recorded"):
+        expected = guarded.predict_chunk(seen)
+    with serving(guarded) as server:
+        client, other = join(server), join(server)
+        answer = client.infer(seen)
+        np.testing.assert_allclose(answer["actions"], expected, atol=1e-6)
+        assert np.abs(answer["actions"]).max() < 0.0101
+        assert answer["guard"] == {"state": 0, "limit": 12, "step": 0}
+        assert client.metadata["guard"] == "clip"
+        assert client.infer(far)["guard"]["state"] == 1
+        client.infer(far)
+        assert other.infer(seen)["guard"] == answer["guard"]
+        for kind, count in (("state", 2), ("limit", 48), ("step", 0)):
+            assert metric(server, f'actionprior_guard_total{{kind="{kind}"}}') == count
+    said = [record.getMessage() for record in caplog.records if "said once" in record.getMessage()]
+    assert ["limit" in text for text in said] == [True, False, True]  # once per session and kind
+    assert "9, far outside the training range -1 to 1" in said[1]
+
+
+def test_a_policy_without_recorded_limits_compares_nothing(server: PolicyServer) -> None:
+    client = join(server)
+    assert client.metadata["guard"] == "off"
+    assert "guard" not in client.infer(observation(ARM))

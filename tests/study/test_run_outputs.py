@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from actionprior.errors import UserError
 from actionprior.study.finished_cells import FinishedCell, assemble, finished_file, rows_from_run
 from actionprior.study.grid import make_grid
 from actionprior.study.recipe import StudyError
@@ -134,3 +135,10 @@ def test_a_finished_cell_becomes_rows_here_or_from_an_earlier_table(tmp_path: Pa
     last = rows_from_run(plan, full, finished)[-1]
     assert (last.rollouts, last.successes, last.stage2_seconds) == (4, 3, pytest.approx(40))
     assert json.loads(last.configuration) == {"arm": {}, "prior": {}}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"measured": {"seconds_a_step": 1}}'])
+def test_a_damaged_result_of_a_cell_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "finished.json").write_text(content)
+    with pytest.raises(UserError, match=r"finished\.json (cannot be read|is no result of a cell)"):
+        FinishedCell.read(tmp_path / "finished.json")

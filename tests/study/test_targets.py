@@ -174,7 +174,7 @@ def test_a_table_is_read_back_as_written(tmp_path: Path, suffix: str) -> None:
 
 def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(StudyError, match="has columns"):
+    with pytest.raises(StudyError, match="it lacks the columns"):
         read_table(tmp_path / "x.csv")
 
 

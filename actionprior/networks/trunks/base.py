@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError
-from actionprior.files.weights import load_weights
+from actionprior.files.weights import load_weights, wrong_shape
 from actionprior.networks.trunks.frozen_part import FrozenPart
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 
 
 class TrunkTokens(NamedTuple):
@@ -25,6 +26,8 @@ class TrunkTokens(NamedTuple):
 
     tokens_BNW: Tensor  # (B, N, W)
     mask_BN: Tensor  # bool (B, N), True: attend
+    summary_BCF: Tensor | None = None  # (B, C, F), a vector of each camera; 0 for absent ones
+    place_BNA: Tensor | None = None  # int64 (B, N, A), position of each token on A axes
 
 
 class Trunk(nn.Module, ABC):
@@ -43,6 +46,8 @@ class Trunk(nn.Module, ABC):
             what was found there. A checkpoint makes them unnecessary, and they are not compared
             with a recipe's.
         width: Width W of a token.
+        summary_width: Width F of the vector that summarises a camera, which the policy reads
+            directly, without attention; 0: the trunk gives none.
         lr_scale: Learning rate of the pretrained weights, relative to the module's; 0: frozen.
         blind: True if images pass through random weights that are not trained.
     """
@@ -51,6 +56,7 @@ class Trunk(nn.Module, ABC):
     pretrained_args: ClassVar[frozenset[str]] = frozenset({"pretrained", "weights"})
 
     width: int
+    summary_width: int = 0
     lr_scale: float
     blind: bool = False
 
@@ -154,10 +160,41 @@ class Trunk(nn.Module, ABC):
             The arguments, with ``pretrained_args`` as the checkpoint records them, so that no
             pretrained weights are looked for.
         """
-        known = cls.pretrained_args & arguments.keys() & recorded.keys()
-        return {**arguments, **{name: recorded[name] for name in known}}
+        plain = cls.without_sources(recorded)
+        known = cls.pretrained_args & arguments.keys() & plain.keys()
+        return {**arguments, **{name: plain[name] for name in known}}
+
+    @classmethod
+    def without_sources(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return recorded arguments that name no source of weights, which come with the record.
+
+        A file could name any source, and building the trunk would ask a network for it.
+        """
+        return {
+            name: "" if name in cls.pretrained_args and isinstance(value, str) else value
+            for name, value in recorded.items()
+        }
 
     # ---- training and acting --------------------------------------------------------------
+
+    def own_fusion(
+        self, prior_width: int, latent_width: int, state_dropout: float
+    ) -> nn.Module | None:
+        """Return a network that reads z′ from the tokens, for a trunk that brings its own.
+
+        It takes the arguments of ``actionprior.networks.fusion.Fusion.forward``. By default there
+        is none, and the policy has a small transformer.
+
+        Args:
+            prior_width: Width of the prior's soft tokens.
+            latent_width: Number of entries of the latent.
+            state_dropout: Share of observations whose state is hidden while training.
+        """
+        return None
+
+    def instruction_signs(self, task: list[str]) -> list[InstructionSigns]:
+        """Return what the trunk reads of instructions, for warnings. Empty if it is not known."""
+        return []
 
     def frozen_part(self) -> FrozenPart | None:
         """Return the part below everything that trains, whose features Stage 2 may cache.
@@ -215,15 +252,13 @@ def read_weights(module: nn.Module, file: str) -> None:
     if not Path(file).is_file():
         raise UserError(f"trunk weights {file} do not exist; make them with `lightning ground`")
     state = load_weights(Path(file))
-    own = module.state_dict()
-    for name in sorted(own.keys() | state.keys()):
-        found, expected = (d[name].shape if name in d else None for d in (state, own))
-        if found != expected:
-            raise UserError(
-                f"trunk weights {file} are of another architecture: {name} is "
-                f"{'missing' if found is None else tuple(found)} there, "
-                f"{'unknown' if expected is None else tuple(expected)} here"
-            )
+    if wrong := wrong_shape(state, module.state_dict()):
+        name, found, expected = wrong
+        raise UserError(
+            f"trunk weights {file} are of another architecture: {name} is "
+            f"{'missing' if found is None else found} in the file, "
+            f"{'unknown' if expected is None else expected} in the trunk"
+        )
     module.load_state_dict(state)
 
 

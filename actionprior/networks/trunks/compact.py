@@ -11,8 +11,15 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from actionprior.errors import UserError
-from actionprior.networks.trunks.base import Trunk, TrunkTokens, check_inputs, join_tokens
+from actionprior.networks.trunks.base import (
+    Trunk,
+    TrunkTokens,
+    check_inputs,
+    join_tokens,
+    place_code,
+)
 from actionprior.networks.trunks.frozen_part import FrozenPart
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.keypoints import KeypointReader, Keypoints, KeypointTokens
 from actionprior.networks.trunks.pyramid import FeaturePyramid, load_model
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
@@ -28,9 +35,9 @@ from actionprior.networks.trunks.word_table import (
 class CompactTrunk(Trunk):
     """Soft keypoints in the feature maps of a convolutional ImageNet network of timm.
 
-    The instruction decides by FiLM what the keypoints look for. Each camera gives a few summary
-    tokens of all its keypoints, and one token per keypoint with the keypoint's coordinates and
-    features. The words follow after all cameras.
+    The instruction decides by FiLM what the keypoints look for. Each camera gives a few tokens
+    that summarise the coordinates and features of all its keypoints, and they are its summary, too.
+    The words follow after all cameras.
 
     By default the network is frozen, and under a million parameters train.
     """
@@ -90,6 +97,7 @@ class CompactTrunk(Trunk):
         super().__init__()
         self.frozen = freeze or lr_scale == 0
         self.width, self.lr_scale = width, 0.0 if self.frozen else lr_scale
+        self.summary_width = summaries * width
         train_blocks = _blocks_to_train(self.frozen, train_image_blocks)
         loaded, words = load_model(model, pretrained, image_size), load_word_table(text_pretrained)
         pixels = cast(Any, loaded.model).pretrained_cfg
@@ -131,6 +139,10 @@ class CompactTrunk(Trunk):
             "lr_scale": lr_scale,
             "map_dropout": map_dropout,
         }
+
+    def instruction_signs(self, task: list[str]) -> list[InstructionSigns]:
+        """See :class:`Trunk`."""
+        return self.text.signs(task)
 
     def init_args(self) -> dict[str, Any]:
         """See :class:`Trunk`; ``found`` says which sources the first weights came from."""
@@ -183,19 +195,20 @@ class CompactTrunk(Trunk):
         check_inputs(images_BCKYX, camera_mask_BC, task)
         batch, cameras = images_BCKYX.shape[:2]  # 0 cameras for a robot without one
         text = self.read(task)
-        summary_IW = text.tokens_BLW[:, 0].repeat_interleave(cameras, dim=0)
+        # Cameras show the same things in other ways, so that each is read in its own way.
+        code_C1W = place_code(cameras, 1, 1, text.tokens_BLW.shape[-1], text.tokens_BLW.device)
+        summary_IW = (text.tokens_BLW[:, :1] + code_C1W[:, 0]).flatten(0, 1)
         if features_BCF is None:
             maps: tuple[Tensor, ...] = self.image(images_BCKYX.flatten(0, 1))
         else:
             maps = self.image.unpack(features_BCF.flatten(0, 1))
         found: Keypoints = self.reader([self.hide_maps(m) for m in maps], summary_IW)
         image_INW = self.writer(found, batch, cameras)
-        return join_tokens(
-            image_INW.reshape(batch, cameras, *image_INW.shape[1:]),
-            camera_mask_BC,
-            self.from_word(text.tokens_BLW),
-            text.mask_BL,
+        image_BCNW = image_INW.reshape(batch, cameras, *image_INW.shape[1:])
+        tokens = join_tokens(
+            image_BCNW, camera_mask_BC, self.from_word(text.tokens_BLW), text.mask_BL
         )
+        return tokens._replace(summary_BCF=image_BCNW.flatten(2) * camera_mask_BC[..., None])
 
 
 def _blocks_to_train(frozen: bool, train_image_blocks: int) -> int | None:

@@ -1,14 +1,16 @@
 """Find a model's config and weights in the hub's layout: in a folder, the hub or its cache."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
 from actionprior.errors import UserError, shorten
+from actionprior.files.plain_json import read_json
 
+_MODEL_FILES = ["*.json", "*.jinja", "*.safetensors"]
 FOLDER, REPOSITORY = "local-dir:", "hf-hub:"
 """Prefixes of sources in the hub's layout, the same as in open_clip and timm."""
 
@@ -36,11 +38,7 @@ def hub_model(source: str, config: str, weights: Sequence[str]) -> HubModel:
     Raises:
         UserError: A file is missing, cannot be downloaded, or is not a JSON object.
     """
-    config_file = _find(source, [config])
-    try:
-        found = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{source}: {config} is not JSON ({error})") from None
+    found = read_json(_find(source, [config]))
     if not isinstance(found, dict):
         raise UserError(
             f"{source}: {config} holds a {type(found).__name__}, expected a JSON object"
@@ -65,3 +63,45 @@ def _find(source: str, names: Sequence[str]) -> Path:
         except Exception as error:  # unknown name, no network, not in the cache: many kinds
             last = error
     raise UserError(f"{source}: {wanted} cannot be downloaded ({shorten(last)})") from last
+
+
+def hub_folder(source: str) -> Path:
+    """Return the folder of a source; files that are not in the hub's cache are downloaded.
+
+    Raises:
+        UserError: The source is misspelt, missing, or cannot be downloaded.
+    """
+    if not is_hub_source(source):
+        raise UserError(
+            f"{source!r} is no source of a model; expected {REPOSITORY}OWNER/NAME or {FOLDER}FOLDER"
+        )
+    if source.startswith(FOLDER):
+        folder = Path(source.removeprefix(FOLDER))
+        if not folder.is_dir():
+            raise UserError(f"{source}: there is no such folder")
+        return folder
+    name, _, revision = source.removeprefix(REPOSITORY).partition("@")
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=_MODEL_FILES,
+                ignore_patterns=["*/*"],
+            )
+        )
+    except Exception as error:  # unknown name, no network, not in the cache: many kinds
+        raise UserError(f"{source} cannot be downloaded ({shorten(error)})") from error
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Context manager: let Hugging Face's libraries use only files that are on this machine."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -18,7 +18,7 @@ from actionprior.errors import UserError
 from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import place_code
 
-_GLANCE = 16  # features of each keypoint that the summary tokens get
+_GLANCE = 16  # features of each keypoint that the tokens get
 _PERIODS = (2.0, 1.0, 0.5)
 COORDINATE_FEATURES = 2 * (1 + 2 * len(_PERIODS))
 """Number of values that :func:`coordinate_features` returns per keypoint."""
@@ -97,31 +97,31 @@ def _centres(weight_IJYX: Tensor) -> Tensor:
 
 
 class KeypointTokens(nn.Module):
-    """Turns keypoints into tokens: a few that summarise all of a camera, then one per keypoint.
+    """Turns all keypoints of a camera into a few tokens.
+
+    Each token depends on the coordinates of all keypoints. One token per keypoint would leave it
+    to attention to learn which of them matter, for which it needs many times the steps.
 
     Attributes:
         slot_NW: Learnt code of each token.
     """
 
-    def __init__(self, channels: int, keypoints: int, summaries: int, width: int) -> None:
+    def __init__(self, channels: int, keypoints: int, tokens: int, width: int) -> None:
         """Create the layers.
 
         Args:
             channels: Number C of features per keypoint.
             keypoints: Number J of keypoints per camera.
-            summaries: Number of summary tokens per camera.
+            tokens: Number N of tokens per camera.
             width: Width of the tokens.
 
         Raises:
-            UserError: The tokens are too narrow, or there would be none.
+            UserError: There would be no keypoint or no token.
         """
         super().__init__()
-        least = COORDINATE_FEATURES + 16
-        if width < least:
-            raise UserError(f"CompactTrunk: width is {width}, expected {least} or more")
-        if keypoints < 1 or summaries < 1:
+        if keypoints < 1 or tokens < 1:
             raise UserError(
-                f"CompactTrunk: keypoints are {keypoints} and summaries {summaries}, "
+                f"CompactTrunk: keypoints are {keypoints} and summaries {tokens}, "
                 "expected 1 or more of both"
             )
         self.width = width
@@ -129,24 +129,17 @@ class KeypointTokens(nn.Module):
         self.summarize = nn.Sequential(
             nn.Linear(keypoints * (COORDINATE_FEATURES + _GLANCE), 2 * width),
             nn.GELU(),
-            nn.Linear(2 * width, summaries * width),
+            nn.Linear(2 * width, tokens * width),
         )
-        self.from_feature = nn.Linear(channels, width - COORDINATE_FEATURES)
-        self.slot_NW = nn.Parameter(torch.randn(summaries + keypoints, width) * 0.1)
+        self.slot_NW = nn.Parameter(torch.randn(tokens, width) * 0.1)
 
     def forward(self, found: Keypoints, batch: int, cameras: int) -> Tensor:
         """Return the tokens of B · C images, (I, N, width)."""
         place_IJF = coordinate_features(found.place_IJ2)
-        looks_IJF = self.from_feature(found.feature_IJC)
-        looks_IJF = looks_IJF + _camera_code(looks_IJF, batch, cameras)
-        # Coordinates are not mixed with features, so that they stay readable to a pixel's fraction.
-        points_IJF = torch.cat([place_IJF.to(looks_IJF.dtype), looks_IJF], dim=-1)
         glance_IJF = self.glance(found.feature_IJC)
         all_IF = torch.cat([place_IJF.to(glance_IJF.dtype), glance_IJF], dim=-1).flatten(1)
-        summary_INF = self.summarize(all_IF).unflatten(1, (-1, self.width))
-        summary_INF = summary_INF + _camera_code(summary_INF, batch, cameras)
-        tokens: Tensor = torch.cat([summary_INF, points_IJF], dim=1) + self.slot_NW
-        return tokens
+        summary_INF: Tensor = self.summarize(all_IF).unflatten(1, (-1, self.width))
+        return summary_INF + _camera_code(summary_INF, batch, cameras) + self.slot_NW
 
 
 def _camera_code(tokens_INF: Tensor, batch: int, cameras: int) -> Tensor:

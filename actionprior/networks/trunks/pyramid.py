@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError, missing_extra, shorten
+from actionprior.networks.fold_norms import fold_norms, weights_state
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import is_hub_source
 from actionprior.networks.trunks.packaged_weights import AUTO, EXTRA, packaged_file
@@ -28,6 +29,8 @@ _PACKAGES = {
     )
 }
 """Packages that ship ImageNet weights: name, file and its SHA-256, by timm's name of the model."""
+_CPU_BATCH = 16
+"""Images of one pass on a CPU, whose feature maps still fit its caches."""
 
 
 class LoadedModel(NamedTuple):
@@ -103,8 +106,8 @@ def load_in_order(model: nn.Module, state: dict[str, Tensor], file: str) -> None
         found = tuple(values[index].shape) if index < len(values) else "missing"
         if found != tuple(own[name].shape):
             raise UserError(
-                f"weights {file} are of another model: value {index} is {found} there, "
-                f"{tuple(own[name].shape)} ({name}) here"
+                f"weights {file} are of another model: value {index} is {found} in the file, and "
+                f"{name} is {tuple(own[name].shape)} in the trunk"
             )
         own[name] = values[index]
     model.load_state_dict(own)
@@ -152,6 +155,7 @@ class FeaturePyramid(nn.Module):
         self.register_buffer("mean_K11", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std_K11", torch.tensor(std)[:, None, None], persistent=False)
         self._indices: list[int] | None = None
+        self._folded: tuple[list[tuple[int, int]], list[nn.Module]] = ([], [])
         self._choose(strides)
         self._freeze(train_blocks)
 
@@ -217,7 +221,12 @@ class FeaturePyramid(nn.Module):
             x_IKYX = resize(images_IKYX, (self.image_size, self.image_size))
             x_IKYX = (x_IKYX - self.mean_K11) / self.std_K11
             # Depthwise convolutions are faster in this layout.
-            return tuple(self._maps(x_IKYX.contiguous(memory_format=torch.channels_last)))
+            x_IKYX = x_IKYX.contiguous(memory_format=torch.channels_last)
+            if not self.frozen or torch.compiler.is_compiling() or x_IKYX.is_meta:
+                return tuple(self._maps(x_IKYX))
+            few = _CPU_BATCH if x_IKYX.device.type == "cpu" else len(x_IKYX)
+            parts = [self._maps(part, self._fast_model()) for part in x_IKYX.split(few)]
+            return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def pack(self, images_IKYX: Tensor) -> Tensor:
         """Compute all feature maps of images as one row per image, (I, F)."""
@@ -251,8 +260,21 @@ class FeaturePyramid(nn.Module):
             moved.append(found.movedim(1, -1).flatten(1))
         return torch.cat(moved, dim=1).to(features_IF.dtype)
 
-    def _maps(self, x_IKYX: Tensor) -> list[Tensor]:
-        maps = cast(Any, self.model).forward_intermediates(
+    def _fast_model(self) -> nn.Module:
+        """Return the model, or a copy with folded normalisations, which follows its weights."""
+        state = weights_state(self.model)
+        if state != self._folded[0]:
+            weight = next(self.model.parameters())
+            size = (2, 3, self.image_size, self.image_size)
+            draw = torch.Generator().manual_seed(0)  # and torch's own is not used
+            noise_IKYX = torch.randn(size, generator=draw).to(weight.device, weight.dtype)
+            folded = fold_norms(self.model, lambda model: self._maps(noise_IKYX, model))
+            # In a list, or torch would register it as a part, with weights of its own.
+            self._folded = state, [] if folded is None else [folded]
+        return self._folded[1][0] if self._folded[1] else self.model
+
+    def _maps(self, x_IKYX: Tensor, model: nn.Module | None = None) -> list[Tensor]:
+        maps = cast(Any, model or self.model).forward_intermediates(
             x_IKYX, indices=self._indices, intermediates_only=True
         )
         return cast(list[Tensor], maps)

@@ -22,6 +22,7 @@ from actionprior.networks.trunks.base import (
     resize,
 )
 from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, VisionOutput
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.word_encoder import TextEncoder
 
@@ -47,6 +48,7 @@ class SmallTrunk(Trunk):
         weights: str = "",
         freeze: bool = False,
         lr_scale: float = 1.0,
+        summary: bool = False,
     ) -> None:
         """Create the trunk.
 
@@ -59,6 +61,8 @@ class SmallTrunk(Trunk):
             weights: Safetensors file written by ``lightning ground``; empty: random weights.
             freeze: Train nothing of the trunk.
             lr_scale: Learning rate of the trunk, relative to the module's; 0 freezes it, too.
+            summary: Let the policy read the tokens of target and goal and the instruction's
+                directly, too, without attention (``Trunk.summary_width``). It needs fewer steps.
 
         Raises:
             UserError: A size does not fit, or the ``weights`` file is missing, damaged or of
@@ -77,6 +81,7 @@ class SmallTrunk(Trunk):
                 f"SmallTrunk: width is {width}, expected {_PLACE_FEATURES + 16} or more"
             )
         self.width, self.image_size, self.grid = width, image_size, grid
+        self.summary_width = (len(ROLES) + 1) * width if summary else 0
         self.text = TextEncoder(text_width)
         self.cache = TextCache()
         self.vision = FiLMCNN(channels, text_width)
@@ -98,8 +103,13 @@ class SmallTrunk(Trunk):
             "weights": "",
             "freeze": freeze,
             "lr_scale": lr_scale,
+            "summary": summary,
         }
         self.requires_grad_(not self.frozen)
+
+    def instruction_signs(self, task: list[str]) -> list[InstructionSigns]:
+        """See :class:`Trunk`."""
+        return self.text.signs(task)
 
     def init_args(self) -> dict[str, Any]:
         """See :class:`Trunk`."""
@@ -131,12 +141,17 @@ class SmallTrunk(Trunk):
                 TextFeatures(*(t.repeat_interleave(cameras, dim=0) for t in text)),
             )
             sizes = (batch, cameras)
-            image_INW = torch.cat(
-                [self._object_tokens(vision, *sizes), self._map_tokens(vision, *sizes)], dim=1
-            )
+            objects_IRW = self._object_tokens(vision, *sizes)
+            image_INW = torch.cat([objects_IRW, self._map_tokens(vision, *sizes)], dim=1)
             words_BLW = self.from_word(text.tokens_BLW)
             image_BCNW = image_INW.reshape(batch, cameras, *image_INW.shape[1:])
-            return join_tokens(image_BCNW, camera_mask_BC, words_BLW, text.mask_BL)
+            tokens = join_tokens(image_BCNW, camera_mask_BC, words_BLW, text.mask_BL)
+            if not self.summary_width:
+                return tokens
+            task_BC1W = words_BLW[:, None, :1].expand(-1, cameras, -1, -1)
+            objects_BCRW = objects_IRW.reshape(batch, cameras, *objects_IRW.shape[1:])
+            summary_BCF = torch.cat([objects_BCRW, task_BC1W], dim=2).flatten(2)
+            return tokens._replace(summary_BCF=summary_BCF * camera_mask_BC[..., None])
 
     def _object_tokens(self, vision: VisionOutput, batch: int, cameras: int) -> Tensor:
         """Return place, appearance and certainty of target and goal, (I, R, W)."""

@@ -16,6 +16,7 @@ from actionprior.errors import UserError, missing_extra, near_matches, shorten
 from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.hub import FOLDER, hub_model, is_hub_source
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 
 _HUB_CONFIG = "open_clip_config.json"
@@ -137,7 +138,8 @@ class TextTower(nn.Module):
             ) from error
         except Exception as error:  # no network, nothing in the cache, a damaged file
             raise UserError(
-                f"the tokeniser of open_clip model {model} cannot be loaded: {shorten(error)}"
+                f"the tokeniser of open_clip model {model} cannot be loaded "
+                f"({shorten(error)}){_how_to_get_tokenizer(model)}"
             ) from error
         self.tower, self.cache, self.frozen = tower, TextCache(), freeze
         if freeze:
@@ -154,6 +156,13 @@ class TextTower(nn.Module):
         super().train(mode)
         eval_frozen_submodules(self.tower)
         return self
+
+    def signs(self, task: list[str]) -> list[InstructionSigns]:
+        """Return what is read of instructions. One that fills all places counts as cut."""
+        return [
+            InstructionSigns(tuple(row_L), row_L[-1] == self._padding)
+            for row_L in self._tokenizer(task).tolist()
+        ]
 
     def _encode(self, task: list[str]) -> TextFeatures:
         ids_BL = self._tokenizer(task)
@@ -189,6 +198,15 @@ def _tokenizer(model: str, pretrained: str) -> Callable[[list[str]], Tensor]:
         **text.get("tokenizer_kwargs", {}),
     )
     return cast(Callable[[list[str]], Tensor], tokenizer)
+
+
+def _how_to_get_tokenizer(model: str) -> str:
+    import open_clip
+
+    name = open_clip.get_model_config(model)["text_cfg"].get("hf_tokenizer_name")
+    if not name:
+        return ""
+    return f"; policies are loaded without a network: run `hf download {name}` once"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Base class of trunks that have one image tower and one text tower.
+"""Base classes of trunks with pretrained weights, and of those with two towers.
 
 Axes: B batch, C cameras, I = B · C images, Y rows, X columns, N tokens, W token width,
 F features.
@@ -20,6 +20,7 @@ from actionprior.networks.trunks.base import (
     place_code,
 )
 from actionprior.networks.trunks.frozen_part import FrozenPart
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.lora import merge_lora
 from actionprior.networks.trunks.towers import ImageTower, TextTower
 from actionprior.networks.trunks.tuning import Tuning, decayed, tune
@@ -47,7 +48,31 @@ class Pixels:
         return self.mean, self.std
 
 
-class TwoTowerTrunk(Trunk):
+class TunedTrunk(Trunk):
+    """Trunk of pretrained weights; members of ``tuning`` and ``pixels`` are recorded one by one."""
+
+    @classmethod
+    def constructor_args(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """See :class:`Trunk`; collects the members of ``tuning`` and ``pixels``."""
+        arguments = dict(recorded)
+        for group, kind in (("tuning", Tuning), ("pixels", Pixels)):
+            names = [field.name for field in fields(kind) if field.name in arguments]
+            arguments[group] = kind(**{name: arguments.pop(name) for name in names})
+        return arguments
+
+    @classmethod
+    def args_for_checkpoint(
+        cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """See :class:`Trunk`; pixels that the weights' source decided come from the checkpoint."""
+        changed = super().args_for_checkpoint(arguments, recorded)
+        pixels = dict(changed.get("pixels") or {})
+        pixels |= {name: recorded[name] for name in ("mean", "std") if name in recorded}
+        pixels["image_size"] = pixels.get("image_size") or recorded.get("image_size", 0)
+        return changed | {"pixels": pixels}
+
+
+class TwoTowerTrunk(TunedTrunk):
     """Patch tokens of every camera with codes of their places, then word tokens.
 
     Both kinds of tokens are layer-normalised without parameters, because the scales of towers
@@ -95,30 +120,14 @@ class TwoTowerTrunk(Trunk):
         tune({name: tower.tower for name, tower in self._training_towers().items()}, tuning)
         self.train()  # Lightning keeps each submodule in the mode that it finds
 
+    def instruction_signs(self, task: list[str]) -> list[InstructionSigns]:
+        """See :class:`Trunk`."""
+        return self.text.signs(task)
+
     def init_args(self) -> dict[str, Any]:
         """See :class:`Trunk`; the members of ``tuning`` and ``pixels`` are recorded one by one."""
         groups = asdict(self._tuning) | asdict(self._pixels)
         return self._source_args | {"width": self.width} | groups
-
-    @classmethod
-    def constructor_args(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """See :class:`Trunk`; collects the members of ``tuning`` and ``pixels``."""
-        arguments = dict(recorded)
-        for group, kind in (("tuning", Tuning), ("pixels", Pixels)):
-            names = [field.name for field in fields(kind) if field.name in arguments]
-            arguments[group] = kind(**{name: arguments.pop(name) for name in names})
-        return arguments
-
-    @classmethod
-    def args_for_checkpoint(
-        cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """See :class:`Trunk`; pixels that the weights' source decided come from the checkpoint."""
-        changed = super().args_for_checkpoint(arguments, recorded)
-        pixels = dict(changed.get("pixels") or {})
-        pixels |= {name: recorded[name] for name in ("mean", "std") if name in recorded}
-        pixels["image_size"] = pixels.get("image_size") or recorded.get("image_size", 0)
-        return changed | {"pixels": pixels}
 
     def _training_towers(self) -> dict[str, ImageTower | TextTower]:
         towers: dict[str, ImageTower | TextTower] = {"image": self.image, "text": self.text}

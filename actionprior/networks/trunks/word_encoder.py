@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actionprior.networks.device import to_device
 from actionprior.networks.transformer import TransformerBlock
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.text_cache import TextFeatures
 
 MAX_WORDS = 31
@@ -36,6 +37,21 @@ def tokenize(tasks: list[str], buckets: int) -> Tensor:
         rows.append([_START, *ids])
     longest = max(len(row) for row in rows)
     return torch.tensor([row + [_PAD] * (longest - len(row)) for row in rows])
+
+
+def word_signs(task: list[str], buckets: int = 4096) -> list[InstructionSigns]:
+    """Return what hashed words keep of instructions.
+
+    Args:
+        task: Instructions.
+        buckets: Rows of the embedding table.
+    """
+    return [
+        InstructionSigns(
+            tuple(tokenize([text], buckets)[0].tolist()), len(split_words(text)) <= MAX_WORDS
+        )
+        for text in task
+    ]
 
 
 class TextEncoder(nn.Module):
@@ -66,6 +82,10 @@ class TextEncoder(nn.Module):
         for block in self.blocks:
             x_BLW = block(x_BLW, mask_BL)
         return TextFeatures(self.norm(x_BLW), mask_BL)
+
+    def signs(self, task: list[str]) -> list[InstructionSigns]:
+        """Return what is read of instructions."""
+        return word_signs(task, self.buckets)
 
     def embed(self, tasks: list[str]) -> tuple[Tensor, Tensor]:
         """Return the embeddings of B instructions (B, L, W) and the mask of their words (B, L)."""

@@ -6,7 +6,6 @@ one. A table and its vocabulary are buffers: a checkpoint holds both and needs n
 Axes: V vocabulary, E embedding width, B batch, L words, P pieces of a word, W token width.
 """
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from actionprior.errors import UserError, missing_extra, shorten
+from actionprior.files.plain_json import read_json
 from actionprior.files.weights import load_weights
 from actionprior.networks.device import to_device
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.packaged_weights import AUTO, EXTRA, packaged_file
 from actionprior.networks.trunks.word_encoder import MAX_WORDS, TextEncoder, split_words
 
@@ -68,7 +69,7 @@ class WordTable(nn.Module):
         return mean_BLE
 
     # Strings would be compiled again for each instruction.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type for it
     def _padded_rows(self, words: Sequence[Sequence[str]]) -> Tensor:
         """Return the rows of the pieces of words, (B, L, P); -1 is padding."""
         rows_BL = [[self.rows(word) for word in text] for text in words]
@@ -178,7 +179,7 @@ def read_word_table(table_file: Path, vocabulary_file: Path) -> WordTable:
 
 def _read_pieces(file: Path) -> list[str]:
     try:
-        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        model = read_json(file)["model"]
         row_of = {str(piece): int(row) for piece, row in model["vocab"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -209,6 +210,16 @@ class PretrainedTextEncoder(TextEncoder):
         super().__init__(width, buckets=2)  # padding and start
         self.table = table
         self.from_table = nn.Linear(table.size.width, width)
+
+    def signs(self, task: list[str]) -> list[InstructionSigns]:
+        """See :class:`TextEncoder`."""
+        return [
+            InstructionSigns(
+                tuple(row for word in words[:MAX_WORDS] for row in (*self.table.rows(word), -1)),
+                len(words) <= MAX_WORDS,
+            )
+            for words in map(split_words, task)
+        ]
 
     def embed(self, tasks: list[str]) -> tuple[Tensor, Tensor]:
         """See :class:`TextEncoder`."""

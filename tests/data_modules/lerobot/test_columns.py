@@ -14,7 +14,7 @@ import pytest
 from actionprior.data import DataError
 from actionprior.embodiment import StateGroup
 from data_modules.lerobot.columns import read_columns
-from data_modules.lerobot.source import feature_names
+from data_modules.lerobot.names import feature_names
 from data_modules.lerobot.store import cache_folder
 from tests.helpers.datasets import arm, write_dataset
 
@@ -109,15 +109,11 @@ FAULTS: dict[str, tuple[Damage, str]] = {
     "name count": (edit_feature("action", names=["j1", "j2"]), "has 2 names for 3 entries"),
     "wrong dims": (
         edit_feature("action", names=["j1", "j2", "grip", "x"], shape=[4]),
-        "'x' of 'action' is neither mapped",
+        r"'x' of 'action' is neither mapped .* set `ignored: \[x\]` on the robot",
     ),
     "no action": (
         lambda r: edit_info(features={})(r),
         r"has no 'action'; it has \[\]",
-    ),
-    "name twice": (
-        edit_feature("action", names=["j1", "grip", "grip"]),
-        "'action' has the feature name 'grip' twice",
     ),
     "nan": (
         edit_value("action", 14, 1, float("nan")),
@@ -134,7 +130,10 @@ FAULTS: dict[str, tuple[Damage, str]] = {
         edit_table(lambda t: t.drop_columns(["timestamp"])),
         "has no column 'timestamp'",
     ),
-    "fewer frames": (edit_table(drop_episode), "counts 28 frames, but the data have 27"),
+    "fewer frames": (
+        edit_table(drop_episode),
+        "counts 28 frames, but the files below data/ have 27",
+    ),
     "episode order": (edit_table(misnumber), "frame 13 is of episode 0 in the data, but of epis"),
     "claimed count": (edit_info(total_episodes=105), "claims 105 episodes, but .* lists 3"),
     "no episodes": (lambda r: shutil.rmtree(r / "meta/episodes"), "has no episode table"),
@@ -174,7 +173,7 @@ def test_a_contradicted_rate_is_used_with_trust_fps(copy: Path) -> None:
 def test_another_rate_is_resampled_on_request(plain: Path) -> None:
     straight = read_columns(plain, arm())
     with pytest.raises(
-        DataError, match=r"10 frames per second, but .* 5; set control_hz to 10, or set `resample"
+        DataError, match=r"10 frames per second, but .* 5; set `control_hz: 10` or `resample: true`"
     ):
         read_columns(plain, arm(control_hz=5))
     half = read_columns(plain, arm(control_hz=5, resample=True))

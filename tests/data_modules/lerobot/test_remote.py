@@ -62,6 +62,14 @@ def test_stage_one_copies_all_but_images_and_reads_the_same_numbers(remote: Path
         assert not set(names) & set(CAMERAS)
 
 
+@pytest.mark.usefixtures("remote")
+def test_hidden_files_are_not_copied() -> None:
+    for name in ("data/chunk-000/._file-000.parquet", "data/.ipynb_checkpoints/file-000.parquet"):
+        fsspec.filesystem("memory").pipe(f"/shop/set/{name}", b"no parquet")
+    root = local_copy(URL)
+    assert not [path for path in root.rglob("*") if "/." in str(path.relative_to(root.parent))]
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_stage_two_reads_the_same_images(cached: bool, remote: Path, tmp_path: Path) -> None:
     batches: list[VLABatch] = []

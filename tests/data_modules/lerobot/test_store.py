@@ -21,8 +21,8 @@ from actionprior.data import DataError
 from actionprior.data.column_store import StoreError
 from data_modules.lerobot import source
 from data_modules.lerobot.columns import read_columns
-from data_modules.lerobot.source import read_tasks
 from data_modules.lerobot.store import cache_folder
+from data_modules.lerobot.tasks import read_tasks
 from tests.helpers.datasets import arm, write_dataset, write_v21
 from tests.helpers.processes import PROCESSES
 
@@ -289,7 +289,10 @@ def test_many_short_datasets_can_be_open_at_once(tmp_path: Path) -> None:
     assert len({float(c.action_Na[:].sum()) for c in opened}) == 3
 
 
-def test_linked_folders_are_part_of_the_dataset(root: Path, tmp_path: Path) -> None:
+def test_linked_folders_are_part_of_the_dataset(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_LINKED_DATA", str(tmp_path / "elsewhere"))
     chunk = next((root / "data").iterdir())
     elsewhere = Path(shutil.move(chunk, tmp_path / "elsewhere"))
     chunk.symlink_to(elsewhere)

@@ -14,7 +14,7 @@ from actionprior.checkpoints.policy import describe_trunk, make_trunk
 from actionprior.errors import UserError
 from actionprior.files.weights import load_weights, save_weights
 from actionprior.networks.trunks.compact import CompactTrunk
-from actionprior.networks.trunks.keypoints import COORDINATE_FEATURES, KeypointReader
+from actionprior.networks.trunks.keypoints import KeypointReader, coordinate_features
 from actionprior.networks.trunks.pyramid import load_in_order, load_model
 from tests.helpers.clip_models import TASKS
 from tests.helpers.environments import needs
@@ -86,13 +86,13 @@ def test_a_keypoint_is_the_centre_of_its_weights() -> None:
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
-def test_coordinates_keep_a_pixels_tenth_under_autocast(images: Tensor) -> None:
-    trunk = compact(summaries=1).eval()
+def test_coordinates_keep_a_pixels_tenth_in_half_precision(images: Tensor) -> None:
+    trunk = compact().eval()
     with torch.autocast("cpu", torch.bfloat16):
-        tokens = trunk(images[:, :1], ONE, TASKS).tokens_BNW[:, 1:33] - trunk.writer.slot_NW[1:]
         found = trunk.reader(trunk.image(images[:, 0]), trunk.read(TASKS).tokens_BLW[:, 0])
     assert found.place_IJ2.dtype == torch.float32
-    coarse, finest = tokens[..., :2], torch.atan2(tokens[..., [4, 7]], tokens[..., [10, 13]])
+    values = coordinate_features(found.place_IJ2).bfloat16().float()
+    coarse, finest = values[..., :2], torch.atan2(values[..., [4, 7]], values[..., [10, 13]])
     fine = finest / (4 * torch.pi)  # the shortest period is 0.5
     fine = fine + ((coarse - fine) / 0.5).round() * 0.5
     assert (fine - found.place_IJ2).abs().max() * 32 < 0.1
@@ -102,16 +102,33 @@ def test_the_instruction_decides_what_is_looked_for(images: Tensor) -> None:
     trunk = compact().eval()
     same = images[:1, :1].expand(2, -1, -1, -1, -1)
     tasks = ["push the red cube to the blue pad", "push the blue cube to the red pad"]
-    a, b = trunk(same, ONE, tasks).tokens_BNW[:, : 4 + 32]
+    a, b = trunk(same, ONE, tasks).tokens_BNW[:, :4]
     assert (a - b).abs().amax(dim=-1).min() > 1e-6, "every image token depends on the words' order"
 
 
-def test_an_own_place_in_each_token(images: Tensor) -> None:
+def test_each_camera_is_read_in_its_own_way_and_summarised(images: Tensor) -> None:
     trunk = compact(summaries=2).eval()
-    found = trunk.reader(trunk.image(images[:, 0]), trunk.read(TASKS).tokens_BLW[:, 0])
-    tokens = trunk(images[:, :1], ONE, TASKS).tokens_BNW[:, 2:34] - trunk.writer.slot_NW[2:]
-    torch.testing.assert_close(tokens[..., :2], found.place_IJ2)
-    assert COORDINATE_FEATURES == 14
+    twice = images[:, :1].expand(-1, 2, -1, -1, -1)
+    found = trunk(twice, torch.tensor([[True, True], [True, False]]), TASKS)
+    assert found.summary_BCF is not None
+    assert found.summary_BCF.shape == (2, 2, trunk.summary_width)
+    tokens = found.tokens_BNW[:, :4].reshape(2, 2, -1)
+    torch.testing.assert_close(found.summary_BCF[0], tokens[0])
+    assert found.summary_BCF[1, 1].abs().max() == 0  # an absent camera
+    moved = trunk(twice.flip(1), torch.ones(2, 2, dtype=torch.bool), TASKS).tokens_BNW[:, :4]
+    assert (tokens[0, 0] - tokens[0, 1]).abs().max() > 0.1
+    torch.testing.assert_close(moved.reshape(2, 2, -1)[0], tokens[0])
+
+
+def test_each_token_knows_the_places_of_all_keypoints(images: Tensor) -> None:
+    trunk = compact(summaries=2).eval()
+    found = trunk.reader(trunk.image(images[:1, 0]), trunk.read(TASKS[:1]).tokens_BLW[:, 0])
+    place = found.place_IJ2.detach().requires_grad_()
+    tokens = trunk.writer(found._replace(place_IJ2=place), 1, 1)
+    assert tokens.shape == (1, 2, trunk.width)
+    for token in tokens[0]:
+        (slope,) = torch.autograd.grad(token.square().sum(), place, retain_graph=True)
+        assert (slope[0].abs().amax(dim=-1) > 0).all()
 
 
 # ---- training ---------------------------------------------------------------------------------
@@ -128,6 +145,21 @@ def test_statistics_of_batches_are_never_used_nor_changed(images: Tensor, freeze
     assert all(buffer.equal(before[n]) for n, buffer in trunk.image.named_buffers())
     others = [m for n, m in trunk.named_modules() if not n.startswith("image.")]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in others)
+
+
+def test_frozen_networks_compute_what_trained_ones_do_and_follow_new_weights() -> None:
+    frozen, trained = compact(freeze=True).image, compact(freeze=False).image
+    assert frozen.frozen
+    assert not trained.frozen
+    images = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8)
+    for draw in range(3):
+        trained.load_state_dict({k: v + 0.02 * draw for k, v in trained.state_dict().items()})
+        frozen.load_state_dict(trained.state_dict())
+        for wanted, found in zip(trained(images), frozen(images), strict=True):
+            scale = float(wanted.abs().max())
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * scale)
+    names = [n for n, _ in frozen.named_parameters()]
+    assert names == [n for n, _ in trained.named_parameters()], "the fast copy is no part of it"
 
 
 def test_the_last_blocks_train() -> None:
@@ -172,7 +204,6 @@ def test_random_weights_that_do_not_train_are_blind() -> None:
     [
         ({"strides": (8, 24)}, r"no feature map of stride 24 at image_size 64; it has \[2, 4, 8"),
         ({"strides": (16, 8)}, r"strides are \[16, 8\], expected one or more, finest first"),
-        ({"width": 20}, "width is 20, expected 30 or more"),
         ({"keypoints": 0}, "keypoints are 0 and summaries 4, expected 1 or more"),
         ({"train_image_blocks": 1}, "the image network is frozen; set freeze: false"),
         ({"freeze": False, "train_image_blocks": 99}, "image tower has .* blocks; expected 1 to"),
@@ -226,8 +257,7 @@ def test_a_checkpoint_needs_no_file(tmp_path: Path, images: Tensor) -> None:
 
 def test_a_policy_acts_from_its_checkpoint_only(tmp_path: Path) -> None:
     words = write_word_table(tmp_path / "words")
-    network = tiny_network()
-    network.trunk = compact(width=48, text_pretrained=str(words)).eval()
+    network = tiny_network(trunk=compact(width=48, text_pretrained=str(words)))
     checkpoint = write_checkpoint(network, tmp_path / "policy.ckpt")
     words.unlink()
     sensed = observation(network.embodiments[0])
@@ -256,7 +286,7 @@ def test_weights_are_read_in_order_if_their_names_differ(tmp_path: Path, images:
     cut = dict(list(state.items())[:20])
     with pytest.raises(UserError, match=r"eyes\.pth are of another model: value 20 is missing"):
         load_in_order(bare, cut, "eyes.pth")
-    with pytest.raises(UserError, match=r"of another model: value 0 is \(\d+,.* \(conv_stem"):
+    with pytest.raises(UserError, match=r"value 0 is \(\d+,.* in the file, and conv_stem"):
         load_in_order(bare, dict(reversed(state.items())), "eyes.pth")
     assert not loaded_from(trunk, saved)
 

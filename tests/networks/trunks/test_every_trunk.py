@@ -105,7 +105,7 @@ def test_frozen_gets_no_gradient_and_unfrozen_gets_it_everywhere(
     assert not trained_at_their_own_rate(frozen)
     assert frozen.lr_scale == 0
     trunk = build(freeze=False, lr_scale=0.25).eval()
-    tokens, mask = trunk(images, cameras([1, 1], [1, 1]), TASKS)
+    tokens, mask, *_ = trunk(images, cameras([1, 1], [1, 1]), TASKS)
     tokens[mask].square().mean().backward()
     trained = [n for n, p in trunk.named_parameters() if p.requires_grad]
     without = [n for n, p in trunk.named_parameters() if p.requires_grad and p.grad is None]
@@ -209,3 +209,16 @@ def test_constant_buffers_stay_the_same_in_training(build: Build, images: Tensor
         assert all(torch.equal(buffers[name], value) for name, value in constant.items())
         if (part := trunk.frozen_part()) is not None:
             assert len(constant) >= len(list(part.module.buffers()))
+
+
+def test_sources_of_weights_in_a_record_are_never_followed(build: Build) -> None:
+    trunk = build()
+    hostile = {n: "hf-hub:stranger/model" for n in trunk.pretrained_args if n in trunk.init_args()}
+    hostile = {n: v for n, v in hostile.items() if isinstance(trunk.init_args()[n], str)}
+    assert hostile
+    recorded = trunk.init_args() | hostile
+    assert trunk.without_sources(recorded) == trunk.init_args()
+    recipe = dict.fromkeys(hostile, "auto")
+    assert not any(trunk.args_for_checkpoint(recipe, recorded)[name] for name in hostile), (
+        "a resumed run would ask a network"
+    )

@@ -138,7 +138,7 @@ def test_sources_without_the_model_are_refused(
     (tmp_path / "open_clip_config.json").write_text("[]")
     bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json holds a list, expected a JSON")
     (tmp_path / "open_clip_config.json").write_text("{")
-    bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json is not JSON")
+    bad(**clip, pretrained=empty, sentence=r"open_clip_config\.json cannot be read as JSON")
     (tmp_path / "open_clip_config.json").write_text("{}")
     bad(**clip, pretrained=empty, sentence=r"the folder has no open_clip_model\.safetensors or ")
     bad(

@@ -35,7 +35,7 @@ def test_images_of_a_batch_do_not_mix_in_training(images: Tensor) -> None:
 def test_any_text_is_read(images: Tensor) -> None:
     trunk = SmallTrunk(image_size=32).eval()
     odd = ["", "zyxq!! Käse 把红色方块 " + "very " * 100]
-    tokens, mask = trunk(images[:, :1], ONE, odd)
+    tokens, mask, *_ = trunk(images[:, :1], ONE, odd)
     assert tokens.isfinite().all()
     assert mask[0].sum() == mask[1].sum() - MAX_WORDS, "the start token is always there"
 
@@ -100,3 +100,17 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         SmallTrunk(**arguments)
+
+
+def test_target_goal_and_instruction_are_summarised_for_each_camera(images: Tensor) -> None:
+    assert SmallTrunk(image_size=32).summary_width == 0
+    trunk = SmallTrunk(image_size=32, summary=True).eval()
+    seen = torch.tensor([[True, True], [True, False]])
+    found = trunk(images[:, :2], seen, ["lift it", "push it"])
+    tokens, summary = found.tokens_BNW, found.summary_BCF
+    assert summary is not None
+    assert summary.shape == (2, 2, trunk.summary_width)
+    torch.testing.assert_close(summary[0, 1, : 2 * trunk.width], tokens[0, 18:20].flatten())
+    assert summary[1, 1].abs().max() == 0, "no camera, no summary"
+    words = trunk.from_word(trunk.read(["lift it", "push it"]).tokens_BLW)
+    torch.testing.assert_close(summary[:, 0, 2 * trunk.width :], words[:, 0])

@@ -1,0 +1,1 @@
+"""Train LeRobot's policies and this project's on the same demonstrations for the same CPU time."""

@@ -1,0 +1,95 @@
+"""Write the page that compares our policy with LeRobot's: ``python -m bench.peers.page``."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from actionprior.files.atomic import write_text
+from bench.command_line import run
+from bench.peers.compare import RESULTS, Row, interval, read_rows
+from bench.peers.contenders import CONTENDERS
+
+PAGE = Path("docs/peers.md")
+_HEAD = """\
+# Peers at equal CPU time
+
+How often does the robot do the task if our policy and LeRobot's get the same demonstrations and
+the same CPU time? Each policy is trained by its own command, `lightning fit` or `lerobot-train`,
+for the granted CPU minutes on one core, and rolled out in the same scenes. The row `actionprior`
+pays for its features out of the same minutes. `make bench-peers` measures missing rows, and this
+page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`.
+
+- `actionprior` starts from ImageNet features of a public package. No package has weights that
+  LeRobot's policies can start from, so their image networks start from random weights. Users with
+  access to the hub can give ACT and Diffusion an ImageNet ResNet, which is not measured here.
+- ACT and Diffusion read no instruction, so they are given it as a vector that says which pairs of
+  neighbouring words it has.
+- `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
+  policy of LeRobot take many more steps in the granted time.
+- Success is the mean over tasks, with the 95 % interval of Wilson over all rollouts of the row's
+  seeds; it does not hold the spread between seeds.
+"""
+
+
+def peers_page(results: Path = RESULTS, out: Path = PAGE) -> None:
+    """Write the page of a table of results.
+
+    Args:
+        results: Table that `python -m bench.peers` writes.
+        out: Markdown file to write; an existing one is replaced.
+    """
+    write_text(page_text(read_rows(results)), out)
+
+
+def page_text(rows: list[Row]) -> str:
+    """Return the page of a table of results, one section for each set of tasks."""
+    by_tasks: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_tasks[tuple(row.successes)].append(row)
+    sections = [_section(tasks, found) for tasks, found in by_tasks.items()]
+    return "\n".join([_HEAD, *sections, _options()])
+
+
+def _section(tasks: tuple[str, ...], rows: list[Row]) -> str:
+    groups: dict[tuple[float, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.minutes, row.policy].append(row)
+    names = [task.rpartition("/")[2] for task in tasks]
+    lines = [
+        f"## {len(tasks)} task{'s' * (len(tasks) > 1)}: {', '.join(names)}\n",
+        f"| granted [CPU min] | policy | spent | steps | parameters | {' | '.join(names)} | "
+        "success [%] |",
+        "|---" * (6 + len(tasks)) + "|",
+    ]
+    for (minutes, policy), found in sorted(groups.items()):
+        episodes = sum(row.episodes for row in found)
+        counts = [f"{sum(row.successes[task] for row in found)} of {episodes}" for task in tasks]
+        low, high = interval(found)
+        mean = sum(sum(row.successes.values()) for row in found) / (episodes * len(tasks))
+        spent = "/".join(f"{row.spent:.0f}" for row in found)
+        size = f"{found[0].parameters / 1e6:.1f} M"
+        lines.append(
+            f"| {minutes:g} | {policy} | {spent} | {found[0].steps} | {size} | "
+            f"{' | '.join(counts)} | {100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _options() -> str:
+    lines = [
+        "## Options of LeRobot's policies\n",
+        "| policy | options of `lerobot-train` |",
+        "|---|---|",
+    ]
+    for name, contender in CONTENDERS.items():
+        words = " ".join(f"--{key}={value}" for key, value in contender.options.items())
+        lines.append(f"| {name} | `{words}` |")
+    return "\n".join(lines) + "\n"
+
+
+def main(args: list[str] | None = None) -> None:
+    """Write the page."""
+    run(peers_page, "peers.page", args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Policies are trained by their own commands and meet the same scenes."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actionprior.envs.embodiments import suite_embodiment
+from actionprior.envs.recording import record_demonstrations
+from actionprior.errors import UserError
+from bench.command_line import run
+from bench.peers.compare import compare, read_rows
+from bench.peers.contenders import CONTENDERS
+from bench.peers.training import Cost
+from data_modules.lerobot.source import read_info
+from data_modules.lerobot.tasks import read_tasks
+
+REACH = "actionprior/PandaReach-v0"
+SMALL = {
+    "policy.dim_model": "32",
+    "policy.n_heads": "2",
+    "policy.dim_feedforward": "32",
+    "policy.chunk_size": "8",
+    "policy.n_action_steps": "8",
+    "batch_size": "2",
+}
+
+
+def write_recipe(folder: Path) -> Path:
+    """Record two demonstrations, and write a recipe of Stage 2 with rollouts."""
+    root = folder / "reach"
+    record_demonstrations([REACH], root, episodes_per_task=2, image_size=32)
+    robot = asdict(suite_embodiment("panda"))
+    keys = ("name", "control_hz", "action", "state", "cameras")
+    embodiment: dict[str, Any] = {key: robot[key] for key in keys} | {"roots": [str(root)]}
+    rollouts = {
+        "env_ids": [REACH],
+        "embodiment": "panda",
+        "observation_map": {
+            "images": {"observation.images.front": "image"},
+            "text": read_tasks(root, read_info(root))[0],
+        },
+        "env_kwargs": {"image_size": 32},
+        "num_envs": 2,
+        "max_steps": 12,
+    }
+    content = {
+        "model": {
+            "class_path": "actionprior.VLAModule",
+            "init_args": {
+                "trunk": {"class_path": "actionprior.networks.trunks.SmallTrunk"},
+            },
+        },
+        "data": {
+            "class_path": "data_modules.LeRobotVLA",
+            "init_args": {
+                "batch_size": 2,
+                "images": {"image_size": 32},
+                "embodiments": [json.loads(json.dumps(embodiment))],
+            },
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "callbacks": [{"class_path": "callbacks.RolloutEvaluation", "init_args": rollouts}],
+        },
+    }
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content))
+    return recipe
+
+
+@pytest.mark.slow
+def test_each_policy_is_trained_and_rolled_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, results = write_recipe(tmp_path), tmp_path / "results.jsonl"
+    # No pilot runs: the steps of the real ones are granted, whatever they cost.
+    monkeypatch.setattr("bench.peers.training.Training.cost", lambda _: Cost(1.0, 0.0, 30.0))
+    shared = {"recipe": recipe, "episodes": 2, "folder": tmp_path / "runs", "results": results}
+    compare(["actionprior"], [1.0], **shared)
+    compare(["act"], [1.0], options=SMALL, **shared)
+    rows = read_rows(results)
+    assert [row.policy for row in rows] == ["actionprior", "act"]
+    assert all(row.steps in (1, 2) and row.spent > 0 and row.parameters > 1000 for row in rows)
+    assert all(set(row.successes) == {REACH} for row in rows)
+    compare(["actionprior", "act"], [1.0], **shared)  # everything is there
+    assert read_rows(results) == rows
+    line = capsys.readouterr().out.strip().splitlines()[-1]
+    table = json.loads(line.removeprefix("RESULT "))
+    assert [len(row["interval"]) for row in table] == [2, 2]
+
+
+def test_too_short_a_budget_and_unknown_policies_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run(compare, "peers", ["--policies=[pi0]", "--minutes=[1]"])
+    assert f"policies names 'pi0', expected some of {list(CONTENDERS)}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"0\.5 minutes are too few"):
+        Cost(20.0, 5.0, 6.0).steps(30)
+    assert Cost(20.0, 5.0, 6.0).steps(60) == 5

@@ -1,0 +1,27 @@
+"""Kernels and waits of a step are counted, and the package's own steps never wait."""
+
+from pathlib import Path
+
+import torch
+
+from bench.kernels import KernelCounter, bench_kernels
+
+
+def test_waits_are_found() -> None:
+    x = torch.randn(4, 4)
+    with KernelCounter() as counter:
+        y = (x @ x).view(16)
+        float(y.sum())
+        y[y > 0]
+    assert counter.kernels >= 4
+    assert counter.waits == {"_local_scalar_dense": 1, "index": 1}
+
+
+def test_no_step_waits_and_images_are_seen_together(tmp_path: Path) -> None:
+    few, many = (bench_kernels(rows, str(tmp_path / "k.json")) for rows in (2, 6))
+    for result in (few, many):
+        assert result["stage2_vlm"]["waits"] == {}
+        assert result["stage1_depth_2"]["waits"] == {}
+    assert few["stage2_vlm"]["kernels"] == many["stage2_vlm"]["kernels"]
+    own = many["images_of_transformers"]["kernels"] - few["images_of_transformers"]["kernels"]
+    assert own > 100, "the loop of transformers starts kernels for each image"
