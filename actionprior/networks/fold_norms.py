@@ -52,8 +52,9 @@ def _neighbours(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module, str]]:
     for parent in model.modules():
         children = list(parent._modules.items())
         for (_, conv), (name, norm) in pairwise(children):
-            known = isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
-            if isinstance(conv, nn.Conv2d) and known and conv.out_channels == norm.num_features:
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+                continue
+            if norm.running_mean is not None and conv.out_channels == norm.num_features:
                 yield conv, parent, name
 
 

@@ -225,7 +225,7 @@ class FeaturePyramid(nn.Module):
             if not self.frozen or torch.compiler.is_compiling() or x_IKYX.is_meta:
                 return tuple(self._maps(x_IKYX))
             few = _CPU_BATCH if x_IKYX.device.type == "cpu" else len(x_IKYX)
-            parts = [self._maps(part, self._fast_model()) for part in x_IKYX.split(few)]
+            parts = [self._maps(part, self._fast_model()) for part in torch.split(x_IKYX, few)]
             return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def pack(self, images_IKYX: Tensor) -> Tensor:
