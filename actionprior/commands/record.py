@@ -2,8 +2,9 @@
 
 import importlib
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from actionprior.recording.lerobot_writer import (
     check_recording,
     write_demonstrations,
 )
+from actionprior.recording.processes import Demonstrate, in_processes
 from actionprior.recording.scripted import ScriptedTask, environment_robot
 from actionprior.rollout import ObservationMap
 from actionprior.rollout.robot_env import (
@@ -45,6 +47,7 @@ def record(
     action_names: list[str] | None = None,
     use_videos: bool = False,
     overwrite: bool = False,
+    num_processes: int = 1,
 ) -> RecordingSummary:
     """Record a scripted expert's successful episodes as a LeRobot dataset.
 
@@ -82,6 +85,8 @@ def record(
             and so on.
         use_videos: Store AV1 video instead of lossless images.
         overwrite: Replace an existing folder at `out`.
+        num_processes: Processes that run and draw episodes. The recording is the same with any
+            number, unless an expert remembers earlier episodes. Give no more than there are cores.
 
     Raises:
         UserError: An environment or expert is not found or does not fit, the environments are of
@@ -95,37 +100,60 @@ def record(
     for name, value in [("noise", noise), ("settle_steps", settle_steps), *sizes]:
         if not 0 <= value < float("inf"):
             raise UserError(f"{name} is {value}; it must be 0 or more")
+    if num_processes < 1:
+        raise UserError(f"num_processes is {num_processes}; it must be at least 1")
     check_recording(root, episodes, seed, overwrite)
-    register_environments([*OWN_ENVIRONMENTS, *(import_modules or [])])
-    make_expert = _find(expert)
+    open_tasks = partial(
+        _open_tasks,
+        ids,
+        expert,
+        observation_map,
+        env_kwargs=env_kwargs or {},
+        import_modules=import_modules or [],
+        max_steps=max_steps,
+        robot=(robot, control_hz, action_names),
+        episode=(success_key, settle_steps, noise, push),
+    )
     with ExitStack() as stack:
-        tasks: list[ScriptedTask] = []
-        for env_id in ids:
-            made = make_env(find_spec(env_id), observation_map, max_steps, env_kwargs or {})
-            stack.callback(made.close)
-            body = environment_robot(made, env_id, observation_map, robot, control_hz, action_names)
-            tasks.append(
-                ScriptedTask(
-                    made,
-                    env_id,
-                    make_expert,
-                    body,
-                    observation_map,
-                    success_key,
-                    settle_steps,
-                    noise,
-                    push,
-                )
-            )
-        _check_agreement(ids, tasks)
+        tasks = stack.enter_context(open_tasks())
+        features = tasks[0].features
+        demonstrators: list[Demonstrate] = [task.demonstrate for task in tasks]
+        if num_processes > 1:
+            demonstrators = stack.enter_context(in_processes(open_tasks, len(ids), num_processes))
         return write_demonstrations(
-            [TaskToRecord(i, task.demonstrate) for i, task in zip(ids, tasks, strict=True)],
-            tasks[0].features,
+            [TaskToRecord(i, run) for i, run in zip(ids, demonstrators, strict=True)],
+            features,
             root,
             episodes_per_task=episodes,
             seed=seed,
             use_videos=use_videos,
         )
+
+
+@contextmanager
+def _open_tasks(
+    ids: list[str],
+    expert: str,
+    observation_map: ObservationMap,
+    *,
+    env_kwargs: dict[str, Any],
+    import_modules: list[str],
+    max_steps: int | None,
+    robot: tuple[str, float | None, list[str] | None],
+    episode: tuple[str | None, int, float, dict[str, float] | None],
+) -> Iterator[list[ScriptedTask]]:
+    """Make the environments and their experts; on exit, close the environments."""
+    register_environments([*OWN_ENVIRONMENTS, *import_modules])
+    make_expert = _find(expert)
+    with ExitStack() as stack:
+        tasks: list[ScriptedTask] = []
+        for env_id in ids:
+            made = make_env(find_spec(env_id), observation_map, max_steps, env_kwargs)
+            stack.callback(made.close)
+            body = environment_robot(made, env_id, observation_map, *robot)
+            tasks.append(ScriptedTask(made, env_id, make_expert, body, observation_map, *episode))
+        _check_agreement(ids, tasks)
+        yield tasks
 
 
 def _find(name: str) -> Callable[[Any], Any]:

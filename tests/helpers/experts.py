@@ -1,5 +1,7 @@
 """Experts for tests/helpers/point_env.py, named on the command line like a user's own."""
 
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,15 @@ class Sometimes(Walker):
 
     def __call__(self, observation: Any) -> Any:
         return super().__call__(observation) * (self.seeds[-1] % 2 == 0)
+
+
+class Kills(Walker):
+    """Expert that kills its process in the third episode."""
+
+    def __call__(self, observation: Any) -> Any:
+        if self.seeds[-1] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(observation)
 
 
 def stands_still(env: Any) -> Any:
