@@ -16,6 +16,7 @@ from actionprior.errors import UserError, shorten
 from actionprior.networks.device import to_device
 from actionprior.networks.trunks.base import Trunk, TrunkTokens, check_inputs, resize
 from actionprior.networks.trunks.frozen_part import FrozenPart
+from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.lora import merge_lora
 from actionprior.networks.trunks.towers import eval_frozen_submodules
 from actionprior.networks.trunks.tuning import Tuning, decayed, tune
@@ -163,7 +164,6 @@ class VLMTrunk(TunedTrunk):
             features = features_BCF.to(self.mean_K11.dtype).flatten(0, 1)
             image_INW = features.reshape(-1, self._image_tokens, self.width)
         image_BCNW = image_INW.reshape(batch, cameras, self._image_tokens, self.width)
-        p = self._prompt
         fixed = (self._embedded(self.tokenizer([text]).ids_BL) for text in self._fixed())
         start, before, after = (part.expand(batch, -1, -1) for part in fixed)
         block_BCNW = torch.cat(
@@ -174,7 +174,7 @@ class VLMTrunk(TunedTrunk):
             ],
             dim=2,
         )
-        words = self.tokenizer([f"{p.before_task}{text}{p.end}" for text in task])
+        words = self.tokenizer(self._texts(task))
         text_BLW = self._embedded(words.ids_BL)
         text_mask_BL = to_device(words.mask_BL, start.device)
         shown_BCN = camera_mask_BC.bool()[..., None].expand(block_BCNW.shape[:3])
@@ -183,6 +183,16 @@ class VLMTrunk(TunedTrunk):
         )
         tokens_BNW = torch.cat([start, block_BCNW.flatten(1, 2), text_BLW], dim=1)
         return TrunkTokens(tokens_BNW, mask_BN, place_BNA=self._places(mask_BN, cameras))
+
+    def instruction_signs(self, task: list[str]) -> list[InstructionSigns]:
+        """See :class:`Trunk`. Instructions are never cut."""
+        return [
+            InstructionSigns(tuple(self.tokenizer.ids(text)), True) for text in self._texts(task)
+        ]
+
+    def _texts(self, task: list[str]) -> list[str]:
+        """Return instructions with the text around them."""
+        return [f"{self._prompt.before_task}{text}{self._prompt.end}" for text in task]
 
     def _fixed(self) -> tuple[str, str, str]:
         return self._prompt.start, self._prompt.before_image, self._prompt.after_image

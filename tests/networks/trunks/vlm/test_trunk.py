@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer as Built
+from tokenizers import models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -20,7 +22,9 @@ from actionprior.checkpoints.folder import load_policy_network
 from actionprior.checkpoints.reading import CheckpointError, read_checkpoint
 from actionprior.errors import UserError
 from actionprior.networks.trunks import VLMTrunk
+from actionprior.networks.trunks.instruction_signs import reading_faults
 from actionprior.networks.trunks.two_towers import Pixels
+from actionprior.networks.trunks.vlm.prompt import Tokenizer
 from actionprior.training.settings import grouped_settings
 from actionprior.vla import VLAModule
 from tests.helpers.policies import observation, tiny_network, write_checkpoint
@@ -52,6 +56,19 @@ def latent(trunk: VLMTrunk, images: Tensor, fusion: Any = None) -> Tensor:
 
 def trained(trunk: VLMTrunk) -> list[str]:
     return [name for name, p in trunk.named_parameters() if p.requires_grad]
+
+
+@QWEN
+def test_instructions_that_are_the_same_tokens_are_named(build: Build) -> None:
+    trunk = build()
+    assert reading_faults(TASKS, trunk.instruction_signs(TASKS), "T") == []
+    words = Built(models.WordLevel({"<unk>": 0, "lift": 1, "the": 2}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trunk.tokenizer = Tokenizer(words.to_str().encode())
+    tasks = ["lift the cube", "lift the can", "cube the lift"]
+    found = reading_faults(tasks, trunk.instruction_signs(tasks), "T")
+    assert len(found) == 1
+    assert "it takes 'lift the cube' for 'lift the can'" in found[0]
 
 
 # ---- what trains ------------------------------------------------------------------------------
