@@ -24,6 +24,8 @@ INFOS = (
 WARNINGS = (
     # Lightning's own calls of a deprecated function of torch.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # Frozen parts of trunks stay in eval mode.
+    r"Found \d+ module\(s\) in eval mode at the start of training",
     # It counts steps, not batches of an epoch.
     r"The number of training batches .* is smaller than the logging interval",
     # Stage 1 gathers windows faster than a step takes; recipes of Stage 2 set the number.

@@ -21,6 +21,7 @@ def test_known_warnings_and_tips_are_hidden_and_others_are_not(
         warnings.simplefilter("always")
         with quiet():
             warnings.warn("The dirpath has changed from 'a' to 'b'", stacklevel=1)
+            warnings.warn("Found 186 module(s) in eval mode at the start of training", stacklevel=1)
             warnings.warn("the loss is NaN", stacklevel=1)
             log.info("💡 Tip: buy something")
             log.info("arm: 5 windows")
