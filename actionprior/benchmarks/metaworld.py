@@ -19,18 +19,14 @@ from PIL import Image
 
 from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
 from actionprior.benchmarks.optional_import import BenchmarkError, import_benchmark
+from actionprior.benchmarks.saved_scene import SavedScene, save_scene, show_scene
 from actionprior.benchmarks.tasks import METAWORLD_TASKS
 
 COSTLY = ("SHADOW", "REFLECTION", "SKYBOX", "HAZE")
 """Effects that take most of a frame's time in a software renderer."""
 
-_PLACES = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat")
-_DRAWN = (*_PLACES, "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
-"""What MuJoCo draws from: places and orientations in the world."""
-
 Effects = Literal["none", "sky", "all"]
 Instructions = Literal["short", "published"]
-SavedScene = dict[str, NDArray[np.float64]]
 Observation = dict[str, NDArray[Any]]
 Frame = NDArray[np.uint8]
 
@@ -180,13 +176,11 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
 
     def save_scene(self) -> SavedScene:
         """Return where everything is now, to draw it later with ``show_scene``."""
-        data = self.simulation.data
-        return {name: getattr(data, name).copy() for name in _DRAWN}
+        return save_scene(self.simulation.data)
 
     def show_scene(self, scene: SavedScene) -> None:
         """Draw a saved scene of this episode from now on, until the next step or reset."""
-        for name, values in scene.items():
-            getattr(self.simulation.data, name)[:] = values
+        show_scene(self.simulation.data, scene)
 
     def free_renderer(self) -> None:
         """Free the renderer's 140 MB. The next image makes a new one, in about 0.4 s."""
