@@ -52,6 +52,7 @@ def test_every_recipe_is_tested_here() -> None:
     tested |= {f"trunks/{name}" for name in TRUNKS}
     recorders = ("record", "record_blind", "record_six", "record_mt10", "record_mt50")
     tested |= {f"metaworld/{name}" for name in (*recorders, "compact", "finetune_mt50")}
+    tested |= {"aloha/record", "aloha/finetune"}
     paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
     tested |= {f"paper/{name}" for name in paper}
     # tests/study/test_grid.py, commands/test_study.py
@@ -408,6 +409,31 @@ def test_metaworld_mt50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     results = json.loads(file.read_text())
     assert len(results["environments"]) == 2
     assert [group["name"] for group in results["groups"]] == ["metaworld/easy", "metaworld/hard"]
+
+
+@pytest.mark.slow
+@needs("gym_aloha", "aloha")
+def test_aloha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    small = "{ends: false, images: false, image_size: 32, shadow_size: 64}"
+    config = f"--config={RECIPES / 'aloha' / 'record'}.yaml"
+    main(["record", config, "--episodes=1", f"--env_kwargs={small}"])
+    lightning(
+        tmp_path,
+        "fit",
+        f"--config={RECIPES / 'aloha' / 'finetune'}.yaml",
+        "--trainer.max_steps=1",
+        "--trainer.val_check_interval=1",
+        "--data.batch_size=4",
+        *NO_WEIGHTS,
+        "--model.use_prior=false",
+        "--trainer.callbacks.episodes=1",
+        "--trainer.callbacks.max_steps=2",
+        monkeypatch=monkeypatch,
+    )
+    (file,) = tmp_path.rglob("rollouts/step_00000001/results.json")
+    assert len(json.loads(file.read_text())["environments"]) == 2
 
 
 def test_a_missing_prior_is_reported_in_one_sentence(
