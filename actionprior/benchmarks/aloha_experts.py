@@ -55,7 +55,7 @@ class Waypoints(NamedTuple):
     right: list[Waypoint]
 
 
-class Expert:
+class WaypointExpert:
     """Scripted expert of the environment's task. It knows the objects' initial poses.
 
     Each seed draws its own speed, heights and meeting point, so that demonstrations differ.
@@ -236,7 +236,7 @@ def _joint_path(physics: Any, side: str, path: list[Waypoint], control_hz: int) 
             waypoint.rotation,
             names,
             tol=1e-6,
-            inplace=True,  # the search for the next waypoint starts from this one's joints
+            inplace=True,  # the search for the next waypoint starts from these joints
         )
         if not found.success:
             raise BenchmarkError(

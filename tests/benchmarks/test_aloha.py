@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from actionprior.benchmarks.aloha_experts import Expert
+from actionprior.benchmarks.aloha_experts import WaypointExpert
 from actionprior.benchmarks.optional_import import BenchmarkError
 from actionprior.recording.scripted import RedrawsScenes
 from tests.helpers.environments import needs
@@ -78,7 +78,7 @@ def test_saved_scenes_are_drawn_as_they_were() -> None:
     env = make_env(images=False, image_size=32, shadow_size=64, render_mode="rgb_array")
     bare: Any = env.unwrapped
     assert isinstance(bare, RedrawsScenes)
-    expert = Expert(env)
+    expert = WaypointExpert(env)
     env.reset(seed=4)
     expert.reset(4)
     scenes, images = [bare.save_scene()], [env.render()]

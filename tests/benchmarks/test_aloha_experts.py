@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actionprior.benchmarks import ALOHA_IDS
-from actionprior.benchmarks.aloha_experts import Expert
+from actionprior.benchmarks.aloha_experts import WaypointExpert
 from actionprior.benchmarks.optional_import import BenchmarkError
 from tests.helpers.environments import needs
 
@@ -26,7 +26,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     return gym.make(env_id, disable_env_checker=True, images=False, **kwargs)
 
 
-def demonstrate(env: gym.Env[Any, Any], expert: Expert, seed: int) -> Trial:
+def demonstrate(env: gym.Env[Any, Any], expert: WaypointExpert, seed: int) -> Trial:
     env.reset(seed=seed)
     expert.reset(seed)
     rewards: list[float] = []
@@ -43,7 +43,7 @@ def demonstrate(env: gym.Env[Any, Any], expert: Expert, seed: int) -> Trial:
 @pytest.mark.parametrize("env_id", ALOHA_IDS)
 def test_experts_succeed(env_id: str) -> None:
     env = make_env(env_id)
-    expert = Expert(env)
+    expert = WaypointExpert(env)
     for seed in range(4):
         trial = demonstrate(env, expert, seed)
         assert trial.rewards[-1] == 4
@@ -53,7 +53,7 @@ def test_experts_succeed(env_id: str) -> None:
 
 def test_the_left_arm_keeps_the_cube_after_the_handover() -> None:
     env = make_env("aloha/transfer_cube", ends=False)
-    trial = demonstrate(env, Expert(env), 5)
+    trial = demonstrate(env, WaypointExpert(env), 5)
     assert len(trial.rewards) == 400
     assert trial.rewards[-1] == 4
     bare: Any = env.unwrapped
@@ -64,7 +64,7 @@ def test_the_left_arm_keeps_the_cube_after_the_handover() -> None:
 
 def test_an_episode_depends_only_on_its_seed() -> None:
     env = make_env("aloha/insertion")
-    expert = Expert(env)
+    expert = WaypointExpert(env)
     one, other, again = (demonstrate(env, expert, seed) for seed in (7, 8, 7))
     np.testing.assert_array_equal(one.actions, again.actions)
     assert len(one.actions) != len(other.actions)  # each seed has its own pace
@@ -75,7 +75,7 @@ def test_planning_does_not_move_the_arms() -> None:
     env.reset(seed=0)
     bare: Any = env.unwrapped
     before = bare.physics.data.qpos.copy()
-    expert = Expert(env)
+    expert = WaypointExpert(env)
     expert.reset(0)
     np.testing.assert_array_equal(bare.physics.data.qpos, before)
     # The first action is close to where the arms are.
@@ -84,10 +84,10 @@ def test_planning_does_not_move_the_arms() -> None:
 
 def test_a_wrong_use_is_rejected() -> None:
     with pytest.raises(BenchmarkError, match="is no task of gym-aloha"):
-        Expert(gym.make("CartPole-v1"))
+        WaypointExpert(gym.make("CartPole-v1"))
     env = make_env("aloha/transfer_cube")
     env.reset(seed=0)
-    expert = Expert(env)
+    expert = WaypointExpert(env)
     with pytest.raises(BenchmarkError, match="reset the expert after its environment"):
         expert()
     bare: Any = env.unwrapped
