@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from actionprior.study.arm_summaries import most_compared_budget, success_of, summary_at
@@ -137,7 +138,7 @@ def _arms(results: Results, axis: "Axes") -> str:
         axis.text(high + 1, y, f"{value:.0f}", va="center", fontsize=10)
         if summary.arm == results.study.reference:
             axis.axvline(value, color=NONE, linestyle=":", linewidth=1.2, zorder=0)
-    labels = [f"{results.study.label(s.arm)} ({s.seeds})" for s in found]
+    labels = [fill(f"{results.study.label(s.arm)} ({s.seeds})", 28) for s in found]
     axis.set_yticks(range(len(found)), labels)
     axis.margins(y=0.02)
     axis.invert_yaxis()

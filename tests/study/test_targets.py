@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -176,6 +177,16 @@ def test_a_table_of_other_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(StudyError, match="it lacks the columns"):
         read_table(tmp_path / "x.csv")
+
+
+def test_a_long_name_of_an_arm_leaves_the_figure_whole(tmp_path: Path) -> None:
+    study = made_up.plan(tmp_path)
+    name = "prior, aligned for half of the run, at a fifth of the rate"
+    named = replace(study, arms=study.arms | {"full": replace(study.arms["full"], label=name)})
+    draw_all(Results(named, made_up.table()), tmp_path)
+    with Image.open(tmp_path / "arms.png") as picture:
+        edge = np.asarray(picture.convert("L"))[:, -3:]
+    assert (edge == 255).all(), "the title reaches the edge"
 
 
 def test_figures_and_page_need_only_the_table(tmp_path: Path) -> None:
