@@ -30,6 +30,7 @@ from data_modules.lerobot.columns import Columns, LeRobotEmbodiment
 from data_modules.lerobot.episodes import Episode
 from data_modules.lerobot.remote import hub_snapshot_url, is_url, local_copy_folder, source_url
 from data_modules.lerobot.store import cache_folder
+from data_modules.lerobot.wordings import check_wordings, reword
 from data_modules.trajectories import LeRobotTrajectories, RobotMixture
 
 
@@ -163,7 +164,9 @@ class LeRobotVLA(LeRobotTrajectories):
         self.features.check(self.image_transforms)
         self.views = images.features.views if images.features.cache else 1
         self._feature_cache: FeatureCache | None = None
+        self._wordings = [robot.other_wordings for robot in self.robots]
         # One entry per dataset, in the order in which they are read.
+        self._robot_names: list[str] = []
         self._files: list[CameraFiles] = []
         self._images: list[FrameImages] = []
         self._datasets: list[Columns] = []
@@ -198,21 +201,25 @@ class LeRobotVLA(LeRobotTrajectories):
         )
 
     def on_after_batch_transfer(self, batch: VLABatch, dataloader_idx: int) -> VLABatch:
-        """Apply ``image_transforms`` to images of training batches, and restore lost features."""
+        """Change instructions and images of training batches, and restore lost features."""
         trainer: Any = self.trainer
-        if batch.observation.features_BCF is not None:
-            return batch
-        if self._feature_cache is not None and self._feature_cache.complete:
-            self._feature_cache.fill()  # a file was damaged, or another run needed its room
-        if not self.image_transforms or trainer is None or not trainer.training:
+        seen, features = batch.observation, self._feature_cache
+        if seen.features_BCF is None and features is not None and features.complete:
+            features.fill()  # a file was damaged, or another run needed its room
+        if trainer is None or not trainer.training:
             return batch
         micro_batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         key = (self.seed, trainer.global_step, micro_batch, trainer.global_rank)
-        return batch._replace(observation=augment(batch.observation, self.image_transforms, key))
+        if any(self._wordings):
+            wordings = [self._wordings[i] for i in seen.embodiment_B.tolist()]
+            seen = seen._replace(task=reword(seen.task, wordings, key))
+        if seen.features_BCF is None and self.image_transforms:
+            seen = augment(seen, self.image_transforms, key)
+        return batch._replace(observation=seen)
 
     def read_frames(self) -> Frames:
         """Read the frames as Stage 1 does, and fill the cache of images."""
-        self._files = []
+        self._files, self._robot_names = [], []
         return super().read_frames()
 
     def read_dataset(self, root: Path, robot: LeRobotEmbodiment) -> Columns:
@@ -229,6 +236,7 @@ class LeRobotVLA(LeRobotTrajectories):
         for line in files.check_pixels():
             rank_zero_info(line)
         self._files.append(files)
+        self._robot_names.append(robot.name)
         return columns
 
     def excluded_episodes(self, dataset: int) -> set[int]:
@@ -269,9 +277,7 @@ class LeRobotVLA(LeRobotTrajectories):
                 )
         shape = self._shape([files for d, files in enumerate(self._files) if used[d]])
         self.image_shape = shape
-        self.instructions = [
-            columns.tasks[i] for columns in datasets for i in np.unique(columns.task_N[:]).tolist()
-        ]
+        self.instructions = self._all_instructions(datasets)
         self._datasets, self._used = datasets, [*used.values()]
         if not self.cache_images:
             self._images = [FrameImages(files, shape, self.decoder) for files in self._files]
@@ -285,6 +291,16 @@ class LeRobotVLA(LeRobotTrajectories):
             self._decode_images()
 
     # ---- parts --------------------------------------------------------------------------------
+
+    def _all_instructions(self, datasets: list[Columns]) -> list[str]:
+        """Return the instructions in the data, and their other wordings."""
+        found: dict[str, list[str]] = {robot.name: [] for robot in self.robots}
+        for columns, name in zip(datasets, self._robot_names, strict=True):
+            found[name] += [columns.tasks[i] for i in np.unique(columns.task_N[:]).tolist()]
+        for robot in self.robots:
+            check_wordings(robot.name, robot.other_wordings, found[robot.name])
+            found[robot.name] += [o for others in robot.other_wordings.values() for o in others]
+        return [text for texts in found.values() for text in texts]
 
     def _decode_images(self) -> None:
         """Fill the cache of images."""

@@ -50,8 +50,9 @@ def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain", "finetune", "stack/cluster", "stack/sharded", "stack/vla"}
     tested |= {f"{place}/{stage}" for place in ("suite", "real", "metaworld") for stage in STAGES}
     tested |= {f"trunks/{name}" for name in TRUNKS}
-    recorders = ("record", "record_blind", "record_six", "record_mt10", "record_mt50")
-    tested |= {f"metaworld/{name}" for name in (*recorders, "compact", "finetune_mt50")}
+    views = ("record_six", "record_four", "record_mt10", "record_mt50")
+    tested |= {f"metaworld/{name}" for name in ("record", "record_blind", *views)}
+    tested |= {f"metaworld/{name}" for name in ("compact", "compact_mt10", "finetune_mt50")}
     tested |= {"aloha/record", "aloha/finetune"}
     paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
     tested |= {f"paper/{name}" for name in paper}
@@ -125,6 +126,7 @@ def test_both_stages_and_rollouts(folder: Path, monkeypatch: pytest.MonkeyPatch)
         "--model.prior_checkpoint=prior.ckpt",
         "--trainer.max_steps=2",
         "--trainer.val_check_interval=2",
+        "--trainer.callbacks.env_ids=[metaworld/reach-v3]",
         "--trainer.callbacks.episodes=1",
         "--trainer.callbacks.max_steps=2",
         monkeypatch=monkeypatch,
@@ -351,16 +353,24 @@ NO_WEIGHTS = ["--model.trunk.init_args.pretrained=", "--model.trunk.init_args.te
 @pytest.mark.slow
 @needs("metaworld", "metaworld")
 @pytest.mark.parametrize(
-    ("record", "train", "options"),
-    [("record", "finetune", []), ("record_six", "compact", NO_WEIGHTS)],
+    ("records", "train", "options"),
+    [
+        (["record"], "finetune", []),
+        (["record_six"], "compact", NO_WEIGHTS),
+        (["record_six", "record_four"], "compact_mt10", NO_WEIGHTS),
+    ],
 )
 def test_metaworld(
-    record: str, train: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    records: list[str],
+    train: str,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     few = ["--episodes=1", "--env=[metaworld/reach-v3, metaworld/push-v3]"]
-    for name in (record, "record_blind"):
+    for name in (*records, "record_blind"):
         main(["record", f"--config={RECIPES / 'metaworld' / name}.yaml", *few])
     pretrain, finetune = (f"--config={RECIPES / 'metaworld' / n}.yaml" for n in ("pretrain", train))
     short = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.batch_size=4"]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from actionprior.errors import UserError
 from actionprior.files.folders import atomic_folder
+from actionprior.files.progress import episode_bar
 
 SEEDS_PER_RECORDING = 1_000_000
 """Size of a block of reset seeds."""
@@ -139,7 +140,7 @@ def write_demonstrations(
         episodes_per_task: Number of successful episodes of each task.
         seed: Block of a million reset seeds to use, 0 to 899.
         use_videos: Store video instead of images. Small videos are slower to write and read.
-        progress: Show a progress bar.
+        progress: Show the progress.
 
     Raises:
         UserError: A number is out of range, an expert keeps failing, or the block has no more
@@ -149,11 +150,9 @@ def write_demonstrations(
     frame_count = 0
     total = episodes_per_task * len(tasks)
     source = _Demonstrations(tasks, seed * SEEDS_PER_RECORDING)
-    tqdm: Any = importlib.import_module("tqdm").tqdm
-    hidden = not progress or None  # None hides the bar if there is no terminal
     with (
         open_dataset(features, root, use_videos) as save,
-        tqdm(total=total, desc="recording", unit="episode", disable=hidden) as bar,
+        episode_bar("recording", total, hidden=not progress) as bar,
     ):
         for episode in range(total):
             found = source.draw(episode)

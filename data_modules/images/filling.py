@@ -1,14 +1,11 @@
 """Fill a cache with the episodes that a run uses, together with other processes."""
 
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from actionprior.files.progress import episode_bar
 from data_modules.images.cache import ArrayCache, Shape, WriteOutcome
-
-_LOG_SECONDS = 30
-"""Seconds between two reports of progress in a log file, which keeps each of them."""
 
 
 class CacheItem(Protocol):
@@ -80,11 +77,8 @@ def _write(items: list[CacheItem], keep: Collection[Path], label: str) -> list[C
     """Write files, and return the items for which other processes left no room."""
     if not items:
         return []
-    from tqdm import tqdm
-
     lacking = []
-    seconds = 0.1 if sys.stderr.isatty() else _LOG_SECONDS
-    with tqdm(total=len(items), desc=label, unit="episode", mininterval=seconds) as bar:
+    with episode_bar(label, len(items)) as bar:
         for wait in (False, True):  # first the items that no other process is computing
             busy = []
             for item in items:

@@ -50,6 +50,8 @@ class LeRobotEmbodiment(Embodiment):
             contradict the frame rate.
         depth_ranges: Depths that become black and white in images of more than 8 bits, by camera:
             [nearest, farthest] [m]. Depths beyond are clipped.
+        other_wordings: Other wordings of instructions, by the instruction in the data. Each
+            training observation of Stage 2 has the instruction or one of these, drawn at random.
         how_to_get: Advice for users who lack one of ``roots``, which ends the error message.
     """
 
@@ -60,6 +62,7 @@ class LeRobotEmbodiment(Embodiment):
     video_urls: list[str] = field(default_factory=list)
     trust_fps: bool = False
     depth_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    other_wordings: dict[str, list[str]] = field(default_factory=dict)
     how_to_get: str = ""
 
     def __post_init__(self) -> None:
