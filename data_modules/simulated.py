@@ -26,6 +26,7 @@ class Demonstrations:
         human: Strength of human-like flaws (pauses, tremor, varied speed), 0 to 1.
         wordings: Wording of the instructions, ``one``, ``train`` or ``held_out`` (see
             ``TabletopEnv``).
+        push: Largest speed of random pushes of each tip [m/s].
 
     Raises:
         DataError: An argument is unknown or out of range.
@@ -42,11 +43,12 @@ class Demonstrations:
         image_size: int | None,
         human: float = 0.0,
         wordings: str = "one",
+        push: float = 0.0,
     ) -> None:
         from actionprior.envs import env_id
         from actionprior.envs.arms.robots import check_control_mode, find_robot
         from actionprior.envs.embodiments import suite_embodiment
-        from actionprior.envs.experts import check_human
+        from actionprior.envs.experts import check_human, check_push
         from actionprior.envs.recording import VERSION
         from actionprior.envs.tasks import check_wordings
 
@@ -55,6 +57,7 @@ class Demonstrations:
             self.control_mode = check_control_mode(control_mode or arm.control_mode)
             self.human = check_human(human)
             self.wordings = check_wordings(wordings)
+            self.push = check_push(push)
         except ValueError as error:
             raise DataError(str(error)) from error
         if not tasks or len(set(tasks)) < len(tasks):
@@ -72,6 +75,7 @@ class Demonstrations:
         parts += [f"seed{seed}", f"{image_size}px" if image_size else "blind"]
         # The defaults add nothing to the name, so that older datasets are still found.
         parts += [f"human{human:g}"] * (human > 0) + [wordings] * (wordings != "one")
+        parts += [f"push{push:g}"] * (push > 0)
         parts += [f"v{VERSION}"]
         self.root = Path(data_dir).expanduser() / "-".join(parts)
         robot_fields = vars(suite_embodiment(arm, self.control_mode))
@@ -98,6 +102,7 @@ class Demonstrations:
                 control_mode=self.control_mode,
                 human=self.human,
                 wordings=self.wordings,
+                push=self.push,
             )
         except (ImportError, ValueError) as error:
             raise DataError(f"{self.root}: cannot be recorded: {error}") from error
@@ -117,6 +122,8 @@ class SimulatedTrajectories(LeRobotTrajectories):
             it, because it has other tasks than the arms.
         human: Strength of human-like flaws in the demonstrations (pauses, tremor, varied speed),
             0 to 1.
+        push: Largest speed of random pushes of each tip [m/s], after which demonstrations show the
+            way back. 0 gives none.
         kwargs: Further arguments of ``LeRobotTrajectories``.
     """
 
@@ -130,6 +137,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
         control_modes: dict[str, str] | None = None,
         robot_tasks: dict[str, list[str]] | None = None,
         human: float = 0.0,
+        push: float = 0.0,
         **kwargs: Any,  # noqa: ANN401  the parent's arguments
     ) -> None:
         modes, own_tasks = control_modes or {}, robot_tasks or {}
@@ -146,6 +154,7 @@ class SimulatedTrajectories(LeRobotTrajectories):
                 modes.get(robot),
                 None,
                 human,
+                push=push,
             )
             for robot in robots
         ]
@@ -174,6 +183,8 @@ class SimulatedVLA(LeRobotVLA):
             0 to 1.
         wordings: Wording of the instructions. ``one`` is always the same, ``train`` draws one of
             several in each episode.
+        push: Largest speed of random pushes of each tip [m/s], after which demonstrations show the
+            way back. 0 gives none.
         kwargs: Further arguments of ``LeRobotVLA``.
     """
 
@@ -189,6 +200,7 @@ class SimulatedVLA(LeRobotVLA):
         render_size: int = 64,
         human: float = 0.0,
         wordings: str = "one",
+        push: float = 0.0,
         **kwargs: Any,  # noqa: ANN401  the parent's arguments
     ) -> None:
         if demonstrations is not None and not 1 <= demonstrations <= episodes_per_task:
@@ -207,6 +219,7 @@ class SimulatedVLA(LeRobotVLA):
                 render_size,
                 human,
                 wordings,
+                push,
             )
         ]
         super().__init__(embodiments=[self.sets[0].embodiment], **kwargs)
@@ -236,6 +249,8 @@ class SimulatedSuite(LeRobotVLA):
             0 to 1.
         wordings: Wording of the instructions. ``one`` is always the same, ``train`` draws one of
             several in each episode.
+        push: Largest speed of random pushes of each tip [m/s], after which demonstrations show the
+            way back. 0 gives none.
         kwargs: Further arguments of ``LeRobotVLA``.
     """
 
@@ -250,6 +265,7 @@ class SimulatedSuite(LeRobotVLA):
         render_size: int = 64,
         human: float = 0.0,
         wordings: str = "one",
+        push: float = 0.0,
         **kwargs: Any,  # noqa: ANN401  the parent's arguments
     ) -> None:
         from actionprior.envs import SUITE
@@ -279,6 +295,7 @@ class SimulatedSuite(LeRobotVLA):
                 render_size,
                 human,
                 wordings,
+                push,
             )
             for robot, names in tasks.items()
         ]

@@ -10,7 +10,7 @@ import gymnasium as gym
 
 from actionprior.envs.arms.robots import ControlMode
 from actionprior.envs.env import TabletopEnv
-from actionprior.envs.experts import TabletopExpert, check_human
+from actionprior.envs.experts import TabletopExpert, check_human, check_push
 from actionprior.envs.tasks import Wordings, check_wordings
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import (
@@ -49,6 +49,7 @@ def record_demonstrations(
     progress: bool = True,
     human: float = 0.0,
     wordings: Wordings = "one",
+    push: float = 0.0,
 ) -> RecordingSummary:
     """Record expert episodes of one robot's tasks into one LeRobot dataset.
 
@@ -74,6 +75,8 @@ def record_demonstrations(
         human: Strength of human-like flaws in the demonstrations (:class:`HumanFlaws`), 0 to 1.
         wordings: Wording of the instructions: ``one`` is always the same, ``train`` and
             ``held_out`` draw one in each episode. ``held_out`` is meant for tests.
+        push: Largest speed of random pushes of each tip [m/s] (:class:`TabletopExpert`). The
+            recording holds the actions without them, so that demonstrations show the way back.
 
     Raises:
         UserError: ``root`` exists and ``overwrite`` is False, the environments differ in robot or
@@ -85,6 +88,7 @@ def record_demonstrations(
         raise UserError("env_ids is empty; name at least one environment")
     check_recording(root, episodes_per_task, seed, overwrite)
     check_human(human)
+    check_push(push)
     with ExitStack() as stack:
         envs: list[TabletopEnv] = []
         for env_id in env_ids:
@@ -99,7 +103,7 @@ def record_demonstrations(
             envs.append(env)
         _check_agreement(envs)
         return write_demonstrations(
-            [_task(env, human) for env in envs],
+            [_task(env, human, push) for env in envs],
             _features(envs[0]),
             root,
             episodes_per_task=episodes_per_task,
@@ -120,7 +124,7 @@ def demonstrate(env: TabletopEnv, expert: TabletopExpert, seed: int) -> list[Rec
         action = expert()
         images = {CAMERA_KEY: observation["image"]} if "image" in observation else {}
         frames.append(RecordedFrame(observation["state"], images, action))
-        observation, _, success, _, _ = env.step(action)
+        observation, _, success, _, _ = env.step(expert.executed)
         if left is not None:
             left -= 1
         elif success and len(frames) <= env.step_limit:
@@ -130,8 +134,8 @@ def demonstrate(env: TabletopEnv, expert: TabletopExpert, seed: int) -> list[Rec
     return None
 
 
-def _task(env: TabletopEnv, human: float) -> TaskToRecord:
-    expert = TabletopExpert(env, human=human)
+def _task(env: TabletopEnv, human: float, push: float) -> TaskToRecord:
+    expert = TabletopExpert(env, human=human, push=push)
 
     def episode(seed: int) -> Demonstration | None:
         frames = demonstrate(env, expert, seed)

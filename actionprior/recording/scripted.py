@@ -12,6 +12,7 @@ from gymnasium.spaces import Box
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import DatasetFeatures, Demonstration, RecordedFrame
+from actionprior.recording.pushes import Pushes
 from actionprior.rollout import ObservationMap
 from actionprior.rollout.compatibility import (
     find_space,
@@ -24,10 +25,6 @@ from actionprior.rollout.robot_env import RobotEnv, RobotObservation, camera_ent
 Environment = gymnasium.Env[Any, Any]
 _NEVER = 10**9
 """Interval between two images that no episode reaches."""
-PUSH_STEPS = 10
-"""Steps for which a push lasts."""
-PUSH_EVERY = 40
-"""Mean number of steps from the begin of one push to that of the next."""
 
 
 @runtime_checkable
@@ -200,7 +197,7 @@ class ScriptedTask:
         """
         observation, info = self._env.reset(seed=seed)
         rng = np.random.default_rng(seed)
-        pushes = _Pushes(self._push, seed)
+        pushes = Pushes(self._push, seed)
         if hasattr(self._expert, "reset"):
             self._expert.reset(seed)
         frames: list[RecordedFrame] = []
@@ -215,7 +212,8 @@ class ScriptedTask:
             if self._noise is not None:
                 drawn = rng.standard_normal(len(action)).astype(np.float32)
                 action = action + self._noise * drawn
-            action = pushes.add_to(action)
+            if (push := pushes.next()) is not None:
+                action = action + push
             observation, _, terminated, truncated, info = self._env.step(action)
             if left is not None:
                 left -= 1
@@ -267,29 +265,6 @@ class ScriptedTask:
             drawn.append(frame._replace(images=images))
         self._redrawn.free_renderer()
         return drawn
-
-
-class _Pushes:
-    """Pushes of one episode, drawn from its seed."""
-
-    def __init__(self, size: FloatArray | None, seed: int) -> None:
-        self._size, self._left = size, 0
-        # A stream of its own, so that pushes do not change what noise draws.
-        self._rng = np.random.default_rng([seed, 1])
-
-    def add_to(self, action: FloatArray) -> FloatArray:
-        """Add the push of this step, if there is one."""
-        if self._size is None:
-            return action
-        if self._left == 0:
-            if self._rng.random() >= 1 / (PUSH_EVERY - PUSH_STEPS):
-                return action
-            self._left = PUSH_STEPS
-            drawn = self._rng.uniform(-1, 1, len(action)).astype(np.float32)
-            self._current = self._size * drawn
-        self._left -= 1
-        pushed: FloatArray = action + self._current
-        return pushed
 
 
 class _LastObservation(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -113,8 +113,8 @@ def test_stage_two_takes_the_first_demonstrations_of_each_task(tmp_path: Path) -
     assert torch.isfinite(batch.future.action_BHA).all()
 
 
-def test_long_tasks_flaws_and_wordings_name_their_own_sets() -> None:
-    def names(data: SimulatedTrajectories | SimulatedVLA) -> list[str]:
+def test_long_tasks_flaws_wordings_and_pushes_name_their_own_sets() -> None:
+    def names(data: SimulatedTrajectories | SimulatedVLA | SimulatedSuite) -> list[str]:
         return [s.root.name for s in data.sets]
 
     plain = SimulatedTrajectories(["kuka"], ["once_each"])
@@ -128,9 +128,17 @@ def test_long_tasks_flaws_and_wordings_name_their_own_sets() -> None:
     assert SimulatedVLA("panda").sets[0].root.name == (
         f"panda-joint_delta-reach+push+lift+place-100x-seed1-64px-v{VERSION}"
     )
+    pushed = SimulatedTrajectories(["kuka"], ["reach"], push=0.1)
+    assert names(pushed) == [f"kuka-joint_position-reach-200x-seed0-blind-push0.1-v{VERSION}"]
+    seen = SimulatedVLA("panda", ["reach"], push=0.1)
+    assert names(seen) == [f"panda-joint_delta-reach-100x-seed1-64px-push0.1-v{VERSION}"]
+    suite = SimulatedSuite({"ur5e": ["reach"]}, push=0.1)
+    assert all("-push0.1-" in name for name in names(suite))
 
 
 def test_wrong_names_are_rejected() -> None:
+    with pytest.raises(DataError, match="push is 1"):
+        SimulatedTrajectories(["panda"], push=1)
     with pytest.raises(DataError, match="human is 3"):
         SimulatedTrajectories(["panda"], human=3)
     with pytest.raises(DataError, match="wordings 'some' is not known"):

@@ -101,6 +101,26 @@ def test_datasets_can_be_recorded_with_videos(tmp_path):
     assert os.sched_getscheduler(0) == scheduled
 
 
+def test_pushes_are_not_recorded(tmp_path):
+    from lerobot.datasets import LeRobotDataset
+
+    root, options = tmp_path / "pushed", {"episodes_per_task": 3, "images": False}
+    done = record_demonstrations(IDS[0], root, push=0.2, progress=False, **options)
+    dataset = LeRobotDataset("actionprior/pushed", root=root)
+    env = gym.make(IDS[0], images=False).unwrapped
+    expert = TabletopExpert(env, push=0.2)
+    observation, pushed = env.reset(seed=0)[0], 0
+    expert.reset(0)
+    for frame in range(int(dataset.meta.episodes[0]["length"])):
+        chosen, recorded = expert(), dataset[frame]
+        np.testing.assert_array_equal(recorded["action"], chosen)
+        np.testing.assert_array_equal(recorded["observation.state"], observation["state"])
+        pushed += not np.array_equal(chosen, expert.executed)
+        observation = env.step(expert.executed)[0]
+    assert pushed > 0
+    assert done.frames == len(dataset)
+
+
 def test_failed_episodes_are_replaced(tmp_path, monkeypatch):
     real = demonstrate
 

@@ -5,8 +5,8 @@ tip should go, and a mover brings the control's target there with limited speed 
 The control converts this motion to actions, so one expert serves all three control modes.
 """
 
-from actionprior.envs.experts.expert import TabletopExpert
+from actionprior.envs.experts.expert import TabletopExpert, check_push
 from actionprior.envs.experts.human import HumanFlaws, check_human
 from actionprior.envs.experts.plan import Aim, Plan
 
-__all__ = ["Aim", "HumanFlaws", "Plan", "TabletopExpert", "check_human"]
+__all__ = ["Aim", "HumanFlaws", "Plan", "TabletopExpert", "check_human", "check_push"]

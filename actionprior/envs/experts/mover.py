@@ -10,6 +10,7 @@ from actionprior.envs.arms.arm import ControlledArm
 from actionprior.envs.arms.kinematics import TOOL_DOWN, Array, Pose, rotation_matrix, solve_ik
 from actionprior.envs.experts.human import HumanFlaws
 from actionprior.envs.experts.plan import Aim
+from actionprior.recording.pushes import Pushes
 
 _HZ = 10
 """Control rate that the numbers below refer to [Hz]. They are scaled for other rates."""
@@ -29,10 +30,19 @@ class Mover:
         speed: Top speed [m per step of 0.1 s].
         opens: True if jaws are open while they hold nothing.
         flaws: Human-like flaws to add, or None.
+        pushes: Pushes of the tip [m per step, table], or None.
+
+    Attributes:
+        executed: The last action with the push of its step, or the action itself.
     """
 
     def __init__(
-        self, arm: ControlledArm, speed: float, opens: bool, flaws: HumanFlaws | None = None
+        self,
+        arm: ControlledArm,
+        speed: float,
+        opens: bool,
+        flaws: HumanFlaws | None = None,
+        pushes: Pushes | None = None,
     ) -> None:
         pace = _HZ / arm.robot.control_hz
         self._arm = arm
@@ -43,6 +53,7 @@ class Mover:
         self._landing = 1 - 0.4**pace
         self._opens = opens
         self._flaws = flaws
+        self._pushes = pushes
         # At 10 Hz the initial tilt of the tool is removed in one step, as in all earlier
         # recordings. At a higher rate this would be a jerk.
         self._default_direction = TOOL_DOWN[:, 2] if pace < 1 else None
@@ -51,8 +62,8 @@ class Mover:
 
     def __call__(self, aim: Aim) -> Array:
         """Compute the arm's part of an action."""
-        arm, control = self._arm, self._arm.control
-        held = control.target
+        arm = self._arm
+        held = arm.control.target
         if self._flaws is not None:
             aim = self._flaws.adjust(aim, arm.to_table(held.position))
         self._advance(arm.to_base(aim.tip) - held.position, self._top_speed * aim.speed)
@@ -63,11 +74,20 @@ class Mover:
         step = self._velocity
         if self._flaws is not None:
             step = step + self._flaws.tremor(step)
-        goal = Pose(held.position + step, rotation)
+        chosen = self.executed = self._action(Pose(held.position + step, rotation), aim.suction)
+        push = None if self._pushes is None else self._pushes.next()
+        if push is not None:
+            aside = arm.base_rotation.T @ np.append(push[:2], abs(push[2]))  # never into the table
+            self.executed = self._action(Pose(held.position + step + aside, rotation), aim.suction)
+        return chosen
+
+    def _action(self, goal: Pose, hold: bool) -> Array:
+        """Return the action that moves the tip to a pose within a step."""
+        arm, control = self._arm, self._arm.control
         q: Array = control.target_q
         if control.free_yaw:
             q = solve_ik(arm.chain, q, goal, free_yaw=True, posture=arm.home, iterations=8).q
-        return np.append(control.motion_to(goal, q), self._grip(aim.suction))
+        return np.append(control.motion_to(goal, q), self._grip(hold))
 
     def _grip(self, hold: bool) -> float:
         if self._arm.robot.gripper == "vacuum":

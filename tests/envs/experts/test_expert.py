@@ -89,6 +89,53 @@ def test_experts_finish_without_undoing_their_work(env_id):
     env.close()
 
 
+@pytest.mark.parametrize("mode", CONTROL_MODES)
+def test_pushes_lead_away_but_are_not_in_the_chosen_action(mode):
+    env = gym.make("actionprior/PandaPlace-v0", images=False, control_mode=mode).unwrapped
+    plain, pushed = TabletopExpert(env), TabletopExpert(env, push=0.15)
+    apart, successes = [], 0
+    for seed in SEEDS:
+        env.reset(seed=seed)
+        pushed.reset(seed)
+        success, left = False, 2 * env.step_limit
+        while not success and left:
+            chosen = pushed()
+            if not np.array_equal(pushed.executed, chosen):
+                assert pushed.executed[-1] == chosen[-1]  # the gripper is not pushed
+                apart.append(np.abs(pushed.executed - chosen).max())
+            success, left = env.step(pushed.executed)[2], left - 1
+        successes += success
+        env.reset(seed=seed)
+        plain.reset(seed)
+        np.testing.assert_array_equal(plain(), plain.executed)
+    assert successes >= len(SEEDS) - 1
+    assert len(apart) > 20
+    env.close()
+
+
+def test_pushes_are_drawn_from_the_seed():
+    env = gym.make("actionprior/PandaReach-v0", images=False).unwrapped
+    expert = TabletopExpert(env, push=0.1)
+
+    def tips(seed):
+        env.reset(seed=3)
+        expert.reset(seed)
+        for _ in range(40):
+            expert()
+            env.step(expert.executed)
+        return env.snapshot().tip
+
+    assert np.array_equal(tips(0), tips(0))
+    assert not np.allclose(tips(0), tips(1), atol=1e-3)
+    env.close()
+
+
+@pytest.mark.parametrize("push", [-0.1, 0.3])
+def test_a_push_out_of_range_raises(push):
+    with pytest.raises(UserError, match=r"push is .*it must be 0 \(no pushes\) to 0\.2 m/s"):
+        TabletopExpert(gym.make("actionprior/PandaReach-v0", images=False), push=push)
+
+
 def test_the_benchmark_prints_a_result_line_last(capsys):
     main(["--seeds", "1", "--only", "PandaReach"])
     assert capsys.readouterr().out.splitlines()[-1].startswith('RESULT {"actionprior/PandaReach')
