@@ -5,7 +5,7 @@ from pathlib import Path
 
 from actionprior.data import DataError
 
-TAGS = ("v3.0", "v2.1")
+TAGS = ("v3.0", "v2.1", "v2.0")
 """Tags of supported dataset formats on the hub, newest first. lerobot sets them."""
 
 

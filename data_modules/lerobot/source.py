@@ -1,4 +1,4 @@
-"""Read LeRobot datasets on disk with pyarrow, formats v3.0 and v2.1, without images and videos.
+"""Read LeRobot datasets on disk with pyarrow, formats v3.0, v2.1 and v2.0, without images and videos.
 
 lerobot itself takes ten CPU-seconds to import, and asks the hub for missing files. This module
 reads what Stage 1 needs, and rejects damaged files with an error of one sentence.
@@ -22,7 +22,7 @@ from data_modules.lerobot.named_files import file_below, is_leftover, walk_files
 AnyArray = npt.NDArray[Any]
 
 ROW_COLUMNS = ("episode_index", "timestamp", "task_index")
-VERSIONS = ("v3.", "v2.1")
+VERSIONS = ("v3.", "v2.1", "v2.0")
 HIGHEST_FPS = 100_000
 AT_ONCE = 1 << 16
 """Rows that are read at once, which limits memory for data files of any size."""
@@ -47,7 +47,7 @@ def read_info(root: Path) -> dict[str, Any]:
         raise DataError(f"{root}: meta/info.json is damaged or incomplete ({what})") from error
     if not str(version).startswith(VERSIONS):
         raise DataError(
-            f"{root}: is a LeRobot {version} dataset, expected v3.0 or v2.1; convert it with "
+            f"{root}: is a LeRobot {version} dataset, expected v3.0, v2.1 or v2.0; convert it with "
             "lerobot's scripts"
         )
     if not isinstance(features, dict) or not 0 < fps <= HIGHEST_FPS:
@@ -81,7 +81,7 @@ def _is_image_shape(shape: object) -> bool:
 
 
 def is_old(info: dict[str, Any]) -> bool:
-    """Return whether a dataset has format v2.1."""
+    """Return whether a dataset has format v2.1 or v2.0, which differ in their statistics only."""
     return str(info["codebase_version"]).startswith("v2.")
 
 

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from actionprior.cli import main
-from tests.helpers.datasets import write_dataset, write_v21
+from tests.helpers.datasets import write_dataset, write_v2
 from tests.helpers.recipes import ROBOT
 
 
@@ -165,7 +165,7 @@ def test_excluded_episodes_are_not_checked(recipe: Path) -> None:
     source = write_dataset(
         Path("filmed"), (20, 20, 20), cameras={camera: "video"}, split_videos=True
     )
-    root = write_v21(source, Path("old"))
+    root = write_v2(source, Path("old"))
     (root / "videos/chunk-000" / camera / "episode_000001.mp4").unlink()
     content = yaml.safe_load(recipe.read_text())
     robot = ROBOT | {"roots": [str(root)], "cameras": [camera]}

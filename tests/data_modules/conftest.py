@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.datasets import CAMERAS, write_dataset, write_v21
+from tests.helpers.datasets import CAMERAS, write_dataset, write_v2
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +35,4 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def old(split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``split`` in format v2.1."""
-    return write_v21(split, tmp_path_factory.mktemp("data") / "old")
+    return write_v2(split, tmp_path_factory.mktemp("data") / "old")

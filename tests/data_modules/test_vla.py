@@ -20,7 +20,7 @@ from data_modules.images.frames import FrameImages
 from data_modules.images.mapped_files import max_mapped_files
 from data_modules.lerobot.columns import LeRobotEmbodiment, read_columns
 from data_modules.vla import ImageSettings
-from tests.helpers.datasets import CAMERAS, arm, write_dataset
+from tests.helpers.datasets import CAMERAS, arm, write_dataset, write_v2
 from tests.helpers.vla_data import decoders, everything, module
 
 FRONT, WRIST = CAMERAS
@@ -208,10 +208,11 @@ def test_first_demonstrations_of_each_task(tmp_path: Path) -> None:
     assert set(everything(data).observation.task) == {"push the cube", "lift the cube"}
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_format_v21_gives_what_v30_gives(
-    cache: bool, split: Path, old: Path, tmp_path: Path
+@pytest.mark.parametrize(("version", "cache"), [("v2.1", True), ("v2.1", False), ("v2.0", True)])
+def test_older_formats_give_what_v30_gives(
+    version: str, cache: bool, split: Path, tmp_path: Path
 ) -> None:
+    old = write_v2(split, tmp_path / "old", version)
     options = {"cameras": CAMERAS, "image_size": (32, 48), "val_fraction": 0}
     expected = everything(module(split, cache_dir=str(tmp_path), **options))
     found = everything(module(old, cache_dir=str(tmp_path), cache_images=cache, **options))

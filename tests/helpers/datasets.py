@@ -1,4 +1,4 @@
-"""Tiny real LeRobot datasets: written by lerobot in format v3, and converted to v2.1."""
+"""Tiny real LeRobot datasets: written by lerobot in format v3, and converted to v2.1 or v2.0."""
 
 import json
 import shutil
@@ -131,15 +131,15 @@ def write_vectors(
     return root
 
 
-def write_v21(source: Path, root: Path) -> Path:
-    """Convert a v3 dataset to format v2.1; it has one video file per episode, or no videos."""
+def write_v2(source: Path, root: Path, version: str = "v2.1") -> Path:
+    """Convert a v3 dataset to format v2.1 or v2.0; it has one video per episode, or none."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.parquet as pq
 
     info = json.loads((source / "meta" / "info.json").read_text())
     info |= {
-        "codebase_version": "v2.1",
+        "codebase_version": version,
         "chunks_size": 2,
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
         "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"

@@ -16,7 +16,7 @@ from data_modules import LeRobotTrajectories
 from data_modules.images.camera_files import CameraFiles
 from data_modules.images.frames import FrameImages
 from data_modules.lerobot.columns import read_columns
-from tests.helpers.datasets import CAMERAS, arm, write_dataset, write_v21
+from tests.helpers.datasets import CAMERAS, arm, write_dataset, write_v2
 from tests.helpers.vla_data import decoders, everything, module
 
 
@@ -107,7 +107,7 @@ def test_images_are_found_by_any_clock(
 
 def test_a_clock_that_fits_the_video_is_the_videos(split: Path, tmp_path: Path) -> None:
     """The first frames of the data were cut off, but not those of the video."""
-    root = write_v21(split, tmp_path / "old")
+    root = write_v2(split, tmp_path / "old")
     options = {"cameras": CAMERAS[1:], "video_backend": "pyav", "val_fraction": 0}
     options |= {"cache_images": False}
     expected = everything(module(root, **options)).observation.images_BCKYX

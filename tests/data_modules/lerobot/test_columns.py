@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Damage, str]] = {
     "no folder": (shutil.rmtree, "no such dataset folder"),
     "no info": (lambda r: (r / "meta/info.json").unlink(), "has no meta/info.json"),
     "bad info": (lambda r: (r / "meta/info.json").write_text("{"), "info.json is damaged"),
-    "v2.0": (edit_info(codebase_version="v2.0"), r"is a LeRobot v2\.0 dataset.*convert it"),
+    "v1.6": (edit_info(codebase_version="v1.6"), r"is a LeRobot v1\.6 dataset.*convert it"),
     "empty": (edit_info(total_episodes=0, total_frames=0), "the dataset is empty"),
     "no rows": (edit_table(lambda t: t.slice(0, 0)), "the dataset is empty"),
     "fps": (edit_info(fps=30), r"has 30 frames per second, but embodiment 'arm' has control_hz 10"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from actionprior import cli
 from actionprior.commands._trainer import TrainerCLI
-from tests.helpers.datasets import CAMERAS, write_dataset, write_v21
+from tests.helpers.datasets import CAMERAS, write_dataset, write_v2
 from tests.helpers.recipes import ROBOT
 
 MANY = int(os.environ.get("ACTIONPRIOR_FUZZ_TRIES", "0"))
@@ -167,7 +167,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     kinds = {CAMERAS[0]: "image", CAMERAS[1]: "video"}
     tasks = ("push the cube", "lift the cube")
     new = write_dataset(folder / "new", (9, 8), cameras=kinds, tasks=tasks, split_videos=True)
-    return [new, write_v21(new, folder / "old")]
+    return [new, write_v2(new, folder / "old")]
 
 
 def recipe(root: Path, stage: int, resample: bool) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def test_offline_the_newest_format_in_the_cache_is_used(hub: Path, plain: Path) 
     ):
         locate("me/arm@v9", videos=False)
     with pytest.raises(
-        DataError, match=r"'me/absent' cannot be loaded .* at revision 'v3.0' or 'v2.1' or 'main'"
+        DataError,
+        match=r"'me/absent' cannot be loaded .* at revision 'v3.0' or 'v2.1' or 'v2.0' or 'main'",
     ):
         locate("me/absent", videos=False)
 
@@ -100,7 +101,8 @@ def test_offline_the_newest_format_in_the_cache_is_used(hub: Path, plain: Path) 
     ("tags", "expected"),
     [
         (["v2.0", "v2.1", "v3.0"], "v3.0"),
-        (["v2.1", "v1.6"], "v2.1"),
+        (["v2.0", "v2.1", "v1.6"], "v2.1"),
+        (["v2.0"], "v2.0"),
         (["v1.6"], "main"),
         ([], "main"),
     ],
@@ -124,7 +126,7 @@ def test_errors_of_the_hub_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DataError, match=r"private or gated; log in with `hf auth login`"):
         locate("me/secret", videos=False)
     # The cache would have been used if it had a revision.
-    assert downloads == [("v3.0", True), ("v2.1", True), ("main", True)]
+    assert downloads == [("v3.0", True), ("v2.1", True), ("v2.0", True), ("main", True)]
     online(monkeypatch, httpx.ConnectError("no route"))
     with pytest.raises(DataError, match="no route; if the network failed, try again"):
         locate("me/arm", videos=False)

@@ -23,7 +23,7 @@ from data_modules.lerobot import source
 from data_modules.lerobot.columns import read_columns
 from data_modules.lerobot.store import cache_folder
 from data_modules.lerobot.tasks import read_tasks
-from tests.helpers.datasets import arm, write_dataset, write_v21
+from tests.helpers.datasets import arm, write_dataset, write_v2
 from tests.helpers.processes import PROCESSES
 
 PROCESSES.set_forkserver_preload(
@@ -307,7 +307,7 @@ def test_linked_folders_are_part_of_the_dataset(
 
 
 def test_tasks_of_v21_are_known_by_their_index(split: Path, tmp_path: Path) -> None:
-    root = write_v21(split, tmp_path / "old")
+    root = write_v2(split, tmp_path / "old")
     lines = [{"task_index": i, "task": t} for i, t in ((0, "push"), (1, "lift"), (7, "stack"))]
 
     def name(lines: list[dict[str, object]]) -> None:

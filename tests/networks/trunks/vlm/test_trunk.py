@@ -343,16 +343,19 @@ def test_a_policy_is_served(build: Build, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @QWEN
-@pytest.mark.parametrize("strategy", ["ddp_fork", "sharded"])
+@pytest.mark.parametrize(
+    ("strategy", "lora_rank"), [("ddp_fork", 0), ("sharded", 0), ("sharded", 4)]
+)
 def test_two_ranks_learn_what_one_process_learns(
-    tmp_path: Path, source: Source, family: str, strategy: str
+    tmp_path: Path, source: Source, family: str, strategy: str, lora_rank: int
 ) -> None:
     """Train across the step at which λ reaches zero."""
     data, runner = ToyTrajectories(), trainer(tmp_path, 2, limit_val_batches=0)
     runner.fit(module(data), data)
     runner.save_checkpoint(tmp_path / "prior.ckpt")
     for name, ranks in ((strategy, "2"), ("auto", "1")):
-        words = [str(tmp_path / "prior.ckpt"), source(family), str(tmp_path), name, ranks]
+        words = [str(tmp_path / "prior.ckpt"), source(family), str(tmp_path), name]
+        words += [str(lora_rank), ranks]
         command = [sys.executable, "-m", "tests.helpers.ranks_vlm", *words]
         subprocess.run(command, check=True, timeout=250, cwd=ROOT)
     reports = [json.loads((tmp_path / f"rank{r}of2.json").read_text()) for r in range(2)]
