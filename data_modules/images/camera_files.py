@@ -1,7 +1,7 @@
 """Locate the images of LeRobot datasets of formats v3.0, v2.1 and v2.0.
 
-Format v3.0 stores many episodes in one video and the start time of each. Formats v2.1 and v2.0 store one
-video per episode. Images of both formats may instead be in the data files. Videos may stay on a
+Format v3.0 stores many episodes in one video and the start time of each. The older formats store
+one video per episode. Images of all formats may instead be in the data files. Videos may stay on a
 remote storage, from which they are read through fsspec.
 """
 

@@ -1,4 +1,4 @@
-"""Read LeRobot datasets on disk with pyarrow, formats v3.0, v2.1 and v2.0, without images and videos.
+"""Read LeRobot datasets (v3.0, v2.1, v2.0) on disk with pyarrow, without images and videos.
 
 lerobot itself takes ten CPU-seconds to import, and asks the hub for missing files. This module
 reads what Stage 1 needs, and rejects damaged files with an error of one sentence.
