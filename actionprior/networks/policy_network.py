@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from actionprior.batch import Committed, Observation, TrajectoryBatch
 from actionprior.embodiment import Embodiment
+from actionprior.embodiment.feature_groups import STATE_SLOTS
 from actionprior.embodiment.image_shape import ImageShape
 from actionprior.embodiment.recorded_ranges import RecordedRanges
 from actionprior.errors import UserError, shown
@@ -19,12 +20,16 @@ from actionprior.flow_matching import INTEGRATORS, Integrator
 from actionprior.networks.device import to_device
 from actionprior.networks.fusion import Fusion, FusionInputs, HistoryMLP
 from actionprior.networks.motion_prior import MotionPrior, first_steps
+from actionprior.networks.places import relative_places, relative_width
 from actionprior.networks.sizes import require_heads, require_size
-from actionprior.networks.trunks.base import Trunk
+from actionprior.networks.trunks.base import Trunk, TrunkTokens
 
 History = Literal["off", "encoder", "mlp"]
 MOST_INTEGRATION_STEPS = 1000
 """More steps than any chunk needs. Each runs the decoder, so more would stop the robot."""
+
+_TIP = slice(STATE_SLOTS["end_effector"][0], STATE_SLOTS["end_effector"][0] + 3)
+"""Place of the robot's tip in a state; zero for a robot whose state does not have it."""
 
 
 class Latents(NamedTuple):
@@ -101,7 +106,7 @@ class PolicyNetwork(nn.Module):
             depth,
             heads,
             state_dropout,
-            self.cameras * trunk.summary_width,
+            self.cameras * (trunk.summary_width + relative_width(trunk.things)),
         )
         self.history_mlp = (
             HistoryMLP(a.history_length, a.latent_width, 2 * width) if history == "mlp" else None
@@ -191,14 +196,20 @@ class PolicyNetwork(nn.Module):
             dataset_BPW,
             state_BS,
             history_BZ,
-            self._summary(tokens.summary_BCF),
+            self._summary(tokens, observation),
             any_B,
         )
 
-    def _summary(self, summary_BCF: Tensor | None) -> Tensor | None:
+    def _summary(self, tokens: TrunkTokens, observation: Observation) -> Tensor | None:
         """Join the summaries of the cameras, (B, cameras · F), with zeros for absent cameras."""
-        if summary_BCF is None or not self.cameras:
+        parts = [] if tokens.summary_BCF is None else [tokens.summary_BCF]
+        if tokens.thing_BCR3 is not None:
+            tip_B3 = observation.state_BS[:, _TIP]
+            seen_BC1 = observation.camera_mask_BC[..., None]
+            parts.append(relative_places(tokens.thing_BCR3, tip_B3) * seen_BC1)
+        if not parts or not self.cameras:
             return None
+        summary_BCF = torch.cat(parts, dim=-1)
         missing = self.cameras - summary_BCF.shape[1]
         return F.pad(summary_BCF, (0, 0, 0, missing)).flatten(1)
 

@@ -118,16 +118,16 @@ def two_cameras(observation: Observation, *, second_exists: bool) -> Observation
     )
 
 
-def summary_network() -> PolicyNetwork:
+def network_of(trunk: type[BrightnessTrunk]) -> PolicyNetwork:
     robots = [replace(robot, cameras=["front", "wrist"]) for robot in ROBOTS]
     torch.manual_seed(0)
-    network = PolicyNetwork(robots, SummaryTrunk(), MotionPrior(robots, SMALL), width=32, heads=2)
+    network = PolicyNetwork(robots, trunk(), MotionPrior(robots, SMALL), width=32, heads=2)
     network.prior.normalizer.fit(windows(ROBOTS, 64, SMALL.chunk_length))
     return network.eval()
 
 
 def test_absent_cameras_count_for_nothing_in_the_summary() -> None:
-    network = summary_network()
+    network = network_of(SummaryTrunk)
     observation = seen(network)
     one = network.latent(observation)
     padded = network.latent(two_cameras(observation, second_exists=False))
@@ -137,12 +137,47 @@ def test_absent_cameras_count_for_nothing_in_the_summary() -> None:
 
 
 def test_the_query_starts_from_the_summaries() -> None:
-    network = summary_network()
+    network = network_of(SummaryTrunk)
     observation = two_cameras(seen(network), second_exists=True)
     before = network.latent(observation)
     assert network.fusion.from_summary is not None
     torch.nn.init.zeros_(network.fusion.from_summary.weight)
     assert (network.latent(observation) - before).abs().amax() > 1e-4
+
+
+class PlacesTrunk(BrightnessTrunk):
+    """Brightness of each camera, as the place of a thing, too."""
+
+    things = 1
+
+    def forward(
+        self, images_BCKYX: torch.Tensor, camera_mask_BC: torch.Tensor, task: list[str]
+    ) -> TrunkTokens:
+        tokens = super().forward(images_BCKYX, camera_mask_BC, task)
+        place_BC = images_BCKYX.float().mean(dim=(2, 3, 4)) / 255
+        return tokens._replace(thing_BCR3=place_BC[..., None, None].expand(-1, -1, 1, 3))
+
+
+def test_places_are_read_from_the_tip() -> None:
+    network = network_of(PlacesTrunk)
+    observation = seen(network)
+    one = network.latent(observation)
+    padded = network.latent(two_cameras(observation, second_exists=False))
+    torch.testing.assert_close(padded, one)
+    assert network.fusion.from_summary is not None
+    torch.nn.init.zeros_(network.fusion.from_summary.bias)
+    weight = network.fusion.from_summary.weight
+    torch.nn.init.zeros_(weight)
+    without = network.latent(observation)
+    with torch.no_grad():
+        weight[:, 2] = 5.0  # how high the first camera's thing is over the tip
+    assert (network.latent(observation) - without).abs().amax() > 1e-4
+    state = observation.state_BS.clone()
+    state[:, 2] = observation.images_BCKYX[:, 0].float().mean(dim=(1, 2, 3)) / 255
+    raised = observation._replace(state_BS=state)
+    at_tip = network.latent(raised)
+    torch.nn.init.zeros_(weight)
+    torch.testing.assert_close(network.latent(raised), at_tip)
 
 
 def test_a_trunk_without_summaries_adds_no_weights() -> None:

@@ -28,6 +28,7 @@ class TrunkTokens(NamedTuple):
     mask_BN: Tensor  # bool (B, N), True: attend
     summary_BCF: Tensor | None = None  # (B, C, F), a vector of each camera; 0 for absent ones
     place_BNA: Tensor | None = None  # int64 (B, N, A), position of each token on A axes
+    thing_BCR3: Tensor | None = None  # (B, C, R, 3), places of R things [m, robot base frame]
 
 
 class Trunk(nn.Module, ABC):
@@ -48,6 +49,8 @@ class Trunk(nn.Module, ABC):
         width: Width W of a token.
         summary_width: Width F of the vector that summarises a camera, which the policy reads
             directly, without attention; 0: the trunk gives none.
+        things: Number R of things whose places each camera gives, which the policy reads relative
+            to the robot's tip; 0: the trunk gives none.
         lr_scale: Learning rate of the pretrained weights, relative to the module's; 0: frozen.
         blind: True if images pass through random weights that are not trained.
     """
@@ -57,6 +60,7 @@ class Trunk(nn.Module, ABC):
 
     width: int
     summary_width: int = 0
+    things: int = 0
     lr_scale: float
     blind: bool = False
 

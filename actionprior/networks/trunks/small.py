@@ -3,7 +3,6 @@
 Axes: B batch, C cameras, I = B · C images, R roles (target, goal), L words, W token width.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.errors import UserError
-from actionprior.networks.device import to_device
+from actionprior.networks.places import PLACE_FEATURES, place_features
 from actionprior.networks.trunks.base import (
     Trunk,
     TrunkTokens,
@@ -25,9 +24,6 @@ from actionprior.networks.trunks.film_cnn import ROLES, STRIDE, FiLMCNN, VisionO
 from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.word_encoder import TextEncoder
-
-_PERIODS = (1.0, 0.5, 0.25)
-_PLACE_FEATURES = 3 * (1 + 2 * len(_PERIODS))
 
 
 class SmallTrunk(Trunk):
@@ -62,7 +58,8 @@ class SmallTrunk(Trunk):
             freeze: Train nothing of the trunk.
             lr_scale: Learning rate of the trunk, relative to the module's; 0 freezes it, too.
             summary: Let the policy read the tokens of target and goal and the instruction's
-                directly, too, without attention (``Trunk.summary_width``). It needs fewer steps.
+                directly, too, without attention (``Trunk.summary_width``), and where target and
+                goal are from the robot's tip (``Trunk.things``). It needs fewer steps.
 
         Raises:
             UserError: A size does not fit, or the ``weights`` file is missing, damaged or of
@@ -76,18 +73,17 @@ class SmallTrunk(Trunk):
                 f"SmallTrunk: grid is {grid}, expected 1 to {image_size // STRIDE} "
                 f"at image_size {image_size}"
             )
-        if width < _PLACE_FEATURES + 16:
-            raise UserError(
-                f"SmallTrunk: width is {width}, expected {_PLACE_FEATURES + 16} or more"
-            )
+        if width < PLACE_FEATURES + 16:
+            raise UserError(f"SmallTrunk: width is {width}, expected {PLACE_FEATURES + 16} or more")
         self.width, self.image_size, self.grid = width, image_size, grid
         self.summary_width = (len(ROLES) + 1) * width if summary else 0
+        self.things = len(ROLES) if summary else 0
         self.text = TextEncoder(text_width)
         self.cache = TextCache()
         self.vision = FiLMCNN(channels, text_width)
         self.from_word = nn.Linear(text_width, width)
         self.from_map = nn.Linear(channels, width)
-        self.from_object = nn.Linear(channels + 1, width - _PLACE_FEATURES)
+        self.from_object = nn.Linear(channels + 1, width - PLACE_FEATURES)
         self.role_RW = nn.Parameter(torch.randn(len(ROLES), width) * 0.1)
         if weights:
             read_weights(self, weights)
@@ -151,7 +147,10 @@ class SmallTrunk(Trunk):
             task_BC1W = words_BLW[:, None, :1].expand(-1, cameras, -1, -1)
             objects_BCRW = objects_IRW.reshape(batch, cameras, *objects_IRW.shape[1:])
             summary_BCF = torch.cat([objects_BCRW, task_BC1W], dim=2).flatten(2)
-            return tokens._replace(summary_BCF=summary_BCF * camera_mask_BC[..., None])
+            thing_BCR3 = vision.place_IR3.reshape(batch, cameras, len(ROLES), 3)
+            return tokens._replace(
+                summary_BCF=summary_BCF * camera_mask_BC[..., None], thing_BCR3=thing_BCR3
+            )
 
     def _object_tokens(self, vision: VisionOutput, batch: int, cameras: int) -> Tensor:
         """Return place, appearance and certainty of target and goal, (I, R, W)."""
@@ -170,10 +169,3 @@ class SmallTrunk(Trunk):
         code = place_code(cameras, self.grid, self.grid, self.width, pooled.device)
         tokens_INW: Tensor = self.from_map(pooled) + code.repeat(batch, 1, 1)
         return tokens_INW
-
-
-def place_features(place: Tensor) -> Tensor:
-    """Return coordinates (..., 3) [m] with their sines and cosines, (..., 21)."""
-    period = to_device(torch.tensor(_PERIODS), place.device)
-    angle = (2 * math.pi * place[..., None] / period).flatten(-2)
-    return torch.cat([place / 0.2, angle.sin(), angle.cos()], dim=-1)

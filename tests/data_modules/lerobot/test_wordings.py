@@ -106,7 +106,7 @@ def test_every_wording_is_equally_likely() -> None:
     assert min(count.values()) > 900
 
 
-def test_trunks_are_told_of_all_wordings(seen: Path, tmp_path: Path) -> None:
+def test_all_wordings_count_as_instructions(seen: Path, tmp_path: Path) -> None:
     data = module(seen, tmp_path, OTHERS)
     data.setup("fit")
     assert set(data.instructions) == {PUSH, LIFT, *EQUAL}

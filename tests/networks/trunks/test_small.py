@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actionprior.errors import UserError
+from actionprior.networks.places import PLACE_FEATURES, place_features
 from actionprior.networks.trunks.film_cnn import VisionOutput
-from actionprior.networks.trunks.small import SmallTrunk, place_features
+from actionprior.networks.trunks.small import SmallTrunk
 from actionprior.networks.trunks.word_encoder import MAX_WORDS, tokenize
 
 ONE = torch.ones(2, 1, dtype=torch.bool)
@@ -55,7 +56,6 @@ def test_the_place_is_read_from_its_token_to_a_tenth_of_a_millimetre(images: Ten
     tokens = trunk(images[:, :1], ONE, ["a", "b"]).tokens_BNW
     places = (tokens[:, :2] - trunk.role_RW)[..., :3] * 0.2
     torch.testing.assert_close(places, seen.place_IR3, atol=1e-4, rtol=0)
-    torch.testing.assert_close(place_features(places)[..., :3] * 0.2, places)
 
 
 def test_places_keep_their_millimetres_under_autocast() -> None:
@@ -103,7 +103,7 @@ def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, int], message: s
 
 
 def test_target_goal_and_instruction_are_summarised_for_each_camera(images: Tensor) -> None:
-    assert SmallTrunk(image_size=32).summary_width == 0
+    assert SmallTrunk(image_size=32).summary_width == SmallTrunk(image_size=32).things == 0
     trunk = SmallTrunk(image_size=32, summary=True).eval()
     seen = torch.tensor([[True, True], [True, False]])
     found = trunk(images[:, :2], seen, ["lift it", "push it"])
@@ -114,3 +114,8 @@ def test_target_goal_and_instruction_are_summarised_for_each_camera(images: Tens
     assert summary[1, 1].abs().max() == 0, "no camera, no summary"
     words = trunk.from_word(trunk.read(["lift it", "push it"]).tokens_BLW)
     torch.testing.assert_close(summary[:, 0, 2 * trunk.width :], words[:, 0])
+    assert found.thing_BCR3 is not None
+    assert found.thing_BCR3.shape == (2, 2, trunk.things, 3)
+    features = place_features(found.thing_BCR3) + trunk.role_RW[:, :PLACE_FEATURES]
+    in_tokens = summary[0, :, : 2 * trunk.width].unflatten(-1, (2, -1))[..., :PLACE_FEATURES]
+    torch.testing.assert_close(features[0], in_tokens)
