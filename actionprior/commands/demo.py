@@ -27,6 +27,18 @@ ARMS: dict[str, list[str]] = {
     "shuffled": [],
 }
 
+PUSH = 0.1
+"""Largest speed of random pushes in the demonstrations of both stages [m/s]."""
+SHARED = [
+    f"--data.push={PUSH}",
+    # The policy reads where target and goal are from the tip, without attention.
+    "--model.trunk.init_args.summary=true",
+    # z′ also says where the arm will be when the gripper switches or the episode ends.
+    "--model.fusion.keyframe_weight=1",
+    "--model.flow.noise_repeats=2",
+]
+"""Options of every arm in Stage 2. The recipe keeps its own, which the published studies have."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -46,8 +58,8 @@ class Preset:
 
     arms: tuple[str, ...] = ("prior", "no_prior")
     seeds: tuple[int, ...] = (0,)
-    steps: int = 600
-    demonstrations: int = 30
+    steps: int = 1500
+    demonstrations: int = 50
     rollouts: int = 50
     pretrain_steps: int = 3000
     pretrain_demonstrations: int = 150
@@ -112,7 +124,7 @@ def _prepare(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> None:
     priors = _priors(chosen, folder)
     if not (reuse and all(path.is_file() for path in priors.values())):
         for robot in _recipe_robots():  # here in parallel; the pretraining would do it in turn
-            words = [f"--config={PRETRAIN}", f"--data.robots=[{robot}]"]
+            words = [f"--config={PRETRAIN}", f"--data.robots=[{robot}]", f"--data.push={PUSH}"]
             words += [f"--data.episodes_per_task={chosen.pretrain_demonstrations}"]
             jobs.start(f"record-{robot}", ["prepare", *words])
         jobs.wait()
@@ -123,7 +135,7 @@ def _prepare(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> None:
     if not (reuse and trunk.is_file()):
         words = [f"--steps={chosen.ground_steps}", f"--samples={chosen.ground_samples}"]
         jobs.start("ground", ["ground", "--robots=[panda]", f"--out={trunk}", *words])
-    jobs.start("record", ["prepare", f"--config={FINETUNE}", _recorded(chosen)])
+    jobs.start("record", ["prepare", f"--config={FINETUNE}", _recorded(chosen), SHARED[0]])
     jobs.wait()
 
 
@@ -151,6 +163,7 @@ def _finetune(jobs: "Jobs", chosen: Preset, folder: Path, reuse: bool) -> "list[
                     f"--trainer.max_steps={chosen.steps}",
                     f"--trainer.val_check_interval={max(1, chosen.steps // 10)}",
                     "--trainer.log_every_n_steps=1",
+                    *SHARED,
                     # Without an index, jsonargparse sets the last callback of the list: rollouts.
                     f"--trainer.callbacks.episodes={chosen.rollouts}",
                     *ARMS[arm],
@@ -182,6 +195,7 @@ def _pretrain(jobs: "Jobs", arm: str, path: Path, chosen: Preset) -> None:
     shutil.rmtree(log, ignore_errors=True)  # left by an earlier demo
     words = [
         *_words(PRETRAIN, log),
+        f"--data.push={PUSH}",
         f"--data.episodes_per_task={chosen.pretrain_demonstrations}",
         f"--trainer.max_steps={chosen.pretrain_steps}",
         f"--trainer.val_check_interval={max(1, chosen.pretrain_steps // 2)}",

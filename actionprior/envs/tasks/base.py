@@ -161,13 +161,17 @@ def check_wordings(wordings: str) -> Wordings:
 
 
 def on_goal_pad(scene: Scene, now: Snapshot) -> bool:
-    """Check that the target's centre is near the goal pad's centre."""
+    """Check that the target's centre is near the goal pad's centre, and above the table.
+
+    An arm that presses an object into the table can drive it through.
+    """
     pad = scene.goal_pad
-    x, y, _ = now.positions[scene.target]
-    return bool(math.hypot(x - pad.x, y - pad.y) < PAD_TOLERANCE)
+    x, y, z = now.positions[scene.target]
+    return bool(math.hypot(x - pad.x, y - pad.y) < PAD_TOLERANCE and z > 0)
 
 
 def rests(scene: Scene, now: Snapshot, index: int, floor: float = 0.0) -> bool:
     """Check that an object stands still on a surface at height ``floor`` [m]."""
-    low = now.positions[index, 2] < floor + scene.things[index].height / 2 + _RESTING_HEIGHT
+    above = now.positions[index, 2] - floor
+    low = 0 < above < scene.things[index].height / 2 + _RESTING_HEIGHT
     return bool(low and now.speeds[index] < _RESTING_SPEED)

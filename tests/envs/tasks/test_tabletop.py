@@ -47,10 +47,15 @@ def test_push_does_not_succeed_after_suction_held_the_target():
     assert task.succeeded(SCENE, snapshot(on_pad))
 
 
+def test_an_object_that_was_driven_through_the_table_is_lost():
+    assert not PushTask().succeeded(SCENE, snapshot((0.0, -0.2, -0.5)))
+
+
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
         (snapshot((0.0, -0.2, 0.025)), True),
+        (snapshot((0.0, -0.2, -0.5)), False),
         (snapshot((0.0, -0.2, 0.025), held=0), False),
         (snapshot((0.0, -0.2, 0.06)), False),
         (snapshot((0.0, -0.2, 0.025), speed=0.2), False),
