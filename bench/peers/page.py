@@ -23,6 +23,8 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
   access to the hub can give ACT and Diffusion an ImageNet ResNet, which is not measured here.
 - ACT and Diffusion read no instruction, so they are given it as a vector that says which pairs of
   neighbouring words it has.
+- All see the recipe's cameras. A policy of LeRobot trains its image network on every image, so that
+  it makes few steps in such a time: see the column. With fewer cameras, or on a GPU, it makes more.
 - `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
   policy of LeRobot take many more steps in the granted time.
 - Success is the mean over tasks, with the 95 % interval of Wilson over all rollouts of the row's
