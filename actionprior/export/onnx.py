@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from actionprior.batch import Observation, TrajectoryBatch
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.errors import UserError, missing_extra
+from actionprior.errors import UserError, missing_extra, shorten
 from actionprior.networks.policy_network import PolicyNetwork
 
 SEE, ACT = "see.onnx", "act.onnx"
@@ -102,8 +102,8 @@ def export_onnx(
             the robot's cameras in place of ``images``.
 
     Raises:
-        OnnxError: The packages of the extra ``onnx`` are missing, or the sizes are not those of
-            the robot's cameras.
+        OnnxError: The packages of the extra ``onnx`` are missing, the sizes are not those of the
+            robot's cameras, or torch cannot turn the policy's trunk into a graph.
     """
     try:
         import onnxscript  # noqa: F401  # torch.onnx needs it
@@ -129,8 +129,9 @@ def export_onnx(
         torch.randn(1, sizes.chunk_length, ACTION_WIDTH),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(see, observed, "latent", folder / SEE)
-    _write(ActGraph(network, robot), decoded, "action", folder / ACT)
+    trunk = type(network.trunk).__name__
+    _write(see, observed, "latent", folder / SEE, trunk)
+    _write(ActGraph(network, robot), decoded, "action", folder / ACT, trunk)
 
 
 def _blank_images(
@@ -153,20 +154,26 @@ def _blank_images(
     return tuple(torch.zeros(1, 3, *image_size[c], dtype=torch.uint8) for c in cameras)
 
 
-def _write(graph: nn.Module, inputs: tuple[Any, ...], output: str, path: Path) -> None:
+def _write(graph: nn.Module, inputs: tuple[Any, ...], output: str, path: Path, trunk: str) -> None:
     # Name the inputs as the arguments, without the axes at the end (state_1S becomes state).
     arguments = [name for name in graph.forward.__annotations__ if name != "return"]
     names = [name.rpartition("_")[0] or name for name in arguments]
     if isinstance(inputs[0], tuple):
         names[:1] = [f"image_{number}" for number in range(len(inputs[0]))]
-    with torch.no_grad():
-        torch.onnx.export(
-            graph.eval(),
-            inputs,
-            path,
-            input_names=names,
-            output_names=[output],
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with torch.no_grad():
+            torch.onnx.export(
+                graph.eval(),
+                inputs,
+                path,
+                input_names=names,
+                output_names=[output],
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise OnnxError(
+            f"{path.name} cannot be written: torch cannot turn a policy with {trunk} into an ONNX "
+            f"graph ({shorten(error.__cause__ or error, 80)}); export without onnx_image_size"
+        ) from error

@@ -315,6 +315,17 @@ def test_exported_policies_act_the_same(build: Build, tmp_path: Path) -> None:
 
 
 @QWEN
+def test_a_graph_that_cannot_be_written_is_refused_in_a_sentence(
+    build: Build, tmp_path: Path
+) -> None:
+    from actionprior.export.onnx import OnnxError, export_onnx
+
+    network = tiny_network([delta_arm()], trunk=build())
+    with pytest.raises(OnnxError, match=r"see\.onnx cannot be written: .* with VLMTrunk .*without"):
+        export_onnx(network, tmp_path, 0, "push the cube", (32, 32))
+
+
+@QWEN
 def test_a_checkpoint_that_names_a_source_is_not_followed(build: Build, tmp_path: Path) -> None:
     path = write_checkpoint(tiny_network([delta_arm()], trunk=build()), tmp_path / "policy.ckpt")
     checkpoint = torch.load(path, weights_only=True)
