@@ -173,6 +173,7 @@ class ScriptedTask:
                 f"the expert of {env_id!r} is {self._expert!r}, expected something to call with "
                 "an observation"
             )
+        self._free_renderer()  # the checks of the cameras have drawn
 
     @property
     def features(self) -> DatasetFeatures:
@@ -222,9 +223,9 @@ class ScriptedTask:
             over = terminated or truncated or left == 0
         if "success" not in info:
             raise missing_success(self._id)
-        if left is None:
-            return None
-        return Demonstration(info["instruction"], self._with_images(frames, scenes))
+        drawn = None if left is None else self._with_images(frames, scenes)
+        self._free_renderer()
+        return None if drawn is None else Demonstration(info["instruction"], drawn)
 
     def close(self) -> None:
         """Close the environment."""
@@ -263,8 +264,11 @@ class ScriptedTask:
             self._redrawn.show_scene(scene)
             images = dict(zip(self._robot.cameras, self._env.draw(), strict=True))
             drawn.append(frame._replace(images=images))
-        self._redrawn.free_renderer()
         return drawn
+
+    def _free_renderer(self) -> None:
+        if self._redrawn is not None:
+            self._redrawn.free_renderer()
 
 
 class _LastObservation(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, override
 
 from gymnasium.vector import AsyncVectorEnv
@@ -59,9 +60,15 @@ def _reported(envs: AsyncVectorEnv) -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         envs._state = AsyncState.DEFAULT  # or close() waits for the step again
-        wait([p.sentinel for p in envs.processes], timeout=5)  # its exit code comes a little later
-        codes = [p.exitcode for p in envs.processes if p.exitcode is not None]
+        # Its exit code comes a little later, and that later than its sentinel.
+        ended = wait([process.sentinel for process in envs.processes], timeout=5)
+        codes = [_exit_code(p) for p in envs.processes if p.sentinel in ended]
         raise RolloutError(
             f"a process of an environment has ended (exit code {codes[0] if codes else '?'}); if "
             "it was killed for memory, lower num_envs"
         ) from error
+
+
+def _exit_code(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode

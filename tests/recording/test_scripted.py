@@ -13,7 +13,7 @@ from actionprior.errors import UserError
 from actionprior.recording.scripted import ScriptedTask, environment_robot
 from actionprior.rollout import RENDER, ObservationMap
 from tests.helpers import experts
-from tests.helpers.point_env import CAMERA, STEP, VECTOR
+from tests.helpers.point_env import CAMERA, STEP, VECTOR, PointEnv
 
 
 @contextmanager
@@ -55,6 +55,51 @@ def test_images_come_from_the_observation_or_from_render() -> None:
     for number, (one, other) in enumerate(zip(seen.frames, drawn.frames, strict=True)):
         np.testing.assert_array_equal(one.images["top"], other.images["top"])
         assert one.images["top"][0, 0, 0] == number
+
+
+class Redrawn(PointEnv):
+    """Point whose episodes are drawn afterwards, by a renderer that stays until it is freed."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.has_renderer = False
+
+    def render(self) -> Any:
+        self.has_renderer = True
+        return super().render()
+
+    def save_scene(self) -> Any:
+        return self.place.copy(), self.steps
+
+    def show_scene(self, scene: Any) -> None:
+        self.place, self.steps = scene
+
+    def free_renderer(self) -> None:
+        self.has_renderer = False
+
+
+gymnasium.register("test/Redrawn-v0", Redrawn, max_episode_steps=40)
+
+
+@pytest.mark.parametrize("expert", [experts.Walker, experts.stands_still])
+def test_no_task_holds_a_renderer_between_episodes(expert: Any) -> None:
+    # A recording of MetaWorld's 50 tasks took 140 MB for each, in each of its processes.
+    environments: list[Redrawn] = []
+
+    def make_expert(env: Any) -> Any:
+        environments.append(env.unwrapped)
+        return expert(env)
+
+    drawn = ObservationMap(state="", images={"top": RENDER})
+    with scripted("test/Redrawn-v0", make_expert, drawn) as task:
+        assert not environments[0].has_renderer
+        found = task.demonstrate(4)
+        assert not environments[0].has_renderer
+    plain = frames_of(expert=expert, observation_map=drawn)
+    assert (found is None) == (plain is None)
+    pairs = zip(found.frames, plain.frames, strict=True) if found and plain else ()
+    for one, other in pairs:
+        np.testing.assert_array_equal(one.images["top"], other.images["top"])
 
 
 def test_a_failed_episode_is_none() -> None:
