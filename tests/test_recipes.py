@@ -50,9 +50,10 @@ def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain", "finetune", "stack/cluster", "stack/sharded", "stack/vla"}
     tested |= {f"{place}/{stage}" for place in ("suite", "real", "metaworld") for stage in STAGES}
     tested |= {f"trunks/{name}" for name in TRUNKS}
-    views = ("record_six", "record_four", "record_mt10", "record_mt50")
+    views = ("record_six", "record_four", "record_mt10", "record_mt50", "record_mt50_cameras")
     tested |= {f"metaworld/{name}" for name in ("record", "record_blind", *views)}
-    tested |= {f"metaworld/{name}" for name in ("compact", "compact_mt10", "finetune_mt50")}
+    compact = ("compact", "compact_mt10", "compact_mt50")
+    tested |= {f"metaworld/{name}" for name in (*compact, "finetune_mt50")}
     tested |= {"aloha/record", "aloha/finetune"}
     paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
     tested |= {f"paper/{name}" for name in paper}
@@ -395,16 +396,22 @@ def test_metaworld(
 
 @pytest.mark.slow
 @needs("metaworld", "metaworld")
-def test_metaworld_mt50(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("record", "train"),
+    [("record_mt50", "finetune_mt50"), ("record_mt50_cameras", "compact_mt50")],
+)
+def test_metaworld_mt50(
+    record: str, train: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     tasks = "[metaworld/reach-v3, metaworld/push-v3]"
-    config = f"--config={RECIPES / 'metaworld' / 'record_mt50'}.yaml"
+    config = f"--config={RECIPES / 'metaworld' / record}.yaml"
     main(["record", config, "--episodes=1", f"--env={tasks}"])
     lightning(
         tmp_path,
         "fit",
-        f"--config={RECIPES / 'metaworld' / 'finetune_mt50'}.yaml",
+        f"--config={RECIPES / 'metaworld' / train}.yaml",
         "--trainer.max_steps=1",
         "--trainer.val_check_interval=1",
         "--data.batch_size=4",

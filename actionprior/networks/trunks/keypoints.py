@@ -75,9 +75,15 @@ class KeypointReader(nn.Module):
         return total
 
     def _condition(self, index: int, x_ICYX: Tensor, text_IW: Tensor) -> Tensor:
-        scale, shift = self.film[index](text_IW)[:, :, None, None].chunk(2, dim=1)
-        conditioned: Tensor = F.group_norm(x_ICYX, 1) * (1 + scale) + shift
-        return conditioned
+        """Normalise each image's map, and let the instruction scale and shift its channels.
+
+        All images are groups of one map here, so that the scale and shift of each are those of the
+        normalisation and take no passes over the map of their own.
+        """
+        scale_IC, shift_IC = self.film[index](text_IW).to(x_ICYX.dtype).chunk(2, dim=1)
+        x_1CYX = x_ICYX.flatten(0, 1)[None]
+        scale_C, shift_C = (1 + scale_IC).flatten(), shift_IC.flatten()
+        return F.group_norm(x_1CYX, len(x_ICYX), scale_C, shift_C).view_as(x_ICYX)
 
     def _weights(self, x_ICYX: Tensor) -> Tensor:
         """Return each cell's weight for each keypoint, (I, J, Y, X), in single precision."""
