@@ -83,7 +83,7 @@ class KeypointReader(nn.Module):
         scale_IC, shift_IC = self.film[index](text_IW).to(x_ICYX.dtype).chunk(2, dim=1)
         x_1CYX = x_ICYX.flatten(0, 1)[None]
         scale_C, shift_C = (1 + scale_IC).flatten(), shift_IC.flatten()
-        return F.group_norm(x_1CYX, len(x_ICYX), scale_C, shift_C).view_as(x_ICYX)
+        return F.group_norm(x_1CYX, max(1, len(x_ICYX)), scale_C, shift_C).view_as(x_ICYX)
 
     def _weights(self, x_ICYX: Tensor) -> Tensor:
         """Return each cell's weight for each keypoint, (I, J, Y, X), in single precision."""
