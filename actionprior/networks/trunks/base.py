@@ -239,12 +239,19 @@ arguments. A trunk that is built already only gets the recorded weights.
 """
 
 
-def resize(images_IKYX: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 (I, 3, any, any) to float (I, 3, *size) in [0, 1], without cropping."""
+def resize(images_IKYX: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Resize uint8 (I, 3, any, any) to float (I, 3, *size) in [0, 1], without cropping.
+
+    Args:
+        images_IKYX: Images.
+        size: Rows and columns of the result.
+        mode: Filter, ``bilinear`` or ``bicubic``. Both average over what becomes one pixel.
+    """
     x = images_IKYX.float() / 255
     if x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    x = F.interpolate(x, size, mode=mode, antialias=True, align_corners=False)
+    return x.clamp(0, 1) if mode == "bicubic" else x
 
 
 def read_weights(module: nn.Module, file: str) -> None:

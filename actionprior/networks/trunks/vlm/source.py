@@ -32,6 +32,13 @@ _NOT_RECORDED = {
 }
 """Keys of configurations that name code, kernels or files, or do not change the network."""
 
+_PIL_BILINEAR = 2
+"""Number of the bilinear filter in image processors' settings.
+
+Other numbers, or none, mean bicubic: most families' default, and what transformers takes for
+Lanczos on tensors.
+"""
+
 
 class VLMParts(NamedTuple):
     """A model, and what its folder says about its inputs."""
@@ -42,6 +49,7 @@ class VLMParts(NamedTuple):
     prompt: Prompt
     mean: list[float]
     std: list[float]
+    resample: str  # filter with which images are resized: bilinear or bicubic
     source: str
 
     def record(self, tokenizer_bytes: int) -> dict[str, Any]:
@@ -52,6 +60,7 @@ class VLMParts(NamedTuple):
             "prompt": asdict(self.prompt),
             "mean": self.mean,
             "std": self.std,
+            "resample": self.resample,
             "source": self.source,
         }
 
@@ -86,6 +95,7 @@ def read_parts(pretrained: str, layers: int = 0, weights: bool = True) -> VLMPar
         _prompt(folder, config, pretrained),
         list(pixels.get("image_mean") or [0.5] * 3),
         list(pixels.get("image_std") or [0.5] * 3),
+        "bilinear" if pixels.get("resample") == _PIL_BILINEAR else "bicubic",
         pretrained if weights else "",
     )
 
@@ -117,6 +127,7 @@ def recorded_parts(record: dict[str, Any], layers: int = 0) -> VLMParts:
         Prompt(**record["prompt"]),
         list(record["mean"]),
         list(record["std"]),
+        str(record.get("resample", "bilinear")),  # older checkpoints knew no other
         str(record["source"]),
     )
 

@@ -100,7 +100,7 @@ class VLMTrunk(TunedTrunk):
         )
         for name, values in zip(("mean_K11", "std_K11"), self._pixels.normalization, strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-        self._tuning, self._layers = tuning, layers
+        self._tuning, self._layers, self._resample = tuning, layers, parts.resample
         self._found = parts.record(len(self.tokenizer.content))
         self.lr_scale = 0.0 if not self._training_towers() else tuning.lr_scale
         self.blind = tuning.freezes_image and not parts.source
@@ -138,7 +138,8 @@ class VLMTrunk(TunedTrunk):
         if not len(images_IKYX):
             return self.mean_K11.new_zeros(0, self._image_tokens, self.width)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._tuning.freezes_image):
-            pixels = (resize(images_IKYX, (self._size, self._size)) - self.mean_K11) / self.std_K11
+            resized = resize(images_IKYX, (self._size, self._size), self._resample)
+            pixels = (resized - self.mean_K11) / self.std_K11
             tokens_INW: Tensor = self._family.see(self.model, pixels)
             return tokens_INW
 
@@ -275,6 +276,7 @@ class VLMTrunk(TunedTrunk):
         if not self._tuning.freezes_image:
             return None
         settings = {"config": self._found["config"], "size": self._size}
+        settings["resample"] = self._resample
         return FrozenPart(
             self._towers()["image"],
             lambda images_IKYX: self._see(images_IKYX).flatten(1),

@@ -1,5 +1,7 @@
 """Each family gives what transformers gives for the same text and images."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ from torch import Tensor
 
 from actionprior.networks.trunks import VLMTrunk
 from actionprior.networks.trunks.base import resize
+from actionprior.networks.trunks.two_towers import Pixels
 from actionprior.networks.trunks.vlm.prompt import prompt_text
+from tests.helpers.vlm_models import write_vlm
 from tests.networks.trunks.vlm.conftest import Source
 
 TASKS = ["push the red cube to the blue pad", "lift it"]
@@ -41,7 +45,7 @@ def padded(trunk: VLMTrunk, tasks: list[str], cameras: int, side: str) -> dict[s
 
 
 def run_reference(family: str, model: Any, trunk: VLMTrunk, text: dict, images: Tensor) -> Tensor:
-    pixels = (resize(images.flatten(0, 1), (32, 32)) - trunk.mean_K11) / trunk.std_K11
+    pixels = (resize(images.flatten(0, 1), (32, 32), "bicubic") - trunk.mean_K11) / trunk.std_K11
     shown = (text["input_ids"] == 3).long()
     if family == "smolvlm":
         return model(**text, pixel_values=pixels.unflatten(0, images.shape[:2])).last_hidden_state
@@ -53,6 +57,54 @@ def run_reference(family: str, model: Any, trunk: VLMTrunk, text: dict, images: 
     return model(
         **text, pixel_values=patches, image_grid_thw=grid, mm_token_type_ids=shown
     ).last_hidden_state
+
+
+@pytest.mark.parametrize("resample", [None, 1, 2, 3])
+def test_images_are_resized_as_by_the_models_own_processor(
+    family: str, tmp_path: Path, resample: int | None
+) -> None:
+    settings: dict[str, Any] = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]}
+    settings |= {} if resample is None else {"resample": resample}
+    folder = write_vlm(family, tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    trunk = VLMTrunk(f"local-dir:{folder}", pixels=Pixels(image_size=32)).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 1, 3, 40, 40), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        seen = trunk._family.see(trunk.model, processed(family, images[:, 0], settings))
+        found = trunk(images, torch.ones(2, 1, dtype=torch.bool), TASKS).tokens_BNW
+        changed = settings | {"resample": 3 if resample == 2 else 2}
+        other = trunk._family.see(trunk.model, processed(family, images[:, 0], changed))
+    texts = (trunk._prompt.start, trunk._prompt.before_image)
+    at = sum(len(trunk.tokenizer.ids(text)) for text in texts)
+    # transformers rounds the resized image to whole numbers of 0 to 255.
+    torch.testing.assert_close(found[:, at : at + seen.shape[1]], seen, atol=0.05, rtol=0)
+    assert (other - seen).abs().max() > 0.2, (other - seen).abs().max()
+
+
+def processed(family: str, images: Tensor, settings: dict[str, Any]) -> Tensor:
+    """Normalised pixels (I, 3, 32, 32) as the model's own processor makes them."""
+    import transformers
+
+    edge = {"height": 32, "width": 32}
+    if family == "paligemma":
+        processor = transformers.SiglipImageProcessor(**settings, size=edge)
+    elif family == "smolvlm":
+        longest = {"longest_edge": 32}
+        processor = transformers.SmolVLMImageProcessor(
+            **settings, size=longest, max_image_size=longest, do_image_splitting=False
+        )
+    else:
+        area = {"shortest_edge": 1, "longest_edge": 32 * 32}
+        processor = transformers.Qwen2VLImageProcessor(
+            **settings, size=area, patch_size=16, merge_size=2, temporal_patch_size=1
+        )
+        patches = processor(list(images), return_tensors="pt")["pixel_values"]
+        # (I, 2 by 2 patches, 3 colours, 16 by 16 pixels)
+        cut = patches.view(len(images), 2, 2, 3, 16, 16).permute(0, 3, 1, 4, 2, 5)
+        return cut.reshape(len(images), 3, 32, 32)
+    pixels: Tensor = processor(list(images), return_tensors="pt")["pixel_values"]
+    return pixels.reshape(len(images), 3, 32, 32)
 
 
 def as_qwen(pixels: Tensor) -> tuple[Tensor, Tensor]:

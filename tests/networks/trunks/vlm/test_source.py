@@ -55,6 +55,9 @@ def test_recorded_parts_have_the_same_shapes(source: Source, family: str) -> Non
     for name, value in parts.model.named_buffers():
         torch.testing.assert_close(own[name], value)
     assert again.model.config.to_dict().keys() == parts.model.config.to_dict().keys()
+    assert again.resample == parts.resample == "bicubic"
+    older = {key: value for key, value in parts.record(100).items() if key != "resample"}
+    assert recorded_parts(older).resample == "bilinear"
 
 
 def test_weights_in_several_files(source: Source, folder: Path) -> None:
