@@ -24,13 +24,15 @@ class StopBetweenSteps(Callback):
     checkpoint belongs to no step. Ranks that stop at different places wait for each other forever.
 
     The checkpoint is ``hpc_ckpt_<n>.ckpt`` in the run's root folder. A second Ctrl-C stops at once,
-    without saving, and so does one before training, when there is nothing to save.
+    without saving, and so does one before training, when there is nothing to save. What follows
+    training, such as rollouts, and all of ``test`` and ``validate``, ends at once on either signal.
     """
 
     def __init__(self) -> None:
         self._asked = 0
         self._on_interrupt: Any = None  # handler before training
         self._first_step: int | None = None  # None: training has not begun
+        self._over = False  # Ctrl-C came after training
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace Lightning's signal handlers; Lightning restores the original ones at the end."""
@@ -39,8 +41,17 @@ class StopBetweenSteps(Callback):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             requeue = environment.requeue_signal or signal.SIGUSR1
             signal.signal(requeue, partial(self._note, REQUEUE))
-        signal.signal(signal.SIGTERM, partial(self._note, STOP))
-        self._on_interrupt = signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, partial(self._terminate, trainer))
+        self._on_interrupt = signal.signal(signal.SIGINT, partial(self._interrupt, trainer))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace Lightning's handler of SIGTERM, which waits for the next batch."""
+        signal.signal(signal.SIGTERM, partial(self._terminate, trainer))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As in ``test``, except within training."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            signal.signal(signal.SIGTERM, partial(self._terminate, trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the handler of Ctrl-C."""
@@ -85,6 +96,8 @@ class StopBetweenSteps(Callback):
         verb = trainer.state.fn
         if verb is not None and verb != TrainerFn.FITTING:
             return f"{verb.value} has not ended, so there is no result"
+        if self._over:
+            return "training was over and is saved; what followed it, such as rollouts, is not done"
         if self._first_step is None or trainer.global_step == self._first_step:
             return "nothing was trained, so nothing was saved"
         return f"stopped at step {trainer.global_step}; later steps than the last save are lost"
@@ -92,8 +105,14 @@ class StopBetweenSteps(Callback):
     def _note(self, asked: int, *_: object) -> None:
         self._asked = max(self._asked, asked)  # SLURM sends SIGTERM after its requeue signal
 
-    def _interrupt(self, *_: object) -> None:
-        if self._asked:
+    def _terminate(self, trainer: Trainer, *_: object) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or _is_trained(trainer):
+            raise SIGTERMException(EXIT_CODES[STOP])
+        self._note(STOP)
+
+    def _interrupt(self, trainer: Trainer, *_: object) -> None:
+        self._over = _is_trained(trainer)
+        if self._asked or self._over:
             self._restore()
             raise KeyboardInterrupt
         self._note(INTERRUPT)
@@ -103,3 +122,8 @@ class StopBetweenSteps(Callback):
         if self._on_interrupt is not None:
             signal.signal(signal.SIGINT, self._on_interrupt)
             self._on_interrupt = None
+
+
+def _is_trained(trainer: Trainer) -> bool:
+    """Return True once all steps are made and saved, and callbacks do what follows training."""
+    return trainer.lightning_module._current_fx_name == "on_train_end"

@@ -94,3 +94,40 @@ def test_ctrl_c_before_training_says_that_nothing_was_saved(
         signal.signal(signal.SIGINT, before)  # Lightning ignores it from now on
     assert "Ctrl-C: nothing was trained, so nothing was saved\n" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+class SignalAfterwards(Callback):
+    """Get a signal in what follows training or testing, which a callback does."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), self.number)
+        raise AssertionError("the signal had no effect")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_end(trainer, pl_module)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_what_follows_training_ends_at_once(
+    tmp_path: Path, number: signal.Signals, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    data = ToyTrajectories(episodes=6, batch_size=8)
+    trained = module(data)
+    if verb == "test":
+        trainer(tmp_path, 3, limit_val_batches=0).fit(trained, data)
+    callbacks: list[Callback] = [SignalAfterwards(number), StopBetweenSteps()]
+    runner = trainer(tmp_path, 3, limit_val_batches=0, callbacks=callbacks)
+    with pytest.raises(SystemExit) as stop:
+        getattr(runner, verb)(trained, data)
+    assert stop.value.code == (128 + number if number == signal.SIGTERM else 1)
+    assert not list(tmp_path.glob("hpc_ckpt*"))
+    if number == signal.SIGINT:
+        wanted = "training was over and is saved" if verb == "fit" else "test has not ended"
+        assert wanted in capsys.readouterr().err
+    signal.signal(signal.SIGINT, before[0])
+    assert signal.getsignal(signal.SIGTERM) is before[1]
