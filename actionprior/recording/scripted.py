@@ -223,9 +223,9 @@ class ScriptedTask:
             over = terminated or truncated or left == 0
         if "success" not in info:
             raise missing_success(self._id)
-        drawn = None if left is None else self._with_images(frames, scenes)
+        complete = None if left is None else self._with_images(frames, scenes)
         self._free_renderer()
-        return None if drawn is None else Demonstration(info["instruction"], drawn)
+        return None if complete is None else Demonstration(info["instruction"], complete)
 
     def close(self) -> None:
         """Close the environment."""
