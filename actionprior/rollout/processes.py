@@ -60,7 +60,7 @@ def _reported(envs: AsyncVectorEnv) -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         envs._state = AsyncState.DEFAULT  # or close() waits for the step again
-        # Its exit code comes a little later, and that later than its sentinel.
+        # A process ends a little after its pipe, and has its exit code after its sentinel.
         ended = wait([process.sentinel for process in envs.processes], timeout=5)
         codes = [_exit_code(p) for p in envs.processes if p.sentinel in ended]
         raise RolloutError(
