@@ -9,25 +9,30 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from actionprior.networks.language_blocks import LanguageSize
+from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.networks.trunks import VLMTrunk
 from actionprior.networks.trunks.two_towers import Pixels
 from actionprior.networks.trunks.vlm import families
+from actionprior.vla import VLAModule
 from bench.bare_loop import prior_module
 from bench.command_line import run
 from bench.random_vlm import TINY, write_random_vlm
-from bench.short_runs import SyntheticTrajectories
+from bench.short_runs import SyntheticTrajectories, SyntheticVLA
 
 _WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "is_nonzero"}
 _NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach"}
 _NO_KERNEL |= {"_unsafe_view", "alias", "lift_fresh", "resize_", "set_", "_reshape_alias"}
+_LANGUAGE = LanguageSize(kv_heads=1, head_width=16, mlp_width=48, head_norms=True)
 
 
 class KernelCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
@@ -56,8 +61,10 @@ def _indexes_by_mask(name: str, args: Any) -> bool:  # noqa: ANN401  torch's own
 def bench_kernels(rows: int = 8, out: str = "") -> dict[str, Any]:
     """Count kernels and waits of training steps, forward and backward.
 
-    ``images_of_transformers`` is a step of Stage 2 whose image tower treats each image separately,
-    as in transformers. The last line is `RESULT` and JSON.
+    ``stage2_to_z`` is Stage 2 up to z′, and ``images_of_transformers`` the same with an image tower
+    that treats each image separately, as in transformers. ``stage2_step`` is a whole training step
+    with all losses. ``stage1_language`` has the blocks of Qwen3. The last line is `RESULT` and
+    JSON.
 
     Args:
         rows: Observations per batch, of two images each.
@@ -67,15 +74,14 @@ def bench_kernels(rows: int = 8, out: str = "") -> dict[str, Any]:
     result: dict[str, Any] = {"rows": rows}
     with tempfile.TemporaryDirectory() as folder:
         source = write_random_vlm(TINY, Path(folder))
-        for name, whole in (("stage2_vlm", True), ("images_of_transformers", False)):
+        for name, whole in (("stage2_to_z", True), ("images_of_transformers", False)):
             with _families(whole):
                 trunk = VLMTrunk(source, random_weights=True, pixels=Pixels(image_size=32))
                 result[name] = _counted(_vlm_step(trunk, rows), trunk)
-    for depth in (2, 3):
-        result[f"stage1_depth_{depth}"] = _stage1(depth, rows)
-    result["kernels_per_block_pair"] = (
-        result["stage1_depth_3"]["kernels"] - result["stage1_depth_2"]["kernels"]
-    )
+        result["stage2_step"] = _stage2_step(source, rows)
+    for name, language in (("stage1", None), ("stage1_language", _LANGUAGE)):
+        two, three = (_stage1(depth, language, rows) for depth in (2, 3))
+        result[name] = two | {"kernels_per_block_pair": three["kernels"] - two["kernels"]}
     print("RESULT " + json.dumps(result), flush=True)
     if out:
         Path(out).write_text(json.dumps(result, indent=1) + "\n")
@@ -116,11 +122,52 @@ def _vlm_step(trunk: VLMTrunk, rows: int) -> Callable[[], Tensor]:
     return loss
 
 
-def _stage1(depth: int, rows: int) -> dict[str, Any]:
+class _StepCounter(Callback):
+    """Count what the second training step does, forward and backward."""
+
+    def __init__(self) -> None:
+        self.counter = KernelCounter()
+        self.counting = ExitStack()
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Begin with the step."""
+        if trainer.global_step == 1:
+            self.counting.enter_context(self.counter)
+
+    def on_before_optimizer_step(self, *_: object) -> None:
+        """End before the optimiser."""
+        self.counting.close()
+
+
+def _stage2_step(source: str, rows: int) -> dict[str, Any]:
+    data, step = SyntheticVLA(batch_size=rows, pixels=32), _StepCounter()
+    data.setup("fit")
+    module = VLAModule(
+        [robot.to_dict() for robot in data.embodiments],
+        VLMTrunk(source, random_weights=True, pixels=Pixels(image_size=32)),
+        architecture=PriorArchitecture(
+            width=32, encoder_depth=2, decoder_depth=2, heads=2, language=_LANGUAGE
+        ),
+        decay_fraction=1.0,  # all terms in every step
+    )
+    Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[step],
+    ).fit(module, data)
+    return {"kernels": step.counter.kernels, "waits": dict(step.counter.waits)}
+
+
+def _stage1(depth: int, language: LanguageSize | None, rows: int) -> dict[str, Any]:
     data = SyntheticTrajectories(batch_size=rows)
     data.setup("fit")
     size = {"width": 32, "encoder_depth": depth, "decoder_depth": depth, "heads": 2}
-    module = prior_module(size, data)
+    module = prior_module({**size, "language": language}, data)
     module.prior.normalizer.fit(data.statistics_sample())
     batch = next(iter(data.train_dataloader()))
 

@@ -144,12 +144,17 @@ class Row(NamedTuple):
     name: str  # Class.argument
     default: str
     recipe: str  # "" if the table has no such column
+    papers_recipe: str
+    stage: int  # of the section; 0 for others
 
 
 def paper_rows() -> Iterator[Row]:
     """Read the rows of all tables by the names of their columns."""
     columns: list[str] = []
+    stage = 0
     for line in (DOCS / "paper.md").read_text("utf-8").splitlines():
+        if line.startswith("## "):
+            stage = next((s for s in (1, 2) if f"Stage {s}" in line), 0)
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             columns = []
@@ -157,7 +162,8 @@ def paper_rows() -> Iterator[Row]:
             columns = cells
         elif not set(line) <= set("|-: "):
             row = dict(zip(columns, cells, strict=True))
-            yield Row(row["argument"].strip("`"), row["default"], row.get("recipe", ""))
+            recipes = row.get("recipe", ""), row.get("paper's recipe", "")
+            yield Row(row["argument"].strip("`"), row["default"], *recipes, stage)
 
 
 def argument(name: str) -> inspect.Parameter:
@@ -182,11 +188,13 @@ def test_the_papers_table_names_arguments_with_their_defaults(row: Row) -> None:
     assert ast.literal_eval(row.default.strip("`")) == default
 
 
-def in_recipe(name: str) -> object:
-    """Return the value of an argument in the recipe of a class's stage; None if it has none."""
-    cls_name, *path = name.split(".")
-    recipe, *section = RECIPE_SECTIONS[cls_name]
-    node: Any = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text("utf-8"))
+def in_recipe(row: Row, folder: str) -> object:
+    """Return an argument's value in the recipe of its stage; None if it has none."""
+    cls_name, *path = row.name.split(".")
+    trainers = {1: ("pretrain", "trainer"), 2: ("finetune", "trainer")}
+    recipe, *section = {"Trainer": trainers[row.stage or 1], **RECIPE_SECTIONS}[cls_name]
+    file = ROOT / "recipes" / folder / f"{recipe}.yaml"
+    node: Any = yaml.safe_load(file.read_text("utf-8"))
     for step in [*section, *path]:
         node = node.get("init_args", node) if step not in node else node
         node = node.get(step) if isinstance(node, dict) else None
@@ -195,19 +203,25 @@ def in_recipe(name: str) -> object:
     return node.get("class_path", node) if isinstance(node, dict) else node
 
 
+@pytest.mark.parametrize("folder", ["", "paper"])
 @pytest.mark.parametrize(
     "row",
-    [r for r in paper_rows() if r.recipe and r.name.partition(".")[0] in RECIPE_SECTIONS],
+    [
+        r
+        for r in paper_rows()
+        if r.recipe and r.name.partition(".")[0] in {"Trainer", *RECIPE_SECTIONS}
+    ],
     ids=lambda row: row.name,
 )
-def test_the_papers_table_has_the_recipes_values(row: Row) -> None:
-    found = in_recipe(row.name)
-    if row.recipe == "–":
+def test_the_papers_table_has_the_recipes_values(row: Row, folder: str) -> None:
+    found = in_recipe(row, folder)
+    shown = row.papers_recipe if folder else row.recipe
+    if shown == "–":
         assert found is None
-    elif isinstance(found, str):
-        assert found.rpartition(".")[2] == row.recipe.strip("`")
+    elif shown[1].isupper():  # a class
+        assert str(found).rpartition(".")[2] == shown.strip("`")
     else:
-        assert ast.literal_eval(row.recipe.strip("`")) == found
+        assert ast.literal_eval(shown.strip("`")) == found
 
 
 def test_the_page_of_recipes_names_each_of_them() -> None:

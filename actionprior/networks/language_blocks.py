@@ -49,6 +49,22 @@ class LanguageSize:
             )
 
 
+class RotaryPositions(nn.Module):
+    """Rotations of the positions, computed once for all blocks of a stack."""
+
+    def __init__(self, size: LanguageSize) -> None:
+        super().__init__()
+        rate = torch.arange(0, size.head_width, 2, dtype=torch.float) / size.head_width
+        self.rate_D: Tensor
+        self.register_buffer("rate_D", size.rope_base**-rate, persistent=False)
+
+    def forward(self, tokens: int) -> Tensor:
+        """Return the cosines and signed sines of the angles of N positions, (2, N, D)."""
+        angle = torch.arange(tokens, device=self.rate_D.device)[:, None] * self.rate_D
+        cos, sin = angle.cos(), angle.sin()
+        return torch.stack([torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)])
+
+
 class RotaryAttention(nn.Module):
     """Grouped-query attention with rotary positions, in both directions."""
 
@@ -68,23 +84,30 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(width, keys, size.input_bias)
         self.o_proj = nn.Linear(heads * size.head_width, width, size.output_bias)
         self.q_norm, self.k_norm = (
-            nn.RMSNorm(size.head_width, size.eps) if size.head_norms else nn.Identity()
+            HeadNorm(size.head_width, size.eps) if size.head_norms else nn.Identity()
             for _ in range(2)
         )
-        rate = torch.arange(0, size.head_width, 2, dtype=torch.float) / size.head_width
-        self.rate_D: Tensor
-        self.register_buffer("rate_D", size.rope_base**-rate, persistent=False)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, first: int | None = None) -> Tensor:
-        """Mix the tokens; see :class:`actionprior.networks.transformer.Attention`."""
+    def forward(
+        self,
+        x_BNW: Tensor,
+        mask_BN: Tensor | None,
+        rotation_2ND: Tensor,
+        first: int | None = None,
+    ) -> Tensor:
+        """Mix the tokens; see :class:`actionprior.networks.transformer.Attention`.
+
+        ``rotation_2ND`` comes from :class:`RotaryPositions`.
+        """
         q = self.q_norm(self._heads(self.q_proj(x_BNW[:, :first])))
         k = self.k_norm(self._heads(self.k_proj(x_BNW)))
         v = self._heads(self.v_proj(x_BNW))
-        angle = torch.arange(x_BNW.shape[1], device=x_BNW.device)[:, None] * self.rate_D
-        q, k = _rotated(q, angle[:first]), _rotated(k, angle)
+        rotation_2ND = rotation_2ND.to(q.dtype)
+        q, k = _rotated(q, rotation_2ND[:, :first]), _rotated(k, rotation_2ND)
+        k, v = (self._for_all_queries(part, mask_BN) for part in (k, v))
         mask = None if mask_BN is None else mask_BN[:, None, None, :]
         y = F.scaled_dot_product_attention(
-            q, k.to(q.dtype), v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1]
+            q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1]
         )
         mixed: Tensor = self.o_proj(y.transpose(1, 2).flatten(2))
         return mixed
@@ -93,14 +116,27 @@ class RotaryAttention(nn.Module):
         batch, tokens, _ = projected.shape
         return projected.view(batch, tokens, -1, self.head_width).transpose(1, 2)
 
+    def _for_all_queries(self, part_BKND: Tensor, mask_BN: Tensor | None) -> Tensor:
+        """Repeat grouped heads if there is a mask, with which a GPU has no fast kernel for them."""
+        groups = self.q_proj.out_features // self.k_proj.out_features
+        if mask_BN is None or groups == 1:
+            return part_BKND
+        return part_BKND.repeat_interleave(groups, dim=1)
 
-def _rotated(x: Tensor, angle_ND: Tensor) -> Tensor:
+
+class HeadNorm(nn.RMSNorm):
+    """RMSNorm of each head, in the input's precision; mixed precisions take several kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis."""
+        assert self.weight is not None
+        return F.rms_norm(x, list(self.normalized_shape), self.weight.to(x.dtype), self.eps)
+
+
+def _rotated(x: Tensor, rotation_2ND: Tensor) -> Tensor:
     """Rotate pairs of entries (i, i + D / 2) of each head, (B, heads, N, D)."""
-    cos, sin = (
-        torch.cat([part, part], dim=-1).to(x.dtype) for part in (angle_ND.cos(), angle_ND.sin())
-    )
-    low, high = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-high, low], dim=-1) * sin
+    cos_ND, sin_ND = rotation_2ND
+    return torch.addcmul(x * cos_ND, x.roll(x.shape[-1] // 2, dims=-1), sin_ND)
 
 
 class SwiGLU(nn.Module):
@@ -128,9 +164,15 @@ class LanguageBlock(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(width, size.eps)
         self.mlp = SwiGLU(width, size.mlp_width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, first: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BNW: Tensor,
+        mask_BN: Tensor | None,
+        rotation_2ND: Tensor,
+        first: int | None = None,
+    ) -> Tensor:
         """Apply the block: (B, N, W) → (B, N, W), or (B, first, W)."""
-        mixed = self.self_attn(self.input_layernorm(x_BNW), mask_BN, first)
+        mixed = self.self_attn(self.input_layernorm(x_BNW), mask_BN, rotation_2ND, first)
         x_BNW = x_BNW[:, :first] + mixed
         y: Tensor = x_BNW + self.mlp(self.post_attention_layernorm(x_BNW))
         return y
@@ -150,10 +192,18 @@ class ModulatedNorm(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x_BNW: Tensor, condition_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the modulated tokens (B, N, W) and the branch's factor (B, N or 1, W)."""
-        scale, shift, gate = self.modulation(condition_BNC).chunk(3, dim=-1)
-        return (1 + scale) * self.norm(x_BNW) + shift, 1 + gate
+    def forward(self, x_BNW: Tensor, modulation_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the modulated tokens (B, N, W) and the branch's factor (B, N or 1, W).
+
+        ``modulation_BNC`` is the output of ``self.modulation``, (B, N or 1, 3 · W).
+        """
+        scale, shift, gate = modulation_BNC.chunk(3, dim=-1)
+        return torch.addcmul(shift, 1 + scale, self.norm(x_BNW)), 1 + gate
+
+
+def rotations(positions: RotaryPositions | None, tokens: int) -> dict[str, Tensor]:
+    """Return what a stack passes to each of its blocks; small transformers' blocks get nothing."""
+    return {} if positions is None else {"rotation_2ND": positions(tokens)}
 
 
 class AdaptiveLanguageBlock(nn.Module):
@@ -166,10 +216,31 @@ class AdaptiveLanguageBlock(nn.Module):
         self.post_attention_layernorm = ModulatedNorm(width, condition_width, size.eps)
         self.mlp = SwiGLU(width, size.mlp_width)
 
-    def forward(self, x_BNW: Tensor, mask_BN: Tensor | None, condition_BNC: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BNW: Tensor,
+        mask_BN: Tensor | None,
+        condition_BNC: Tensor,
+        rotation_2ND: Tensor,
+    ) -> Tensor:
         """Apply the block: (B, N, W) → (B, N, W)."""
-        y, factor = self.input_layernorm(x_BNW, condition_BNC)
-        x_BNW = x_BNW + factor * self.self_attn(y, mask_BN)
-        y, factor = self.post_attention_layernorm(x_BNW, condition_BNC)
-        out: Tensor = x_BNW + factor * self.mlp(y)
-        return out
+        return self.modulated(x_BNW, mask_BN, self.modulations(condition_BNC), rotation_2ND)
+
+    def modulations(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the modulations (..., 3 · W) of both norms for conditions (..., C)."""
+        norms = self.input_layernorm, self.post_attention_layernorm
+        attention, mlp = (norm.modulation(condition) for norm in norms)
+        return attention, mlp
+
+    def modulated(
+        self,
+        x_BNW: Tensor,
+        mask_BN: Tensor | None,
+        modulations: tuple[Tensor, Tensor],
+        rotation_2ND: Tensor,
+    ) -> Tensor:
+        """Apply the block with modulations that are known already."""
+        y, factor = self.input_layernorm(x_BNW, modulations[0])
+        x_BNW = torch.addcmul(x_BNW, factor, self.self_attn(y, mask_BN, rotation_2ND))
+        y, factor = self.post_attention_layernorm(x_BNW, modulations[1])
+        return torch.addcmul(x_BNW, factor, self.mlp(y))

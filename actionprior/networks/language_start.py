@@ -37,7 +37,7 @@ def new_prior(embodiments: list[Embodiment], architecture: PriorArchitecture | N
     if not architecture.init_from:
         return MotionPrior(embodiments, architecture)
     source = architecture.init_from
-    folder = hub_folder(source)
+    folder = hub_folder(source, "architecture.init_from")
     config = read_json(folder / "config.json")
     sized = _sized(architecture, config if isinstance(config, dict) else {}, source)
     prior = MotionPrior(embodiments, sized)

@@ -44,7 +44,8 @@ class PriorArchitecture:
             decoder, which is conditioned only on z.
         normalization: Law of the normalisation, ``quantile`` or ``mean_std``.
         init_from: Language model from whose blocks encoder and decoder start (paper: Qwen3-0.6B):
-            ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``. It decides width, heads and depths.
+            ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``, both also without the prefix. It decides
+            width, heads and depths.
         init_layers: Number of the language model's first layers that are used; 0: all.
         language: Sizes of a language model's blocks. Only checkpoints set it.
 

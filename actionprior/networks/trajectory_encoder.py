@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from actionprior.embodiment import ACTION_WIDTH, STATE_WIDTH
-from actionprior.networks.language_blocks import LanguageBlock, LanguageSize
+from actionprior.networks.language_blocks import (
+    LanguageBlock,
+    LanguageSize,
+    RotaryPositions,
+    rotations,
+)
 from actionprior.networks.transformer import TransformerBlock, read_first
 
 Inputs = Literal["action_state", "action"]
@@ -49,6 +54,7 @@ class TrajectoryEncoder(nn.Module):
             else LanguageBlock(width, heads, language)
             for _ in range(depth)
         )
+        self.rotary = None if language is None else RotaryPositions(language)
         self.norm = nn.RMSNorm(width)
         self.to_latent = nn.Linear(width, latent_width)
 
@@ -72,5 +78,5 @@ class TrajectoryEncoder(nn.Module):
         x_BNW = torch.cat([cls_B1W, dataset_BPW, tau_BNW], dim=1)
         front = step_mask_BH.new_ones(batch, 1 + dataset_BPW.shape[1])
         mask_BN = torch.cat([front, step_mask_BH.repeat_interleave(kinds, dim=1)], dim=1)
-        x_BNW = read_first(self.blocks, x_BNW, mask_BN)
+        x_BNW = read_first(self.blocks, x_BNW, mask_BN, **rotations(self.rotary, x_BNW.shape[1]))
         return F.normalize(self.to_latent(self.norm(x_BNW[:, 0])), dim=-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from actionprior.flow_matching import INTEGRATORS, Integrator, integrate
+from actionprior.networks.language_blocks import LanguageSize
 from actionprior.networks.motion_prior import (
     KnownSteps,
     MotionPrior,
@@ -85,6 +86,28 @@ def test_sampling_is_that_of_forward(method: Integrator, sees_state: bool, batch
     wanted = by_forward(prior, given, method)
     assert wanted.abs().max() > 0.1
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_language_models_blocks_sample_as_in_forward(batch: int, precision: torch.dtype) -> None:
+    language = LanguageSize(kv_heads=1, head_width=16, mlp_width=48, head_norms=True)
+    prior, given = awake(replace(SMALL, language=language)), inputs(batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        found = prior.sample_relative(**given, steps=STEPS)
+        wanted = by_forward(prior, given, "euler")
+    assert wanted.abs().max() > 0.1
+    close = 1e-5 if precision == torch.float32 else 5e-2
+    torch.testing.assert_close(found, wanted, rtol=close, atol=close)
+
+
+def test_modulations_of_a_language_models_blocks_are_computed_once() -> None:
+    language = LanguageSize(kv_heads=1, head_width=16, mlp_width=48)
+    prior, given, calls = awake(replace(SMALL, language=language)), inputs(1), []
+    modulation = prior.decoder.blocks[0].input_layernorm.modulation
+    modulation.register_forward_hook(lambda *_: calls.append(1))
+    prior.sample_relative(**given, steps=STEPS)
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("method", INTEGRATORS)

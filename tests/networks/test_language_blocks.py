@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from actionprior.errors import UserError
-from actionprior.networks.language_blocks import LanguageBlock, LanguageSize
+from actionprior.networks.language_blocks import LanguageBlock, LanguageSize, RotaryPositions
 from actionprior.networks.language_start import new_prior
 from actionprior.networks.motion_prior import PriorArchitecture
 from tests.helpers.language_models import MODELS, write_language_model
@@ -39,14 +39,15 @@ def test_encoder_and_decoder_start_as_the_models_layers(kind: str, tmp_path: Pat
     assert prior.architecture.encoder_depth == prior.architecture.decoder_depth == 3
     x_BNW = own = adaptive = inputs()
     condition = torch.randn(2, 1, 32)
+    rotation = RotaryPositions(prior.architecture.language)(7)
     with torch.no_grad():
         wanted = expected_layers(model, x_BNW)
         for depth, state in enumerate(wanted):
-            own = prior.encoder.blocks[depth](own, MASK)
-            adaptive = prior.decoder.blocks[depth](adaptive, MASK, condition)
+            own = prior.encoder.blocks[depth](own, MASK, rotation)
+            adaptive = prior.decoder.blocks[depth](adaptive, MASK, condition, rotation)
             torch.testing.assert_close(own[MASK], state[MASK], atol=1e-5, rtol=1e-4)
             torch.testing.assert_close(adaptive[MASK], state[MASK], atol=1e-5, rtol=1e-4)
-        first = prior.encoder.blocks[0](x_BNW, MASK, first=2)
+        first = prior.encoder.blocks[0](x_BNW, MASK, rotation, first=2)
         torch.testing.assert_close(first[0], wanted[0][0, :2], atol=1e-5, rtol=1e-4)
         assert torch.equal(prior.encoder.norm.weight, model.norm.weight)
 
@@ -54,12 +55,12 @@ def test_encoder_and_decoder_start_as_the_models_layers(kind: str, tmp_path: Pat
 def test_a_condition_changes_the_decoder_once_it_is_trained(tmp_path: Path) -> None:
     write_language_model("qwen3", tmp_path)
     prior = new_prior([delta_arm()], PriorArchitecture(init_from=f"local-dir:{tmp_path}"))
-    block, x_BNW = prior.decoder.blocks[0], inputs()
-    out = block(x_BNW, None, torch.randn(2, 1, 32))
+    block, x_BNW, rotation = prior.decoder.blocks[0], inputs(), prior.decoder.rotary(7)
+    out = block(x_BNW, None, torch.randn(2, 1, 32), rotation)
     out.square().sum().backward()
     assert all(p.grad is not None for p in block.parameters())
     torch.nn.init.normal_(block.input_layernorm.modulation.weight, std=0.1)
-    assert (block(x_BNW, None, torch.randn(2, 1, 32)) - out).abs().max() > 1e-3
+    assert (block(x_BNW, None, torch.randn(2, 1, 32), rotation) - out).abs().max() > 1e-3
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

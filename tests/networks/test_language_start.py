@@ -1,9 +1,11 @@
 """Priors that start from a language model: sizes, refusals, training, checkpoints, Stage 2."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -37,6 +39,20 @@ def test_sizes_are_the_models(folder: Path) -> None:
     one = PriorArchitecture(init_from=f"local-dir:{folder}", init_layers=1)
     assert len(new_prior([delta_arm()], one).decoder.blocks) == 1
     assert PriorArchitecture.from_dict(json.loads(json.dumps(asdict(found)))) == found
+
+
+def test_a_name_on_the_hub_needs_no_prefix(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "models--Qwen--Qwen3-0.6B"
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(revision)
+    shutil.copytree(folder, cached / "snapshots" / revision)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("Qwen/Qwen3-0.6B", "hf-hub:Qwen/Qwen3-0.6B", str(folder)):
+        found = new_prior([delta_arm()], PriorArchitecture(init_from=name))
+        assert found.architecture.width == 32
 
 
 @pytest.mark.parametrize(

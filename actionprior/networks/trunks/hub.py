@@ -1,5 +1,6 @@
 """Find a model's config and weights in the hub's layout: in a folder, the hub or its cache."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from actionprior.files.plain_json import read_json
 _MODEL_FILES = ["*.json", "*.jinja", "*.safetensors"]
 FOLDER, REPOSITORY = "local-dir:", "hf-hub:"
 """Prefixes of sources in the hub's layout, the same as in open_clip and timm."""
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class HubModel(NamedTuple):
@@ -65,22 +67,28 @@ def _find(source: str, names: Sequence[str]) -> Path:
     raise UserError(f"{source}: {wanted} cannot be downloaded ({shorten(last)})") from last
 
 
-def hub_folder(source: str) -> Path:
-    """Return the folder of a source; files that are not in the hub's cache are downloaded.
+def hub_folder(source: str, key: str) -> Path:
+    """Return the folder of a model; files that are not in the hub's cache are downloaded.
+
+    Args:
+        source: ``local-dir:FOLDER``, or ``hf-hub:OWNER/NAME`` with an optional ``@REVISION``. The
+            prefix may be left out of a folder that exists and of a name on the hub.
+        key: The argument that names the source, for messages.
 
     Raises:
         UserError: The source is misspelt, missing, or cannot be downloaded.
     """
-    if not is_hub_source(source):
-        raise UserError(
-            f"{source!r} is no source of a model; expected {REPOSITORY}OWNER/NAME or {FOLDER}FOLDER"
-        )
-    if source.startswith(FOLDER):
+    if source.startswith(FOLDER) or (not is_hub_source(source) and Path(source).is_dir()):
         folder = Path(source.removeprefix(FOLDER))
         if not folder.is_dir():
-            raise UserError(f"{source}: there is no such folder")
+            raise UserError(f"{key} is {source}, but there is no such folder")
         return folder
     name, _, revision = source.removeprefix(REPOSITORY).partition("@")
+    if not _HUB_NAME.fullmatch(name):
+        raise UserError(
+            f"{key} is {source!r}, which is neither a folder nor a name on the hub; expected "
+            f"{REPOSITORY}OWNER/NAME or {FOLDER}FOLDER"
+        )
     try:
         return Path(
             snapshot_download(
@@ -91,7 +99,10 @@ def hub_folder(source: str) -> Path:
             )
         )
     except Exception as error:  # unknown name, no network, not in the cache: many kinds
-        raise UserError(f"{source} cannot be downloaded ({shorten(error)})") from error
+        absent = "" if is_hub_source(source) else "is no folder, and "
+        raise UserError(
+            f"{key}: {source} {absent}cannot be downloaded ({shorten(error)})"
+        ) from error
 
 
 @contextmanager

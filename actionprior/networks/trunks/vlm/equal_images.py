@@ -19,19 +19,53 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
 )
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
+from actionprior.networks.device import to_device
+
 
 class EqualQwenVision(Qwen3VLVisionModel):  # type: ignore[misc]  # untyped
     """Qwen3-VL's image tower; the positions of one image serve all."""
 
     def fast_pos_embed_interpolate(self, grid_thw: Tensor) -> Tensor:
         """Return position embeddings (I · N, W)."""
-        one: Tensor = super().fast_pos_embed_interpolate(grid_thw[:1])
-        return one.repeat(len(grid_thw), 1)
+        _, rows, columns = grid_thw[0].tolist()  # a tensor on the CPU
+        merge, device = self.config.spatial_merge_size, self.pos_embed.weight.device
+        corners = _corners(rows, columns, self.num_grid_per_side, merge)
+        place_4N, weight_4N = (to_device(part, device) for part in corners)
+        one_4NW: Tensor = self.pos_embed(place_4N) * weight_4N[..., None].to(
+            self.pos_embed.weight.dtype
+        )
+        return one_4NW.sum(dim=0).repeat(len(grid_thw), 1)
 
     def rot_pos_emb(self, grid_thw: Tensor) -> Tensor:
         """Return rotary angles (I · N, head width / 2)."""
         one: Tensor = super().rot_pos_emb(grid_thw[:1])
         return one.repeat(len(grid_thw), 1)
+
+
+def _corners(rows: int, columns: int, side: int, merge: int) -> tuple[Tensor, Tensor]:
+    """Return the four embeddings around each patch and their weights, both (4, N).
+
+    Embeddings stand in a square of ``side`` by ``side``. Patches are ordered by squares of
+    ``merge`` by ``merge``, which become one token.
+    """
+    line_Y, line_X = (torch.linspace(0, side - 1, count) for count in (rows, columns))
+    ends = [(line.long(), (line.long() + 1).clip(max=side - 1)) for line in (line_Y, line_X)]
+    part_Y, part_X = (line - line.floor() for line in (line_Y, line_X))
+    places, weights = [], []
+    for low_row in (True, False):
+        for low_column in (True, False):
+            row_Y, column_X = ends[0][not low_row], ends[1][not low_column]
+            places.append(row_Y[:, None] * side + column_X)
+            share_Y = 1 - part_Y if low_row else part_Y
+            weights.append(share_Y[:, None] * (1 - part_X if low_column else part_X))
+    place_4N, weight_4N = (
+        torch.stack(parts)
+        .view(4, rows // merge, merge, columns // merge, merge)
+        .transpose(2, 3)
+        .flatten(1)
+        for parts in (places, weights)
+    )
+    return place_4N, weight_4N
 
 
 class EqualQwenAttention(Qwen3VLVisionAttention):  # type: ignore[misc]  # untyped

@@ -69,14 +69,15 @@ def read_parts(pretrained: str, layers: int = 0, weights: bool = True) -> VLMPar
     """Read a model from the hub, its cache or a folder.
 
     Args:
-        pretrained: ``hf-hub:OWNER/NAME``, with an optional ``@REVISION``, or ``local-dir:FOLDER``.
+        pretrained: ``hf-hub:OWNER/NAME``, with an optional ``@REVISION``, or ``local-dir:FOLDER``;
+            both also without the prefix.
         layers: Number of the language model's first layers to keep; 0: all.
         weights: False builds random weights of the same sizes.
 
     Raises:
         UserError: Files are missing or damaged, the model is unknown or does not fit.
     """
-    folder = hub_folder(pretrained)
+    folder = hub_folder(pretrained, "trunk.pretrained")
     config = model_config(folder, pretrained)
     _require_known(config.model_type, pretrained)
     _shorten(config, layers)

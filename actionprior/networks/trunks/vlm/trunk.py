@@ -65,7 +65,7 @@ class VLMTrunk(TunedTrunk):
 
         Args:
             pretrained: Source of the model: ``hf-hub:OWNER/NAME``, with an optional ``@REVISION``,
-                or ``local-dir:FOLDER`` in the hub's layout.
+                or ``local-dir:FOLDER`` in the hub's layout; both also without the prefix.
             layers: Number of the language model's first layers that are used; z′ is read behind
                 the last of them. 0 uses all.
             random_weights: Take sizes and tokeniser from the source, but no weights.
@@ -92,8 +92,13 @@ class VLMTrunk(TunedTrunk):
         self.model: Any = parts.model
         self.tokenizer = Tokenizer(parts.tokenizer)
         self._family, self._prompt = family_of(parts.config["model_type"]), parts.prompt
-        self._hidden = embedding_width(self.model)
-        self.width = self._hidden * (1 + self._family.further(self.model))
+        self._hidden, further = embedding_width(self.model), self._family.further(self.model)
+        if 0 < layers < further:
+            raise UserError(
+                f"layers is {layers}, but images enter the first {further} layers of this model; "
+                f"expected {further} or more, or 0 for all"
+            )
+        self.width = self._hidden * (1 + further)
         self._size = pixels.image_size or self._family.image_size(self.model)
         self._pixels = Pixels(
             self._size, list(pixels.mean or parts.mean), list(pixels.std or parts.std)

@@ -25,11 +25,12 @@ def test_smolvlm(size: int) -> None:
     torch.testing.assert_close(tower(pixels).last_hidden_state, expected)
 
 
-def test_qwen() -> None:
+@pytest.mark.parametrize(("rows", "columns"), [(4, 6), (12, 2)])
+def test_qwen(rows: int, columns: int) -> None:
     from actionprior.networks.trunks.vlm.families import family_of
 
     whole, patches = model("qwen3_vl"), torch.randn(3 * 24, 3 * 2 * 64)
-    grid = torch.tensor([[1, 4, 6]]).expand(3, 3)
+    grid = torch.tensor([[1, rows, columns]]).expand(3, 3)
     expected = whole.visual(patches, grid_thw=grid)
     family_of("qwen3_vl").prepare(whole)
     found = whole.visual(patches, grid_thw=grid)

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from actionprior.batch import Observation
 from actionprior.networks.trunks.base import TrunkTokens
 from actionprior.networks.trunks.vlm.fusion import attention_mask
+from tests.helpers.policies import tiny_network
+from tests.helpers.robots import delta_arm, windows
 
 TASKS = ["push the red cube to the blue pad", "lift it"]
 BOTH = torch.ones(2, 2, dtype=torch.bool)
@@ -35,6 +38,25 @@ def test_one_pass_gives_what_a_pass_for_each_query_gives(build: Any, images: Ten
     other = fusion(tokens, dataset, state, -history, None, torch.cat([KNOWN, ~KNOWN])).chunk(2)
     torch.testing.assert_close(other[1], without)
     assert (other[0] - with_history).abs().max() > 1e-3
+
+
+def test_a_policys_training_sees_each_image_once(build: Any) -> None:
+    """METHOD: z′ with and without history share one pass of the image tower."""
+    trunk = build()
+    network = tiny_network([delta_arm()], trunk=trunk, history="encoder")
+    seen: list[int] = []
+    see = trunk._see
+    trunk._see = lambda images: seen.append(len(images)) or see(images)
+    robot = delta_arm()
+    now, past = windows([robot], 4, 12, seed=5), windows([robot], 4, 4, seed=6)
+    pixels = torch.randint(256, (4, len(robot.cameras), 3, 32, 32), dtype=torch.uint8)
+    shown = torch.ones(pixels.shape[:2], dtype=torch.bool)
+    first = now.state_BHS[:, 0]
+    texts = ["push the cube"] * 4
+    network.latents(
+        Observation(pixels, shown, texts, first, now.reference_BA, past, now.embodiment_B)
+    )
+    assert seen == [4 * len(robot.cameras)]
 
 
 def test_the_side_of_the_padding_has_no_effect(build: Any, images: Tensor) -> None:

@@ -36,12 +36,15 @@ def test_a_folder_and_the_hubs_cache_give_the_same(
     shutil.copytree(folder, home / "snapshots" / revision)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     local, hub = read_parts(f"local-dir:{folder}"), read_parts("hf-hub:someone/smol")
+    assert read_parts(str(folder)).config == read_parts("someone/smol").config == local.config
     assert (local.config, local.prompt, local.mean) == (hub.config, hub.prompt, hub.mean)
     assert local.mean == [0.5, 0.4, 0.3]
     for found, expected in zip(local.model.parameters(), hub.model.parameters(), strict=True):
         assert torch.equal(found, expected)
     with pytest.raises(UserError, match="hf-hub:someone/other cannot be downloaded"):
         read_parts("hf-hub:someone/other")
+    with pytest.raises(UserError, match="someone/other is no folder, and cannot be downloaded"):
+        read_parts("someone/other")
 
 
 def test_recorded_parts_have_the_same_shapes(source: Source, family: str) -> None:
@@ -111,9 +114,10 @@ def test_weights_of_another_model_are_refused(folder: Path, source: Source) -> N
 
 
 def test_a_misspelt_source_is_explained() -> None:
-    with pytest.raises(UserError, match="expected hf-hub:OWNER/NAME or local-dir:FOLDER"):
-        read_parts("Qwen/Qwen3-VL-2B-Instruct")
-    with pytest.raises(UserError, match="there is no such folder"):
+    for wrong in ("Qwen3-VL-2B-Instruct", "a/b/c", "../Qwen/other", "hf-hub:Qwen"):
+        with pytest.raises(UserError, match=r"trunk\.pretrained is .* expected hf-hub:OWNER/NAME"):
+            read_parts(wrong)
+    with pytest.raises(UserError, match="pretrained is local-dir:nowhere, but there is no such"):
         read_parts("local-dir:nowhere")
 
 
