@@ -36,7 +36,7 @@ from data_modules.lerobot.episodes import Episode, RobotDataset
 from data_modules.lerobot.exclusion import read_excluded
 from data_modules.lerobot.hub import locate
 from data_modules.lerobot.remote import local_folder
-from data_modules.lerobot.source import read_info
+from data_modules.lerobot.source import read_info, was_disturbed
 from data_modules.lerobot.split import EpisodeSplit
 from data_modules.lerobot.split_record import split_record
 
@@ -208,6 +208,11 @@ class LeRobotTrajectories(EmbodiedDataModule):
             train = self._without_idle(store, train)
         self.keep_sources([columns for _, columns in datasets], episodes)
         return Frames(store, train, held_out)
+
+    @override
+    def disturbed(self, robot: int) -> bool:
+        """See the base class; ``lightning record`` and the suite write down what they did."""
+        return any(map(was_disturbed, self._folders(self.robots[robot])))
 
     @override
     def split_record(self) -> dict[str, Any]:

@@ -127,6 +127,7 @@ def record(
             episodes_per_task=episodes,
             seed=seed,
             use_videos=use_videos,
+            disturbances={"noise": noise, "push": push or {}},
         )
 
 

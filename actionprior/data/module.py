@@ -163,6 +163,13 @@ class EmbodiedDataModule(LightningDataModule, ABC):
             checkpoint: Path of the checkpoint, for messages.
         """
 
+    def disturbed(self, robot: int) -> bool:
+        """Check whether a robot's demonstrations are known to have been disturbed on purpose.
+
+        The actions of such demonstrations need not succeed when they are replayed.
+        """
+        return False
+
     def windows(self, training: bool) -> BatchSource[Any]:
         """Build the dataset that turns frames into batches; by default that of Stage 1."""
         return TrajectoryWindows(self.frames.store, self.chunk_length)

@@ -80,7 +80,7 @@ def diagnose_replay(
                 episode = episodes[int(apart_E.argmin())]
                 if apart_E.min() < SAME_STATE and info["instruction"] == _task(data, episode):
                     outcomes.append(replay(env, episode.action_Ta))
-        part = _describe(body.name, env_id, outcomes)
+        part = _describe(body.name, env_id, outcomes, data.disturbed(robot))
         results.measurements.extend(part.measurements)
         results.findings.extend(part.findings)
     return results
@@ -103,7 +103,7 @@ def replay(env: RobotEnv, action_Ta: FloatArray) -> bool:
     return False
 
 
-def _describe(robot: str, env_id: str, outcomes: list[bool]) -> Diagnosis:
+def _describe(robot: str, env_id: str, outcomes: list[bool], disturbed: bool) -> Diagnosis:
     if not outcomes:
         message = (
             "no reset seed leads to a recorded first state and instruction: nothing was replayed; "
@@ -115,10 +115,17 @@ def _describe(robot: str, env_id: str, outcomes: list[bool]) -> Diagnosis:
     rows = [MeasuredValue(robot, "replay", what, env_id, share, "")]
     if share >= WORKS:
         return Diagnosis(rows, [])
+    found = f"the demonstrations' own actions succeed in {sum(outcomes)} of {len(outcomes)} replays"
+    if disturbed:
+        message = (
+            f"{found}; they were recorded with noise or pushes, which replays do not repeat, so "
+            "that they say little about units, frame and order of the actions"
+        )
+        return Diagnosis(rows, [finding("note", "replay", robot, env_id, message)])
     message = (
-        f"the demonstrations' own actions succeed in {sum(outcomes)} of {len(outcomes)} replays: "
-        "no policy that imitates them can do better without correcting; check the actions' units, "
-        "frame and order, the control rate, and whether the simulator is the recorded one. "
-        "Demonstrations that were recorded with --noise or --push may fail so without a fault"
+        f"{found}: no policy that imitates them can do better without correcting; check the "
+        "actions' units, frame and order, the control rate, and whether the simulator is the "
+        "recorded one. Demonstrations that were disturbed while they were recorded may fail so "
+        "without a fault"
     )
     return Diagnosis(rows, [finding("error", "replay", robot, env_id, message)])

@@ -110,6 +110,7 @@ def record_demonstrations(
             seed=seed,
             use_videos=use_videos,
             progress=progress,
+            disturbances={"push": push},
         )
 
 

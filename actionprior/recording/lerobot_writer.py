@@ -7,6 +7,7 @@ when lerobot has closed the dataset.
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -27,6 +28,9 @@ SEEDS_PER_RECORDING = 1_000_000
 BLOCKS = 900
 """Number of blocks of reset seeds. Evaluation uses the seeds after them
 (``actionprior.rollout.DEFAULT_SEED``)."""
+
+RECORDING = "meta/recording.json"
+"""File of a dataset that says how it was recorded: block of reset seeds, ``noise``, ``push``."""
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +130,7 @@ def write_demonstrations(
     seed: int = 0,
     use_videos: bool = False,
     progress: bool = True,
+    disturbances: Mapping[str, Any] | None = None,
 ) -> RecordingSummary:
     """Record episodes of one robot's tasks into one LeRobot dataset. Replace an existing one.
 
@@ -141,6 +146,8 @@ def write_demonstrations(
         seed: Block of a million reset seeds to use, 0 to 899.
         use_videos: Store video instead of images. Small videos are slower to write and read.
         progress: Show the progress.
+        disturbances: What disturbed the executed actions, such as ``{"noise": 0.2}``. It is written
+            to ``meta/recording.json``, because such actions need not succeed when replayed.
 
     Raises:
         UserError: A number is out of range, an expert keeps failing, or the block has no more
@@ -151,7 +158,7 @@ def write_demonstrations(
     total = episodes_per_task * len(tasks)
     source = _Demonstrations(tasks, seed * SEEDS_PER_RECORDING)
     with (
-        open_dataset(features, root, use_videos) as save,
+        open_dataset(features, root, use_videos, {"seed": seed, **(disturbances or {})}) as save,
         episode_bar("recording", total, hidden=not progress) as bar,
     ):
         for episode in range(total):
@@ -165,7 +172,10 @@ def write_demonstrations(
 
 @contextmanager
 def open_dataset(
-    features: DatasetFeatures, root: Path, use_videos: bool = False
+    features: DatasetFeatures,
+    root: Path,
+    use_videos: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[Callable[[Iterable[RecordedFrame], str], int]]:
     """Context manager: write a LeRobot dataset, which replaces ``root`` at the end.
 
@@ -177,6 +187,7 @@ def open_dataset(
         features: Features of the frames.
         root: Folder of the dataset.
         use_videos: Store video instead of images.
+        about: How the episodes were recorded, for ``meta/recording.json``; None writes none.
     """
     with atomic_folder(root) as building, _quiet_datasets():
         dataset = _create(features, root.name, building, use_videos)
@@ -200,6 +211,8 @@ def open_dataset(
             dataset.finalize()
         # lerobot leaves the empty folder of temporary images.
         shutil.rmtree(building / "images", ignore_errors=True)
+        if about is not None:
+            (building / RECORDING).write_text(json.dumps(about) + "\n", "utf-8")
 
 
 class _Demonstrations:

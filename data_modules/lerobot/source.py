@@ -16,6 +16,7 @@ from actionprior.data.pseudo_random import IntArray
 from actionprior.errors import shown
 from actionprior.files.digest import digest
 from actionprior.files.plain_json import JsonError, read_json, read_json_lines
+from actionprior.recording.lerobot_writer import RECORDING
 from data_modules.lerobot.metadata_tables import read_metadata_table
 from data_modules.lerobot.named_files import file_below, is_leftover, walk_files
 
@@ -83,6 +84,25 @@ def _is_image_shape(shape: object) -> bool:
 def is_old(info: dict[str, Any]) -> bool:
     """Return whether a dataset has format v2.1 or v2.0, which differ in their statistics only."""
     return str(info["codebase_version"]).startswith("v2.")
+
+
+def was_disturbed(root: Path) -> bool:
+    """Check whether ``lightning record`` or the suite disturbed the actions while recording.
+
+    Raises:
+        DataError: ``meta/recording.json`` is damaged.
+    """
+    path = file_below(root, RECORDING)
+    if not path.is_file():
+        return False
+    try:
+        about = read_json(path)
+        noise, push = about.get("noise", 0), about.get("push", 0)
+        sizes = push.values() if isinstance(push, dict) else [push]
+        return any(size > 0 for size in (noise, *sizes))
+    except (ValueError, AttributeError, TypeError) as error:
+        what = str(error) if isinstance(error, JsonError) else repr(error)
+        raise DataError(f"{root}: {RECORDING} is damaged ({what})") from error
 
 
 def fingerprint(root: Path, folders: Sequence[str] = ("meta", "data")) -> str:

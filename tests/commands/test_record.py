@@ -13,6 +13,7 @@ from PIL import Image
 
 from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
 from actionprior.cli import main
+from actionprior.data import DataError
 from actionprior.networks.trunks import SmallTrunk
 from actionprior.rollout import RENDER
 from actionprior.training.settings import FusionSize
@@ -62,6 +63,27 @@ def test_a_recording_trains_both_stages(tmp_path: Path, capsys: pytest.CaptureFi
     batch = next(iter(stage2.train_dataloader()))
     assert batch.observation.images_BCKYX.shape == (4, 1, 3, 20, 30)
     assert set(batch.observation.task) == {"go to the target"}
+
+
+@pytest.mark.parametrize(
+    ("words", "disturbed"),
+    [([], False), (["--noise=0.1"], True), (["--push.dx=0.5"], True), (["--push.dx=0"], False)],
+)
+def test_a_dataset_knows_whether_it_was_disturbed(
+    tmp_path: Path, words: list[str], disturbed: bool
+) -> None:
+    root = tmp_path / "points"
+    always = ["--expert=tests.helpers.experts.Sometimes", "--episodes=1", "--seed=3"]
+    main([*POINT, *always, f"--out={root}", *words])
+    about = json.loads((root / "meta/recording.json").read_text())
+    assert about["seed"] == 3
+    robot = LeRobotEmbodiment(**vars(point_robot([])), roots=[str(root)])
+    assert LeRobotTrajectories([robot]).disturbed(0) == disturbed
+    (root / "meta/recording.json").write_text('{"noise": "much"}')
+    with pytest.raises(DataError, match=r"points: meta/recording\.json is damaged"):
+        LeRobotTrajectories([robot]).disturbed(0)
+    (root / "meta/recording.json").unlink()
+    assert not LeRobotTrajectories([robot]).disturbed(0)
 
 
 def test_cameras_of_different_size_are_recorded_described_and_trained_on(

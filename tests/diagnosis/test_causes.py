@@ -147,6 +147,17 @@ def test_an_offset_lets_the_policy_drift_and_replays_fail(diagnose: Diagnose) ->
     assert value(results, "success of 4 replayed demonstrations", "test/Signals-v0") < 0.9
 
 
+def test_replays_of_disturbed_demonstrations_accuse_nobody(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, data = fitted()
+    monkeypatch.setattr(data, "disturbed", lambda robot: robot == 0)
+    results = diagnose_policy(network, data, 128, in_simulator("offset"), episodes=4)
+    (replay,) = (f for f in results.findings if f.check == "replay")
+    assert replay.level == "note"
+    assert "they were recorded with noise or pushes" in replay.message
+
+
 def test_demonstrations_are_replayed_in_their_own_scenes(diagnose: Diagnose) -> None:
     what = "success of 4 replayed demonstrations"
     assert value(diagnose(simulator=""), what, "test/Signals-v0") == 1
