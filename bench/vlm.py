@@ -21,6 +21,7 @@ from actionprior.networks.motion_prior import PriorArchitecture
 from actionprior.networks.trunks import VLMTrunk
 from actionprior.networks.trunks.tuning import Tuning
 from actionprior.networks.trunks.two_towers import Pixels
+from actionprior.training.layers import repeated_layers
 from actionprior.vla import VLAModule
 from bench.bare_loop import prior_module
 from bench.command_line import run
@@ -182,6 +183,8 @@ def _chunk(sizes: PaperSizes, module: VLAModule) -> float:
     data.setup("fit")
     network = module.network.to(device).eval()
     network.trunk.merge()  # as a policy does before it acts
+    for layer in repeated_layers(module):
+        layer._compiled_call_impl = None  # the eager policy, which shares work between its calls
     given = next(iter(data.train_dataloader())).observation
     observation: Observation = move_data_to_device(given, torch.device(device))
     noise_BHA = torch.randn(1, data.chunk_length, 37, device=device)

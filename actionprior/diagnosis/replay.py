@@ -119,7 +119,7 @@ def _describe(robot: str, env_id: str, outcomes: list[bool], disturbed: bool) ->
     if disturbed:
         message = (
             f"{found}; they were recorded with noise or pushes, which replays do not repeat, so "
-            "that they say little about units, frame and order of the actions"
+            "these replays say little about units, frame and order of the actions"
         )
         return Diagnosis(rows, [finding("note", "replay", robot, env_id, message)])
     message = (

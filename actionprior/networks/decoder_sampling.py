@@ -72,7 +72,8 @@ def velocity_fields(
         z_BZ: Latents.
         state_BS: Normalised current states.
     """
-    if _needs_forward(decoder):
+    at_once = r_KBT[0].numel() <= _CONDITIONS_AT_ONCE
+    if _needs_forward(decoder) or (decoder.rotary is not None and not at_once):
         for r_BT in r_KBT:
             yield partial(_call, decoder, r_BT, z_BZ, state_BS)
         return

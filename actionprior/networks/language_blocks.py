@@ -117,7 +117,7 @@ class RotaryAttention(nn.Module):
         return projected.view(batch, tokens, -1, self.head_width).transpose(1, 2)
 
     def _for_all_queries(self, part_BKND: Tensor, mask_BN: Tensor | None) -> Tensor:
-        """Repeat grouped heads if there is a mask, with which a GPU has no fast kernel for them."""
+        """Repeat grouped heads if there is a mask, with which many GPUs have no fast kernel."""
         groups = self.q_proj.out_features // self.k_proj.out_features
         if mask_BN is None or groups == 1:
             return part_BKND
@@ -198,7 +198,7 @@ class ModulatedNorm(nn.Module):
         ``modulation_BNC`` is the output of ``self.modulation``, (B, N or 1, 3 · W).
         """
         scale, shift, gate = modulation_BNC.chunk(3, dim=-1)
-        return torch.addcmul(shift, 1 + scale, self.norm(x_BNW)), 1 + gate
+        return (1 + scale) * self.norm(x_BNW) + shift, 1 + gate
 
 
 def rotations(positions: RotaryPositions | None, tokens: int) -> dict[str, Tensor]:
@@ -241,6 +241,7 @@ class AdaptiveLanguageBlock(nn.Module):
     ) -> Tensor:
         """Apply the block with modulations that are known already."""
         y, factor = self.input_layernorm(x_BNW, modulations[0])
-        x_BNW = torch.addcmul(x_BNW, factor, self.self_attn(y, mask_BN, rotation_2ND))
+        x_BNW = x_BNW + factor * self.self_attn(y, mask_BN, rotation_2ND)
         y, factor = self.post_attention_layernorm(x_BNW, modulations[1])
-        return torch.addcmul(x_BNW, factor, self.mlp(y))
+        out: Tensor = x_BNW + factor * self.mlp(y)
+        return out

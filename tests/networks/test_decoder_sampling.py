@@ -88,7 +88,7 @@ def test_sampling_is_that_of_forward(method: Integrator, sees_state: bool, batch
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.parametrize("batch", [1, 20, 300])  # of 300 rows, each call is prepared by itself
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_language_models_blocks_sample_as_in_forward(batch: int, precision: torch.dtype) -> None:
     language = LanguageSize(kv_heads=1, head_width=16, mlp_width=48, head_norms=True)
@@ -156,8 +156,9 @@ def test_hooks_of_the_decoder_and_its_blocks_run(part: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_decoder_samples_the_same() -> None:
-    prior, given = awake(), inputs(1)
+@pytest.mark.parametrize("language", [None, LanguageSize(1, 16, 48)])
+def test_a_compiled_decoder_samples_the_same(language: LanguageSize | None) -> None:
+    prior, given = awake(replace(SMALL, language=language)), inputs(1)
     wanted = prior.sample_relative(**given, steps=STEPS)
     prior.decoder.compile()
     found = prior.sample_relative(**given, steps=STEPS)

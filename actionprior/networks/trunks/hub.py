@@ -99,7 +99,7 @@ def hub_folder(source: str, key: str) -> Path:
             )
         )
     except Exception as error:  # unknown name, no network, not in the cache: many kinds
-        absent = "" if is_hub_source(source) else "is no folder, and "
+        absent = "" if is_hub_source(source) else "is not a folder and "
         raise UserError(
             f"{key}: {source} {absent}cannot be downloaded ({shorten(error)})"
         ) from error

@@ -93,7 +93,7 @@ class VLMTrunk(TunedTrunk):
         self.tokenizer = Tokenizer(parts.tokenizer)
         self._family, self._prompt = family_of(parts.config["model_type"]), parts.prompt
         self._hidden, further = embedding_width(self.model), self._family.further(self.model)
-        if 0 < layers < further:
+        if pretrained and 0 < layers < further:  # older checkpoints may have fewer
             raise UserError(
                 f"layers is {layers}, but images enter the first {further} layers of this model; "
                 f"expected {further} or more, or 0 for all"

@@ -41,7 +41,7 @@ def test_one_pass_gives_what_a_pass_for_each_query_gives(build: Any, images: Ten
 
 
 def test_a_policys_training_sees_each_image_once(build: Any) -> None:
-    """METHOD: z′ with and without history share one pass of the image tower."""
+    """z′ with and without history share one pass of the image tower."""
     trunk = build()
     network = tiny_network([delta_arm()], trunk=trunk, history="encoder")
     seen: list[int] = []

@@ -43,7 +43,7 @@ def test_a_folder_and_the_hubs_cache_give_the_same(
         assert torch.equal(found, expected)
     with pytest.raises(UserError, match="hf-hub:someone/other cannot be downloaded"):
         read_parts("hf-hub:someone/other")
-    with pytest.raises(UserError, match="someone/other is no folder, and cannot be downloaded"):
+    with pytest.raises(UserError, match="someone/other is not a folder and cannot be downloaded"):
         read_parts("someone/other")
 
 

@@ -376,6 +376,7 @@ def test_a_policy_is_served(build: Build, tmp_path: Path) -> None:
     ("family", "strategy", "lora_rank"),
     [
         ("qwen3_vl", "ddp_fork", 0),
+        ("qwen3_vl", "sharded", 0),
         ("qwen3_vl", "sharded", 4),
         ("smolvlm", "ddp_fork", 0),
         ("paligemma", "sharded", 0),
