@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actionprior.errors import UserError
+from actionprior.rollout.results import wilson_interval
 from actionprior.study.arm_summaries import summary_at
 from actionprior.study.plan import Study
 from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 from actionprior.study.table import read_table
 from bench.command_line import run
+from bench.mt50 import POLICIES, read_outcomes
 
 ROOT = Path(__file__).parents[1]
 HEAD = "| setting | with the prior | without |\n|---|---|---|"
@@ -62,7 +64,7 @@ def readme_table() -> str:
     Raises:
         UserError: A study or its table is missing or damaged.
     """
-    return "\n".join([HEAD, *map(_line, ROWS)])
+    return "\n".join([HEAD, *map(_line, ROWS), _mt50_line()])
 
 
 def _line(row: ReadmeRow) -> str:
@@ -76,6 +78,17 @@ def _line(row: ReadmeRow) -> str:
     setting = row.setting.format(rollouts=f"{one.rollouts:,}")
     cells = (_shown(summary.success, row.bold) for summary in (one, other))
     return "| " + " | ".join([setting, *cells]) + " |"
+
+
+def _mt50_line() -> str:
+    page = "docs/metaworld.md#ten-demonstrations-three-cameras"
+    outcomes = read_outcomes()
+    cells = []
+    for policy in POLICIES:
+        all_N = "".join(outcomes[policy].values())
+        interval = wilson_interval(all_N.count("1"), len(all_N))
+        cells.append(_shown(Estimate(all_N.count("1") / len(all_N), *interval), bold=False))
+    return f"| [MetaWorld's 50 tasks]({page}), ten demonstrations | {' | '.join(cells)} |"
 
 
 def _shown(rate: Estimate, bold: bool) -> str:

@@ -1,0 +1,146 @@
+"""Keep the rollouts of MetaWorld's 50 tasks in a table, and print the tables of docs/metaworld.md.
+
+`lightning test` writes each rollout's outcome to `results.json`. The table holds those of all
+policies, and a test compares the page with what is printed here.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_DIFFICULTY, METAWORLD_MT10
+from actionprior.errors import UserError
+from actionprior.files.atomic import write_text
+from actionprior.rollout.results import wilson_interval
+from actionprior.study.statistics import success_difference
+from bench.command_line import run
+
+TABLE = Path(__file__).parents[1] / "docs" / "metaworld_mt50.csv"
+POLICIES = ("prior", "no_prior")
+Outcomes = dict[str, dict[str, str]]  # policy → task → one 0 or 1 per scene
+
+
+def read_outcomes(table: Path | None = None) -> Outcomes:
+    """Read the table; empty if the file is missing."""
+    found: Outcomes = {}
+    table = table or TABLE
+    if table.is_file():
+        for row in csv.DictReader(table.read_text("utf-8").splitlines()):
+            found.setdefault(row["policy"], {})[row["task"]] = row["outcomes"]
+    return found
+
+
+def add_rollouts(outcomes: Outcomes, policy: str, results: dict[str, Any]) -> None:
+    """Add the rollouts of a ``results.json``, in the order of their seeds."""
+    for env in results["environments"]:
+        episodes = sorted(env["episodes"], key=lambda episode: int(episode["seed"]))
+        task = env["env_id"].removeprefix("metaworld/").removesuffix("-v3")
+        line = "".join(str(int(episode["success"])) for episode in episodes)
+        outcomes.setdefault(policy, {})[task] = line
+
+
+def tables(outcomes: Outcomes) -> str:
+    """Return both tables in Markdown: by group, and by task."""
+    policies = [policy for policy in POLICIES if policy in outcomes]
+    head = ["group", *(policy.replace("_", " ") + " [%]" for policy in policies)]
+    parts = {f"{name} ({len(g)} tasks)": g for name, g in _groups().items()}
+    means = {p: np.mean([_rate(outcomes[p], group) for group in parts.values()]) for p in policies}
+    both, every = len(policies) == 2, [task for group in parts.values() for task in group]
+    easy = len(METAWORLD_DIFFICULTY["easy"])
+    lines = [
+        _line([*head, *["difference [points]"] * both]),
+        _line(["---"] * (len(head) + both)),
+        *(_group_line(name, group, outcomes, policies) for name, group in parts.items()),
+        _line(
+            ["**mean of groups**"]
+            + [f"**{100 * means[p]:.1f}**" for p in policies]
+            + [f"{100 * (means[POLICIES[0]] - means[p]):+.1f}" for p in policies[1:]]
+        ),
+        _group_line("medium to very hard", every[easy:], outcomes, policies),
+        _group_line("all tasks", every, outcomes, policies),
+        _group_line("the ten tasks of MT10", _short(METAWORLD_MT10), outcomes, policies),
+        "",
+        _line(["group", f"succeeded of 10 ({', '.join(p.replace('_', ' ') for p in policies)})"]),
+        _line(["---"] * 2),
+        *(_line([name, _by_task(group, outcomes, policies)]) for name, group in _groups().items()),
+    ]
+    return "\n".join(lines)
+
+
+def _groups() -> dict[str, list[str]]:
+    return {name.replace("_", " "): _short(g) for name, g in METAWORLD_DIFFICULTY.items()}
+
+
+def _short(tasks: Any) -> list[str]:  # noqa: ANN401  a collection of names
+    return sorted(task.removesuffix("-v3") for task in tasks)
+
+
+def _rate(found: dict[str, str], tasks: list[str]) -> float:
+    outcomes = "".join(found[task] for task in tasks)
+    return outcomes.count("1") / len(outcomes)
+
+
+def _group_line(name: str, tasks: list[str], outcomes: Outcomes, policies: list[str]) -> str:
+    cells = [name]
+    for policy in policies:
+        all_N = "".join(outcomes[policy][task] for task in tasks)
+        low, high = wilson_interval(all_N.count("1"), len(all_N))
+        rate = f"{100 * all_N.count('1') / len(all_N):.1f}"
+        cells.append(f"{rate} ({100 * low:.1f} to {100 * high:.1f})")
+    if len(policies) == 2:
+        one, other = (
+            np.array([[list(map(int, outcomes[policy][task])) for task in tasks]])
+            for policy in policies
+        )
+        found = success_difference(one, other)
+        value, low, high = (100 * part for part in found)
+        cells.append(f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
+    return _line(cells)
+
+
+def _by_task(tasks: list[str], outcomes: Outcomes, policies: list[str]) -> str:
+    return ", ".join(
+        f"{task} {' · '.join(str(outcomes[policy][task].count('1')) for policy in policies)}"
+        for task in tasks
+    )
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def mt50_tables(add: str = "", results: list[str] | None = None) -> None:
+    """Print the tables of docs/metaworld.md, and add a policy's rollouts to their table first.
+
+    Args:
+        add: Policy whose rollouts are added: `prior` or `no_prior`.
+        results: Files `results.json` with its rollouts.
+
+    Raises:
+        UserError: The policy is unknown.
+    """
+    if results and add not in POLICIES:
+        raise UserError(f"add is {add!r}; expected one of {', '.join(POLICIES)} with results")
+    outcomes = read_outcomes()
+    for file in results or []:
+        add_rollouts(outcomes, add, json.loads(Path(file).read_text("utf-8")))
+    if results:
+        rows = [
+            f"{policy},{task},{line}"
+            for policy, found in outcomes.items()
+            for task, line in sorted(found.items())
+        ]
+        write_text("\n".join(["policy,task,outcomes", *rows]) + "\n", TABLE)
+    print(tables(outcomes))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command: see :func:`mt50_tables` for its options."""
+    run(mt50_tables, "mt50", args)
+
+
+if __name__ == "__main__":
+    main()
