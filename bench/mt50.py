@@ -19,7 +19,8 @@ from actionprior.study.statistics import success_difference
 from bench.command_line import run
 
 TABLE = Path(__file__).parents[1] / "docs" / "metaworld_mt50.csv"
-POLICIES = ("prior", "no_prior")
+PAIRS = (("prior", "no_prior"), ("prior_1500", "no_prior_1500"))
+"""Policies that are compared: after all 6,000 steps, and of runs of 1,500 steps."""
 Outcomes = dict[str, dict[str, str]]  # policy → task → one 0 or 1 per scene
 
 
@@ -43,31 +44,50 @@ def add_rollouts(outcomes: Outcomes, policy: str, results: dict[str, Any]) -> No
 
 
 def tables(outcomes: Outcomes) -> str:
-    """Return both tables in Markdown: by group, and by task."""
-    policies = [policy for policy in POLICIES if policy in outcomes]
-    head = ["group", *(policy.replace("_", " ") + " [%]" for policy in policies)]
+    """Return the tables in Markdown: by group for each complete pair of policies, and by task."""
+    pairs = [pair for pair in PAIRS if set(pair) <= outcomes.keys()]
+    found = [_by_group(outcomes, pair) for pair in pairs]
+    return "\n\n".join([*found, *([_by_task(outcomes)] if PAIRS[0] in pairs else [])])
+
+
+def _by_group(outcomes: Outcomes, pair: tuple[str, str]) -> str:
     parts = {f"{name} ({len(g)} tasks)": g for name, g in _groups().items()}
-    means = {p: np.mean([_rate(outcomes[p], group) for group in parts.values()]) for p in policies}
-    both, every = len(policies) == 2, [task for group in parts.values() for task in group]
-    easy = len(METAWORLD_DIFFICULTY["easy"])
+    every = [task for group in parts.values() for task in group]
+    one, other = (
+        100 * float(np.mean([_rate(outcomes[policy], group) for group in parts.values()]))
+        for policy in pair
+    )
+    rows = {
+        "medium to very hard": every[len(METAWORLD_DIFFICULTY["easy"]) :],
+        "all tasks": every,
+        "the ten tasks of MT10": _short(METAWORLD_MT10),
+    }
     lines = [
-        _line([*head, *["difference [points]"] * both]),
-        _line(["---"] * (len(head) + both)),
-        *(_group_line(name, group, outcomes, policies) for name, group in parts.items()),
-        _line(
-            ["**mean of groups**"]
-            + [f"**{100 * means[p]:.1f}**" for p in policies]
-            + [f"{100 * (means[POLICIES[0]] - means[p]):+.1f}" for p in policies[1:]]
-        ),
-        _group_line("medium to very hard", every[easy:], outcomes, policies),
-        _group_line("all tasks", every, outcomes, policies),
-        _group_line("the ten tasks of MT10", _short(METAWORLD_MT10), outcomes, policies),
-        "",
-        _line(["group", f"succeeded of 10 ({', '.join(p.replace('_', ' ') for p in policies)})"]),
-        _line(["---"] * 2),
-        *(_line([name, _by_task(group, outcomes, policies)]) for name, group in _groups().items()),
+        _line(["group", *(f"{_words(policy)} [%]" for policy in pair), "difference [points]"]),
+        _line(["---"] * 4),
+        *(_group_line(name, group, outcomes, pair) for name, group in parts.items()),
+        _line(["**mean of groups**", f"**{one:.1f}**", f"**{other:.1f}**", f"{one - other:+.1f}"]),
+        *(_group_line(name, group, outcomes, pair) for name, group in rows.items()),
     ]
     return "\n".join(lines)
+
+
+def _by_task(outcomes: Outcomes) -> str:
+    lines = [
+        _line(["group", f"succeeded of 10 ({', '.join(map(_words, PAIRS[0]))})"]),
+        _line(["---"] * 2),
+    ]
+    for name, tasks in _groups().items():
+        found = (
+            f"{task} {' · '.join(str(outcomes[policy][task].count('1')) for policy in PAIRS[0])}"
+            for task in tasks
+        )
+        lines.append(_line([name, ", ".join(found)]))
+    return "\n".join(lines)
+
+
+def _words(policy: str) -> str:
+    return policy.replace("_1500", ", 1,500 steps").replace("_", " ")
 
 
 def _groups() -> dict[str, list[str]]:
@@ -83,29 +103,18 @@ def _rate(found: dict[str, str], tasks: list[str]) -> float:
     return outcomes.count("1") / len(outcomes)
 
 
-def _group_line(name: str, tasks: list[str], outcomes: Outcomes, policies: list[str]) -> str:
+def _group_line(name: str, tasks: list[str], outcomes: Outcomes, pair: tuple[str, str]) -> str:
     cells = [name]
-    for policy in policies:
+    for policy in pair:
         all_N = "".join(outcomes[policy][task] for task in tasks)
         low, high = wilson_interval(all_N.count("1"), len(all_N))
         rate = f"{100 * all_N.count('1') / len(all_N):.1f}"
         cells.append(f"{rate} ({100 * low:.1f} to {100 * high:.1f})")
-    if len(policies) == 2:
-        one, other = (
-            np.array([[list(map(int, outcomes[policy][task])) for task in tasks]])
-            for policy in policies
-        )
-        found = success_difference(one, other)
-        value, low, high = (100 * part for part in found)
-        cells.append(f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
-    return _line(cells)
-
-
-def _by_task(tasks: list[str], outcomes: Outcomes, policies: list[str]) -> str:
-    return ", ".join(
-        f"{task} {' · '.join(str(outcomes[policy][task].count('1')) for policy in policies)}"
-        for task in tasks
+    one, other = (
+        np.array([[list(map(int, outcomes[policy][task])) for task in tasks]]) for policy in pair
     )
+    value, low, high = (100 * part for part in success_difference(one, other))
+    return _line([*cells, f"{value:+.1f} ({low:+.1f} to {high:+.1f})"])
 
 
 def _line(cells: list[str]) -> str:
@@ -116,14 +125,15 @@ def mt50_tables(add: str = "", results: list[str] | None = None) -> None:
     """Print the tables of docs/metaworld.md, and add a policy's rollouts to their table first.
 
     Args:
-        add: Policy whose rollouts are added: `prior` or `no_prior`.
+        add: Policy whose rollouts are added, such as `prior` or `no_prior_1500`.
         results: Files `results.json` with its rollouts.
 
     Raises:
         UserError: The policy is unknown.
     """
-    if results and add not in POLICIES:
-        raise UserError(f"add is {add!r}; expected one of {', '.join(POLICIES)} with results")
+    known = [policy for pair in PAIRS for policy in pair]
+    if results and add not in known:
+        raise UserError(f"add is {add!r}; expected one of {', '.join(known)} with results")
     outcomes = read_outcomes()
     for file in results or []:
         add_rollouts(outcomes, add, json.loads(Path(file).read_text("utf-8")))

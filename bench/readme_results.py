@@ -14,7 +14,7 @@ from actionprior.study.results import Budget, Results
 from actionprior.study.statistics import Estimate
 from actionprior.study.table import read_table
 from bench.command_line import run
-from bench.mt50 import POLICIES, read_outcomes
+from bench.mt50 import PAIRS, read_outcomes
 
 ROOT = Path(__file__).parents[1]
 HEAD = "| setting | with the prior | without |\n|---|---|---|"
@@ -84,7 +84,7 @@ def _mt50_line() -> str:
     page = "docs/metaworld.md#ten-demonstrations-three-cameras"
     outcomes = read_outcomes()
     cells = []
-    for policy in POLICIES:
+    for policy in PAIRS[0]:
         all_N = "".join(outcomes[policy].values())
         interval = wilson_interval(all_N.count("1"), len(all_N))
         cells.append(_shown(Estimate(all_N.count("1") / len(all_N), *interval), bold=False))

@@ -33,12 +33,14 @@ def test_two_policies_are_compared_by_group(
 ) -> None:
     monkeypatch.setattr(mt50, "TABLE", tmp_path / "table.csv")
     hard = METAWORLD_DIFFICULTY["hard"]
-    for policy, wrong in (("prior", ()), ("no_prior", hard)):
+    for policy, wrong in (("no_prior", hard), ("prior", ())):
         tasks = [task for group in METAWORLD_DIFFICULTY.values() for task in group]
         played = {task: [int(task not in wrong)] * 10 for task in tasks}
         file = tmp_path / f"{policy}.json"
         file.write_text(json.dumps(results(played)))
         mt50_tables(policy, [str(file)])
+    with pytest.raises(SystemExit):
+        mt50.main([f"--results=[{file}]"])
     lines = capsys.readouterr().out.splitlines()
     assert "| hard (6 tasks) | 100.0 (94.0 to 100.0) | 0.0 (0.0 to 6.0) | +100.0" in "\n".join(
         lines
