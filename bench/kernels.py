@@ -27,7 +27,7 @@ from actionprior.vla import VLAModule
 from bench.bare_loop import prior_module
 from bench.command_line import run
 from bench.random_vlm import TINY, write_random_vlm
-from bench.short_runs import SyntheticTrajectories, SyntheticVLA
+from bench.short_runs import ShortRun, SyntheticTrajectories, SyntheticVLA, trainer
 
 _WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "is_nonzero"}
 _NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach"}
@@ -78,7 +78,7 @@ def bench_kernels(rows: int = 8, out: str = "") -> dict[str, Any]:
             with _families(whole):
                 trunk = VLMTrunk(source, random_weights=True, pixels=Pixels(image_size=32))
                 result[name] = _counted(_vlm_step(trunk, rows), trunk)
-        result["stage2_step"] = _stage2_step(source, rows)
+        result["stage2_step"] = _stage2_step(source, rows, folder)
     for name, language in (("stage1", None), ("stage1_language", _LANGUAGE)):
         two, three = (_stage1(depth, language, rows) for depth in (2, 3))
         result[name] = two | {"kernels_per_block_pair": three["kernels"] - two["kernels"]}
@@ -129,9 +129,9 @@ class _StepCounter(Callback):
         self.counter = KernelCounter()
         self.counting = ExitStack()
 
-    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+    def on_train_batch_start(self, running: Trainer, *_: object) -> None:
         """Begin with the step."""
-        if trainer.global_step == 1:
+        if running.global_step == 1:
             self.counting.enter_context(self.counter)
 
     def on_before_optimizer_step(self, *_: object) -> None:
@@ -139,7 +139,7 @@ class _StepCounter(Callback):
         self.counting.close()
 
 
-def _stage2_step(source: str, rows: int) -> dict[str, Any]:
+def _stage2_step(source: str, rows: int, folder: str) -> dict[str, Any]:
     data, step = SyntheticVLA(batch_size=rows, pixels=32), _StepCounter()
     data.setup("fit")
     module = VLAModule(
@@ -150,16 +150,8 @@ def _stage2_step(source: str, rows: int) -> dict[str, Any]:
         ),
         decay_fraction=1.0,  # all terms in every step
     )
-    Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[step],
-    ).fit(module, data)
+    short = ShortRun(rows, steps=1, device="cpu", precision="32-true", warm=1)
+    trainer(short, folder, [step], logger=False).fit(module, data)
     return {"kernels": step.counter.kernels, "waits": dict(step.counter.waits)}
 
 

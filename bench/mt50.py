@@ -6,6 +6,7 @@ policies, and a test compares the page with what is printed here.
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _groups() -> dict[str, list[str]]:
     return {name.replace("_", " "): _short(g) for name, g in METAWORLD_DIFFICULTY.items()}
 
 
-def _short(tasks: Any) -> list[str]:  # noqa: ANN401  a collection of names
+def _short(tasks: Iterable[str]) -> list[str]:
     return sorted(task.removesuffix("-v3") for task in tasks)
 
 

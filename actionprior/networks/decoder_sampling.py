@@ -119,7 +119,7 @@ def _language_velocities(
     """Yield the velocities of a decoder of a language model's blocks."""
     blocks = cast(list[AdaptiveLanguageBlock], list(decoder.blocks))
     rotation_2ND = rotary(len(decoder.position_HW))
-    for r_GBT in torch.split(r_KBT, max(1, _CONDITIONS_AT_ONCE // r_KBT[0].numel())):
+    for r_GBT in torch.split(r_KBT, _CONDITIONS_AT_ONCE // r_KBT[0].numel()):
         condition_GBTW = decoder.condition(r_GBT, z_BZ, state_BS)
         modulations = [block.modulations(condition_GBTW) for block in blocks]
         for call, condition_BTW in enumerate(condition_GBTW):

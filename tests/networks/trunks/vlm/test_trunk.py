@@ -155,6 +155,9 @@ def test_fewer_layers(build: Build, images: Tensor) -> None:
 def test_layers_that_images_enter_are_kept(source: Source) -> None:
     with pytest.raises(UserError, match="layers is 1, but images enter the first 2 layers"):
         VLMTrunk(source("qwen3_vl"), layers=1, pixels=Pixels(image_size=32))
+    whole = VLMTrunk(source("qwen3_vl"), pixels=Pixels(image_size=32))
+    older = VLMTrunk.from_init_args({**whole.init_args(), "layers": 1})  # of a checkpoint
+    assert len(older.model.get_decoder().layers) == 1
 
 
 @pytest.mark.parametrize("layers", [0, 2])
