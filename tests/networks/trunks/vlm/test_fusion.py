@@ -40,7 +40,7 @@ def test_one_pass_gives_what_a_pass_for_each_query_gives(build: Any, images: Ten
     assert (other[0] - with_history).abs().max() > 1e-3
 
 
-def test_a_policys_training_sees_each_image_once(build: Any) -> None:
+def test_a_policy_sees_each_image_once_in_training_and_in_a_plan(build: Any) -> None:
     """z′ with and without history share one pass of the image tower."""
     trunk = build()
     network = tiny_network([delta_arm()], trunk=trunk, history="encoder")
@@ -53,10 +53,15 @@ def test_a_policys_training_sees_each_image_once(build: Any) -> None:
     shown = torch.ones(pixels.shape[:2], dtype=torch.bool)
     first = now.state_BHS[:, 0]
     texts = ["push the cube"] * 4
-    network.latents(
-        Observation(pixels, shown, texts, first, now.reference_BA, past, now.embodiment_B)
-    )
+    observed = Observation(pixels, shown, texts, first, now.reference_BA, past, now.embodiment_B)
+    network.latents(observed)
     assert seen == [4 * len(robot.cameras)]
+    calls: list[int] = []
+    trunk.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        network.predict_chunk(observed, torch.randn(4, network.chunk_length, 37))
+    assert seen == 2 * [4 * len(robot.cameras)]
+    assert calls == [1], "the integration steps share one pass of the language model"
 
 
 def test_the_side_of_the_padding_has_no_effect(build: Any, images: Tensor) -> None:
