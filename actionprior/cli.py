@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from actionprior import __version__
-from actionprior.errors import UserError, printable
+from actionprior.errors import UserError, disk_error, printable
 from actionprior.files import user_modules
 
 TRAINER_VERBS = {
@@ -148,10 +148,14 @@ def _dispatch(words: list[str], args: list[str] | None) -> None:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """Find the ``UserError`` behind an error: jsonargparse wraps what a constructor raises."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__
-    return error
+    """Find the ``UserError`` behind an error: jsonargparse wraps what a constructor raises.
+
+    A full or write-protected disk is one, too, whichever verb met it.
+    """
+    link = error
+    while link is not None and not isinstance(link, UserError):
+        link = link.__cause__
+    return link or disk_error(error, "name another folder")
 
 
 def _own_verbs() -> dict[str, str]:

@@ -1,6 +1,9 @@
 """User-facing errors, and helpers for their messages."""
 
+import errno
 from difflib import get_close_matches
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class UserError(ValueError):
@@ -19,6 +22,24 @@ class UserError(ValueError):
 
 class PolicyError(UserError):
     """Input that a policy cannot act on. The message names the key or the robot."""
+
+
+def disk_error(error: BaseException | None, elsewhere: str) -> UserError | None:
+    """Return what to say if a disk is full or not writable.
+
+    Args:
+        error: Error that may be of a disk.
+        elsewhere: How to write to another place.
+
+    Returns:
+        The user error; None for any other error.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return UserError(
+            f"cannot use {error.filename or 'the disk'}: {error.strerror}; make room, or "
+            f"{elsewhere}"
+        )
+    return None
 
 
 def shorten(error: BaseException, length: int = 200) -> str:

@@ -1,13 +1,11 @@
 """Turn faults of disks, loader processes and other ranks into one-sentence user errors."""
 
-import errno
 import re
 import traceback
 from pathlib import Path
 
-from actionprior.errors import UserError, shorten
+from actionprior.errors import UserError, disk_error, shorten
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _DATALOADER = ("torch", "utils", "data", "dataloader.py")
 _LOADER = (
     "a process that loads data has ended ({}); if it was killed for memory, lower "
@@ -50,11 +48,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     if any(isinstance(link, UserError) for link in chain):
         return None
     for link in chain:
-        if isinstance(link, OSError) and link.errno in _DISK:
-            return UserError(
-                f"cannot use {link.filename or 'the disk'}: {link.strerror}; "
-                "make room, or write elsewhere with --trainer.default_root_dir"
-            )
+        if found := disk_error(link, "write elsewhere with --trainer.default_root_dir"):
+            return found
         if isinstance(link, ConnectionError | EOFError) and _in_loader(link):
             return UserError(_LOADER.format(str(link) or type(link).__name__))
         for pattern, sentence in _RULES.items():

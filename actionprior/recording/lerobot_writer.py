@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from actionprior.errors import UserError
 from actionprior.files.folders import atomic_folder
 from actionprior.files.progress import episode_bar
+from actionprior.recording.image_writer import ImageWriter
 
 SEEDS_PER_RECORDING = 1_000_000
 """Size of a block of reset seeds."""
@@ -255,7 +256,7 @@ def _create(features: DatasetFeatures, name: str, folder: Path, use_videos: bool
             "shape": shape,
             "names": ["height", "width", "channels"],
         }
-    return dataset_class.create(
+    dataset = dataset_class.create(
         repo_id=f"actionprior/{name}",
         fps=features.fps,
         features=columns,
@@ -265,6 +266,8 @@ def _create(features: DatasetFeatures, name: str, folder: Path, use_videos: bool
         video_backend="pyav",  # without it, lerobot warns at length if FFmpeg is missing
         metadata_buffer_size=100,
     )
+    dataset.writer.image_writer = ImageWriter()
+    return dataset
 
 
 def _vector(names: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,21 @@ def test_an_existing_folder_is_kept_without_overwrite(
     main([*POINT, *given, "--episodes=1", "--overwrite=true"])
     assert result(capsys)["kept"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A limit on the size of files stands for a full disk: images of 20 x 30 pixels are larger.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = ["--expert=tests.helpers.experts.Sometimes", f"--out={tmp_path / 'points'}"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        message = refusal(capsys, *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "File too large; make room, or name another folder" in message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_robots_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
