@@ -55,7 +55,7 @@ def test_every_recipe_is_tested_here() -> None:
     tested |= {f"metaworld/{name}" for name in ("record", "record_blind", *views)}
     compact = ("compact", "compact_mt10", "compact_mt50")
     tested |= {f"metaworld/{name}" for name in (*compact, "finetune_mt50")}
-    tested |= {"aloha/record", "aloha/finetune"}
+    tested |= {"aloha/record", "aloha/finetune", "real/compact"}
     paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
     tested |= {f"paper/{name}" for name in paper}
     # tests/study/test_grid.py, commands/test_study.py
@@ -490,9 +490,10 @@ def test_real_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason="needs the recordings of real robots")
-def test_a_real_robots_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["real/finetune", "real/compact"])
+def test_a_real_robots_images(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
-    recipe = yaml.safe_load((RECIPES / "real/finetune.yaml").read_text())
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
     data = recipe["data"]["init_args"]
     data["embodiments"][0]["roots"] = [str(RECORDINGS / "g1_inspire")]
     data |= {"max_episodes": 1, "val_episodes": {"g1_inspire": [2]}, "batch_size": 4}

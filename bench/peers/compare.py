@@ -1,8 +1,8 @@
 """Train contenders for the same CPU time, roll all out in the same scenes, and keep a table."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Row:
         parameters: Number of all parameters.
         episodes: Rollouts of each task.
         successes: Successes of each task.
+        cameras: Cameras that the policy sees.
     """
 
     policy: str
@@ -47,11 +48,12 @@ class Row:
     parameters: int
     episodes: int
     successes: dict[str, int]
+    cameras: tuple[str, ...]
 
     @property
-    def key(self) -> tuple[str, float, int]:
+    def key(self) -> tuple[str, float, int, tuple[str, ...]]:
         """Return what identifies the row in the table."""
-        return self.policy, self.minutes, self.seed
+        return self.policy, self.minutes, self.seed, self.cameras
 
 
 class PeerSetting:
@@ -59,12 +61,13 @@ class PeerSetting:
 
     Args:
         recipe: Recipe with one robot, one local dataset and rollouts.
+        cameras: The robot's cameras that policies see; by default all.
 
     Raises:
-        UserError: The recipe has several robots or datasets, or no rollouts.
+        UserError: The recipe has several robots or datasets, no rollouts, or not these cameras.
     """
 
-    def __init__(self, recipe: Path) -> None:
+    def __init__(self, recipe: Path, cameras: Sequence[str] | None = None) -> None:
         data, trainer = call(_sections, [f"--config={recipe}"], "python -m bench.peers")
         callbacks = trainer.get("callbacks") or []
         found = [c["init_args"] for c in callbacks if c["class_path"] == ROLLOUTS]
@@ -75,9 +78,16 @@ class PeerSetting:
         data.prepare_data()
         self.rollouts: dict[str, Any] = found[0]
         self.env_ids = expand_groups(self.rollouts["env_ids"])
-        self.robot = data.robots[0]
-        self.root = Path(self.robot.roots[0])
-        self.observation_map = ObservationMap(**self.rollouts["observation_map"])
+        robot = data.robots[0]
+        if unknown := sorted(set(cameras or ()) - set(robot.cameras)):
+            raise UserError(
+                f"cameras names {unknown[0]!r}, expected some of {list(robot.cameras)} ({recipe})"
+            )
+        seen = tuple(robot.cameras if cameras is None else cameras)
+        self.unseen = tuple(camera for camera in robot.cameras if camera not in seen)
+        self.robot = replace(robot, cameras=seen)
+        self.root = Path(robot.roots[0])
+        self.observation_map = _only(ObservationMap(**self.rollouts["observation_map"]), seen)
         register_environments(OWN_ENVIRONMENTS)
 
     @property
@@ -111,6 +121,12 @@ class PeerSetting:
             yield env_id, sum(sum(run) for run in runs)
 
 
+def _only(observation_map: ObservationMap, cameras: Sequence[str]) -> ObservationMap:
+    """Return the map with these cameras only."""
+    images = {name: key for name, key in observation_map.images.items() if name in cameras}
+    return replace(observation_map, images=images)
+
+
 def _sections(data: LeRobotVLA, trainer: dict[str, Any]) -> tuple[LeRobotVLA, dict[str, Any]]:
     """Return these sections of a recipe."""
     return data, trainer
@@ -125,6 +141,7 @@ def compare(
     folder: Path = Path("outputs/peers"),
     results: Path = RESULTS,
     options: dict[str, str] | None = None,
+    cameras: list[str] | None = None,
     threads: int = 1,
 ) -> None:
     """Train policies for equal CPU time, and count their successes in the same scenes.
@@ -141,21 +158,25 @@ def compare(
         folder: Folder for datasets, runs and logs.
         results: Table with one line of JSON per training; new lines are appended.
         options: Further options of the training command, for policies that are searched.
+        cameras: Cameras of the recipe that all policies see; by default all.
         threads: Threads of PyTorch.
     """
     if unknown := sorted(set(policies) - set(CONTENDERS)):
         raise UserError(f"policies names {unknown[0]!r}, expected some of {list(CONTENDERS)}")
     torch.set_num_threads(threads)
-    setting = PeerSetting(recipe)
+    setting = PeerSetting(recipe, cameras)
+    seen = setting.robot.cameras
+    if setting.unseen:
+        folder = folder / "+".join(seen)
     rows = read_rows(results)
     dataset = folder / f"{setting.root.name}_with_instructions"
-    tasks = with_instruction_vectors(setting.root, dataset)
+    tasks = with_instruction_vectors(setting.root, dataset, without=setting.unseen)
     for name in policies:
         contender, more = CONTENDERS[name], dict(options or {})
         if contender.clip:
             more |= clip_options(folder, setting.image_size, tasks)
-        training = Training(contender, recipe, dataset, folder / name, more, threads)
-        wanted = [(name, m, seed) for m in minutes for seed in range(seeds)]
+        training = Training(contender, recipe, dataset, folder / name, more, threads, seen)
+        wanted = [(name, m, seed, seen) for m in minutes for seed in range(seeds)]
         missing = [key for key in wanted if key not in {row.key for row in rows}]
         cost = training.cost() if missing else None
         for key in missing:
@@ -171,12 +192,12 @@ def compare(
 def _row(
     training: Training,
     setting: PeerSetting,
-    key: tuple[str, float, int],
+    key: tuple[str, float, int, tuple[str, ...]],
     cost: Cost,
     tasks: list[str],
     episodes: int,
 ) -> Row:
-    name, minutes, seed = key
+    name, minutes, seed, cameras = key
     steps, run = cost.steps(60 * minutes), f"{minutes:g}min-{seed}"
     seconds = training.run(run, steps, seed) + cost.once
     policy: LeRobotPolicy | Policy
@@ -188,7 +209,7 @@ def _row(
         parameters = policy.parameters
     successes = dict(setting.successes(policy, episodes))
     spent = round(seconds / 60, 1)
-    return Row(name, minutes, seed, steps, spent, parameters, episodes, successes)
+    return Row(name, minutes, seed, steps, spent, parameters, episodes, successes, cameras)
 
 
 def interval(rows: list[Row]) -> tuple[float, float]:
@@ -200,4 +221,5 @@ def interval(rows: list[Row]) -> tuple[float, float]:
 def read_rows(results: Path) -> list[Row]:
     """Read a table of results; empty if the file is missing."""
     lines = results.read_text().splitlines() if results.is_file() else []
-    return [Row(**json.loads(line)) for line in lines]
+    contents = [json.loads(line) for line in lines]
+    return [Row(**content | {"cameras": tuple(content["cameras"])}) for content in contents]

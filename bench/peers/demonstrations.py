@@ -42,17 +42,18 @@ class InstructionVectors:
         return vectors
 
 
-def with_instruction_vectors(root: Path, out: Path) -> list[str]:
+def with_instruction_vectors(root: Path, out: Path, without: Sequence[str] = ()) -> list[str]:
     """Copy a dataset, with the vector of its instruction added to each frame.
 
     Args:
         root: LeRobot dataset.
         out: Folder to write, unless it exists.
+        without: Features that the copy leaves out: cameras that no policy sees.
 
     Returns:
         The instructions of the dataset.
     """
-    from lerobot.datasets.dataset_tools import add_features
+    from lerobot.datasets.dataset_tools import modify_features
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     dataset = LeRobotDataset("local/demonstrations", root=root)
@@ -61,7 +62,8 @@ def with_instruction_vectors(root: Path, out: Path) -> list[str]:
         read = InstructionVectors(tasks)
         chosen = np.asarray(dataset.hf_dataset.with_format("numpy")["task_index"], np.int64)
         feature = {"dtype": "float32", "shape": (len(read),), "names": None}
-        add_features(dataset, {WORDS_KEY: (read(tasks)[chosen], feature)}, out, dataset.repo_id)
+        words = {WORDS_KEY: (read(tasks)[chosen], feature)}
+        modify_features(dataset, words, list(without), out, dataset.repo_id)
     return tasks
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from actionprior.files.atomic import write_text
 from bench.command_line import run
+from bench.peers import recordings
 from bench.peers.compare import RESULTS, Row, interval, read_rows
 from bench.peers.contenders import CONTENDERS
+from bench.peers.recordings import COPY, RecordedRow
 
 PAGE = Path("docs/peers.md")
 _HEAD = """\
@@ -23,8 +25,10 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
   access to the hub can give ACT and Diffusion an ImageNet ResNet, which is not measured here.
 - ACT and Diffusion read no instruction, so they are given it as a vector that says which pairs of
   neighbouring words it has.
-- All see the recipe's cameras. A policy of LeRobot trains its image network on every image, so that
-  it makes few steps in such a time: see the column. With fewer cameras, or on a GPU, it makes more.
+- A policy of LeRobot trains its image network on every image, so that it makes few steps in such a
+  time: see the column. With fewer cameras, or on a GPU, it makes more.
+- `actionprior` holds out a tenth of the demonstrations of simulated tasks, as its recipe says.
+  LeRobot's policies train on all.
 - `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
   policy of LeRobot take many more steps in the granted time.
 - Success is the mean over tasks, with the 95 % interval of Wilson over all rollouts of the row's
@@ -32,32 +36,50 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
 """
 
 
-def peers_page(results: Path = RESULTS, out: Path = PAGE) -> None:
-    """Write the page of a table of results.
+_RECORDINGS = """\
+## A humanoid's recordings, open loop
+
+No simulator of this robot is here, so nothing says how often it would succeed. Policies are
+trained on 50 demonstrations of a Unitree G1 with one camera (`recipes/real/compact.yaml`), and
+replay {count} held-out episodes at 10 Hz: every eighth step they see what was recorded and plan
+eight actions. The table has the mean absolute error of these actions, with the 95 % interval over
+episodes. `copying` holds the last recorded action before each plan. Of the other five robots, one
+has images of five episodes and four have none. `python -m bench.peers.recordings` measures missing
+rows.
+"""
+
+
+def peers_page(
+    results: Path = RESULTS, recorded: Path = recordings.RESULTS, out: Path = PAGE
+) -> None:
+    """Write the page of two tables of results.
 
     Args:
         results: Table that `python -m bench.peers` writes.
+        recorded: Table that `python -m bench.peers.recordings` writes.
         out: Markdown file to write; an existing one is replaced.
     """
-    write_text(page_text(read_rows(results)), out)
+    write_text(page_text(read_rows(results), recordings.read_rows(recorded)), out)
 
 
-def page_text(rows: list[Row]) -> str:
-    """Return the page of a table of results, one section for each set of tasks."""
-    by_tasks: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+def page_text(rows: list[Row], recorded: list[RecordedRow]) -> str:
+    """Return the page of two tables of results, one section for each set of tasks and cameras."""
+    by_setting: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Row]] = defaultdict(list)
     for row in rows:
-        by_tasks[tuple(row.successes)].append(row)
-    sections = [_section(tasks, found) for tasks, found in by_tasks.items()]
+        by_setting[tuple(row.successes), row.cameras].append(row)
+    sections = [_section(*setting, found) for setting, found in by_setting.items()]
+    sections += [_recordings_section(recorded)] if recorded else []
     return "\n".join([_HEAD, *sections, _options()])
 
 
-def _section(tasks: tuple[str, ...], rows: list[Row]) -> str:
+def _section(tasks: tuple[str, ...], cameras: tuple[str, ...], rows: list[Row]) -> str:
     groups: dict[tuple[float, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.minutes, row.policy].append(row)
-    names = [task.rpartition("/")[2] for task in tasks]
+    names = [task.rpartition("/")[2].removesuffix("-v3") for task in tasks]
     lines = [
-        f"## {len(tasks)} task{'s' * (len(tasks) > 1)}: {', '.join(names)}\n",
+        f"## {_number(tasks, 'task')}, {_number(cameras, 'camera')}\n",
+        f"Tasks: {', '.join(names)}. Cameras: {', '.join(map(_short, cameras))}.\n",
         f"| granted [CPU min] | policy | spent | steps | parameters | {' | '.join(names)} | "
         "success [%] |",
         "|---" * (6 + len(tasks)) + "|",
@@ -74,6 +96,33 @@ def _section(tasks: tuple[str, ...], rows: list[Row]) -> str:
             f"{' | '.join(counts)} | {100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f}) |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _recordings_section(rows: list[RecordedRow]) -> str:
+    units = rows[0].units
+    groups = [f"{name.replace('_', ' ')} [{unit}]" for name, unit in units.items()]
+    lines = [
+        _RECORDINGS.format(count=len(rows[0].errors[next(iter(units))])),
+        f"| granted [CPU min] | policy | spent | steps | {' | '.join(groups)} |",
+        "|---" * (4 + len(units)) + "|",
+    ]
+    for row in sorted(rows, key=lambda row: (row.minutes, row.policy, row.seed)):
+        found = [
+            f"{value:.4f} ({low:.4f} to {high:.4f})"
+            for value, low, high in recordings.means(row).values()
+        ]
+        trained = ["", "", ""] if row.policy == COPY else [row.minutes, row.spent, row.steps]
+        granted, spent, steps = (f"{number:g}" if number else "" for number in trained)
+        lines.append(f"| {granted} | {row.policy} | {spent} | {steps} | {' | '.join(found)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(things: tuple[str, ...], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) > 1)}"
+
+
+def _short(camera: str) -> str:
+    return camera.removeprefix("observation.images.")
 
 
 def _options() -> str:

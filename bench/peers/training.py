@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ class Training:
         folder: Folder for runs, the feature cache and logs.
         more: Further options of the command.
         threads: Threads of PyTorch.
+        cameras: Cameras that our policy sees; LeRobot's see those of the dataset.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Training:
         folder: Path,
         more: dict[str, str],
         threads: int,
+        cameras: Sequence[str],
     ) -> None:
-        self.contender = contender
+        self.contender, self._cameras = contender, cameras
         self._recipe, self._dataset, self._folder = recipe, dataset, folder
         self._more, self._threads = more, threads
 
@@ -116,7 +119,7 @@ class Training:
 
     def _own_words(self, out: Path, steps: int, seed: int) -> list[str]:
         recipe = out.with_suffix(".yaml")
-        recipe.write_text(yaml.safe_dump(_with_checkpoint_only(self._recipe, out)))
+        recipe.write_text(yaml.safe_dump(self._with_checkpoint_only(out)))
         options = {
             "config": str(recipe),
             "seed_everything": str(seed),
@@ -147,6 +150,17 @@ class Training:
         }
         return [*_script("lerobot-train"), *_flags(options | self.contender.options | self._more)]
 
+    def _with_checkpoint_only(self, out: Path) -> dict[str, Any]:
+        """Return the recipe without rollouts; it saves one checkpoint, at its end, in ``out``."""
+        content: dict[str, Any] = yaml.safe_load(self._recipe.read_text())
+        content["data"]["init_args"]["embodiments"][0]["cameras"] = list(self._cameras)
+        callbacks = content["trainer"]["callbacks"]
+        kept = [c for c in callbacks if c["class_path"] not in (CHECKPOINT, ROLLOUTS)]
+        arguments = {"dirpath": str(out), "filename": "policy", "save_on_train_epoch_end": True}
+        kept.append({"class_path": CHECKPOINT, "init_args": arguments})
+        content["trainer"]["callbacks"] = kept
+        return content
+
 
 def _script(name: str) -> list[str]:
     return [sys.executable, str(Path(sys.executable).parent / name)]
@@ -154,14 +168,3 @@ def _script(name: str) -> list[str]:
 
 def _flags(options: dict[str, str]) -> list[str]:
     return [f"--{key}={value}" for key, value in options.items()]
-
-
-def _with_checkpoint_only(recipe: Path, out: Path) -> dict[str, Any]:
-    """Return a recipe without rollouts that saves one checkpoint, at its end, in ``out``."""
-    content: dict[str, Any] = yaml.safe_load(recipe.read_text())
-    callbacks = content["trainer"]["callbacks"]
-    kept = [c for c in callbacks if c["class_path"] not in (CHECKPOINT, ROLLOUTS)]
-    arguments = {"dirpath": str(out), "filename": "policy", "save_on_train_epoch_end": True}
-    kept.append({"class_path": CHECKPOINT, "init_args": arguments})
-    content["trainer"]["callbacks"] = kept
-    return content

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
+from actionprior import Policy
 from actionprior.envs.embodiments import suite_embodiment
 from actionprior.envs.recording import record_demonstrations
 from actionprior.errors import UserError
 from bench.command_line import run
-from bench.peers.compare import compare, read_rows
+from bench.peers.compare import PeerSetting, compare, read_rows
 from bench.peers.contenders import CONTENDERS
-from bench.peers.training import Cost
+from bench.peers.training import Cost, Training
 from data_modules.lerobot.source import read_info
 from data_modules.lerobot.tasks import read_tasks
+from tests.helpers.datasets import CAMERAS, arm, write_dataset
 
 REACH = "actionprior/PandaReach-v0"
 SMALL = {
@@ -36,13 +38,19 @@ def write_recipe(folder: Path) -> Path:
     robot = asdict(suite_embodiment("panda"))
     keys = ("name", "control_hz", "action", "state", "cameras")
     embodiment: dict[str, Any] = {key: robot[key] for key in keys} | {"roots": [str(root)]}
+    observation_map = {
+        "images": {"observation.images.front": "image"},
+        "text": read_tasks(root, read_info(root))[0],
+    }
+    return _recipe_of(json.loads(json.dumps(embodiment)), observation_map, folder / "recipe.yaml")
+
+
+def _recipe_of(robot: dict[str, Any], observation_map: dict[str, Any], recipe: Path) -> Path:
+    """Write a recipe of Stage 2 that trains a robot's policy and plays `PandaReach`."""
     rollouts = {
         "env_ids": [REACH],
-        "embodiment": "panda",
-        "observation_map": {
-            "images": {"observation.images.front": "image"},
-            "text": read_tasks(root, read_info(root))[0],
-        },
+        "embodiment": robot["name"],
+        "observation_map": observation_map,
         "env_kwargs": {"image_size": 32},
         "num_envs": 2,
         "max_steps": 12,
@@ -59,7 +67,7 @@ def write_recipe(folder: Path) -> Path:
             "init_args": {
                 "batch_size": 2,
                 "images": {"image_size": 32},
-                "embodiments": [json.loads(json.dumps(embodiment))],
+                "embodiments": [robot],
             },
         },
         "trainer": {
@@ -67,7 +75,6 @@ def write_recipe(folder: Path) -> Path:
             "callbacks": [{"class_path": "callbacks.RolloutEvaluation", "init_args": rollouts}],
         },
     }
-    recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(content))
     return recipe
 
@@ -91,6 +98,25 @@ def test_each_policy_is_trained_and_rolled_out(
     line = capsys.readouterr().out.strip().splitlines()[-1]
     table = json.loads(line.removeprefix("RESULT "))
     assert [len(row["interval"]) for row in table] == [2, 2]
+
+
+def test_policies_see_the_chosen_cameras(tmp_path: Path) -> None:
+    front, wrist = CAMERAS
+    root = write_dataset(tmp_path / "arm", cameras=dict.fromkeys(CAMERAS, "image"))
+    described = json.loads(json.dumps(asdict(arm(root, cameras=CAMERAS))))
+    images = {front: "image", wrist: "__render__"}
+    recipe = _recipe_of(described, {"images": images}, tmp_path / "recipe.yaml")
+    setting = PeerSetting(recipe, [front])
+    assert setting.robot.cameras == (front,)
+    assert setting.unseen == (wrist,)
+    assert setting.observation_map.images == {front: "image"}
+    training = Training(CONTENDERS["actionprior"], recipe, root, tmp_path, {}, 1, [front])
+    training.run("pilot", 1, seed=0)
+    policy = Policy.load(training.policy("pilot"))
+    assert [list(robot.cameras) for robot in policy.network.embodiments] == [[front]]
+    assert PeerSetting(recipe).unseen == ()
+    with pytest.raises(UserError, match=r"cameras names 'left', expected some of \[.*wrist'\]"):
+        PeerSetting(recipe, ["left"])
 
 
 def test_too_short_a_budget_and_unknown_policies_are_refused(

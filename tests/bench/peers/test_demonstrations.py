@@ -1,10 +1,17 @@
 """Instructions become vectors of pairs of words."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from actionprior.errors import UserError
-from bench.peers.demonstrations import InstructionVectors
+from bench.peers.demonstrations import (
+    WORDS_KEY,
+    InstructionVectors,
+    with_instruction_vectors,
+)
+from tests.helpers.datasets import CAMERAS, write_dataset
 
 
 def test_pairs_keep_apart_which_thing_is_red() -> None:
@@ -15,3 +22,20 @@ def test_pairs_keep_apart_which_thing_is_red() -> None:
     assert not np.array_equal(first, second)
     with pytest.raises(UserError, match="no words of the instruction 'lift it' are in the demo"):
         read(["lift it"])
+
+
+def test_the_copy_has_instructions_as_vectors_and_only_the_cameras_that_are_seen(
+    tmp_path: Path,
+) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    root = write_dataset(tmp_path / "both", cameras=dict.fromkeys(CAMERAS, "image"))
+    front, wrist = CAMERAS
+    tasks = with_instruction_vectors(root, tmp_path / "one", without=[wrist])
+    assert sorted(tasks) == ["lift the cube", "push the cube"]
+    copy = LeRobotDataset("local/one", root=tmp_path / "one")
+    assert copy.meta.camera_keys == [front]
+    read = InstructionVectors(tasks)
+    first, whole = copy[0], LeRobotDataset("local/both", root=root)[0]
+    assert np.array_equal(first[WORDS_KEY].numpy(), read([first["task"]])[0])
+    assert first[front].equal(whole[front])
