@@ -83,11 +83,12 @@ class PeerSetting:
             raise UserError(
                 f"cameras names {unknown[0]!r}, expected some of {list(robot.cameras)} ({recipe})"
             )
-        seen = tuple(robot.cameras if cameras is None else cameras)
-        self.unseen = tuple(camera for camera in robot.cameras if camera not in seen)
-        self.robot = replace(robot, cameras=seen)
+        self.cameras = tuple(robot.cameras if cameras is None else cameras)
+        self.unseen = tuple(camera for camera in robot.cameras if camera not in self.cameras)
+        self.robot = replace(robot, cameras=list(self.cameras))
         self.root = Path(robot.roots[0])
-        self.observation_map = _only(ObservationMap(**self.rollouts["observation_map"]), seen)
+        every = ObservationMap(**self.rollouts["observation_map"])
+        self.observation_map = _only(every, self.cameras)
         register_environments(OWN_ENVIRONMENTS)
 
     @property
@@ -165,7 +166,7 @@ def compare(
         raise UserError(f"policies names {unknown[0]!r}, expected some of {list(CONTENDERS)}")
     torch.set_num_threads(threads)
     setting = PeerSetting(recipe, cameras)
-    seen = setting.robot.cameras
+    seen = setting.cameras
     if setting.unseen:
         folder = folder / "+".join(seen)
     rows = read_rows(results)

@@ -58,7 +58,9 @@ def copy_episodes(data: LeRobotVLA, chosen: Spans, out: Path) -> None:
     """
     if out.exists():
         return
-    robot, (rows, columns) = data.robots[0], data.image_shape.size
+    robot, shape = data.robots[0], data.image_shape
+    assert shape is not None
+    rows, columns = shape.size
     features = DatasetFeatures(
         robot.name,
         round(robot.control_hz),

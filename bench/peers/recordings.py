@@ -12,7 +12,7 @@ from actionprior.commands._parser import call
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.recording.lerobot_writer import Demonstration, RecordedFrame
-from actionprior.study.statistics import mean
+from actionprior.study.statistics import Estimate, mean
 from bench.command_line import run
 from bench.peers.contenders import CONTENDERS, EXECUTED
 from bench.peers.demonstrations import with_instruction_vectors
@@ -118,9 +118,9 @@ def compare_recordings(
     print("RESULT " + json.dumps([asdict(row) | {"mean": means(row)} for row in rows]))
 
 
-def means(row: RecordedRow) -> dict[str, tuple[float, float, float]]:
-    """Return mean, lower and upper bound of each group's error over the episodes."""
-    return {name: tuple(mean(errors)) for name, errors in row.errors.items()}
+def means(row: RecordedRow) -> dict[str, Estimate]:
+    """Return the mean of each group's error over the episodes, with its interval."""
+    return {name: mean(errors) for name, errors in row.errors.items()}
 
 
 def read_rows(results: Path) -> list[RecordedRow]:

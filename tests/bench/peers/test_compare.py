@@ -107,7 +107,7 @@ def test_policies_see_the_chosen_cameras(tmp_path: Path) -> None:
     images = {front: "image", wrist: "__render__"}
     recipe = _recipe_of(described, {"images": images}, tmp_path / "recipe.yaml")
     setting = PeerSetting(recipe, [front])
-    assert setting.robot.cameras == (front,)
+    assert setting.robot.cameras == [front]
     assert setting.unseen == (wrist,)
     assert setting.observation_map.images == {front: "image"}
     training = Training(CONTENDERS["actionprior"], recipe, root, tmp_path, {}, 1, [front])
