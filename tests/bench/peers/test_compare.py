@@ -100,6 +100,7 @@ def test_each_policy_is_trained_and_rolled_out(
     assert [len(row["interval"]) for row in table] == [2, 2]
 
 
+@pytest.mark.slow
 def test_policies_see_the_chosen_cameras(tmp_path: Path) -> None:
     front, wrist = CAMERAS
     root = write_dataset(tmp_path / "arm", cameras=dict.fromkeys(CAMERAS, "image"))
