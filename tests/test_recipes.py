@@ -13,6 +13,8 @@ import timm
 import yaml
 from safetensors.torch import save_file
 
+from actionprior.benchmarks.metaworld_tasks import METAWORLD_DESCRIPTIONS
+from actionprior.benchmarks.tasks import METAWORLD_TASKS
 from actionprior.checkpoints.prior import load_prior
 from actionprior.checkpoints.reading import read_checkpoint
 from actionprior.checkpoints.split import recorded_split
@@ -53,7 +55,7 @@ def test_every_recipe_is_tested_here() -> None:
     tested |= {f"trunks/{name}" for name in TRUNKS}
     views = ("record_six", "record_four", "record_mt10", "record_mt50", "record_mt50_cameras")
     tested |= {f"metaworld/{name}" for name in ("record", "record_blind", *views)}
-    compact = ("compact", "compact_mt10", "compact_mt50")
+    compact = ("compact", "compact_mt10", "compact_mt50", "compact_wordings")
     tested |= {f"metaworld/{name}" for name in (*compact, "finetune_mt50")}
     tested |= {"aloha/record", "aloha/finetune", "real/compact"}
     paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
@@ -393,6 +395,20 @@ def test_metaworld(
     environments = json.loads(results.read_text())["environments"]
     played = {environment["env_id"] for environment in environments}
     assert len(played) == (10 if train == "compact_mt10" else 6)
+
+
+def test_other_wordings_of_metaworld_leave_the_published_ones_for_the_test() -> None:
+    compact, wordings = (
+        yaml.safe_load((RECIPES / f"metaworld/{name}.yaml").read_text())
+        for name in ("compact", "compact_wordings")
+    )
+    played = wordings["trainer"]["callbacks"][-1]["init_args"]["env_ids"]
+    tasks = [env_id.removeprefix("metaworld/") for env_id in played]
+    others = wordings["data"]["init_args"]["embodiments"][0].pop("other_wordings")
+    assert wordings == compact
+    assert set(others) == {METAWORLD_TASKS[task] for task in tasks}
+    trained = {text.lower() for key, texts in others.items() for text in (key, *texts)}
+    assert trained.isdisjoint(METAWORLD_DESCRIPTIONS[task].lower() for task in tasks)
 
 
 @pytest.mark.slow
