@@ -39,6 +39,8 @@ trainer:
 """
 
 
+WORDINGS = 3
+"""Instructions for which the recipe shows how to give other wordings."""
 KEYS = ("control_hz", "roots", "repo_ids", "action_key", "state_key", "ignored", "cameras")
 
 
@@ -58,8 +60,8 @@ def describe(dataset: str, name: str | None = None, out: Path | None = None) -> 
     """
     from data_modules.lerobot.description import describe as describe_robot
 
-    robot, notes = describe_robot(dataset, name)
-    text = recipe(robot, notes, str(out or "robot.yaml"))
+    robot, notes, instructions = describe_robot(dataset, name)
+    text = recipe(robot, notes, instructions, str(out or "robot.yaml"))
     if out is None:
         print(text, end="")
         return
@@ -71,8 +73,18 @@ def describe(dataset: str, name: str | None = None, out: Path | None = None) -> 
     print(f"{out}: check it, then run `lightning doctor --config {out}`")
 
 
-def recipe(robot: dict[str, Any], notes: Sequence[str] = (), file: str = "robot.yaml") -> str:
-    """Return the text of a Stage-1 recipe that trains on ``robot``, with ``notes`` as comments."""
+def recipe(
+    robot: dict[str, Any], notes: Sequence[str], instructions: Sequence[str], file: str
+) -> str:
+    """Return the text of a Stage-1 recipe.
+
+    Args:
+        robot: Plain data of a ``LeRobotEmbodiment``.
+        notes: Sentences that become comments.
+        instructions: Instructions in the data. If the robot has cameras, a comment shows how to
+            give other wordings of the first ones.
+        file: Name of the recipe.
+    """
     # A name with a line break must not end a comment: the next line would be part of the recipe.
     lines = [f"      # To check: {printable(note)}" for note in notes]
     lines.append(f"      - name: {_yaml(robot['name'])}")
@@ -84,6 +96,12 @@ def recipe(robot: dict[str, Any], notes: Sequence[str] = (), file: str = "robot.
         for group in robot[key]:
             inner = ", ".join(f"{k}: {_yaml(v)}" for k, v in group.items())
             lines.append(f"          - {{{inner}}}")
+    if robot["cameras"] and instructions:
+        lines.append(
+            "        # Other words for an instruction, which the policy is to follow, too:"
+        )
+        lines.append("        # other_wordings:")
+        lines += [f"        #   {_yaml(text)}: []" for text in instructions[:WORDINGS]]
     return HEAD.format(file=printable(file)) + "\n".join(lines) + "\n" + TAIL
 
 

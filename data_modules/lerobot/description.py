@@ -41,10 +41,12 @@ class Description(NamedTuple):
     Attributes:
         robot: Plain data of a ``LeRobotEmbodiment``.
         notes: What is left out or uncertain, a sentence each.
+        instructions: Instructions in the data; none if they cannot be read.
     """
 
     robot: dict[str, Any]
     notes: list[str]
+    instructions: list[str]
 
 
 def describe(dataset: str, name: str | None = None) -> Description:
@@ -89,10 +91,17 @@ def describe(dataset: str, name: str | None = None) -> Description:
         if key in known and key != usual:
             robot[argument] = key
     LeRobotEmbodiment.from_dict(robot)  # raises if the guess is not a valid description
-    return Description(robot, guess.notes + _notes_of_stage_two(root, info, robot["cameras"]))
+    try:
+        instructions = sorted(set(read_tasks(root, info).values()))
+    except DataError:  # the doctor and training say what is wrong
+        instructions = []
+    notes = guess.notes + _notes_of_stage_two(info, robot["cameras"], instructions)
+    return Description(robot, notes, instructions)
 
 
-def _notes_of_stage_two(root: Path, info: dict[str, Any], cameras: list[str]) -> list[str]:
+def _notes_of_stage_two(
+    info: dict[str, Any], cameras: list[str], instructions: list[str]
+) -> list[str]:
     """Return what a policy's recipe needs for these images, and cannot read of instructions."""
     notes = []
     sizes = {camera: recorded_size(info["features"][camera]) for camera in cameras}
@@ -102,11 +111,7 @@ def _notes_of_stage_two(root: Path, info: dict[str, Any], cameras: list[str]) ->
             f"cameras differ in size ({found}); set images.image_size in Stage 2, and images.fit "
             "to pad or crop to keep the aspect ratio"
         )
-    try:
-        tasks = sorted(set(read_tasks(root, info).values()))
-    except DataError:  # the doctor and training say what is wrong
-        return notes
-    return notes + reading_faults(tasks, word_signs(tasks), "SmallTrunk")
+    return notes + reading_faults(instructions, word_signs(instructions), "SmallTrunk")
 
 
 class _Guess:

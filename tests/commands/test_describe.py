@@ -36,6 +36,25 @@ def test_a_recipe_is_written_that_the_doctor_passes(capsys: pytest.CaptureFixtur
     assert Path("robot.yaml").read_text() == text
 
 
+def test_a_recipe_shows_how_to_give_other_wordings() -> None:
+    front = "observation.images.front"
+    tasks = ("push the cube", 'say "hi": now\nname: evil', "lift", "wave")
+    write_dataset(Path("mine"), (20, 20, 20, 20), cameras={front: "image"}, tasks=tasks)
+    write_dataset(Path("blind"), (20, 20))
+    for name in ("mine", "blind"):
+        main(["describe", name, f"--out={name}.yaml"])
+    assert "wordings" not in Path("blind.yaml").read_text()
+    text = Path("mine.yaml").read_text()
+    (robot,) = yaml.safe_load(text)["data"]["init_args"]["embodiments"]
+    assert robot["name"] == "mine"
+    assert "other_wordings" not in robot
+    shown = text.replace("        # other_wordings", "        other_wordings")
+    (robot,) = yaml.safe_load(shown.replace("        #   ", "          "))["data"]["init_args"][
+        "embodiments"
+    ]
+    assert robot["other_wordings"] == {text: [] for text in sorted(tasks)[:3]}
+
+
 HOSTILE = "base_vel\nmodel:\n  class_path: os.system\r\x1b[2J\u2028\u202e 🤖"
 
 

@@ -91,7 +91,7 @@ def test_two_arms_with_hands_go_to_their_sides() -> None:
 
 
 def test_the_waist_of_an_arm_is_its_first_joint() -> None:
-    found, notes = guess(*ALOHA)
+    found, notes, _ = guess(*ALOHA)
     assert places(found["action"]) == {
         "left_arm": ("left_arm", 0, 6),
         "right_arm": ("right_arm", 0, 6),
@@ -134,7 +134,7 @@ def test_numbered_joints_of_one_arm_stay_one_arm() -> None:
     ],
 )
 def test_poses_with_quaternions_go_to_the_tool(names: Names) -> None:
-    found, notes = guess(*names)
+    found, notes, _ = guess(*names)
     assert places(found["action"]) == {
         "tool_position": ("right_arm", 0, 3),
         "tool_rotation": ("right_arm", 3, 4),
@@ -173,7 +173,7 @@ def test_the_order_of_a_quaternion_counts() -> None:
 def test_orientations_whose_encoding_is_uncertain_are_left_out(
     rotation: Names, reason: str
 ) -> None:
-    found, notes = guess(*POSE, *rotation, "gripper")
+    found, notes, _ = guess(*POSE, *rotation, "gripper")
     assert set(places(found["action"])) == {"tool_position", "gripper"}
     assert found["ignored"] == sorted(rotation)
     assert len(notes) == 2
@@ -184,7 +184,7 @@ def test_orientations_whose_encoding_is_uncertain_are_left_out(
 
 def test_named_rotation_vectors_are_certain() -> None:
     names = ("x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3", "gripper_openness")
-    found, notes = guess(*names)
+    found, notes, _ = guess(*names)
     assert found["action"][1]["encoding"] == "axis_angle"
     assert notes == []
 
@@ -198,7 +198,7 @@ def test_named_rotation_vectors_are_certain() -> None:
     ],
 )
 def test_deltas_are_changes_per_step(names: Names) -> None:
-    found, notes = guess(*names, low=-0.04, high=0.04, state=("x", "y", "z", "j_0"))
+    found, notes, _ = guess(*names, low=-0.04, high=0.04, state=("x", "y", "z", "j_0"))
     assert kinds(found["action"]) == {
         "tool_position": "end_effector_delta",
         "tool_rotation": "end_effector_delta",
@@ -211,14 +211,14 @@ def test_deltas_are_changes_per_step(names: Names) -> None:
 
 def test_changes_are_recognised_by_their_values() -> None:
     """LIBERO's actions have the names of a pose, and are normalised changes of it."""
-    found, notes = guess(*POSE, "gripper", low=-0.94, high=0.94, state_range=(-0.4, 0.2))
+    found, notes, _ = guess(*POSE, "gripper", low=-0.94, high=0.94, state_range=(-0.4, 0.2))
     assert kinds(found["action"])["tool_position"] == "end_effector_delta"
     assert found["action"][0]["unit"] == "normalised"
     assert "they are taken for changes per step" in notes[0]
 
 
 def test_small_changes_of_joints_are_recognised_by_their_values() -> None:
-    found, notes = guess("j1", "j2", low=-0.05, high=0.05, state_range=(-1.5, 2))
+    found, notes, _ = guess("j1", "j2", low=-0.05, high=0.05, state_range=(-1.5, 2))
     assert kinds(found["action"]) == {"arm": "joint_delta"}
     assert "changes per step" in notes[0]
 
@@ -236,14 +236,14 @@ def test_small_changes_of_joints_are_recognised_by_their_values() -> None:
     ],
 )
 def test_what_has_no_slot_is_left_out(name: str, reason: str) -> None:
-    found, notes = guess("j1", "j2", "gripper", name)
+    found, notes, _ = guess("j1", "j2", "gripper", name)
     assert places(found["action"]) == {"arm": ("joints", 0, 2), "gripper": ("joints", 7, 1)}
     assert name in found["ignored"]
     assert any(f"'action': left out {name}: {reason}" in note for note in notes)
 
 
 def test_a_pose_beside_commanded_joints_is_left_out() -> None:
-    found, notes = guess("joint_1", "joint_2", *POSE, "qw")
+    found, notes, _ = guess("joint_1", "joint_2", *POSE, "qw")
     assert found["ignored"] == ["qw", *POSE]
     assert places(found["action"]) == {"arm": ("joints", 0, 2)}
     assert set(places(found["state"])) == {"arm", "tool_position"}
@@ -252,7 +252,7 @@ def test_a_pose_beside_commanded_joints_is_left_out() -> None:
 
 def test_two_poses_go_to_their_sides() -> None:
     names = [f"{side}_{n}" for side in ("left", "right") for n in (*POSE, *QUATERNION, "gripper")]
-    found, notes = guess(*names)
+    found, notes, _ = guess(*names)
     assert places(found["action"])["left_tool_rotation"] == ("left_arm", 3, 4)
     assert places(found["action"])["right_gripper"] == ("right_arm", 6, 1)
     assert all(g["slot"] == "body" for g in found["state"])
@@ -273,14 +273,14 @@ def test_the_keys_of_openpi_are_known() -> None:
         "depth": {"dtype": "image", "shape": [48, 64, 1], "names": None},
     }
     (root / "meta/info.json").write_text(json.dumps(info))
-    found, notes = describe(str(root))
+    found, notes, _ = describe(str(root))
     assert (found["action_key"], found["state_key"]) == ("actions", "state")
     assert found["cameras"] == ["image"]
     assert notes == ["depth is not listed as a camera: images of 1 channel"]
 
 
 def test_entries_without_names_are_joints_only_if_the_state_agrees() -> None:
-    found, notes = describe(str(dataset(6)))
+    found, notes, _ = describe(str(dataset(6)))
     assert places(found["action"]) == {"arm": ("joints", 0, 6)}
     assert "have no names: they are taken for the joints" in notes[0]
 
@@ -292,7 +292,7 @@ def test_entries_without_names_are_refused_otherwise() -> None:
 
 def test_a_robot_without_a_state_is_absolute() -> None:
     root = dataset(("j1", "j2"), keys=("action", "other"))
-    found, notes = describe(str(root))
+    found, notes, _ = describe(str(root))
     assert found["state"] == []
     assert "relative_to" not in found["action"][0]
     assert "the dataset has no state, so that actions are learnt absolute" in notes
@@ -313,7 +313,7 @@ def test_units_of_v21_come_from_the_statistics_of_its_episodes() -> None:
         {"episode_index": e, "stats": {"action": top, "observation.state": top}} for e in (0, 1)
     ]
     (root / "meta/episodes_stats.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found, notes = describe(str(root))
+    found, notes, _ = describe(str(root))
     assert found["action"][0]["unit"] == "deg"
     assert notes == []
 
@@ -321,14 +321,14 @@ def test_units_of_v21_come_from_the_statistics_of_its_episodes() -> None:
 def test_without_statistics_the_data_are_read() -> None:
     root = dataset(("shoulder", "elbow"))
     (root / "meta/stats.json").unlink()
-    found, notes = describe(str(root))
+    found, notes, _ = describe(str(root))
     assert notes == ["the unit of arm is a guess: no value could be read"] * 2
     (root / "data/chunk-000").mkdir(parents=True)
     values = (np.arange(18.0).reshape(9, 2) * 10).tolist()
     rows = {k: [0] * 9 for k in ("episode_index", "timestamp", "task_index")}
     table = pa.table({"action": values, "observation.state": values, **rows})
     pq.write_table(table, root / "data/chunk-000/file-000.parquet")
-    found, notes = describe(str(root))
+    found, notes, _ = describe(str(root))
     assert found["action"][0]["unit"] == "deg"
     assert notes == []
 
