@@ -23,11 +23,8 @@ from data_modules import LeRobotVLA
 
 RESULTS = Path("bench/peers/recordings.jsonl")
 COPY = "copying"
-OPTIONS = {
-    "act": {"policy.chunk_size": "16"},
-    "actionprior_prior": {"model.decay_fraction": "0.1"},
-}
-"""Options besides those of the rollouts. At 10 Hz, 16 actions last as long as our chunk."""
+OPTIONS = {"act": {"policy.chunk_size": "16"}}
+"""Options besides those of the rollouts. At 10 Hz, 16 actions last about as long as our chunk."""
 
 
 @dataclass(frozen=True)
