@@ -18,7 +18,7 @@ from actionprior.rollout.robot_env import OWN_ENVIRONMENTS, register_environment
 from bench.peers.contenders import CONTENDERS, clip_options
 from bench.peers.demonstrations import with_instruction_vectors
 from bench.peers.rollouts import LeRobotPolicy, lerobot_successes
-from bench.peers.training import ROLLOUTS, Cost, Training
+from bench.peers.training import ROLLOUTS, Trained, Training
 from data_modules import LeRobotVLA
 
 RESULTS = Path("bench/peers/results.jsonl")
@@ -177,12 +177,10 @@ def compare(
         if contender.clip:
             more |= clip_options(folder, setting.image_size, tasks)
         training = Training(contender, recipe, dataset, folder / name, more, threads, seen)
-        wanted = [(name, m, seed, seen) for m in minutes for seed in range(seeds)]
-        missing = [key for key in wanted if key not in {row.key for row in rows}]
-        cost = training.cost() if missing else None
-        for key in missing:
-            assert cost is not None
-            row = _row(training, setting, key, cost, tasks, episodes)
+        known = {row.key for row in rows}
+        wanted = [(m, seed) for m in minutes for seed in range(seeds)]
+        for trained in training.within(w for w in wanted if (name, *w, seen) not in known):
+            row = _row(name, trained, training.contender.own, setting, tasks, episodes)
             rows.append(row)
             with results.open("a") as stream:
                 stream.write(json.dumps(asdict(row)) + "\n")
@@ -191,26 +189,23 @@ def compare(
 
 
 def _row(
-    training: Training,
+    name: str,
+    trained: Trained,
+    own: bool,
     setting: PeerSetting,
-    key: tuple[str, float, int, tuple[str, ...]],
-    cost: Cost,
     tasks: list[str],
     episodes: int,
 ) -> Row:
-    name, minutes, seed, cameras = key
-    steps, run = cost.steps(60 * minutes), f"{minutes:g}min-{seed}"
-    seconds = training.run(run, steps, seed) + cost.once
     policy: LeRobotPolicy | Policy
-    if training.contender.own:
-        policy = Policy.load(training.policy(run))
+    if own:
+        policy = Policy.load(trained.policy)
         parameters = sum(weight.numel() for weight in policy.network.parameters())
     else:
-        policy = LeRobotPolicy(training.policy(run), tasks, setting.robot)
+        policy = LeRobotPolicy(trained.policy, tasks, setting.robot)
         parameters = policy.parameters
     successes = dict(setting.successes(policy, episodes))
-    spent = round(seconds / 60, 1)
-    return Row(name, minutes, seed, steps, spent, parameters, episodes, successes, cameras)
+    spent = (trained.minutes, trained.seed, trained.steps, trained.spent)
+    return Row(name, *spent, parameters, episodes, successes, setting.cameras)
 
 
 def interval(rows: list[Row]) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from bench.peers.contenders import CONTENDERS, EXECUTED
 from bench.peers.demonstrations import with_instruction_vectors
 from bench.peers.recorded import Act, CopyLast, copy_episodes, open_loop_error, read_episodes
 from bench.peers.rollouts import LeRobotPolicy
-from bench.peers.training import Training
+from bench.peers.training import Trained, Training
 from data_modules import LeRobotVLA
 
 RESULTS = Path("bench/peers/recordings.jsonl")
@@ -97,21 +97,17 @@ def compare_recordings(
     rows = read_rows(results)
     measured = _Measured(data, episodes, results, rows)
     if (COPY, 0.0, 0) not in {row.key for row in rows}:
-        measured.add((COPY, 0.0, 0), 0, 0.0, lambda: CopyLast(EXECUTED))
+        measured.add(COPY, Trained(0.0, 0, 0, 0.0, Path()), lambda: CopyLast(EXECUTED))
     for name in policies:
         contender, more = CONTENDERS[name], OPTIONS.get(name, {}) | (options or {})
         cameras = data.robots[0].cameras
         training = Training(contender, recipe, dataset, folder / name, more, threads, cameras)
-        wanted = [(name, m, seed) for m in minutes for seed in range(seeds)]
-        missing = [key for key in wanted if key not in {row.key for row in rows}]
-        cost = training.cost() if missing else None
-        for key in missing:
-            assert cost is not None
-            steps, place = cost.steps(60 * key[1]), f"{key[1]:g}min-{key[2]}"
-            seconds = training.run(place, steps, key[2]) + cost.once
-            path = training.policy(place)
+        done = {row.key for row in rows}
+        wanted = [(m, seed) for m in minutes for seed in range(seeds)]
+        for trained in training.within(w for w in wanted if (name, *w) not in done):
+            path = trained.policy
             start = _own(path) if contender.own else _lerobot(path, tasks, data)
-            measured.add(key, steps, round(seconds / 60, 1), start)
+            measured.add(name, trained, start)
     print("RESULT " + json.dumps([asdict(row) | {"mean": means(row)} for row in rows]))
 
 
@@ -135,15 +131,14 @@ class _Measured:
     results: Path
     rows: list[RecordedRow]
 
-    def add(
-        self, key: tuple[str, float, int], steps: int, spent: float, start: Callable[[], Act]
-    ) -> None:
+    def add(self, name: str, trained: Trained, start: Callable[[], Act]) -> None:
         """Measure a policy; ``start`` resets it and returns what acts."""
         robot = self.data.robots[0]
         found = [open_loop_error(robot, e, start(), skip=EXECUTED) for e in self.episodes]
         errors = {name: [round(error[name], 6) for error in found] for name in found[0]}
         units = {group.name: group.unit for group in robot.action}
-        row = RecordedRow(*key, steps, spent, units, errors)
+        spent = (trained.minutes, trained.seed, trained.steps, trained.spent)
+        row = RecordedRow(name, *spent, units, errors)
         self.rows.append(row)
         with self.results.open("a") as stream:
             stream.write(json.dumps(asdict(row)) + "\n")

@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -48,6 +48,24 @@ class Cost:
         return steps
 
 
+class Trained(NamedTuple):
+    """A policy that was trained for a given CPU time.
+
+    Attributes:
+        minutes: CPU minutes that were granted.
+        seed: Seed of the training.
+        steps: Optimiser steps.
+        spent: CPU minutes of the training and, with cached features, of these.
+        policy: Its checkpoint.
+    """
+
+    minutes: float
+    seed: int
+    steps: int
+    spent: float
+    policy: Path
+
+
 class Training:
     """Train one contender on one dataset.
 
@@ -87,6 +105,19 @@ class Training:
         step = max(1e-3, (long - short) / (many - few))
         once = max(0.0, first - short) if self.contender.own else 0.0
         return Cost(once, max(0.0, short - few * step), step)
+
+    def within(self, budgets: Iterable[tuple[float, int]]) -> Iterator[Trained]:
+        """Train for each CPU time [minutes] with a seed. Short runs come first, to measure steps.
+
+        Raises:
+            UserError: A training failed, or not one step fits.
+        """
+        cost: Cost | None = None
+        for minutes, seed in budgets:
+            cost = cost or self.cost()
+            steps, name = cost.steps(60 * minutes), f"{minutes:g}min-{seed}"
+            seconds = self.run(name, steps, seed) + cost.once
+            yield Trained(minutes, seed, steps, round(seconds / 60, 1), self.policy(name))
 
     def run(self, name: str, steps: int, seed: int) -> float:
         """Train, and return the CPU seconds of the process and its workers.
