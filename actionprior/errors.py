@@ -4,6 +4,7 @@ import errno
 from difflib import get_close_matches
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 class UserError(ValueError):
@@ -25,7 +26,7 @@ class PolicyError(UserError):
 
 
 def disk_error(error: BaseException | None, elsewhere: str) -> UserError | None:
-    """Return what to say if a disk is full or not writable.
+    """Return what to say if a disk is full or not writable, or a path is of another kind.
 
     Args:
         error: Error that may be of a disk.
@@ -34,6 +35,8 @@ def disk_error(error: BaseException | None, elsewhere: str) -> UserError | None:
     Returns:
         The user error; None for any other error.
     """
+    if isinstance(error, OSError) and error.errno in _PLACE:
+        return UserError(f"cannot use {error.filename or 'a path'}: {error.strerror}; {elsewhere}")
     if isinstance(error, OSError) and error.errno in _DISK:
         return UserError(
             f"cannot use {error.filename or 'the disk'}: {error.strerror}; make room, or "

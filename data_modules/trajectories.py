@@ -138,6 +138,7 @@ class LeRobotTrajectories(EmbodiedDataModule):
         self.held_out = [name for name in mixture.held_out or [] if name not in unused]
         self.val_episodes = _without(val_episodes or {}, unused)
         self.excluded = read_excluded(mixture.exclude_episodes)
+        self.excluded.check_robots([robot.name for robot in embodiments])
         self._datasets_read: list[RobotDataset] = []
         self._episodes: list[Episode] = []
         self._record: dict[str, Any] | None = None  # of the present split

@@ -94,6 +94,11 @@ def test_the_second_stage_stacks_on_the_first(
     with pytest.raises(SystemExit):
         lightning(tmp_path, *second, "--ckpt_path=last", monkeypatch=monkeypatch)
     assert "error: no motion prior: give --model.prior_checkpoint" in capsys.readouterr().err
+    swapped = ["fit", f"--config={RECIPES / 'stack/vla.yaml'}", "--config=my_arm.yaml"]
+    with pytest.raises(SystemExit):
+        lightning(tmp_path, *swapped, f"--model.prior_checkpoint={prior}", monkeypatch=monkeypatch)
+    message = capsys.readouterr().err
+    assert "vla.yaml is of Stage 2, and the recipe of Stage 1 after it would win; give" in message
     without = ["--model.use_prior=false", "--trainer.fast_dev_run=1"]
     lightning(tmp_path, *second, *without, monkeypatch=monkeypatch)
     second += ["--data.seed=1", f"--model.prior_checkpoint={prior}"]

@@ -153,7 +153,8 @@ def policy_description(checkpoint: dict[str, Any], path: str | Path) -> Descript
         CheckpointError: it is not a Stage-2 checkpoint, or the description is damaged.
     """
     if keys.POLICY not in checkpoint:
-        raise CheckpointError(f"{path} is not a checkpoint of VLAModule")
+        kind = "is of Stage 1" if keys.PRIOR in checkpoint else "is not a checkpoint of VLAModule"
+        raise CheckpointError(f"{path} {kind}, expected one of Stage 2, such as policy.ckpt")
     return check_fields(PolicyFields, checkpoint[keys.POLICY], path, keys.POLICY)
 
 

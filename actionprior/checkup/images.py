@@ -61,8 +61,14 @@ class _Glance(NamedTuple):
 
 
 def check_videos(subject: Subject) -> Iterator[Finding]:
-    """Find missing videos that the metadata name, and say which cameras are not looked at."""
+    """Find cameras and videos that are missing, and say which cameras are not looked at."""
     contents = subject.contents
+    for camera in subject.robot.cameras if contents.image_sizes else ():
+        if camera not in contents.image_sizes:
+            known = ", ".join(contents.image_sizes)
+            message = f"there is no such camera, only {known}: Stage 1 needs none, Stage 2 does"
+            advice = "correct `cameras` on the robot"
+            yield subject.say("warning", "unknown_camera", camera, message, advice=advice)
     for camera, episodes in contents.absent_videos.items():
         if lacking := sorted(set(episodes) & set(subject.number_E.tolist())):
             message = (

@@ -4,7 +4,12 @@ import re
 import traceback
 from pathlib import Path
 
+import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 from actionprior.errors import UserError, disk_error, shorten
+
+_LIGHTNING = Path(lightning.__file__).parent
 
 _DATALOADER = ("torch", "utils", "data", "dataloader.py")
 _LOADER = (
@@ -52,10 +57,20 @@ def as_user_error(error: BaseException) -> UserError | None:
             return found
         if isinstance(link, ConnectionError | EOFError) and _in_loader(link):
             return UserError(_LOADER.format(str(link) or type(link).__name__))
+        if isinstance(link, MisconfigurationException) or _refused_by_lightning(link):
+            return UserError(shorten(link, 500))
         for pattern, sentence in _RULES.items():
             if isinstance(link, RuntimeError) and re.search(pattern, str(link)):
                 return UserError(sentence.format(shorten(link)))
     return None
+
+
+def _refused_by_lightning(error: BaseException) -> bool:
+    """Check that Lightning's own code refused a value, such as a seed."""
+    if type(error) is not ValueError:
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and _LIGHTNING in Path(frames[-1].filename).parents
 
 
 def _in_loader(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, override
 
+import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -98,6 +99,12 @@ class TrainerCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
+        _check_order(config)
+        if config.trainer.get("val_check_interval") == 0:
+            raise UserError(
+                "trainer.val_check_interval is 0, expected a number of steps, or a share of an "
+                "epoch; trainer.limit_val_batches 0 turns validation off"
+            )
         if config.get("ckpt_path") == resume.LAST:
             config["ckpt_path"] = self._last(config)
         # A checkpoint is complete: prior and trunk come from it, not from the files that the recipe
@@ -169,6 +176,25 @@ def _robots(data: Namespace) -> list[str]:
     with isolate_rng():
         built = parser.instantiate_classes(section(data=data)).data
     return [robot["name"] for robot in plain_embodiments(built)]
+
+
+def _check_order(config: Namespace) -> None:
+    """Refuse a Stage-1 recipe after a Stage-2 one, which would drop what the latter says.
+
+    Raises:
+        UserError: The recipes are in this order.
+    """
+    if not config.model.class_path.endswith(MotionPriorModule.__name__):
+        return
+    for path in config.get("config") or []:
+        content = yaml.safe_load(path.get_content())
+        model = content.get("model") if isinstance(content, dict) else None
+        name = model.get("class_path") if isinstance(model, dict) else None
+        if str(name).endswith(VLAModule.__name__):
+            raise UserError(
+                f"{path} is of Stage 2, and the recipe of Stage 1 after it would win; give "
+                f"--config {path} last to train Stage 2, or leave it out to train Stage 1"
+            )
 
 
 def _require_prior(settings: Mapping[str, Any], checkpoint: str) -> None:

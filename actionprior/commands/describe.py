@@ -67,6 +67,7 @@ def describe(dataset: str, name: str | None = None, out: Path | None = None) -> 
         return
     if out.exists():
         raise UserError(f"{out} is there already; remove it, or choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     for note in notes:
         print(f"to check: {printable(note)}")

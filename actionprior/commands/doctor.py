@@ -80,7 +80,8 @@ def doctor(
     sections = [o.html() for o in overviews]
     first = overview_html(overviews)
     write_html(findings, pictures, out / "report.html", more="\n".join(sections), first=first)
-    print(f"report: {out / 'report.html'}, {out / 'doctor.json'}, pictures beside them")
+    beside = ", pictures beside them" if pictures else ""
+    print(f"report: {out / 'report.html'}, {out / 'doctor.json'}{beside}")
     if exclude_episodes is not None:
         before = {(s.robot.name, s.dataset): s.contents.excluded for s in subjects}
         count = write_list(findings, before, exclude_episodes)

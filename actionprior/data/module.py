@@ -111,8 +111,9 @@ class EmbodiedDataModule(LightningDataModule, ABC):
         for name, value in (("chunk_length", chunk_length), ("batch_size", batch_size)):
             if value < 1:
                 raise DataError(f"{name} is {value}, expected at least 1")
-        if history_length < 0:
-            raise DataError(f"history_length is {history_length}, expected at least 0")
+        for name, value in (("history_length", history_length), ("num_workers", num_workers)):
+            if value < 0:
+                raise DataError(f"{name} is {value}, expected at least 0")
         self.chunk_length = chunk_length
         self.history_length = history_length
         self.batch_size = batch_size

@@ -24,12 +24,13 @@ class RunReport(Callback):
 
     def __init__(self, stage: int) -> None:
         self.stage = stage
-        self._started = self._first_step = self._validated = 0.0
+        self._started = self._validated = 0.0
+        self._first_step: int | None = None
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print robots, episodes, frames, hours, device and parameters."""
-        self._started, self._validated = time.monotonic(), -1
+        self._started, self._validated, self._first_step = time.monotonic(), -1, None
         data = getattr(trainer, "datamodule", None)
         if trainer.is_global_zero and isinstance(data, EmbodiedDataModule):
             print(start_report(trainer, pl_module, data))
@@ -49,6 +50,13 @@ class RunReport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print held-out errors beside baselines, the checkpoints and what to run next."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # untyped
+            return
+        if self._first_step is None:
+            limit = "max_steps" if trainer.max_steps >= 0 else "max_epochs"
+            print(
+                f"nothing was trained: the checkpoint is at step {trainer.global_step:,} already, "
+                f"and trainer.{limit} is {getattr(trainer, limit):,}"
+            )
             return
         seconds = time.monotonic() - self._started
         steps = trainer.global_step - self._first_step

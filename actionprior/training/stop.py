@@ -85,8 +85,8 @@ class StopBetweenSteps(Callback):
             trainer.save_checkpoint(path)
             if trainer.is_global_zero:
                 print(
-                    f"saved step {trainer.global_step} in {path}; to resume, run the same command "
-                    "with --ckpt_path last",
+                    f"saved step {trainer.global_step}; to resume, run the same command with "
+                    f"--ckpt_path {path}",
                     file=sys.stderr,
                 )
         if asked:

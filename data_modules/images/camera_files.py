@@ -146,10 +146,11 @@ class CameraFiles:
             seconds = video_seconds(part.source) if part.seconds is None else part.seconds
             if stamp_N[0] < 0 or (seconds is not None and stamp_N[-1] > seconds - 0.5 / fps):
                 stamp_N = stamp_N - stamp_N[0]
-        stamped = float(stamp_N[-1]) + 1 / fps
+        stamped, seconds = float(stamp_N[-1]) + 1 / fps, part.seconds
+        if seconds is None and abs(stamped - count / fps) > 0.5 / fps:
+            seconds = video_seconds(part.source)  # older formats have a video for each episode
         by_rate = self.columns.trust_fps or (
-            part.seconds is not None
-            and abs(stamped - part.seconds) > abs(count / fps - part.seconds) + 0.5 / fps
+            seconds is not None and abs(stamped - seconds) > abs(count / fps - seconds) + 0.5 / fps
         )
         times = rows / fps if by_rate else stamp_N[rows]
         found: list[float] = (part.start + times).tolist()
@@ -231,7 +232,7 @@ class CameraFiles:
             if self._old:
                 number = int(row["episode_index"])
                 chunk = number // int(info["chunks_size"])
-                fields |= {"episode_chunk": chunk, "episode_index": number}
+                fields |= {"episode_chunk": chunk, "chunk_index": chunk, "episode_index": number}
             else:
                 for name in ("chunk_index", "file_index"):
                     fields[name] = _whole(row[f"{kind}/{name}"])

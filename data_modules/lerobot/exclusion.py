@@ -26,6 +26,18 @@ class ExcludedEpisodes:
     path: str = ""
     numbers: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
 
+    def check_robots(self, names: list[str]) -> None:
+        """Refuse a list that has no effect, because it names none of a recipe's robots.
+
+        Raises:
+            DataError: The list names other robots only.
+        """
+        if self.numbers and not set(self.numbers) & set(names):
+            raise DataError(
+                f"{self.path} names episodes of {', '.join(map(repr, self.numbers))}, and the "
+                f"recipe has {', '.join(map(repr, names))}; correct the robot's name in the list"
+            )
+
     def of(self, robot: str, places: list[str], place: str, count: int) -> set[int]:
         """Return the excluded episodes of a dataset.
 

@@ -202,7 +202,10 @@ def data_files(root: Path, widths: Mapping[str, int]) -> dict[Path, int]:
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from error
         if missing := [c for c in (*widths, *ROW_COLUMNS) if c not in known]:
-            raise DataError(f"{path}: has no column {missing[0]!r}; it has {known}")
+            raise DataError(
+                f"{path}: has no column {missing[0]!r}; it has {known}; write the dataset again "
+                "with LeRobot's tools, or with lightning convert"
+            )
     if not any(counts.values()):
         raise DataError(f"{root}: the dataset is empty")
     return counts
@@ -298,7 +301,8 @@ def check_episodes(
     if len(episodes) != info["total_episodes"]:
         raise DataError(
             f"{root}: meta/info.json claims {info['total_episodes']} episodes, "
-            f"but meta/episodes lists {len(episodes)}"
+            f"but meta/episodes lists {len(episodes)}; if none is lost, correct total_episodes in "
+            "meta/info.json"
         )
     if lengths.sum() != frames:
         raise DataError(

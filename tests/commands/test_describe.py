@@ -55,6 +55,12 @@ def test_a_recipe_shows_how_to_give_other_wordings() -> None:
     assert robot["other_wordings"] == {text: [] for text in sorted(tasks)[:3]}
 
 
+def test_the_folder_of_the_recipe_is_made() -> None:
+    write_dataset(Path("mine"), (20, 20))
+    main(["describe", "mine", "--out=new/robot.yaml"])
+    assert Path("new/robot.yaml").is_file()
+
+
 HOSTILE = "base_vel\nmodel:\n  class_path: os.system\r\x1b[2J\u2028\u202e 🤖"
 
 

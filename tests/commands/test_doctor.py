@@ -202,6 +202,27 @@ def test_recipes_of_stage_1_look_at_the_cameras_and_the_page_shows_them(recipe: 
     assert not [f for f in findings() if f["level"] == "error"]
 
 
+def test_a_camera_that_the_dataset_lacks_is_named(recipe: Path) -> None:
+    front, low = "observation.images.front", "observation.images.low"
+    root = write_dataset(Path("seen"), (20, 20), cameras={front: "image"})
+    content = yaml.safe_load(recipe.read_text())
+    robot = ROBOT | {"roots": [str(root)], "cameras": [front, low]}
+    content["data"]["init_args"]["embodiments"] = [robot]
+    recipe.write_text(yaml.safe_dump(content))
+    main(["doctor", f"--config={recipe}"])
+    (finding,) = (f for f in findings() if f["check"] == "unknown_camera")
+    assert (finding["level"], finding["feature"]) == ("warning", low)
+    assert f"there is no such camera, only {front}: Stage 1 needs none" in finding["message"]
+
+
+def test_a_report_cannot_replace_a_file(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["doctor", f"--config={recipe}", "--out=taken"])
+    assert "error: cannot use taken: File exists; name another folder" in capsys.readouterr().err
+    assert Path("taken").read_text() == "mine"
+
+
 def test_cameras_that_are_not_looked_at_are_named(recipe: Path) -> None:
     camera = "observation.images.front"
     root = write_dataset(Path("filmed"), (20, 20), cameras={camera: "video"})

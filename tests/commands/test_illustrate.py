@@ -98,7 +98,7 @@ def test_paths_are_drawn_of_one_policy_or_of_two(capsys: pytest.CaptureFixture[s
         ([*MAP, "--data.robots=[panda, xarm6]"], "does not know the recipe's 'xarm6'"),
         ([*MAP, "--chunks=1"], "--chunks is 1; expected at least 2"),
         ([*MAP, "--data.val_fraction=0"], "found 0 held-out chunks"),
-        (["--policy=prior.ckpt"], "prior.ckpt is not a checkpoint of VLAModule"),
+        (["--policy=prior.ckpt"], "prior.ckpt is of Stage 1, expected one of Stage 2"),
         (["--policy=policy.ckpt", "--env_id=CartPole-v1"], "env_id 'CartPole-v1' is not the suite"),
         (["--policy=policy.ckpt", "--scenes=0"], "scenes is 0, expected at least 1"),
         (["--policy=policy.ckpt", "--env_id=actionprior/KukaLift-v0"], "no embodiment 'kuka'"),

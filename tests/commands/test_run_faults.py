@@ -62,6 +62,20 @@ def test_a_killed_loader_process_is_reported(
     assert "lower --data.num_workers" in message
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.devices=0"], "(devices='0')` value is not a valid input using cpu"),
+        (["--seed_everything=-5"], "-5 is not in bounds"),
+        (["--trainer.val_check_interval=0"], "trainer.val_check_interval is 0, expected a number"),
+    ],
+)
+def test_values_that_lightning_refuses_are_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in refused([*FIT, *words], capsys)
+
+
 def test_a_full_disk_is_reported_and_the_old_checkpoint_stays(
     folder: Path,
     capsys: pytest.CaptureFixture[str],

@@ -201,6 +201,32 @@ def test_a_damaged_video_is_rejected(seen: Path, tmp_path: Path) -> None:
         module(root, cameras=(WRIST,), cache_dir=str(tmp_path))
 
 
+def test_a_video_that_was_written_frame_by_frame_is_read_so_in_older_formats(
+    old: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(old, tmp_path / "slow"))
+    for path in (root / "data").rglob("*.parquet"):  # the clock was slower than the stated rate
+        table = pq.read_table(path)
+        place, kind = table.schema.names.index("timestamp"), table.schema.field("timestamp").type
+        slow = pa.array(1.5 * table["timestamp"].to_numpy()).cast(kind)
+        pq.write_table(table.set_column(place, "timestamp", slow), path)
+    options = {"cameras": (WRIST,), "cache_dir": str(tmp_path), "val_fraction": 0}
+    expected = everything(module(old, **options)).observation.images_BCKYX
+    robot = arm(root, cameras=(WRIST,), resample=True, control_hz=20)
+    data = LeRobotVLA(
+        [robot],
+        chunk_length=2,
+        history_length=1,
+        images=ImageSettings(cache_dir=str(tmp_path)),
+        val_fraction=0,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    found = everything(data).observation.images_BCKYX
+    assert {frame.sum().item() for frame in found} <= {frame.sum().item() for frame in expected}
+    assert len(found) == sum(3 * (n - 1) + 1 for n in (12, 7, 9))
+
+
 def test_first_demonstrations_of_each_task(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "many", (4, 5, 6, 7), cameras={FRONT: "image"})
     data = module(root, max_episodes_per_task=1, val_fraction=0, cache_dir=str(tmp_path))
@@ -218,6 +244,14 @@ def test_older_formats_give_what_v30_gives(
     found = everything(module(old, cache_dir=str(tmp_path), cache_images=cache, **options))
     assert torch.equal(found.observation.images_BCKYX, expected.observation.images_BCKYX)
     assert found.observation.task == expected.observation.task
+
+
+def test_an_older_format_may_name_chunks_as_v30_does(old: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(old, tmp_path / "renamed"))
+    info = root / "meta" / "info.json"
+    info.write_text(info.read_text().replace("episode_chunk", "chunk_index"))
+    options = {"cameras": (WRIST,), "cache_dir": str(tmp_path), "val_fraction": 0}
+    assert len(everything(module(root, **options)).future.embodiment_B) == 12 + 7 + 9
 
 
 def test_episodes_without_a_video_are_an_error_or_left_out_on_purpose(

@@ -60,6 +60,21 @@ def test_a_run_without_validation_or_checkpoint_says_so(
     assert lines[-2].startswith("no held-out error was measured: give trainer.val_check_interval")
 
 
+def test_a_resumed_run_without_a_step_left_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ToyTrajectories(episodes=12, batch_size=16)
+    first = trainer(tmp_path, 4, limit_val_batches=0)
+    first.fit(module(data), data)
+    first.save_checkpoint(tmp_path / "four.ckpt")
+    capsys.readouterr()
+    trained = module(data)
+    trainer(tmp_path, 3, limit_val_batches=0).fit(trained, data, ckpt_path=tmp_path / "four.ckpt")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "nothing was trained: the checkpoint is at step 4 already, and trainer.max_steps is 3"
+    )
+
+
 def test_errors_above_the_baseline_are_pointed_out() -> None:
     values = {"val/a/mae_arm_rad": 0.2, "val/a/copy_last_mae_arm_rad": 0.1, "val/loss": 1.0}
     values |= {

@@ -51,7 +51,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(
     assert read_checkpoint(path)["global_step"] == 3
     printed = capsys.readouterr().err
     assert "press it again to stop at once" in printed
-    assert f"saved step 3 in {path}; to resume, run the same command with --ckpt_path" in printed
+    assert f"saved step 3; to resume, run the same command with --ckpt_path {path}" in printed
     assert furthest([tmp_path], 1) == path.resolve()
     resumed = trainer(tmp_path, 9, limit_val_batches=0, callbacks=[StopBetweenSteps()])
     again = ToyTrajectories(episodes=6, batch_size=8)

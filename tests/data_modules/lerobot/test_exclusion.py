@@ -74,6 +74,7 @@ def test_what_a_checkpoint_held_out_stays_held_out(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"arm": {"other": [0]}}, "names the dataset 'other' of 'arm', which has "),
+        ({"robot": {"mine": [0]}}, "names episodes of 'robot', and the recipe has 'arm'; correct"),
         ({"arm": {"mine": [7]}}, "excludes episode 7 of .*mine, which has 3"),
         ({"arm": {"mine": [0, 1, 2]}}, "excludes all 3 episodes"),
         ({"arm": {"mine": [True]}}, "expected `robot: {dataset"),
