@@ -8,6 +8,7 @@ a recipe's data have an argument ``data``; for them ``--config`` is the recipe. 
 
 import inspect
 import re
+import sys
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -34,11 +35,14 @@ class OneSentenceErrors(ArgumentParser):
         if not self.exit_on_error:  # jsonargparse catches this error and tries another type
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
+        options = [name for action in parser._actions for name in action.option_strings]
         if unknown := re.search(r"unrecognized arguments: (-\S*?)(?:[=\s]|$)", message):
-            options = [name for action in parser._actions for name in action.option_strings]
             message = f"unknown option {unknown[1]!r}{nearest(unknown[1], options)}"
+        elif unknown := re.search(r"does not accept option '([\w.]+)'", message):
+            keys = [name.removeprefix("--") for name in options]
+            message = f"unknown key {unknown[1]!r}{nearest(unknown[1], keys)}"
         prog = parser.prog.replace(" [options]", "")
-        raise UserError(f"{' '.join(message.split())}; `{prog} --help` lists the options") from ex
+        raise UserError(f"{in_short(message)}; `{prog} --help` lists the options") from ex
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -56,6 +60,46 @@ class _HelpFormatter(DefaultHelpFormatter):
         text = re.sub(r"type: Optional\[(.*)\](?=, default|\))", r"type: \1", text)
         text = re.sub(r" \| null(?=, default|\))", "", text)
         return re.sub(r", default: (null|\[\])?(?=[,)])|, known subclasses: [^)]*", "", text)
+
+
+_OPTIONAL = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: "
+    r"\[<class '[^']+'>, <class 'NoneType'>\] Errors: - "
+    r"(.*?)(?: - Expected a <class 'NoneType'>.*)?"
+)
+_KEY = re.compile(r'Parser key "([^"]+)": (.*)')
+_CLASS = re.compile(r"Problem with given class_path '([^']+)': (.*)")
+
+
+def in_short(message: str) -> str:
+    """Reduce what jsonargparse says of a wrong value in a recipe to one short sentence.
+
+    It repeats the whole section of the recipe, and says that it is not None either.
+    """
+    rest, keys, owner = " ".join(message.split()), list[str](), ""
+    while found := _OPTIONAL.fullmatch(rest) or _KEY.fullmatch(rest) or _CLASS.fullmatch(rest):
+        rest = found[found.re.groups]
+        if found.re is _KEY:
+            keys.append(found[1])
+        elif found.re is _CLASS:
+            owner = found[1]
+    if not keys:
+        return rest
+    if unknown := re.fullmatch(r"Option '([^']+)' is not accepted", rest):
+        rest = f"unknown key {unknown[1]!r}{nearest(unknown[1], _arguments(owner))}"
+    elif missing := re.fullmatch(r"the following arguments are required: (.*)", rest):
+        rest = f"{missing[1]} is missing"
+    elif wrong := re.fullmatch(r"Expected a <class '(\w+)'>\. Got value: (.*)", rest):
+        rest = f"expected a {wrong[1]}, found {wrong[2]}"
+    kind = owner.rpartition(".")[2]
+    return f"{'.'.join(keys)}{f' ({kind})' if kind else ''}: {rest}"
+
+
+def _arguments(class_path: str) -> list[str]:
+    """Return the names of a class's arguments, if its module is imported."""
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    return list(inspect.signature(found).parameters) if callable(found) else []
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -55,6 +55,52 @@ def test_a_recipe_shows_how_to_give_other_wordings() -> None:
     assert robot["other_wordings"] == {text: [] for text in sorted(tasks)[:3]}
 
 
+@pytest.mark.parametrize(
+    ("written", "misspelt", "message"),
+    [
+        (
+            "control_hz:",
+            "control_hertz:",
+            "data.embodiments (LeRobotEmbodiment): unknown key 'control_hertz' (did you mean "
+            "'control_hz'?)",
+        ),
+        (
+            "embodiments:",
+            "embodiment:",
+            "data (LeRobotTrajectories): unknown key 'embodiment' (did you mean 'embodiments'?)",
+        ),
+        (
+            "width: 96",
+            "widht: 96",
+            "model.architecture (PriorArchitecture): unknown key 'widht' (did you mean 'width'?)",
+        ),
+        (
+            'roots: ["mine"]',
+            "roots: mine",
+            "data.embodiments.roots (LeRobotEmbodiment): expected a list, found mine",
+        ),
+        (
+            "max_steps:",
+            "max_stepz:",
+            "unknown key 'trainer.max_stepz' (did you mean 'trainer.max_steps'?)",
+        ),
+    ],
+)
+def test_a_misspelt_recipe_is_one_short_sentence(
+    written: str, misspelt: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(Path("mine"), (20, 20))
+    main(["describe", "mine", "--out=robot.yaml"])
+    text = Path("robot.yaml").read_text()
+    assert text.count(written) == 1
+    Path("robot.yaml").write_text(text.replace(written, misspelt))
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["fit", "--config=robot.yaml"])
+    expected = f"error: {message}; `lightning fit --help` lists the options\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_the_folder_of_the_recipe_is_made() -> None:
     write_dataset(Path("mine"), (20, 20))
     main(["describe", "mine", "--out=new/robot.yaml"])
