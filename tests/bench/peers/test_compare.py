@@ -42,10 +42,10 @@ def write_recipe(folder: Path) -> Path:
         "images": {"observation.images.front": "image"},
         "text": read_tasks(root, read_info(root))[0],
     }
-    return _recipe_of(json.loads(json.dumps(embodiment)), observation_map, folder / "recipe.yaml")
+    return recipe_of(json.loads(json.dumps(embodiment)), observation_map, folder / "recipe.yaml")
 
 
-def _recipe_of(robot: dict[str, Any], observation_map: dict[str, Any], recipe: Path) -> Path:
+def recipe_of(robot: dict[str, Any], observation_map: dict[str, Any], recipe: Path) -> Path:
     """Write a recipe of Stage 2 that trains a robot's policy and plays `PandaReach`."""
     rollouts = {
         "env_ids": [REACH],
@@ -106,7 +106,7 @@ def test_policies_see_the_chosen_cameras(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "arm", cameras=dict.fromkeys(CAMERAS, "image"))
     described = json.loads(json.dumps(asdict(arm(root, cameras=CAMERAS))))
     images = {front: "image", wrist: "__render__"}
-    recipe = _recipe_of(described, {"images": images}, tmp_path / "recipe.yaml")
+    recipe = recipe_of(described, {"images": images}, tmp_path / "recipe.yaml")
     setting = PeerSetting(recipe, [front])
     assert setting.robot.cameras == [front]
     assert setting.unseen == (wrist,)

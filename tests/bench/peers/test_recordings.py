@@ -10,7 +10,7 @@ import yaml
 from actionprior.errors import UserError
 from bench.peers.recordings import compare_recordings, read_rows
 from bench.peers.training import Cost
-from tests.bench.peers.test_compare import SMALL
+from tests.bench.peers.test_compare import SMALL, recipe_of
 from tests.helpers.datasets import CAMERAS, arm, write_dataset
 
 
@@ -18,21 +18,9 @@ def write_recipe(folder: Path) -> Path:
     """Write three episodes of an arm, and a recipe of Stage 2 that holds one of them out."""
     root = write_dataset(folder / "arm", (40, 30, 20), cameras={CAMERAS[0]: "image"})
     robot = json.loads(json.dumps(asdict(arm(root, cameras=CAMERAS[:1]))))
-    trunk = {"class_path": "actionprior.networks.trunks.SmallTrunk"}
-    content = {
-        "model": {"class_path": "actionprior.VLAModule", "init_args": {"trunk": trunk}},
-        "data": {
-            "class_path": "data_modules.LeRobotVLA",
-            "init_args": {
-                "batch_size": 2,
-                "images": {"image_size": 32},
-                "val_episodes": {"arm": [1]},
-                "embodiments": [robot],
-            },
-        },
-        "trainer": {"accelerator": "cpu", "callbacks": []},
-    }
-    recipe = folder / "recipe.yaml"
+    recipe = recipe_of(robot, {}, folder / "recipe.yaml")
+    content = yaml.safe_load(recipe.read_text())
+    content["data"]["init_args"]["val_episodes"] = {"arm": [1]}
     recipe.write_text(yaml.safe_dump(content))
     return recipe
 
