@@ -10,8 +10,8 @@ import yaml
 from actionprior.errors import UserError
 from bench.peers.recordings import compare_recordings, read_rows
 from bench.peers.training import Cost
-from tests.bench.peers.test_compare import SMALL, recipe_of
 from tests.helpers.datasets import CAMERAS, arm, write_dataset
+from tests.helpers.peers import SMALL, recipe_of
 
 
 def write_recipe(folder: Path) -> Path:
