@@ -31,6 +31,8 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
   LeRobot's policies train on all.
 - `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
   policy of LeRobot take many more steps in the granted time.
+- The rows were measured on several days, beside other work on the machine, which makes a CPU minute
+  worth fewer steps.
 - Success is the mean over tasks, with the 95 % interval of Wilson over all rollouts of the row's
   seeds; it does not hold the spread between seeds.
 """
