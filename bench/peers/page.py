@@ -116,7 +116,22 @@ def _recordings_section(rows: list[RecordedRow]) -> str:
         trained = ["", "", ""] if row.policy == COPY else [row.minutes, row.spent, row.steps]
         granted, spent, steps = (f"{number:g}" if number else "" for number in trained)
         lines.append(f"| {granted} | {row.policy} | {spent} | {steps} | {' | '.join(found)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_above_copying(rows)]) + "\n"
+
+
+def _above_copying(rows: list[RecordedRow]) -> list[str]:
+    """Return a line for each policy whose mean error of some group is above copying's."""
+    (copied,) = (recordings.means(row) for row in rows if row.policy == COPY)
+    lines = []
+    for row in rows:
+        found = recordings.means(row)
+        above = [name for name in copied if found[name].value > copied[name].value]
+        if above:
+            groups = ", ".join(name.replace("_", " ") for name in above)
+            lines.append(
+                f"- {row.policy}, {row.minutes:g} minutes: worse than copying in {groups}."
+            )
+    return lines
 
 
 def _number(things: tuple[str, ...], name: str) -> str:

@@ -30,6 +30,7 @@ def test_recordings_have_a_table_with_the_error_of_copying() -> None:
     rows = [
         RecordedRow("copying", 0.0, 0, 0, 0.0, units, errors),
         RecordedRow("act", 10.0, 0, 300, 9.5, units, errors),
+        RecordedRow("actionprior", 10.0, 0, 900, 9.9, units, errors | {"left_arm": [0.5, 1.0]}),
     ]
     text = page_text([], rows)
     assert "replay 2 held-out episodes" in text
@@ -37,3 +38,5 @@ def test_recordings_have_a_table_with_the_error_of_copying() -> None:
     measured = "0.5000 (0.2500 to 0.7500) | 0.5000 (0.5000 to 0.5000) |"
     assert f"|  | copying |  |  | {measured}" in text
     assert f"| 10 | act | 9.5 | 300 | {measured}" in text
+    assert "- actionprior, 10 minutes: worse than copying in left arm.\n" in text
+    assert "- act, 10 minutes" not in text
