@@ -3,8 +3,9 @@
 import errno
 from difflib import get_close_matches
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_OTHER_KIND = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 class UserError(ValueError):
@@ -35,14 +36,10 @@ def disk_error(error: BaseException | None, elsewhere: str) -> UserError | None:
     Returns:
         The user error; None for any other error.
     """
-    if isinstance(error, OSError) and error.errno in _PLACE:
-        return UserError(f"cannot use {error.filename or 'a path'}: {error.strerror}; {elsewhere}")
-    if isinstance(error, OSError) and error.errno in _DISK:
-        return UserError(
-            f"cannot use {error.filename or 'the disk'}: {error.strerror}; make room, or "
-            f"{elsewhere}"
-        )
-    return None
+    if not isinstance(error, OSError) or error.errno not in _FULL | _REFUSED | _OTHER_KIND:
+        return None
+    remedy = f"make room, or {elsewhere}" if error.errno in _FULL else elsewhere
+    return UserError(f"cannot use {error.filename or 'the disk'}: {error.strerror}; {remedy}")
 
 
 def shorten(error: BaseException, length: int = 200) -> str:

@@ -17,8 +17,8 @@ _COMPRESSION = 1
 class ImageWriter:
     """Write PNG images in a thread.
 
-    It takes the place of LeRobot's ``AsyncImageWriter`` in a dataset's ``writer``, and calls it by
-    the same methods. LeRobot's logs an image that it cannot write, and continues without it.
+    It takes the place of LeRobot's ``AsyncImageWriter`` in a dataset's ``writer``, which calls the
+    same methods. LeRobot's logs an image that it cannot write, and continues without it.
     """
 
     def __init__(self) -> None:

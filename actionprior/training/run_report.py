@@ -53,10 +53,12 @@ class RunReport(Callback):
             return
         if self._first_step is None:
             limit = "max_steps" if trainer.max_steps >= 0 else "max_epochs"
-            print(
-                f"nothing was trained: the checkpoint is at step {trainer.global_step:,} already, "
-                f"and trainer.{limit} is {getattr(trainer, limit):,}"
+            reason = (
+                f"the checkpoint is at step {trainer.global_step:,} already, and trainer.{limit} "
+                f"is {getattr(trainer, limit):,}"
             )
+            none = f"trainer.limit_train_batches is {trainer.limit_train_batches}"
+            print(f"nothing was trained: {reason if trainer.global_step else none}")
             return
         seconds = time.monotonic() - self._started
         steps = trainer.global_step - self._first_step

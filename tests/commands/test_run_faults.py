@@ -128,7 +128,7 @@ def test_a_run_folder_that_cannot_be_written_is_reported(
         place.chmod(0o755)
         shutil.rmtree(place)
     assert "outputs" in message
-    assert "Permission denied; make room, or write elsewhere with" in message
+    assert "Permission denied; write elsewhere with --trainer.default_root_dir" in message
 
 
 @pytest.mark.slow

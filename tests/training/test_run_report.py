@@ -75,6 +75,11 @@ def test_a_resumed_run_without_a_step_left_says_so(
     )
 
 
+def test_a_run_without_batches_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(tmp_path, capsys, limit_train_batches=0, limit_val_batches=0)
+    assert lines[-1] == "nothing was trained: trainer.limit_train_batches is 0"
+
+
 def test_errors_above_the_baseline_are_pointed_out() -> None:
     values = {"val/a/mae_arm_rad": 0.2, "val/a/copy_last_mae_arm_rad": 0.1, "val/loss": 1.0}
     values |= {
