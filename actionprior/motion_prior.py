@@ -3,7 +3,6 @@
 Source: arXiv 2606.26095, Sec. III-B. Axes: B batch, H steps, A action slots, Z latent width.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from actionprior.batch import TrajectoryBatch
 from actionprior.checkpoints import keys
-from actionprior.checkpoints.match import require_same_architecture, require_same_prior
+from actionprior.checkpoints.match import require_same_prior
 from actionprior.checkpoints.prior import describe_into, load_prior, load_starting_prior
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
@@ -81,10 +80,7 @@ class MotionPriorModule(StageModule):
         robots = [Embodiment.from_dict(e) for e in embodiments]
         self.prior_checkpoint = prior_checkpoint
         if prior_checkpoint:
-            self.prior = load_starting_prior(prior_checkpoint, robots, may_join=True)
-            if architecture is not None:
-                saved = self.prior.architecture
-                require_same_architecture(architecture, asdict(saved), prior_checkpoint)
+            self.prior = load_starting_prior(prior_checkpoint, robots, architecture, may_join=True)
         else:
             self.prior = new_prior(robots, architecture)
         self.embodiments = robots

@@ -89,7 +89,7 @@ class VLAModule(StageModule):
                 from the data.
             trunk: Network that encodes images and instruction.
             prior_checkpoint: Checkpoint of either stage, which gives architecture and statistics.
-            architecture: Architecture of the prior if there is no ``prior_checkpoint``.
+            architecture: Architecture of the prior. None reads it from ``prior_checkpoint``.
             use_prior: False trains the same architecture and statistics from fresh weights,
                 without alignment and reconstruction loss (the paper's "no action prior").
             reuse_decoder: False trains a fresh decoder beside the pretrained encoder.
@@ -107,8 +107,8 @@ class VLAModule(StageModule):
             optimizer: Schedule, weight decay and skipped steps.
 
         Raises:
-            UserError: An unknown ``history``, a share outside [0, 1], or neither a checkpoint nor
-                an architecture while ``use_prior`` is set.
+            UserError: An unknown ``history``, a share outside [0, 1], neither a checkpoint nor an
+                architecture while ``use_prior`` is set, or a checkpoint of another architecture.
         """
         super().__init__(learning_rate, optimizer)
         self.settings = flat_settings(

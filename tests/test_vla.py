@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -322,6 +323,15 @@ def test_a_policy_without_a_prior_checkpoint_is_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         VLAModule(robots, BrightnessTrunk(), architecture=SMALL, use_prior=False)
+
+
+@pytest.mark.parametrize("use_prior", [True, False])
+def test_another_architecture_than_the_priors_is_refused(stage1: Path, use_prior: bool) -> None:
+    assert vla(stage1, architecture=SMALL, use_prior=use_prior).prior.architecture == SMALL
+    wider = replace(SMALL, width=64)
+    message = r"architecture\.width is 32 in the checkpoint and 64 .*`--model\.architecture null`"
+    with pytest.raises(UserError, match=message):
+        vla(stage1, architecture=wider, use_prior=use_prior)
 
 
 def test_it_learns_from_what_it_sees(tmp_path: Path, stage1: Path) -> None:

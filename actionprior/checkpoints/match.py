@@ -1,26 +1,25 @@
 """Check that a checkpoint's weights mean the same in the module that loads them."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from actionprior.checkpoints import keys
 from actionprior.checkpoints.formats import check_checkpoint_format
 from actionprior.checkpoints.policy import SETTINGS, policy_description, recorded_image_shape
-from actionprior.checkpoints.prior import prior_description, require_same_robot
+from actionprior.checkpoints.prior import (
+    prior_description,
+    require_same_architecture,
+    require_same_robot,
+)
 from actionprior.checkpoints.reading import CheckpointError
 from actionprior.embodiment import Embodiment
 from actionprior.embodiment.image_shape import ImageShape
 from actionprior.errors import UserError
-from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+from actionprior.networks.motion_prior import MotionPrior
 from actionprior.networks.policy_network import PolicyNetwork
 
 _FREE = {"integration_steps", "integrator"}
 """Settings that weights do not depend on."""
-_BY_LANGUAGE_MODEL = {"init_from", "init_layers", "language", "width", "heads"}
-_BY_LANGUAGE_MODEL |= {"encoder_depth", "decoder_depth"}
-"""Entries of an architecture that a language model decides, from which it starts."""
 
 
 def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -43,30 +42,6 @@ def require_same_prior(prior: MotionPrior, checkpoint: dict[str, Any], path: str
     for mine, recorded in zip(prior.embodiments, trained_on, strict=True):
         require_same_robot(mine, recorded, path)
     require_same_architecture(prior.architecture, described["architecture"], path)
-
-
-def require_same_architecture(
-    mine: PriorArchitecture, saved: Mapping[str, Any], path: str | Path
-) -> None:
-    """Refuse a checkpoint whose prior has other sizes or switches than the recipe's.
-
-    Args:
-        mine: Architecture of the recipe.
-        saved: Architecture of the checkpoint, as plain data.
-        path: The checkpoint, for the message.
-
-    Raises:
-        CheckpointError: naming what differs.
-    """
-    saved = asdict(PriorArchitecture()) | dict(saved)  # older files have fewer keys
-    decided = _BY_LANGUAGE_MODEL if mine.init_from else set()
-    differences = [
-        f"architecture.{key} is {saved.get(key)!r} in the checkpoint and {value!r} in the recipe"
-        for key, value in asdict(mine).items()
-        if saved.get(key) != value and key not in decided
-    ]
-    if differences:
-        raise CheckpointError(f"{path} is of another prior: {'; '.join(differences)}")
 
 
 def require_same_policy(

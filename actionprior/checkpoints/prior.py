@@ -4,6 +4,8 @@ A checkpoint describes its prior in plain data, so that a recipe need not repeat
 and robots.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from actionprior.embodiment import Embodiment
 from actionprior.errors import UserError
 from actionprior.networks.language_start import new_prior
 from actionprior.networks.motion_prior import MotionPrior, PriorArchitecture
+
+_BY_LANGUAGE_MODEL = {"init_from", "init_layers", "language", "width", "heads"}
+_BY_LANGUAGE_MODEL |= {"encoder_depth", "decoder_depth"}
+"""Entries of an architecture that a language model decides, from which it starts."""
 
 
 def describe_into(checkpoint: dict[str, Any], prior: MotionPrior) -> None:
@@ -101,6 +107,33 @@ def require_same_robot(mine: Embodiment, recorded: Embodiment, path: str | Path)
         raise CheckpointError(f"{path}: robot {mine.name!r} differs: {'; '.join(differences)}")
 
 
+def require_same_architecture(
+    mine: PriorArchitecture, saved: Mapping[str, Any], path: str | Path
+) -> None:
+    """Refuse a checkpoint whose prior has other sizes or switches than the recipe's.
+
+    Args:
+        mine: Architecture of the recipe.
+        saved: Architecture of the checkpoint, as plain data.
+        path: The checkpoint, for the message.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    saved = asdict(PriorArchitecture()) | dict(saved)  # older files have fewer keys
+    decided = _BY_LANGUAGE_MODEL if mine.init_from else set()
+    differences = [
+        f"architecture.{key} is {saved.get(key)!r} in the checkpoint and {value!r} in the recipe"
+        for key, value in asdict(mine).items()
+        if saved.get(key) != value and key not in decided
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{path} is of another prior: {'; '.join(differences)}; leave architecture out "
+            "(`--model.architecture null`), since a checkpoint brings its own"
+        )
+
+
 def starting_prior(
     path: str,
     robots: list[Embodiment],
@@ -115,7 +148,8 @@ def starting_prior(
     Args:
         path: As for ``load_starting_prior``; empty for fresh weights.
         robots: Robots of Stage 2.
-        architecture: Architecture of a prior with fresh weights.
+        architecture: Architecture of a prior with fresh weights. With a ``path``, as for
+            ``load_starting_prior``.
         use_prior: As for ``load_starting_prior``. If True, fresh weights are warned of.
         reuse_decoder: As for ``load_starting_prior``.
         may_join: As for ``load_starting_prior``.
@@ -126,7 +160,12 @@ def starting_prior(
     """
     if path:
         return load_starting_prior(
-            path, robots, use_prior=use_prior, reuse_decoder=reuse_decoder, may_join=may_join
+            path,
+            robots,
+            architecture,
+            use_prior=use_prior,
+            reuse_decoder=reuse_decoder,
+            may_join=may_join,
         )
     if use_prior and architecture is None:
         raise UserError(
@@ -147,25 +186,29 @@ def starting_prior(
 def load_starting_prior(
     path: str | Path,
     robots: list[Embodiment],
+    architecture: PriorArchitecture | None = None,
     *,
     use_prior: bool = True,
     reuse_decoder: bool = True,
     may_join: bool = False,
 ) -> MotionPrior:
-    """Load the prior from which Stage 2 starts.
+    """Load the prior from which a stage starts.
 
     Args:
         path: Checkpoint of either stage; its architecture and statistics are always used.
-        robots: Robots of Stage 2.
+        robots: Robots of the stage.
+        architecture: Architecture that the checkpoint must have; None accepts any.
         use_prior: Use its weights; False: fresh weights throughout.
         reuse_decoder: Use its decoder's weights; False: fresh decoder, pretrained encoder.
         may_join: Let robots join that the prior does not know.
 
     Raises:
-        CheckpointError: as ``load_prior`` and ``check_robots``.
+        CheckpointError: as ``load_prior``, ``check_robots`` and ``require_same_architecture``.
     """
     prior = load_prior(path)
     check_robots(prior, robots, path, may_join)
+    if architecture is not None:
+        require_same_architecture(architecture, asdict(prior.architecture), path)
     if not use_prior:
         fresh = MotionPrior(prior.embodiments, prior.architecture)
         fresh.normalizer.load_state_dict(prior.normalizer.state_dict())

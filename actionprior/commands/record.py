@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -53,12 +55,14 @@ def record(
 
     A failed episode is discarded, and the next seed is tried. The dataset holds
     `observation.state`, `action` and the cameras, under the names of the observation map and of the
-    environment. Several environments of one robot become one dataset, one after the other.
+    environment. Several environments of one robot become one dataset, in which they alternate.
+    Ctrl-C ends the recording after the present episode, and keeps the episodes up to it, unless
+    it would overwrite a dataset.
 
     Args:
         env: Gymnasium id, or a list of ids. `metaworld/mt10`, `metaworld/mt50` and
             `metaworld/easy` (`medium`, `hard`, `very_hard`) stand for their tasks.
-        out: Folder of the dataset; it is written completely or not at all.
+        out: Folder of the dataset; it appears when the recording ends.
         expert: Dotted name of a class or function, which may be in your own folder. It is called
             with the environment and returns an expert. The expert is called with the environment's
             own observation and returns an action. If it has a `reset(seed)`, that is called after
@@ -187,3 +191,10 @@ def main(args: list[str]) -> None:
     tried = done.episodes + done.discarded
     print(f"kept {done.episodes} of {tried} episodes tried, {done.frames} frames: {done.root}")
     print("RESULT " + json.dumps({"kept": done.episodes, "tried": tried, "frames": done.frames}))
+    if done.episodes < done.wanted:
+        print(
+            f"stopped after {done.episodes} of {done.wanted} episodes; to record more, give "
+            "another --out, --seed and --episodes, and name both folders in the recipe's roots",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + signal.SIGINT)

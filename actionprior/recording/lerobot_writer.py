@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from actionprior.errors import UserError
 from actionprior.files.folders import atomic_folder
 from actionprior.files.progress import episode_bar
 from actionprior.recording.image_writer import ImageWriter
+from actionprior.recording.interruption import stop_between_episodes
 
 SEEDS_PER_RECORDING = 1_000_000
 """Size of a block of reset seeds."""
@@ -97,6 +98,8 @@ class RecordingSummary(NamedTuple):
         frames: Number of frames.
         discarded: Number of failed expert episodes, which were repeated with the next seed.
         next_seed: First reset seed that the recording did not use.
+        wanted: Number of episodes that were asked for. It is larger than ``episodes`` if Ctrl-C
+            or SIGTERM ended the recording.
     """
 
     root: Path
@@ -104,6 +107,7 @@ class RecordingSummary(NamedTuple):
     frames: int
     discarded: int
     next_seed: int
+    wanted: int
 
 
 def check_recording(root: Path, episodes_per_task: int, seed: int, overwrite: bool) -> None:
@@ -139,6 +143,9 @@ def write_demonstrations(
     inside parquet, or AV1 video. Tasks alternate, so that consecutive episodes cover all of them.
     Reset seeds start at ``seed * 1_000_000``. Each is used once, for one of the tasks.
 
+    Ctrl-C or SIGTERM ends the recording after the present episode. The dataset then holds the
+    episodes up to it. If ``root`` exists, a signal ends the recording at once and ``root`` stays.
+
     Args:
         tasks: Tasks to record, at least one.
         features: Features of the frames.
@@ -153,22 +160,27 @@ def write_demonstrations(
     Raises:
         UserError: A number is out of range, an expert keeps failing, or the block has no more
             seeds.
+        KeyboardInterrupt: A second Ctrl-C, or a signal before the first episode.
     """
     check_recording(root, episodes_per_task, seed, overwrite=True)
-    frame_count = 0
+    episodes = frame_count = 0
     total = episodes_per_task * len(tasks)
     source = _Demonstrations(tasks, seed * SEEDS_PER_RECORDING)
     with (
         open_dataset(features, root, use_videos, {"seed": seed, **(disturbances or {})}) as save,
         episode_bar("recording", total, hidden=not progress) as bar,
+        nullcontext(_never) if root.exists() else stop_between_episodes() as stopped,
     ):
-        for episode in range(total):
-            found = source.draw(episode)
+        while episodes < total and not stopped():
+            found = source.draw(episodes)
             frame_count += save(found.frames, found.instruction)
+            episodes += 1
             bar.update()
+        if not episodes:
+            raise KeyboardInterrupt
     discarded = sum(source.failed)
-    _log.info("recorded %d episodes (%d discarded) at %s", total, discarded, root)
-    return RecordingSummary(root, total, frame_count, discarded, source.next_seed)
+    _log.info("recorded %d episodes (%d discarded) at %s", episodes, discarded, root)
+    return RecordingSummary(root, episodes, frame_count, discarded, source.next_seed, total)
 
 
 @contextmanager
@@ -214,6 +226,10 @@ def open_dataset(
         shutil.rmtree(building / "images", ignore_errors=True)
         if about is not None:
             (building / RECORDING).write_text(json.dumps(about) + "\n", "utf-8")
+
+
+def _never() -> bool:
+    return False
 
 
 class _Demonstrations:

@@ -3,6 +3,7 @@
 import io
 import json
 import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,47 @@ def test_an_existing_folder_is_kept_without_overwrite(
     main([*POINT, *given, "--episodes=1", "--overwrite=true"])
     assert result(capsys)["kept"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_ctrl_c_keeps_the_recorded_episodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "points"
+    words = ["--expert=tests.helpers.experts.Interrupts", f"--out={root}", "--episodes=9"]
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop:
+        main([*POINT, *words])
+    assert stop.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is handler
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1].removeprefix("RESULT "))["kept"] == 3
+    assert "stopped after 3 of 9 episodes; to record more" in err
+    assert len(pq.read_table(root / "meta/episodes")) == 3
+    assert (root / "meta/recording.json").exists()
+
+
+@pytest.mark.parametrize("expert", ["Interrupts", "InterruptsTwice"])
+def test_ctrl_c_never_replaces_a_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], expert: str
+) -> None:
+    root = tmp_path / "points"
+    old = ["--expert=tests.helpers.experts.Walker", f"--out={root}", "--episodes=1"]
+    main([*POINT, *old])
+    words = [f"--expert=tests.helpers.experts.{expert}", f"--out={root}", "--overwrite=true"]
+    with pytest.raises(SystemExit) as stop:
+        main([*POINT, *words, "--episodes=9"])
+    assert stop.value.code == 130
+    assert len(pq.read_table(root / "meta/episodes")) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["points"]
+
+
+def test_a_second_ctrl_c_discards_the_recording(tmp_path: Path) -> None:
+    root = tmp_path / "points"
+    words = [f"--out={root}", "--episodes=9", "--expert=tests.helpers.experts.InterruptsTwice"]
+    with pytest.raises(SystemExit) as stop:
+        main([*POINT, *words])
+    assert stop.value.code == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(

@@ -40,6 +40,24 @@ class Kills(Walker):
         return super().__call__(observation)
 
 
+class Interrupts(Walker):
+    """Expert that sends its process a Ctrl-C in the third episode."""
+
+    presses = 1
+
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
+        if seed == 2:
+            for _ in range(self.presses):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+class InterruptsTwice(Interrupts):
+    """Expert that sends its process two Ctrl-C in the third episode."""
+
+    presses = 2
+
+
 def stands_still(env: Any) -> Any:
     return lambda observation: np.zeros(2)
 
