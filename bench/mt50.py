@@ -20,8 +20,13 @@ from actionprior.study.statistics import success_difference
 from bench.command_line import run
 
 TABLE = Path(__file__).parents[1] / "docs" / "metaworld_mt50.csv"
-PAIRS = (("prior", "no_prior"), ("prior_1500", "no_prior_1500"))
-"""Policies that are compared: after all 6,000 steps, and of runs of 1,500 steps."""
+THREE_CAMERAS, ONE_CAMERA = ("prior", "no_prior"), ("one_camera",)
+COLUMNS: tuple[tuple[str, ...], ...] = (
+    THREE_CAMERAS,
+    ("prior_1500", "no_prior_1500"),
+    ONE_CAMERA,
+)
+"""Policies of each table by group: after 6,000 steps, of runs of 1,500 steps, with one camera."""
 Outcomes = dict[str, dict[str, str]]  # policy → task → one 0 or 1 per scene
 
 
@@ -45,42 +50,46 @@ def add_rollouts(outcomes: Outcomes, policy: str, results: dict[str, Any]) -> No
 
 
 def tables(outcomes: Outcomes) -> str:
-    """Return the tables in Markdown: by group for each complete pair of policies, and by task."""
-    pairs = [pair for pair in PAIRS if set(pair) <= outcomes.keys()]
-    found = [_by_group(outcomes, pair) for pair in pairs]
-    return "\n\n".join([*found, *([_by_task(outcomes)] if PAIRS[0] in pairs else [])])
+    """Return the tables in Markdown, of the policies that are complete: by group, and by task."""
+    complete = [policies for policies in COLUMNS if set(policies) <= outcomes.keys()]
+    found = [_by_group(outcomes, policies) for policies in complete]
+    found += [_by_task(outcomes, p) for p in (THREE_CAMERAS, ONE_CAMERA) if p in complete]
+    return "\n\n".join(found)
 
 
-def _by_group(outcomes: Outcomes, pair: tuple[str, str]) -> str:
+def _by_group(outcomes: Outcomes, policies: tuple[str, ...]) -> str:
     parts = {f"{name} ({len(g)} tasks)": g for name, g in _groups().items()}
     every = [task for group in parts.values() for task in group]
-    one, other = (
+    means = [
         100 * float(np.mean([_rate(outcomes[policy], group) for group in parts.values()]))
-        for policy in pair
-    )
+        for policy in policies
+    ]
     rows = {
         "medium to very hard": every[len(METAWORLD_DIFFICULTY["easy"]) :],
         "all tasks": every,
         "the ten tasks of MT10": _short(METAWORLD_MT10),
     }
+    paired = len(policies) == 2
+    difference = [f"{means[0] - means[1]:+.1f}"] if paired else []
+    titles = [f"{_words(policy)} [%]" for policy in policies]
     lines = [
-        _line(["group", *(f"{_words(policy)} [%]" for policy in pair), "difference [points]"]),
-        _line(["---"] * 4),
-        *(_group_line(name, group, outcomes, pair) for name, group in parts.items()),
-        _line(["**mean of groups**", f"**{one:.1f}**", f"**{other:.1f}**", f"{one - other:+.1f}"]),
-        *(_group_line(name, group, outcomes, pair) for name, group in rows.items()),
+        _line(["group", *titles, *(["difference [points]"] if paired else [])]),
+        _line(["---"] * (1 + len(policies) + paired)),
+        *(_group_line(name, group, outcomes, policies) for name, group in parts.items()),
+        _line(["**mean of groups**", *(f"**{mean:.1f}**" for mean in means), *difference]),
+        *(_group_line(name, group, outcomes, policies) for name, group in rows.items()),
     ]
     return "\n".join(lines)
 
 
-def _by_task(outcomes: Outcomes) -> str:
+def _by_task(outcomes: Outcomes, policies: tuple[str, ...]) -> str:
     lines = [
-        _line(["group", f"succeeded of 10 ({', '.join(map(_words, PAIRS[0]))})"]),
+        _line(["group", f"succeeded of 10 ({', '.join(map(_words, policies))})"]),
         _line(["---"] * 2),
     ]
     for name, tasks in _groups().items():
         found = (
-            f"{task} {' · '.join(str(outcomes[policy][task].count('1')) for policy in PAIRS[0])}"
+            f"{task} {' · '.join(str(outcomes[policy][task].count('1')) for policy in policies)}"
             for task in tasks
         )
         lines.append(_line([name, ", ".join(found)]))
@@ -104,15 +113,18 @@ def _rate(found: dict[str, str], tasks: list[str]) -> float:
     return outcomes.count("1") / len(outcomes)
 
 
-def _group_line(name: str, tasks: list[str], outcomes: Outcomes, pair: tuple[str, str]) -> str:
+def _group_line(name: str, tasks: list[str], outcomes: Outcomes, policies: tuple[str, ...]) -> str:
     cells = [name]
-    for policy in pair:
+    for policy in policies:
         all_N = "".join(outcomes[policy][task] for task in tasks)
         low, high = wilson_interval(all_N.count("1"), len(all_N))
         rate = f"{100 * all_N.count('1') / len(all_N):.1f}"
         cells.append(f"{rate} ({100 * low:.1f} to {100 * high:.1f})")
+    if len(policies) == 1:
+        return _line(cells)
     one, other = (
-        np.array([[list(map(int, outcomes[policy][task])) for task in tasks]]) for policy in pair
+        np.array([[list(map(int, outcomes[policy][task])) for task in tasks]])
+        for policy in policies
     )
     value, low, high = (100 * part for part in success_difference(one, other))
     return _line([*cells, f"{value:+.1f} ({low:+.1f} to {high:+.1f})"])
@@ -132,7 +144,7 @@ def mt50_tables(add: str = "", results: list[str] | None = None) -> None:
     Raises:
         UserError: The policy is unknown.
     """
-    known = [policy for pair in PAIRS for policy in pair]
+    known = [policy for policies in COLUMNS for policy in policies]
     if results and add not in known:
         raise UserError(f"add is {add!r}; expected one of {', '.join(known)} with results")
     outcomes = read_outcomes()

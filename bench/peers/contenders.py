@@ -30,15 +30,18 @@ DIFFUSION = {"policy.type": "diffusion", "policy.pretrained_backbone_weights": "
 CHUNKS = {"policy.chunk_size": "32", "policy.n_action_steps": str(EXECUTED)}
 HORIZON = {"policy.horizon": "16", "policy.n_action_steps": str(EXECUTED)}
 
+OWN = {
+    "model.use_prior": "false",
+    "model.architecture": "{width: 96, latent_width: 64, decoder_sees_state: true}",
+    "model.history": "off",
+}
+WORKSPACE = "[[0.27, 0.28, 0.92, 0.93]]"
+"""Part of the first camera's image in which MetaWorld's hand, objects and goals are."""
+
 CONTENDERS: dict[str, Contender] = {
-    "actionprior": Contender(
-        {
-            "model.use_prior": "false",
-            "model.architecture": "{width: 96, latent_width: 64, decoder_sees_state: true}",
-            "model.history": "off",
-        },
-        pilot_steps=(20, 120),
-        own=True,
+    "actionprior": Contender(OWN, pilot_steps=(20, 120), own=True),
+    "actionprior_region": Contender(
+        OWN | {"model.trunk.regions": WORKSPACE}, pilot_steps=(20, 120), own=True
     ),
     # The prior's checkpoint is given as an option, and its training is not in the minutes.
     "actionprior_prior": Contender({"model.history": "off"}, pilot_steps=(20, 120), own=True),

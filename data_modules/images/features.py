@@ -100,16 +100,25 @@ class CachedFeatures:
         width: Number F of features per image.
         part: Name that changes with the frozen part of the trunk.
         views: Name of each view, which changes with its draws.
+        numbered: True if a camera's features also depend on its number in the robot's order.
     """
 
     def __init__(
-        self, images: FrameImages, cache: ArrayCache, width: int, part: str, views: list[str]
+        self,
+        images: FrameImages,
+        cache: ArrayCache,
+        width: int,
+        part: str,
+        views: list[str],
+        numbered: bool = False,
     ) -> None:
         self.cameras = images.cameras
         self.cache = cache
         self.width = width
         self.folder = cache.folder / f"{images.name}-{part}-{cache.dtype}"
         self.views = views
+        numbers = {camera: f"-{i}" if numbered else "" for i, camera in enumerate(self.cameras)}
+        self._camera_folders = {camera: file_name(camera) + numbers[camera] for camera in numbers}
         self._lengths_E = images.columns.lengths_E
         self._mapped = MappedFiles(cache)
 
@@ -127,7 +136,8 @@ class CachedFeatures:
 
     def locate(self, episode: int, camera: str, view: int) -> tuple[Path, Shape]:
         """Return the path of an episode's file, and the shape (N, F) of its array."""
-        path = self.folder / file_name(camera) / self.views[view] / f"episode_{episode:06d}.npy"
+        folder = self.folder / self._camera_folders[camera] / self.views[view]
+        path = folder / f"episode_{episode:06d}.npy"
         return path, (int(self._lengths_E[episode]), self.width)
 
 
@@ -163,15 +173,16 @@ class FrozenFeatures:
             DataError: Images cannot be decoded, or features do not fit the type.
         """
         weight = next(self.part.module.parameters())
-        row = 0
+        row, number = 0, list(images.cameras).index(camera)
         for chunk in images.episode(episode, camera):
-            seen = chunk.to(weight.device)
+            cropped = self.part.crop(chunk, number) if self.part.crop else chunk
+            seen = cropped.to(weight.device)
             if view:
                 key = (view, episode, zlib.crc32(camera.encode()))
                 seen = torch.cat(
                     [
-                        augment_images(few, self.transforms, (*key, row + GROUPS * number))
-                        for number, few in enumerate(torch.split(seen, GROUPS))
+                        augment_images(few, self.transforms, (*key, row + GROUPS * group))
+                        for group, few in enumerate(torch.split(seen, GROUPS))
                     ]
                 )
                 found = self._shifted_features(seen, (*key, row)).to(self.dtype)
@@ -278,7 +289,8 @@ class FeatureCache:
             drawn += f"-shift-{settings.shift:g}"
         views = ["view-0", *(f"view-{view}-{drawn}" for view in range(1, settings.views))]
         identity = part.identity()[:16]
-        self.sets = [CachedFeatures(i, self.cache, part.width, identity, views) for i in images]
+        named = (self.cache, part.width, identity, views, part.crop is not None)
+        self.sets = [CachedFeatures(i, *named) for i in images]
         frozen = FrozenFeatures(part, transforms, settings.shift, dtype)
         self._wanted = [
             EpisodeToCompute(source, features, frozen, episode, camera, view)

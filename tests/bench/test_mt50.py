@@ -50,6 +50,17 @@ def test_two_policies_are_compared_by_group(
     assert len(read_outcomes(tmp_path / "table.csv")["prior"]) == 50
 
 
+def test_a_policy_without_a_partner_has_a_table_of_its_own() -> None:
+    tasks = [task for group in METAWORLD_DIFFICULTY.values() for task in group]
+    outcomes: mt50.Outcomes = {}
+    add_rollouts(outcomes, "one_camera", results({task: [1, 0] for task in tasks}))
+    lines = tables(outcomes).splitlines()
+    assert lines[:2] == ["| group | one camera [%] |", "| --- | --- |"]
+    assert "| **mean of groups** | **50.0** |" in lines
+    assert "| all tasks | 50.0 (40.4 to 59.6) |" in lines
+    assert any("reach 1, " in line for line in lines)
+
+
 def test_the_page_has_the_printed_tables() -> None:
     page = PAGE.read_text("utf-8")
     missing = [line for line in tables(read_outcomes()).splitlines() if line not in page]

@@ -273,6 +273,6 @@ def test_recipes_record_metaworld(
     assert info["features"]["observation.state"]["names"] == ["x", "y", "z", "opening"]
     assert ("observation.images.corner" in info["features"]) == (name == "record")
     if name == "record_mt10":
-        assert info["features"]["observation.image"]["shape"] == [128, 128, 3]
+        assert info["features"]["observation.image"]["shape"] == [192, 192, 3]
         tasks = pq.read_table(tmp_path / "x/meta/tasks.parquet").to_pandas().index
         assert set(tasks) <= set(METAWORLD_DESCRIPTIONS.values())

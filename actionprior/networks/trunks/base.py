@@ -141,10 +141,12 @@ class Trunk(nn.Module, ABC):
         Returns:
             Each argument that changes what the weights mean, as (recorded value, own value).
         """
-        mine = self.init_args()
+        mine, parameters = self.init_args(), inspect.signature(type(self)).parameters
+        # Earlier versions did not record arguments that are new since then.
+        defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
         return {
             name: (value, mine[name])
-            for name, value in recorded.items()
+            for name, value in {**defaults, **recorded}.items()
             if name not in self.training_args | self.pretrained_args
             and name in mine
             and value != mine[name]

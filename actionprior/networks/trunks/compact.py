@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from actionprior.errors import UserError
@@ -22,6 +23,7 @@ from actionprior.networks.trunks.frozen_part import FrozenPart
 from actionprior.networks.trunks.instruction_signs import InstructionSigns
 from actionprior.networks.trunks.keypoints import KeypointReader, Keypoints, KeypointTokens
 from actionprior.networks.trunks.pyramid import FeaturePyramid, load_model
+from actionprior.networks.trunks.region import Region, check_regions, crop_region
 from actionprior.networks.trunks.text_cache import TextCache, TextFeatures
 from actionprior.networks.trunks.word_encoder import TextEncoder
 from actionprior.networks.trunks.word_table import (
@@ -61,6 +63,7 @@ class CompactTrunk(Trunk):
         train_image_blocks: int = 0,
         lr_scale: float = 0.1,
         map_dropout: float = 0.0,
+        regions: Sequence[Region | None] | None = None,
         found: dict[str, Any] | None = None,
     ) -> None:
         """Create the trunk.
@@ -88,6 +91,10 @@ class CompactTrunk(Trunk):
             lr_scale: Learning rate of the network, relative to the module's; 0 freezes it, too.
             map_dropout: Share of the feature maps' channels that each training step hides at
                 random. With few scenes, it keeps the trunk from memorising them.
+            regions: Part of the image to look at, for each camera in the robot's order: [top,
+                left, bottom, right] as shares of the image, or null for the whole image, which
+                further cameras get, too. A fixed camera then shows small things larger at the
+                same cost. The images must have more pixels than ``image_size`` for it to help.
             found: What an earlier trunk found in its sources. Only checkpoints set it.
 
         Raises:
@@ -118,6 +125,7 @@ class CompactTrunk(Trunk):
         if not 0 <= map_dropout < 1:
             raise UserError(f"map_dropout is {map_dropout}; expected a share from 0 to below 1")
         self.hide_maps = nn.Dropout2d(map_dropout)
+        self.regions = check_regions(regions)
         self.reader = KeypointReader(map_channels, channels, keypoints, text_width)
         self.writer = KeypointTokens(channels, keypoints, summaries, width)
         self.from_word = nn.Linear(text_width, width)
@@ -138,6 +146,7 @@ class CompactTrunk(Trunk):
             "train_image_blocks": train_image_blocks,
             "lr_scale": lr_scale,
             "map_dropout": map_dropout,
+            "regions": [region and list(region) for region in self.regions] or None,
         }
 
     def instruction_signs(self, task: list[str]) -> list[InstructionSigns]:
@@ -174,7 +183,16 @@ class CompactTrunk(Trunk):
             return None
         settings = {name: self._args[name] for name in ("model", "image_size", "strides")}
         width = sum(math.prod(shape) for shape in self.image.map_shapes)
-        return FrozenPart(self.image, self.image.pack, width, settings, self.image.move)
+        part = FrozenPart(self.image, self.image.pack, width, settings, self.image.move)
+        if not any(self.regions):
+            return part
+        regions = {"regions": self._args["regions"]}
+        return part._replace(settings=settings | regions, crop=self.crop)
+
+    def crop(self, images_IKYX: Tensor, camera: int) -> Tensor:
+        """Return the region of one camera's images, (I, 3, any, any)."""
+        known = camera < len(self.regions)
+        return crop_region(images_IKYX, self.regions[camera] if known else None)
 
     def constant_buffers(self) -> set[str]:
         """Return all buffers: the word table, and the statistics of a network in eval mode."""
@@ -199,7 +217,7 @@ class CompactTrunk(Trunk):
         code_C1W = place_code(cameras, 1, 1, text.tokens_BLW.shape[-1], text.tokens_BLW.device)
         summary_IW = (text.tokens_BLW[:, :1] + code_C1W[:, 0]).flatten(0, 1)
         if features_BCF is None:
-            maps: tuple[Tensor, ...] = self.image(images_BCKYX.flatten(0, 1))
+            maps = self._maps(images_BCKYX)
         else:
             maps = self.image.unpack(features_BCF.flatten(0, 1))
         found: Keypoints = self.reader([self.hide_maps(m) for m in maps], summary_IW)
@@ -209,6 +227,16 @@ class CompactTrunk(Trunk):
             image_BCNW, camera_mask_BC, self.from_word(text.tokens_BLW), text.mask_BL
         )
         return tokens._replace(summary_BCF=image_BCNW.flatten(2) * camera_mask_BC[..., None])
+
+    def _maps(self, images_BCKYX: Tensor) -> tuple[Tensor, ...]:
+        """Return feature maps (B · C, channels, rows, columns) of each stride."""
+        cameras = images_BCKYX.shape[1]
+        if not cameras or not any(self.regions):
+            found: tuple[Tensor, ...] = self.image(images_BCKYX.flatten(0, 1))
+            return found
+        # Regions differ in size, so that each camera is resized separately.
+        each = [self.image(self.crop(images_BCKYX[:, c], c)) for c in range(cameras)]
+        return tuple(torch.stack(maps, dim=1).flatten(0, 1) for maps in zip(*each, strict=True))
 
 
 def _blocks_to_train(frozen: bool, train_image_blocks: int) -> int | None:

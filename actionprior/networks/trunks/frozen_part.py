@@ -27,6 +27,8 @@ class FrozenPart(NamedTuple):
         move: Function that moves what the features describe: from features (I, F) and distances
             (I, 2), columns and rows as shares of the image's width and height, to features (I, F).
             None if features cannot be moved.
+        crop: Function from one camera's images (I, 3, any, any) and the camera's number in the
+            robot's order to the part of them that ``features`` takes. None takes whole images.
     """
 
     module: nn.Module
@@ -34,6 +36,7 @@ class FrozenPart(NamedTuple):
     width: int
     settings: dict[str, Any]
     move: Callable[[Tensor, Tensor], Tensor] | None = None
+    crop: Callable[[Tensor, int], Tensor] | None = None
 
     def identity(self) -> str:
         """Return a hash that changes with the features: of the weights and the settings."""

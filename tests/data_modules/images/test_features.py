@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from actionprior.batch import VLABatch
 from actionprior.data import DataError
-from actionprior.networks.trunks import SmallTrunk
+from actionprior.networks.trunks import CompactTrunk, SmallTrunk
 from actionprior.networks.trunks.frozen_part import FrozenPart
 from data_modules import CropColourBlur, FeatureSettings
 from data_modules.images.features import FrozenFeatures, shift_image, transforms_name
@@ -99,6 +99,20 @@ def test_losses_are_those_of_the_frozen_network(seen: Path, tmp_path: Path) -> N
     torch.testing.assert_close(losses(half), losses(expected), rtol=1e-3, atol=1e-3)
     name = "val/cosine"
     assert found.rows[-1][name] == pytest.approx(expected.rows[-1][name], abs=1e-5)
+
+
+def test_each_robots_cameras_are_cropped_by_their_own_regions(seen: Path, tmp_path: Path) -> None:
+    # The second robot's only camera is the second one of the first robot, in another region.
+    def trunk() -> CompactTrunk:
+        return frozen_trunk(regions=[[0.0, 0.25, 0.5, 0.75], None])
+
+    settings = FeatureSettings(cache=True, dtype="float32", views=2, shift=0.1)
+    expected = fit(seen, tmp_path, OFF, trunk=trunk())
+    found = fit(seen, tmp_path, SINGLE, trunk=trunk())
+    torch.testing.assert_close(losses(found), losses(expected), rtol=1e-6, atol=1e-6)
+    whole = fit(seen, tmp_path, SINGLE)
+    assert (losses(found) - losses(whole)).abs().max() > 1e-4
+    assert losses(fit(seen, tmp_path, settings, trunk=trunk())).isfinite().all()
 
 
 @pytest.mark.parametrize("cache_images", [True, False])

@@ -120,6 +120,25 @@ def test_each_camera_is_read_in_its_own_way_and_summarised(images: Tensor) -> No
     torch.testing.assert_close(moved.reshape(2, 2, -1)[0], tokens[0])
 
 
+def test_a_region_is_seen_as_if_it_were_the_image(images: Tensor) -> None:
+    trunk, whole = compact(regions=[(0.25, 0.0, 0.75, 0.5), None]).eval(), compact().eval()
+    cropped = whole(images[:, :1, :, 10:30, :24], ONE, TASKS)
+    torch.testing.assert_close(trunk(images[:, :1], ONE, TASKS), cropped)
+    found, unchanged = (t(images[:, :2], BOTH, TASKS).summary_BCF for t in (trunk, whole))
+    torch.testing.assert_close(found[:, 1], unchanged[:, 1])
+    assert (found[:, 0] - unchanged[:, 0]).abs().max() > 1e-3
+
+
+def test_a_region_of_the_checkpoint_must_be_the_recipes() -> None:
+    region = [0.1, 0.2, 0.9, 1.0]
+    trunk, whole = compact(regions=[region]), compact()
+    assert not trunk.differing_args(trunk.init_args())
+    assert trunk.differing_args(whole.init_args()) == {"regions": (None, [region])}
+    old = {name: value for name, value in whole.init_args().items() if name != "regions"}
+    assert trunk.differing_args(old) == {"regions": (None, [region])}
+    assert not whole.differing_args(old)
+
+
 def test_each_token_knows_the_places_of_all_keypoints(images: Tensor) -> None:
     trunk = compact(summaries=2).eval()
     found = trunk.reader(trunk.image(images[:1, 0]), trunk.read(TASKS[:1]).tokens_BLW[:, 0])
@@ -210,6 +229,9 @@ def test_random_weights_that_do_not_train_are_blind() -> None:
         ({"model": "test_eficientnet"}, "timm has no model 'test_eficientnet'; near are"),
         ({"pretrained": "r9"}, "no weights 'r9' for test_efficientnet, and no such file exists"),
         ({"text_pretrained": "words.safetensors"}, "weights words.safetensors do not exist"),
+        ({"regions": [None, [0.5, 0.0, 0.5, 1.0]]}, r"regions\[1\] is \[0.5, 0.0, 0.5, 1.0\]; exp"),
+        ({"regions": [[0.0, 0.0, 1.0]]}, r"regions\[0\] is .*; expected \[top, left, bottom"),
+        ({"regions": [[0, -0.1, 1, 1]]}, r"regions\[0\] is .* shares of the image from 0 to 1"),
     ],
 )
 def test_arguments_that_do_not_fit_are_reported(arguments: dict[str, Any], message: str) -> None:

@@ -23,8 +23,10 @@ def test_the_identity_changes_with_what_changes_features() -> None:
     others = [part(seed=1), part(strides=(8,)), part(found={"mean": [0.1] * 3})]
     changed = part()
     next(changed.module.buffers()).add_(1)
+    others.append(part(regions=[(0.0, 0.0, 0.5, 0.5)]))
     identities = {same, *(other.identity() for other in [*others, changed])}
-    assert len(identities) == 5
+    assert len(identities) == 6
+    assert part(regions=[None]).identity() == same, "whole images"
 
 
 @pytest.mark.parametrize("options", [{"freeze": False}, {"freeze": False, "train_image_blocks": 1}])
