@@ -20,13 +20,11 @@ from actionprior.study.statistics import success_difference
 from bench.command_line import run
 
 TABLE = Path(__file__).parents[1] / "docs" / "metaworld_mt50.csv"
-THREE_CAMERAS, ONE_CAMERA = ("prior", "no_prior"), ("one_camera",)
-COLUMNS: tuple[tuple[str, ...], ...] = (
-    THREE_CAMERAS,
-    ("prior_1500", "no_prior_1500"),
-    ONE_CAMERA,
-)
-"""Policies of each table by group: after 6,000 steps, of runs of 1,500 steps, with one camera."""
+THREE_CAMERAS, QUARTER = ("prior", "no_prior"), ("prior_1500", "no_prior_1500")
+"""Policies with three cameras: after all 6,000 steps, and of runs of 1,500 steps."""
+ONE_CAMERA = ("one_camera",)
+COLUMNS: tuple[tuple[str, ...], ...] = (THREE_CAMERAS, QUARTER, ONE_CAMERA)
+"""Policies of each table by group."""
 Outcomes = dict[str, dict[str, str]]  # policy → task → one 0 or 1 per scene
 
 
