@@ -18,7 +18,7 @@ from actionprior.checkpoints.policy import (
     describe_network,
     network_from_checkpoint,
 )
-from actionprior.checkpoints.reading import INDEX, CheckpointError, read_checkpoint
+from actionprior.checkpoints.reading import INDEX, CheckpointError, other_folder, read_checkpoint
 from actionprior.files.atomic import write_json
 from actionprior.files.digest import digest
 from actionprior.files.plain_json import JsonError, read_json
@@ -63,7 +63,9 @@ def read_config(folder: Path) -> Description:
     """
     path = folder / CONFIG
     if not path.exists():
-        raise CheckpointError(f"{folder} has no {CONFIG}: it is not an exported policy")
+        raise CheckpointError(
+            other_folder(folder) or f"{folder} has no {CONFIG}: it is not an exported policy"
+        )
     try:
         config = read_json(path)
     except JsonError as error:

@@ -15,6 +15,8 @@ from actionprior.errors import UserError, shorten
 
 INDEX = "index.json"
 """File that marks a folder as a sharded checkpoint."""
+_NAMED = 5
+"""Largest number of checkpoints that a message names."""
 
 
 class CheckpointError(UserError):
@@ -53,7 +55,7 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
             f"one file: lightning consolidate {path} FILE.ckpt"
         )
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} is not a file")
+        raise CheckpointError(other_folder(path) or f"checkpoint {path} is not a file")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"checkpoint {path} is cut short, or is not a checkpoint")
     _check_content(path)
@@ -72,6 +74,16 @@ def read_local(path: Path, map_location: Callable[..., Any] | None = None) -> di
             f"checkpoint {path} holds a {type(checkpoint).__name__}, expected Lightning's dict"
         )
     return checkpoint
+
+
+def other_folder(path: Path) -> str | None:
+    """Say what a folder is that was given in place of a checkpoint; None if that is unknown."""
+    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        return f"{path} is an exported policy; give the checkpoint that it was exported from"
+    if names := sorted(found.name for found in path.glob("*.ckpt")):
+        listed = ", ".join([*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])])
+        return f"{path} is a folder of checkpoints; give one of them: {listed}"
+    return None
 
 
 def _check_content(path: Path) -> None:

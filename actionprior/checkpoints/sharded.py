@@ -34,6 +34,7 @@ from actionprior.checkpoints.formats import FORMAT, check_checkpoint_format, che
 from actionprior.checkpoints.reading import (
     INDEX,
     CheckpointError,
+    other_folder,
     read_checkpoint,
     read_local,
     require_lightning,
@@ -185,8 +186,9 @@ class ShardedCheckpoint:
             raise CheckpointError(f"checkpoint {self.path} does not exist")
         if not (self.path / INDEX).is_file():
             raise CheckpointError(
-                f"checkpoint {self.path} has no {INDEX}: it is incomplete, or ShardedStrategy did "
-                "not write it"
+                other_folder(self.path)
+                or f"checkpoint {self.path} has no {INDEX}: it is incomplete, or ShardedStrategy "
+                "did not write it"
             )
         try:
             index = read_json(self.path / INDEX)

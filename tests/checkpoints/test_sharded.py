@@ -201,10 +201,29 @@ def test_readers_of_files_refuse_a_folder_and_say_what_to_do(folder: Path, tmp_p
     for file in (folder, folder / "b.ckpt", tmp_path):
         with pytest.raises(UserError, match="choose another file"):
             consolidate(folder, file)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"has no index\.json"):
-        consolidate(tmp_path, tmp_path / "b.ckpt")
+        consolidate(tmp_path / "empty", tmp_path / "b.ckpt")
     with pytest.raises(CheckpointError, match="does not exist"):
         consolidate(tmp_path / "absent.ckpt", tmp_path / "b.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["prior.ckpt", "prior-best.ckpt"], "folder of checkpoints; give one of them: prior-best"),
+        ([f"step-{n}.ckpt" for n in range(7)], r"step-0\.ckpt, .*step-4\.ckpt, …$"),
+        (["config.json", "model.safetensors"], "an exported policy; give the checkpoint that it"),
+    ],
+)
+def test_other_folders_are_named(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    readers: list[Callable[[Path], object]] = [read_checkpoint, load_prior]
+    readers += [] if "config.json" in names else [Policy.load]  # it reads exported policies
+    for reading in readers:
+        with pytest.raises(CheckpointError, match=message):
+            reading(tmp_path)
 
 
 def test_files_and_folders_replace_each_other(folder: Path) -> None:

@@ -94,7 +94,7 @@ class CompactTrunk(Trunk):
             regions: Part of the image to look at, for each camera in the robot's order: [top,
                 left, bottom, right] as shares of the image, or null for the whole image, which
                 further cameras get, too. A fixed camera then shows small things larger at the
-                same cost. The images must have more pixels than ``image_size`` for it to help.
+                same cost.
             found: What an earlier trunk found in its sources. Only checkpoints set it.
 
         Raises:
