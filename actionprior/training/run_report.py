@@ -85,9 +85,8 @@ def start_report(trainer: Trainer, module: LightningModule, data: EmbodiedDataMo
     """Describe model, device and data in a few lines."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     trained = sum(size for size, trains in sizes if trains)
-    length = f"{trainer.max_steps:,} steps"
-    if trainer.max_steps < 0:
-        length = f"{trainer.max_epochs} epochs"
+    # The shorter of max_steps and max_epochs ends a run.
+    length = f"{int(trainer.estimated_stepping_batches):,} steps"
     processes = f" in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
     name = 1 + max(len(robot.name) for robot in data.embodiments)
     head = f"{'robot':<{name}}{'episodes':>10}{'held out':>10}{'frames':>14}{'hours':>9}"

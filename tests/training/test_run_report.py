@@ -33,6 +33,16 @@ def test_a_run_says_what_it_trains_on(tmp_path: Path, capsys: pytest.CaptureFixt
     assert kuka.split()[:4] == ["kuka", "10", "2", "240"]
 
 
+@pytest.mark.parametrize("steps", [-1, 100])
+def test_epochs_are_announced_in_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: int
+) -> None:
+    short = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 0}
+    lines = printed(tmp_path, capsys, steps, **short)
+    assert lines[1] == "6 steps of 16 windows"
+    assert any(line.startswith("trained 6 steps in 0.") for line in lines)
+
+
 def test_a_run_ends_with_its_errors_its_checkpoints_and_the_next_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
