@@ -30,8 +30,8 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
 - `actionprior` holds out a tenth of the demonstrations of simulated tasks, as its recipe says.
   LeRobot's policies train on all.
 - `actionprior_region` sees only the part of the first camera's image in which the robot works
-  (`regions`). LeRobot's policies have no such option and see whole images. What ACT gains from
-  images that are cut before training was not measured.
+  (`regions`). LeRobot's policies see whole images; some can crop an image's middle. What ACT gains
+  from images that are cut before training was not measured.
 - `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
   policy of LeRobot take many more steps in the granted time.
 - The rows were measured on several days, beside other work on the machine, which makes a CPU minute
