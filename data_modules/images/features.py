@@ -173,9 +173,9 @@ class FrozenFeatures:
             DataError: Images cannot be decoded, or features do not fit the type.
         """
         weight = next(self.part.module.parameters())
-        row, number = 0, list(images.cameras).index(camera)
+        row, crop = 0, self.part.crop
         for chunk in images.episode(episode, camera):
-            cropped = self.part.crop(chunk, number) if self.part.crop else chunk
+            cropped = crop(chunk, list(images.cameras).index(camera)) if crop else chunk
             seen = cropped.to(weight.device)
             if view:
                 key = (view, episode, zlib.crc32(camera.encode()))
