@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from actionprior.benchmarks import expand_groups
 from actionprior.commands._parser import call
 from actionprior.errors import UserError
+from actionprior.recording.interruption import stop_between_episodes
 from actionprior.recording.lerobot_writer import (
     RecordingSummary,
     TaskToRecord,
@@ -124,6 +125,10 @@ def record(
         demonstrators: list[Demonstrate] = [task.demonstrate for task in tasks]
         if num_processes > 1:
             demonstrators = stack.enter_context(in_processes(open_tasks, len(ids), num_processes))
+        # An existing dataset is not replaced by a part of a new one.
+        stops: AbstractContextManager[Callable[[], bool] | None] = (
+            nullcontext() if root.exists() else stop_between_episodes()
+        )
         return write_demonstrations(
             [TaskToRecord(i, run) for i, run in zip(ids, demonstrators, strict=True)],
             features,
@@ -132,6 +137,7 @@ def record(
             seed=seed,
             use_videos=use_videos,
             disturbances={"noise": noise, "push": push or {}},
+            stopped=stack.enter_context(stops),
         )
 
 

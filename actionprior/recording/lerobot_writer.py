@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,6 @@ from actionprior.errors import UserError
 from actionprior.files.folders import atomic_folder
 from actionprior.files.progress import episode_bar
 from actionprior.recording.image_writer import ImageWriter
-from actionprior.recording.interruption import stop_between_episodes
 
 SEEDS_PER_RECORDING = 1_000_000
 """Size of a block of reset seeds."""
@@ -98,8 +97,8 @@ class RecordingSummary(NamedTuple):
         frames: Number of frames.
         discarded: Number of failed expert episodes, which were repeated with the next seed.
         next_seed: First reset seed that the recording did not use.
-        wanted: Number of episodes that were asked for. It is larger than ``episodes`` if Ctrl-C
-            or SIGTERM ended the recording.
+        wanted: Number of episodes that were asked for. It is larger than ``episodes`` if the
+            recording was stopped.
     """
 
     root: Path
@@ -136,15 +135,13 @@ def write_demonstrations(
     use_videos: bool = False,
     progress: bool = True,
     disturbances: Mapping[str, Any] | None = None,
+    stopped: Callable[[], bool] | None = None,
 ) -> RecordingSummary:
     """Record episodes of one robot's tasks into one LeRobot dataset. Replace an existing one.
 
     Frame ``t`` holds the observation at ``t`` and the action taken on it. Images are lossless PNG
     inside parquet, or AV1 video. Tasks alternate, so that consecutive episodes cover all of them.
     Reset seeds start at ``seed * 1_000_000``. Each is used once, for one of the tasks.
-
-    Ctrl-C or SIGTERM ends the recording after the present episode. The dataset then holds the
-    episodes up to it. If ``root`` exists, a signal ends the recording at once and ``root`` stays.
 
     Args:
         tasks: Tasks to record, at least one.
@@ -156,11 +153,13 @@ def write_demonstrations(
         progress: Show the progress.
         disturbances: What disturbed the executed actions, such as ``{"noise": 0.2}``. It is written
             to ``meta/recording.json``, because such actions need not succeed when replayed.
+        stopped: Function that is asked before each episode. When it returns True, the dataset is
+            closed with the episodes that it has.
 
     Raises:
         UserError: A number is out of range, an expert keeps failing, or the block has no more
             seeds.
-        KeyboardInterrupt: A second Ctrl-C, or a signal before the first episode.
+        KeyboardInterrupt: ``stopped`` returned True before the first episode.
     """
     check_recording(root, episodes_per_task, seed, overwrite=True)
     episodes = frame_count = 0
@@ -169,9 +168,8 @@ def write_demonstrations(
     with (
         open_dataset(features, root, use_videos, {"seed": seed, **(disturbances or {})}) as save,
         episode_bar("recording", total, hidden=not progress) as bar,
-        nullcontext(_never) if root.exists() else stop_between_episodes() as stopped,
     ):
-        while episodes < total and not stopped():
+        while episodes < total and not (stopped and stopped()):
             found = source.draw(episodes)
             frame_count += save(found.frames, found.instruction)
             episodes += 1
@@ -226,10 +224,6 @@ def open_dataset(
         shutil.rmtree(building / "images", ignore_errors=True)
         if about is not None:
             (building / RECORDING).write_text(json.dumps(about) + "\n", "utf-8")
-
-
-def _never() -> bool:
-    return False
 
 
 class _Demonstrations:

@@ -50,6 +50,17 @@ def test_what_was_recorded_is_what_lerobot_reads(recorded):
         np.testing.assert_array_equal(pixels, frame.images[CAMERA_KEY])
 
 
+def test_ctrl_c_never_leaves_a_part_for_a_training_run(tmp_path, monkeypatch):
+    # Data modules record what is missing, and would train on a part as if it were all.
+    def interrupted(env, expert, seed):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("actionprior.envs.recording.demonstrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record_demonstrations(IDS[0], tmp_path / "demos", episodes_per_task=2, images=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tasks_alternate_and_no_other_files_remain(recorded):
     import pyarrow.parquet as pq
 

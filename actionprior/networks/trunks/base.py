@@ -143,7 +143,8 @@ class Trunk(nn.Module, ABC):
         """
         mine, parameters = self.init_args(), inspect.signature(type(self)).parameters
         # Earlier versions did not record arguments that are new since then.
-        defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+        plain = (bool, int, float, str, type(None))
+        defaults = {n: p.default for n, p in parameters.items() if isinstance(p.default, plain)}
         return {
             name: (value, mine[name])
             for name, value in {**defaults, **recorded}.items()
