@@ -652,7 +652,7 @@ def test_the_middle_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     small = [f"--model.architecture.{n}={v}" for n, v in (("width", 32), ("heads", 2))]
     lightning(tmp_path, "fit", *stage1, *small, *quick, monkeypatch=monkeypatch)
     (path,) = tmp_path.rglob("prior.ckpt")
-    both = [*stage1, *paper_config(tmp_path, "one_gpu"), *quick]
+    both = [*stage1, *paper_config(tmp_path, "one_gpu"), *small, *quick]
     both += [f"--model.trunk.pretrained=local-dir:{tmp_path / 'smolvlm'}"]
     both += ["--model.trunk.layers=2", "--data.images.image_size=32"]
     both += [f"--model.prior_checkpoint={path}"]
