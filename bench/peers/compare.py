@@ -15,8 +15,8 @@ from actionprior.errors import UserError
 from actionprior.rollout import DEFAULT_SEED, ObservationMap, rollout
 from actionprior.rollout.results import wilson_interval
 from actionprior.rollout.robot_env import OWN_ENVIRONMENTS, register_environments
-from bench.peers.contenders import CONTENDERS, clip_options
-from bench.peers.demonstrations import with_instruction_vectors
+from bench.peers.contenders import CONTENDERS, Contender, clip_options
+from bench.peers.demonstrations import with_cut_images, with_instruction_vectors
 from bench.peers.rollouts import LeRobotPolicy, lerobot_successes
 from bench.peers.training import ROLLOUTS, Trained, Training
 from data_modules import LeRobotVLA
@@ -176,11 +176,15 @@ def compare(
         contender, more = CONTENDERS[name], dict(options or {})
         if contender.clip:
             more |= clip_options(folder, setting.image_size, tasks)
-        training = Training(contender, recipe, dataset, folder / name, more, threads, seen)
+        shown = dataset
+        if contender.cut:
+            shown = folder / f"{dataset.name}_cut"
+            with_cut_images(dataset, shown, seen[0], contender.cut)
+        training = Training(contender, recipe, shown, folder / name, more, threads, seen)
         known = {row.key for row in rows}
         wanted = [(m, seed) for m in minutes for seed in range(seeds)]
         for trained in training.within(w for w in wanted if (name, *w, seen) not in known):
-            row = _row(name, trained, training.contender.own, setting, tasks, episodes)
+            row = _row(name, trained, contender, setting, tasks, episodes)
             rows.append(row)
             with results.open("a") as stream:
                 stream.write(json.dumps(asdict(row)) + "\n")
@@ -191,17 +195,17 @@ def compare(
 def _row(
     name: str,
     trained: Trained,
-    own: bool,
+    contender: Contender,
     setting: PeerSetting,
     tasks: list[str],
     episodes: int,
 ) -> Row:
     policy: LeRobotPolicy | Policy
-    if own:
+    if contender.own:
         policy = Policy.load(trained.policy)
         parameters = sum(weight.numel() for weight in policy.network.parameters())
     else:
-        policy = LeRobotPolicy(trained.policy, tasks, setting.robot)
+        policy = LeRobotPolicy(trained.policy, tasks, setting.robot, contender.cut)
         parameters = policy.parameters
     successes = dict(setting.successes(policy, episodes))
     spent = (trained.minutes, trained.seed, trained.steps, trained.spent)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actionprior.networks.trunks.region import Region
+
 EXECUTED = 8
 """Actions executed of each chunk by policies whose size was searched, as our recipe does."""
 
@@ -17,17 +19,27 @@ class Contender:
         pilot_steps: Steps of the short and of the long pilot run, which measure a step's CPU time.
         own: True if ``lightning fit`` trains the policy.
         clip: True if the policy needs folders with a CLIP model, which get random weights.
+        cut: Region of the first camera's image that a policy of LeRobot is shown at the image's
+            size, in its demonstrations and rollouts.
     """
 
     options: dict[str, str]
     pilot_steps: tuple[int, int] = (4, 12)
     own: bool = False
     clip: bool = False
+    cut: Region | None = None
 
 
 ACT = {"policy.type": "act", "policy.pretrained_backbone_weights": "null"}
 DIFFUSION = {"policy.type": "diffusion", "policy.pretrained_backbone_weights": "null"}
 CHUNKS = {"policy.chunk_size": "32", "policy.n_action_steps": str(EXECUTED)}
+SMALL_ACT = CHUNKS | {
+    "batch_size": "32",
+    "policy.dim_model": "256",
+    "policy.dim_feedforward": "1024",
+    "policy.optimizer_lr": "1e-4",
+    "policy.optimizer_lr_backbone": "1e-4",
+}
 HORIZON = {"policy.horizon": "16", "policy.n_action_steps": str(EXECUTED)}
 
 OWN = {
@@ -35,28 +47,36 @@ OWN = {
     "model.architecture": "{width: 96, latent_width: 64, decoder_sees_state: true}",
     "model.history": "off",
 }
-WORKSPACE = "[[0.27, 0.28, 0.92, 0.93]]"
+WORKSPACE = (0.27, 0.28, 0.92, 0.93)
 """Part of the first camera's image in which MetaWorld's hand, objects and goals are."""
 
 CONTENDERS: dict[str, Contender] = {
     "actionprior": Contender(OWN, pilot_steps=(20, 120), own=True),
     "actionprior_region": Contender(
-        OWN | {"model.trunk.regions": WORKSPACE}, pilot_steps=(20, 120), own=True
+        OWN | {"model.trunk.regions": f"[{list(WORKSPACE)}]"}, pilot_steps=(20, 120), own=True
+    ),
+    # The same network and region from random weights, all of which train. Without words from a
+    # package, the instruction's words are learnt, too.
+    "actionprior_scratch": Contender(
+        OWN
+        | {
+            "model.trunk.pretrained": "",
+            "model.trunk.text_pretrained": "",
+            "model.trunk.freeze": "false",
+            "model.trunk.lr_scale": "1.0",
+            "model.trunk.regions": f"[{list(WORKSPACE)}]",
+            "data.images.features.cache": "false",
+            "data.images.features.views": "1",
+        },
+        own=True,
     ),
     # The prior's checkpoint is given as an option, and its training is not in the minutes.
     "actionprior_prior": Contender({"model.history": "off"}, pilot_steps=(20, 120), own=True),
     "act_default": Contender(ACT | {"batch_size": "8"}),
-    "act": Contender(
-        ACT
-        | CHUNKS
-        | {
-            "batch_size": "32",
-            "policy.dim_model": "256",
-            "policy.dim_feedforward": "1024",
-            "policy.optimizer_lr": "1e-4",
-            "policy.optimizer_lr_backbone": "1e-4",
-        }
-    ),
+    "act": Contender(ACT | SMALL_ACT),
+    "act_batch8": Contender(ACT | SMALL_ACT | {"batch_size": "8"}),
+    "act_cut": Contender(ACT | SMALL_ACT, cut=WORKSPACE),
+    "act_cut_batch8": Contender(ACT | SMALL_ACT | {"batch_size": "8"}, cut=WORKSPACE),
     "diffusion_default": Contender(DIFFUSION | {"batch_size": "8"}),
     "diffusion": Contender(
         DIFFUSION

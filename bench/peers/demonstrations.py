@@ -1,13 +1,20 @@
-"""Give LeRobot's policies the instruction as a vector, since ACT and Diffusion read no words."""
+"""Give LeRobot's policies the instruction as a vector, and images that are cut before training.
+
+ACT and Diffusion read no words. No policy of LeRobot can cut a part that is not in the middle.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
+from actionprior.networks.trunks.base import resize
+from actionprior.networks.trunks.region import Region, crop_region
 
 WORDS_KEY = "observation.environment_state"
 
@@ -65,6 +72,56 @@ def with_instruction_vectors(root: Path, out: Path, without: Sequence[str] = ())
         words = {WORDS_KEY: (read(tasks)[chosen], feature)}
         modify_features(dataset, words, list(without), out, dataset.repo_id)
     return tasks
+
+
+def cut_image(images_IKYX: Tensor, region: Region | None) -> Tensor:
+    """Return the region of images at the size of the whole, as our trunk enlarges it.
+
+    Args:
+        images_IKYX: Images (I, 3, Y, X), uint8.
+        region: The part to keep; None keeps the whole image.
+
+    Returns:
+        Images (I, 3, Y, X), float in [0, 1].
+    """
+    rows, columns = images_IKYX.shape[-2:]
+    return resize(crop_region(images_IKYX, region), (rows, columns))
+
+
+def with_cut_images(root: Path, out: Path, camera: str, region: Region) -> None:
+    """Copy a dataset of images, with one camera's images cut.
+
+    Args:
+        root: LeRobot dataset, whose images are not videos.
+        out: Folder to write, unless it exists.
+        camera: Key of the camera's images.
+        region: The part that is kept, at the size of the whole image.
+    """
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    if out.exists():
+        return
+    dataset = LeRobotDataset("local/demonstrations", root=root)
+    meta = dataset.meta
+    added = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
+    features = {key: value for key, value in meta.features.items() if key not in added}
+    copy = LeRobotDataset.create(
+        dataset.repo_id, meta.fps, features, root=out, use_videos=False, image_writer_threads=4
+    )
+    episode = 0
+    for number in range(len(dataset)):
+        frame = dataset[number]
+        if int(frame["episode_index"]) != episode:
+            copy.save_episode()
+            episode = int(frame["episode_index"])
+        kept = {key: frame[key].numpy() for key in features if key not in meta.camera_keys}
+        for key in meta.camera_keys:
+            image_KYX = (frame[key] * 255).round().to(torch.uint8)
+            part = cut_image(image_KYX[None], region if key == camera else None)[0]
+            kept[key] = (part * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+        copy.add_frame(kept | {"task": frame["task"]})
+    copy.save_episode()
+    copy.finalize()
 
 
 def _pairs(text: str) -> set[tuple[str, str]]:

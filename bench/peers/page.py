@@ -30,8 +30,11 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
 - `actionprior` holds out a tenth of the demonstrations of simulated tasks, as its recipe says.
   LeRobot's policies train on all.
 - `actionprior_region` sees only the part of the first camera's image in which the robot works
-  (`regions`). LeRobot's policies see whole images; some can crop an image's middle. What ACT gains
-  from images that are cut before training was not measured.
+  (`regions`). LeRobot's policies see whole images; some can crop an image's middle. `act_cut` is
+  trained on a copy of the demonstrations whose images are cut to the same part.
+- `actionprior_scratch` is the same policy from random weights: its image network trains on every
+  image, as LeRobot's do, and it learns the instruction's words.
+- `_batch8` marks LeRobot's default batch size, which allows more steps in the same time.
 - `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
   policy of LeRobot take many more steps in the granted time.
 - The rows were measured on several days, beside other work on the machine, which makes a CPU minute
@@ -153,7 +156,8 @@ def _options() -> str:
     ]
     for name, contender in CONTENDERS.items():
         words = " ".join(f"--{key}={value}" for key, value in contender.options.items())
-        lines.append(f"| {name} | `{words}` |")
+        cut = f", first camera cut to {list(contender.cut)}" if contender.cut else ""
+        lines.append(f"| {name} | `{words}`{cut} |")
     return "\n".join(lines) + "\n"
 
 

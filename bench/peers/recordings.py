@@ -81,7 +81,7 @@ def compare_recordings(
         options: Further options of the training command.
         threads: Threads of PyTorch.
     """
-    known = [name for name, contender in CONTENDERS.items() if not contender.clip]
+    known = [name for name, each in CONTENDERS.items() if not (each.clip or each.cut)]
     if unknown := sorted(set(policies) - set(known)):
         raise UserError(f"policies names {unknown[0]!r}, expected some of {known}")
     torch.set_num_threads(threads)

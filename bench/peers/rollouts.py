@@ -11,9 +11,10 @@ from gymnasium.spaces import Box
 
 from actionprior.embodiment import Embodiment, FloatArray
 from actionprior.embodiment.arrays import Images
+from actionprior.networks.trunks.region import Region
 from actionprior.rollout import ObservationMap
 from actionprior.rollout.robot_env import RobotEnv, find_spec, make_robot_env
-from bench.peers.demonstrations import WORDS_KEY, InstructionVectors
+from bench.peers.demonstrations import WORDS_KEY, InstructionVectors, cut_image
 
 
 class LeRobotPolicy:
@@ -23,9 +24,12 @@ class LeRobotPolicy:
         path: Folder ``pretrained_model`` of a checkpoint.
         tasks: Instructions of the demonstrations.
         robot: The robot, whose state features are those of the dataset in the same order.
+        cut: Region of the first camera's image that the policy was trained on.
     """
 
-    def __init__(self, path: Path, tasks: Sequence[str], robot: Embodiment) -> None:
+    def __init__(
+        self, path: Path, tasks: Sequence[str], robot: Embodiment, cut: Region | None = None
+    ) -> None:
         from lerobot.configs.policies import PreTrainedConfig
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
@@ -33,7 +37,7 @@ class LeRobotPolicy:
         policy = get_policy_class(config.type).from_pretrained(path)
         self._policy = policy.eval()
         self._before, self._after = make_pre_post_processors(config, str(path))
-        self._vectors, self._robot = InstructionVectors(tasks), robot
+        self._vectors, self._robot, self._cut = InstructionVectors(tasks), robot, cut
         self.parameters = sum(weight.numel() for weight in policy.parameters())
         several = getattr(config, "n_obs_steps", 1) > 1
         self.look_every = 1 if several else int(config.n_action_steps)
@@ -61,8 +65,11 @@ class LeRobotPolicy:
             "task": list(instructions),
         }
         if images is not None:
-            for camera, image_BYX3 in zip(self._robot.cameras, images.swapaxes(0, 1), strict=True):
-                batch[camera] = torch.from_numpy(image_BYX3).movedim(-1, 1).float() / 255
+            by_camera = torch.from_numpy(images).swapaxes(0, 1).movedim(-1, -3)
+            for i, (camera, image_BKYX) in enumerate(
+                zip(self._robot.cameras, by_camera, strict=True)
+            ):
+                batch[camera] = cut_image(image_BKYX, self._cut if i == 0 else None)
         with torch.inference_mode():
             actions = self._after(self._policy.select_action(self._before(batch)))
         chosen: FloatArray = actions.float().cpu().numpy()

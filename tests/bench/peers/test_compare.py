@@ -44,16 +44,16 @@ def test_each_policy_is_trained_and_rolled_out(
     monkeypatch.setattr("bench.peers.training.Training.cost", lambda _: Cost(1.0, 0.0, 30.0))
     shared = {"recipe": recipe, "episodes": 2, "folder": tmp_path / "runs", "results": results}
     compare(["actionprior"], [1.0], **shared)
-    compare(["act"], [1.0], options=SMALL, **shared)
+    compare(["act", "act_cut"], [1.0], options=SMALL, **shared)
     rows = read_rows(results)
-    assert [row.policy for row in rows] == ["actionprior", "act"]
+    assert [row.policy for row in rows] == ["actionprior", "act", "act_cut"]
     assert all(row.steps in (1, 2) and row.spent > 0 and row.parameters > 1000 for row in rows)
     assert all(set(row.successes) == {REACH} for row in rows)
-    compare(["actionprior", "act"], [1.0], **shared)  # everything is there
+    compare(["actionprior", "act", "act_cut"], [1.0], **shared)  # everything is there
     assert read_rows(results) == rows
     line = capsys.readouterr().out.strip().splitlines()[-1]
     table = json.loads(line.removeprefix("RESULT "))
-    assert [len(row["interval"]) for row in table] == [2, 2]
+    assert [len(row["interval"]) for row in table] == [2, 2, 2]
 
 
 @pytest.mark.slow
