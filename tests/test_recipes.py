@@ -53,9 +53,9 @@ def test_every_recipe_is_tested_here() -> None:
     tested = {"pretrain", "finetune", "stack/cluster", "stack/sharded", "stack/vla"}
     tested |= {f"{place}/{stage}" for place in ("suite", "real", "metaworld") for stage in STAGES}
     tested |= {f"trunks/{name}" for name in TRUNKS}
-    views = ("record_six", "record_four", "record_mt10", "record_mt50", "record_mt50_cameras")
-    tested |= {f"metaworld/{name}" for name in ("record", "record_blind", *views)}
-    compact = ("compact", "compact_mt10", "compact_mt50", "compact_wordings")
+    kinds = ("blind", "six", "four", "mt10", "mt50", "mt50_cameras", "memory")
+    tested |= {f"metaworld/{name}" for name in ("record", *(f"record_{kind}" for kind in kinds))}
+    compact = ("compact", "compact_mt10", "compact_mt50", "compact_wordings", "memory")
     tested |= {f"metaworld/{name}" for name in (*compact, "finetune_mt50")}
     tested |= {"aloha/record", "aloha/finetune", "real/compact"}
     paper = ("pretrain", "finetune", "libero", "one_gpu", "one_gpu_pretrain")
@@ -366,6 +366,7 @@ NO_WEIGHTS = ["--model.trunk.init_args.pretrained=", "--model.trunk.init_args.te
         (["record"], "finetune", []),
         (["record_six"], "compact", NO_WEIGHTS),
         (["record_six", "record_four"], "compact_mt10", NO_WEIGHTS),
+        (["record_memory"], "memory", NO_WEIGHTS),
     ],
 )
 def test_metaworld(
@@ -377,7 +378,8 @@ def test_metaworld(
 ) -> None:
     monkeypatch.setenv("ACTIONPRIOR_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    few = ["--episodes=1", "--env=[metaworld/reach-v3, metaworld/push-v3]"]
+    other = "reach-wall-v3" if train == "memory" else "push-v3"
+    few = ["--episodes=1", f"--env=[metaworld/reach-v3, metaworld/{other}]"]
     for name in (*records, "record_blind"):
         main(["record", f"--config={RECIPES / 'metaworld' / name}.yaml", *few])
     pretrain, finetune = (f"--config={RECIPES / 'metaworld' / n}.yaml" for n in ("pretrain", train))
@@ -399,7 +401,7 @@ def test_metaworld(
     (results,) = tmp_path.rglob("rollouts/step_00000001/results.json")
     environments = json.loads(results.read_text())["environments"]
     played = {environment["env_id"] for environment in environments}
-    assert len(played) == (10 if train == "compact_mt10" else 6)
+    assert len(played) == {"compact_mt10": 10, "memory": 2}.get(train, 6)
 
 
 def test_other_wordings_of_metaworld_leave_the_published_ones_for_the_test() -> None:

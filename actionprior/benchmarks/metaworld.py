@@ -60,6 +60,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
             package's 4096, which takes most of the time. 512 looks almost the same.
         instructions: ``short`` for the sentences of this project, ``published`` for those of
             LeRobot's data set and environment, of which two are equal.
+        goal_steps: Number of steps after which images no longer show the goal's marker, so that
+            a policy has to remember it. 0 shows it always. Furniture stays.
 
     Raises:
         BenchmarkError: MetaWorld is not installed, or has no such task or camera, or an argument
@@ -84,6 +86,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         effects: Effects = "none",
         shadow_size: int = 0,
         instructions: Instructions = "short",
+        goal_steps: int = 0,
     ) -> None:
         self._mujoco = import_benchmark("mujoco", "metaworld")
         known = import_benchmark("metaworld.env_dict", "metaworld").ENV_CLS_MAP
@@ -108,6 +111,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         self._cameras = [camera] if isinstance(camera, str) else list(camera)
         self._size, self._draw_size = image_size, draw_size or image_size
         self._effects, self._shadow_size = effects, shadow_size
+        self._goal_steps, self._steps = goal_steps, 0
         self._renderer: Any = None
         # As the package's `set_task` does, but with a visible goal drawn from the seed.
         sim = known[task]()
@@ -119,6 +123,12 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
             raise BenchmarkError("camera is an empty list; name at least one camera")
         for name in self._cameras:
             self._check_camera(name)
+        sites = {sim.model.site(i).name for i in range(sim.model.nsite)}
+        if goal_steps < 0 or (goal_steps and "goal" not in sites):
+            raise BenchmarkError(
+                f"goal_steps is {goal_steps}; expected 0, or more for a task with a goal's "
+                f"marker, such as reach-v3 ({task})"
+            )
         hand = sim._HAND_SPACE
         low, high = np.append(hand.low, 0), np.append(hand.high, 1)
         spaces: dict[str, Space[Any]] = {
@@ -139,6 +149,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
         if seed is not None:
             self.simulation.seed(seed)
         self.simulation.reset()
+        self._steps = 0
         self.full_observation = self._moved_observation()
         return self._observe(), {"instruction": self.instruction, "success": False}
 
@@ -147,6 +158,10 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]]):
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Execute an action. ``info`` is the package's, with the instruction."""
         self.full_observation, reward, _, truncated, info = self.simulation.step(action)
+        self._steps += 1
+        if 0 < self._goal_steps <= self._steps:
+            # Only what is drawn moves, below the floor, and the next step moves it back.
+            self.simulation.data.site("goal").xpos[:] = (0.0, 0.0, -10.0)
         success = bool(info["success"])
         info = {**info, "instruction": self.instruction, "success": success}
         return self._observe(), float(reward), success and self._ends, truncated, info

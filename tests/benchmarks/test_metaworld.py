@@ -277,6 +277,32 @@ def test_recording_draws_only_episodes_that_succeed(monkeypatch: pytest.MonkeyPa
     assert counts == [2, 202]  # after the reset only, or at each of 100 steps, too
 
 
+def test_the_goal_disappears_from_images_and_nothing_else_changes() -> None:
+    size: dict[str, Any] = {"image_size": 64, "effects": "sky"}
+    shown, hidden = (make_env("metaworld/reach-v3", goal_steps=n, **size) for n in (0, 3))
+    bare: Any = hidden.unwrapped
+    expert = Expert(shown)
+    differ, scenes, images = [], [], []
+    pair = [env.reset(seed=5)[0] for env in (shown, hidden)]
+    for _ in range(6):
+        differ.append(int((pair[0]["image"] != pair[1]["image"]).any(-1).sum()))
+        np.testing.assert_array_equal(pair[0]["state"], pair[1]["state"])
+        np.testing.assert_array_equal(bare.places()["goal"], bare.full_observation[36:39])
+        scenes.append(bare.save_scene())
+        images.append(pair[1]["image"])
+        action = expert()
+        pair = [env.step(action)[0] for env in (shown, hidden)]
+    assert differ[:3] == [0, 0, 0]
+    assert all(0 < count < 100 for count in differ[3:])  # a marker of a few pixels
+    for scene, image in zip(scenes, images, strict=True):
+        bare.show_scene(scene)
+        np.testing.assert_array_equal(hidden.render(), image)
+    again = hidden.reset(seed=5)[0]
+    np.testing.assert_array_equal(again["image"], images[0])
+    for env in (shown, hidden):
+        env.close()
+
+
 def test_published_lists_equal_the_packages() -> None:
     from metaworld import env_dict
 
@@ -297,6 +323,9 @@ def test_unknown_names_are_rejected() -> None:
         make_env(effects="some")
     with pytest.raises(BenchmarkError, match="instructions is 'long'; expected one of"):
         make_env(instructions="long")
+    for env_id, steps in (("metaworld/push-v3", -1), ("metaworld/assembly-v3", 9)):
+        with pytest.raises(BenchmarkError, match=f"goal_steps is {steps}; expected 0, or more for"):
+            make_env(env_id, goal_steps=steps)
     with pytest.raises(BenchmarkError, match="draw_size is 32 and image_size 64"):
         make_env(draw_size=32)
     with pytest.raises(BenchmarkError, match="is no MetaWorld task"):
