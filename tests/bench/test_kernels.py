@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from bench.kernels import KernelCounter, bench_kernels
@@ -17,6 +18,7 @@ def test_waits_are_found() -> None:
     assert counter.waits == {"_local_scalar_dense": 1, "index": 1}
 
 
+@pytest.mark.slow
 def test_no_step_waits_and_images_are_seen_together(tmp_path: Path) -> None:
     few, many = (bench_kernels(rows, str(tmp_path / "k.json")) for rows in (2, 6))
     for result in (few, many):
