@@ -1,10 +1,11 @@
 """Draw and film episodes of a recipe's data, with a checkpoint's predictions beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from actionprior.batch import VLABatch
@@ -14,6 +15,7 @@ from actionprior.data import EmbodiedDataModule
 from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.files.names import file_name
+from actionprior.networks.trunks.region import Region, check_regions, region_box
 from actionprior.rollout.results import Frame
 from actionprior.visualization.episode import Drawing
 from actionprior.visualization.predictions import Predictor, load_predictor
@@ -43,11 +45,12 @@ def visualize(
 ) -> list[Path]:
     """Draw one episode per robot of a recipe's data, with a checkpoint's predictions beside it.
 
-    Writes `ROBOT-episode-N.png` for each robot, and an mp4 if the data have images.
+    Writes `ROBOT-episode-N.png` for each robot, and an mp4 if the data have images. Where the
+    recipe's trunk has `regions`, the film darkens what the trunk does not see.
 
     Args:
         data: Data module of the recipe.
-        model: Section `model` of the recipe, which may name the class of the policy's trunk.
+        model: Section `model` of the recipe, which may name the trunk's class and its `regions`.
         out: Folder to write.
         robot: Name of the robot to draw; by default each robot of the recipe.
         episode: Number of the robot's episode; by default its first held-out episode.
@@ -75,13 +78,14 @@ def visualize(
     predictor = None
     if ckpt_path:
         predictor = load_predictor(ckpt_path, data, chosen_trunk(trunk, model, ckpt_path))
+    regions = _regions(model or {})
     data.split_checkpoint = str(ckpt_path or "")
     data.prepare_data()
     data.setup("fit")
     written = []
     for name in names if robot is None else [robot]:
         shown = _choose(list(_episodes(data, names.index(name))), name, episode)
-        drawing = _drawing(data, shown, predictor)
+        drawing = _drawing(data, shown, predictor, regions)
         written += _write(drawing, out / f"{file_name(name)}-episode-{shown.number}", rerun)
     return written
 
@@ -126,7 +130,19 @@ def _choose(episodes: list[DrawnEpisode], name: str, episode: int | None) -> Dra
     return episodes[episode]
 
 
-def _drawing(data: EmbodiedDataModule, shown: DrawnEpisode, predictor: Predictor | None) -> Drawing:
+def _regions(model: Mapping[str, Any]) -> list[Region | None]:
+    """Return the regions that a recipe's trunk looks at; empty if it sees whole images."""
+    trunk = (model.get("init_args") or {}).get("trunk")
+    arguments = trunk.get("init_args") if isinstance(trunk, Mapping) else None
+    return check_regions((arguments or {}).get("regions"))
+
+
+def _drawing(
+    data: EmbodiedDataModule,
+    shown: DrawnEpisode,
+    predictor: Predictor | None,
+    regions: list[Region | None],
+) -> Drawing:
     robot, windows = data.embodiments[shown.robot], data.windows(training=False)
     first = windows.__getitems__([shown.start])
     filmed = isinstance(first, VLABatch)
@@ -141,7 +157,7 @@ def _drawing(data: EmbodiedDataModule, shown: DrawnEpisode, predictor: Predictor
         action_Ta=_actions(data, shown),
         chunks=[chunk[: shown.stop - start] for chunk, start in zip(chunks, starts, strict=False)],
         cameras=int(first.observation.camera_mask_BC.sum()) if filmed else 0,
-        film=partial(_film, data, shown),
+        film=partial(_shaded, partial(_film, data, shown), regions),
     )
 
 
@@ -165,6 +181,22 @@ def _film(data: EmbodiedDataModule, shown: DrawnEpisode) -> Iterator[list[Frame]
         observation = windows.__getitems__([frame]).observation
         images_CKYX = observation.images_BCKYX[0][observation.camera_mask_BC[0]]
         yield list(images_CKYX.permute(0, 2, 3, 1).numpy())
+
+
+def _shaded(
+    film: Callable[[], Iterator[list[Frame]]], regions: list[Region | None]
+) -> Iterator[list[Frame]]:
+    """Yield a film's images with what lies outside of the cameras' regions darkened."""
+    for images in film():
+        seen = [*regions, *[None] * len(images)]  # further cameras see all
+        yield [i if r is None else _shade(i, r) for i, r in zip(images, seen, strict=False)]
+
+
+def _shade(image: Frame, region: Region) -> Frame:
+    box = region_box(region, *image.shape[:2])
+    shaded = image // np.uint8(3)
+    shaded[box] = image[box]
+    return shaded
 
 
 def main(args: list[str]) -> None:

@@ -124,6 +124,28 @@ def test_a_policys_episode_is_filmed_beside_its_actions() -> None:
     assert np.abs(frames[0][:, : left - 8] - frames[9][:, : left - 8]).mean() > 5
 
 
+def test_the_film_darkens_what_the_trunk_does_not_see() -> None:
+    recipe = yaml.safe_load(Path("policy.yaml").read_text())
+    trunk = recipe["model"]["init_args"]["trunk"]
+    trunk["init_args"] |= {"regions": [[0.5, 0.0, 1.0, 1.0]]}
+    Path("region.yaml").write_text(yaml.safe_dump(recipe))
+    frames = []
+    for name in ("policy", "region"):
+        main(["visualize", f"--config={name}.yaml", f"--out=seen_{name}", "--episode=1"])
+        with av.open(f"seen_{name}/arm-episode-1.mp4") as film:
+            frames.append(next(film.decode(video=0)).to_ndarray(format="rgb24").astype(float))
+    quarter = len(frames[0]) // 4  # two square images, one above the other, two rows of parts each
+    shares = [
+        frames[1][rows, : 2 * quarter].mean() / frames[0][rows, : 2 * quarter].mean()
+        for rows in (slice(n * quarter + 4, (n + 1) * quarter - 4) for n in range(4))
+    ]
+    assert shares == pytest.approx([1 / 3, 1, 1, 1], abs=0.06)  # the second camera shows all
+    trunk["init_args"] |= {"regions": [[0.5, 0.0, 0.2, 1.0]]}
+    Path("region.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(SystemExit):
+        main(["visualize", "--config=region.yaml", "--out=refused"])
+
+
 def test_a_prior_reads_the_windows_of_stage_2_too() -> None:
     main(["visualize", "--config=policy.yaml", "--out=both", "--ckpt_path=prior.ckpt"])
     assert len(list(Path("both").glob("*.png"))) == 1

@@ -32,12 +32,17 @@ def check_regions(regions: Sequence[Region | None] | None) -> list[Region | None
     return [None if region is None else (*region,) for region in regions or ()]
 
 
+def region_box(region: Region, rows: int, columns: int) -> tuple[slice, slice]:
+    """Return the rows and columns of an image's region, at least one pixel of each."""
+    top, left = round(region[0] * rows), round(region[1] * columns)
+    bottom, right = round(region[2] * rows), round(region[3] * columns)
+    top, left = min(top, rows - 1), min(left, columns - 1)
+    return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
+
+
 def crop_region(images_IKYX: Tensor, region: Region | None) -> Tensor:
     """Return the region of images, (I, 3, any, any), which is at least one pixel; a view."""
     if region is None:
         return images_IKYX
-    rows, columns = images_IKYX.shape[-2:]
-    top, left = round(region[0] * rows), round(region[1] * columns)
-    bottom, right = round(region[2] * rows), round(region[3] * columns)
-    top, left = min(top, rows - 1), min(left, columns - 1)
-    return images_IKYX[..., top : max(bottom, top + 1), left : max(right, left + 1)]
+    box = region_box(region, *images_IKYX.shape[-2:])
+    return images_IKYX[..., box[0], box[1]]
