@@ -3,7 +3,9 @@
 ACT and Diffusion read no words. No policy of LeRobot can cut a part that is not in the middle.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from actionprior.embodiment import FloatArray
 from actionprior.errors import UserError
 from actionprior.networks.trunks.base import resize
 from actionprior.networks.trunks.region import Region, crop_region
+from actionprior.rollout.results import Frame
 
 WORDS_KEY = "observation.environment_state"
 
@@ -70,7 +73,8 @@ def with_instruction_vectors(root: Path, out: Path, without: Sequence[str] = ())
         chosen = np.asarray(dataset.hf_dataset.with_format("numpy")["task_index"], np.int64)
         feature = {"dtype": "float32", "shape": (len(read),), "names": None}
         words = {WORDS_KEY: (read(tasks)[chosen], feature)}
-        modify_features(dataset, words, list(without), out, dataset.repo_id)
+        with _whole_folder(out) as part:
+            modify_features(dataset, words, list(without), part, dataset.repo_id)
     return tasks
 
 
@@ -105,23 +109,39 @@ def with_cut_images(root: Path, out: Path, camera: str, region: Region) -> None:
     meta = dataset.meta
     added = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
     features = {key: value for key, value in meta.features.items() if key not in added}
-    copy = LeRobotDataset.create(
-        dataset.repo_id, meta.fps, features, root=out, use_videos=False, image_writer_threads=4
-    )
-    episode = 0
-    for number in range(len(dataset)):
-        frame = dataset[number]
-        if int(frame["episode_index"]) != episode:
-            copy.save_episode()
-            episode = int(frame["episode_index"])
-        kept = {key: frame[key].numpy() for key in features if key not in meta.camera_keys}
-        for key in meta.camera_keys:
-            image_KYX = (frame[key] * 255).round().to(torch.uint8)
-            part = cut_image(image_KYX[None], region if key == camera else None)[0]
-            kept[key] = (part * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-        copy.add_frame(kept | {"task": frame["task"]})
-    copy.save_episode()
-    copy.finalize()
+    with _whole_folder(out) as part:
+        copy = LeRobotDataset.create(
+            dataset.repo_id, meta.fps, features, root=part, use_videos=False, image_writer_threads=4
+        )
+        episode = 0
+        for number in range(len(dataset)):
+            frame = dataset[number]
+            if int(frame["episode_index"]) != episode:
+                copy.save_episode()
+                episode = int(frame["episode_index"])
+            kept = {key: frame[key].numpy() for key in features if key not in meta.camera_keys}
+            for key in meta.camera_keys:
+                kept[key] = _cut_frame(frame[key], region if key == camera else None)
+            copy.add_frame(kept | {"task": frame["task"]})
+        copy.save_episode()
+        copy.finalize()
+
+
+def _cut_frame(image_KYX: Tensor, region: Region | None) -> Frame:
+    """Return the region of an image of floats in [0, 1] as bytes (Y, X, 3)."""
+    whole = (image_KYX * 255).round().to(torch.uint8)
+    part = cut_image(whole[None], region)[0]
+    cut: Frame = (part * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+    return cut
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """Context manager: the folder to write, which gets its name when it is complete."""
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    yield part
+    part.rename(out)
 
 
 def _pairs(text: str) -> set[tuple[str, str]]:

@@ -50,7 +50,9 @@ def test_one_cameras_images_are_cut_and_all_else_is_as_recorded(tmp_path: Path) 
     region = (0.25, 0.5, 0.75, 1.0)
     root = write_dataset(tmp_path / "whole", cameras=dict.fromkeys(CAMERAS, "image"))
     front, wrist = CAMERAS
+    (tmp_path / "cut.part").mkdir()  # of an interrupted run
     with_cut_images(root, tmp_path / "cut", front, region)
+    assert not (tmp_path / "cut.part").exists()
     whole = LeRobotDataset("local/whole", root=root)
     cut = LeRobotDataset("local/cut", root=tmp_path / "cut")
     assert (len(cut), cut.num_episodes) == (len(whole), whole.num_episodes)
