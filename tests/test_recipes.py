@@ -62,7 +62,7 @@ def test_every_recipe_is_tested_here() -> None:
     tested |= {f"paper/{name}" for name in paper}
     # tests/study/test_grid.py, commands/test_study.py
     kinds = ["study", "small", "ablation", "search", "wordings", "real", "real_tuning"]
-    kinds += ["metaworld", "metaworld_compact"]
+    kinds += ["metaworld", "metaworld_compact", "memory"]
     tested |= {f"study/{kind}" for kind in kinds}
     found = {p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml")}
     assert found == tested

@@ -178,7 +178,7 @@ def _held_out(recipe: Recipe) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "name", ["study", "small", "ablation", "real", "metaworld", "metaworld_compact"]
+    "name", ["study", "small", "ablation", "real", "metaworld", "metaworld_compact", "memory"]
 )
 def test_the_committed_studies_say_what_they_promise(
     name: str, monkeypatch: pytest.MonkeyPatch
