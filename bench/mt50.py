@@ -22,8 +22,9 @@ from bench.command_line import run
 TABLE = Path(__file__).parents[1] / "docs" / "metaworld_mt50.csv"
 THREE_CAMERAS, QUARTER = ("prior", "no_prior"), ("prior_1500", "no_prior_1500")
 """Policies with three cameras: after all 6,000 steps, and of runs of 1,500 steps."""
-ONE_CAMERA = ("one_camera",)
-COLUMNS: tuple[tuple[str, ...], ...] = (THREE_CAMERAS, QUARTER, ONE_CAMERA)
+ONE_CAMERA, ONE_CAMERA_LONG = ("one_camera",), ("one_camera_prior_20000",)
+"""Policies with one camera: without a prior after 6,000 steps, and with one after 20,000."""
+COLUMNS: tuple[tuple[str, ...], ...] = (THREE_CAMERAS, QUARTER, ONE_CAMERA_LONG, ONE_CAMERA)
 """Policies of each table by group."""
 Outcomes = dict[str, dict[str, str]]  # policy → task → one 0 or 1 per scene
 
@@ -51,7 +52,8 @@ def tables(outcomes: Outcomes) -> str:
     """Return the tables in Markdown, of the policies that are complete: by group, and by task."""
     complete = [policies for policies in COLUMNS if set(policies) <= outcomes.keys()]
     found = [_by_group(outcomes, policies) for policies in complete]
-    found += [_by_task(outcomes, p) for p in (THREE_CAMERAS, ONE_CAMERA) if p in complete]
+    by_task = (THREE_CAMERAS, ONE_CAMERA_LONG, ONE_CAMERA)
+    found += [_by_task(outcomes, policies) for policies in by_task if policies in complete]
     return "\n\n".join(found)
 
 
@@ -95,7 +97,9 @@ def _by_task(outcomes: Outcomes, policies: tuple[str, ...]) -> str:
 
 
 def _words(policy: str) -> str:
-    return policy.replace("_1500", ", 1,500 steps").replace("_", " ")
+    for number, words in (("_1500", ", 1,500 steps"), ("_20000", ", 20,000 steps")):
+        policy = policy.replace(number, words)
+    return policy.replace("_", " ")
 
 
 def _groups() -> dict[str, list[str]]:
