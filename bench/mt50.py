@@ -6,6 +6,7 @@ policies, and a test compares the page with what is printed here.
 
 import csv
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from actionprior.benchmarks.metaworld_tasks import METAWORLD_DIFFICULTY, METAWOR
 from actionprior.errors import UserError
 from actionprior.files.atomic import write_text
 from actionprior.rollout.results import wilson_interval
-from actionprior.study.statistics import success_difference
+from actionprior.study.statistics import Estimate, success_difference
 from bench.command_line import run
 
 TABLE = Path(__file__).parents[1] / "docs" / "metaworld_mt50.csv"
@@ -60,23 +61,20 @@ def tables(outcomes: Outcomes) -> str:
 def _by_group(outcomes: Outcomes, policies: tuple[str, ...]) -> str:
     parts = {f"{name} ({len(g)} tasks)": g for name, g in _groups().items()}
     every = [task for group in parts.values() for task in group]
-    means = [
-        100 * float(np.mean([_rate(outcomes[policy], group) for group in parts.values()]))
-        for policy in policies
-    ]
+    means = [_mean_of_groups(outcomes[policy], list(parts.values())) for policy in policies]
     rows = {
         "medium to very hard": every[len(METAWORLD_DIFFICULTY["easy"]) :],
         "all tasks": every,
         "the ten tasks of MT10": _short(METAWORLD_MT10),
     }
     paired = len(policies) == 2
-    difference = [f"{means[0] - means[1]:+.1f}"] if paired else []
+    difference = [f"{means[0].value - means[1].value:+.1f}"] if paired else []
     titles = [f"{_words(policy)} [%]" for policy in policies]
     lines = [
         _line(["group", *titles, *(["difference [points]"] if paired else [])]),
         _line(["---"] * (1 + len(policies) + paired)),
         *(_group_line(name, group, outcomes, policies) for name, group in parts.items()),
-        _line(["**mean of groups**", *(f"**{mean:.1f}**" for mean in means), *difference]),
+        _line(["**mean of groups**", *map(_bold, means), *difference]),
         *(_group_line(name, group, outcomes, policies) for name, group in rows.items()),
     ]
     return "\n".join(lines)
@@ -110,9 +108,21 @@ def _short(tasks: Iterable[str]) -> list[str]:
     return sorted(task.removesuffix("-v3") for task in tasks)
 
 
-def _rate(found: dict[str, str], tasks: list[str]) -> float:
-    outcomes = "".join(found[task] for task in tasks)
-    return outcomes.count("1") / len(outcomes)
+def _mean_of_groups(found: dict[str, str], groups: list[list[str]]) -> Estimate:
+    """Return the mean of the groups' rates [%], with a normal interval over the rollouts."""
+    rates, variances = [], []
+    for tasks in groups:
+        outcomes = "".join(found[task] for task in tasks)
+        rate = outcomes.count("1") / len(outcomes)
+        rates.append(rate)
+        variances.append(rate * (1 - rate) / len(outcomes))
+    mean = 100 * float(np.mean(rates))
+    half = 100 * 1.96 * math.sqrt(sum(variances)) / len(groups)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _bold(mean: Estimate) -> str:
+    return f"**{mean.value:.1f} ({mean.low:.1f} to {mean.high:.1f})**"
 
 
 def _group_line(name: str, tasks: list[str], outcomes: Outcomes, policies: tuple[str, ...]) -> str:

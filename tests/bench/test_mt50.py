@@ -45,7 +45,8 @@ def test_two_policies_are_compared_by_group(
     assert "| hard (6 tasks) | 100.0 (94.0 to 100.0) | 0.0 (0.0 to 6.0) | +100.0" in "\n".join(
         lines
     )
-    assert "| **mean of groups** | **100.0** | **75.0** | +25.0 |" in lines
+    whole = "**100.0 (100.0 to 100.0)**"
+    assert f"| **mean of groups** | {whole} | **75.0 (75.0 to 75.0)** | +25.0 |" in lines
     assert any("reach 10 · 10" in line for line in lines)
     assert len(read_outcomes(tmp_path / "table.csv")["prior"]) == 50
 
@@ -56,7 +57,8 @@ def test_a_policy_without_a_partner_has_a_table_of_its_own() -> None:
     add_rollouts(outcomes, "one_camera", results({task: [1, 0] for task in tasks}))
     lines = tables(outcomes).splitlines()
     assert lines[:2] == ["| group | one camera [%] |", "| --- | --- |"]
-    assert "| **mean of groups** | **50.0** |" in lines
+    # Variances 1/4 over 56, 22, 12 and 10 rollouts.
+    assert "| **mean of groups** | **50.0 (37.8 to 62.2)** |" in lines
     assert "| all tasks | 50.0 (40.4 to 59.6) |" in lines
     assert any("reach 1, " in line for line in lines)
 
