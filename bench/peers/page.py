@@ -35,6 +35,7 @@ page is written from `bench/peers/results.jsonl` by `python -m bench.peers.page`
 - `actionprior_scratch` is the same policy from random weights: its image network trains on every
   image, as LeRobot's do, and it learns the instruction's words.
 - `_batch8` marks LeRobot's default batch size, which allows more steps in the same time.
+- A policy below that has no row was not measured.
 - `_default` marks LeRobot's own sizes and rates. Other rows use the options below, which let a
   policy of LeRobot take many more steps in the granted time.
 - The rows were measured on several days, beside other work on the machine, which makes a CPU minute
