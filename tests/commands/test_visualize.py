@@ -124,7 +124,7 @@ def test_a_policys_episode_is_filmed_beside_its_actions() -> None:
     assert np.abs(frames[0][:, : left - 8] - frames[9][:, : left - 8]).mean() > 5
 
 
-def test_the_film_darkens_what_the_trunk_does_not_see() -> None:
+def test_the_film_darkens_what_the_trunk_does_not_see(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = yaml.safe_load(Path("policy.yaml").read_text())
     trunk = recipe["model"]["init_args"]["trunk"]
     trunk["init_args"] |= {"regions": [[0.5, 0.0, 1.0, 1.0]]}
@@ -142,8 +142,8 @@ def test_the_film_darkens_what_the_trunk_does_not_see() -> None:
     assert shares == pytest.approx([1 / 3, 1, 1, 1], abs=0.06)  # the second camera shows all
     trunk["init_args"] |= {"regions": [[0.5, 0.0, 0.2, 1.0]]}
     Path("region.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(SystemExit):
-        main(["visualize", "--config=region.yaml", "--out=refused"])
+    said = refused(capsys, "--config=region.yaml")
+    assert said.startswith("error: regions[0] is [0.5, 0.0, 0.2, 1.0]; expected [top, left,")
 
 
 def test_a_prior_reads_the_windows_of_stage_2_too() -> None:
