@@ -67,6 +67,7 @@ CONTENDERS: dict[str, Contender] = {
             "model.trunk.regions": f"[{list(WORKSPACE)}]",
             "data.images.features.cache": "false",
             "data.images.features.views": "1",
+            "data.images.features.shift": "0.0",
         },
         own=True,
     ),
